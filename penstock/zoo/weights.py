@@ -1,0 +1,146 @@
+"""Weights for the zoo's models: seeded random ones that make the output meaningful, or a file's.
+
+A freshly made network is a poor stand-in for a trained one: its batch norms change nothing, its
+biases are zero, some branches are switched off by an initial scale of 0 or 1e-6, and its classifier
+gives nearly the same answer for every input. :func:`randomize` repairs that in three steps, none of
+which trains anything: parameters that are constant get a spread, batch norms take their running
+statistics from real inputs, and the classifier is scaled to the differences between these inputs.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from penstock.errors import InputError
+
+if TYPE_CHECKING:
+    from penstock.zoo.model import Batches
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+# Samples over which batch norms take their statistics. Enough that a channel's variance is not a
+# matter of chance, few enough that the largest model takes a second.
+_SAMPLES = 8
+
+
+@torch.no_grad()
+def randomize(module: nn.Module, batches: Batches, classifier: nn.Module | None = None) -> None:
+    """Gives ``module`` (in eval mode, freshly initialized) weights that stand in for trained ones.
+
+    Draws from torch's global generator; seed it first. ``classifier`` is the layer that makes the
+    logits, if there is one: it is scaled so that they differ between inputs as much as within one.
+    """
+    for name, parameter in module.named_parameters():
+        _spread(name, parameter)
+    _settle_batch_norms(module, batches)
+    if classifier is not None:
+        _sharpen(module, batches, classifier)
+
+
+def _spread(name: str, parameter: torch.Tensor) -> None:
+    """Gives a spread to a parameter that is constant; leaves the others alone."""
+    if parameter.numel() == 0 or not parameter.is_floating_point():
+        return
+    lowest, highest = parameter.min(), parameter.max()
+    if lowest != highest:
+        return
+    noise = torch.randn_like(parameter)
+    if lowest == 1.0:  # the weight of a norm
+        parameter.add_(noise, alpha=0.2)
+    elif name.endswith("bias"):
+        parameter.add_(noise, alpha=0.1)
+    elif parameter.dim() >= 2 and parameter[0].numel() > 1:  # a matrix that starts at zero
+        parameter.copy_(noise * parameter[0].numel() ** -0.5)
+    else:  # a layer's scale
+        parameter.copy_(0.3 + 0.1 * noise)
+
+
+def _settle_batch_norms(module: nn.Module, batches: Batches) -> None:
+    """Sets the running statistics of all batch norms from one forward pass over real inputs."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    try:
+        samples = list(batches(_SAMPLES))
+        module(*(torch.cat(parts) for parts in zip(*samples, strict=True)))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def _sharpen(module: nn.Module, batches: Batches, classifier: nn.Module) -> None:
+    """Scales and shifts ``classifier`` until a logit has mean 0 and deviation 1 over the inputs."""
+    seen: list[torch.Tensor] = []
+    handle = classifier.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    try:
+        for batch in batches(_SAMPLES):
+            module(*batch)
+    finally:
+        handle.remove()
+    logits = torch.cat(seen)
+    deviation = logits.std(dim=0).mean()
+    if deviation > 0:
+        bias = classifier.get_parameter("bias")
+        classifier.get_parameter("weight").div_(deviation)
+        bias.sub_(logits.mean(dim=0)).div_(deviation)
+
+
+def load(module: nn.Module, path: str, model: str) -> None:
+    """Loads the state dictionary in the file ``path`` into ``module``.
+
+    ``.safetensors`` files need that library; everything else is read by ``torch.load`` in its safe
+    mode. Raises ``InputError`` when the file cannot be read or does not fit.
+    """
+    state = _read(Path(path))
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state.get(key), Mapping):
+            state = state[key]
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in state]
+    extra = [name for name in state if name not in wanted]
+    wrong = [
+        f"{name} is {list(state[name].shape)}, not {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    for problem, names in (("lacks", missing), ("has unknown", extra), ("has misfits:", wrong)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise InputError(
+                f"checkpoint {path} does not fit {model}: it {problem} {names[0]}{more}"
+            )
+    module.load_state_dict(dict(state))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise InputError(
+            f"no checkpoint at {path}; --weights takes 'default' or the path of a .pt, .pth or "
+            ".safetensors file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from penstock.zoo.libraries import require
+
+            state = require("safetensors.torch").load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"checkpoint {path} cannot be read: {reason}") from error
+    if not isinstance(state, Mapping):
+        raise InputError(
+            f"checkpoint {path} holds a {type(state).__name__}, not a state dictionary"
+        )
+    return state
