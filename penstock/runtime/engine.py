@@ -1,0 +1,65 @@
+"""The protocol between a program and whatever executes an :class:`XnnGraph`.
+
+An engine turns a graph into an executable, an executable turns arrays into arrays. No type of
+the library behind an engine shows here, so that a second engine can stand beside the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from penstock.formats.payload import XnnGraph
+
+Shape: TypeAlias = "tuple[int, ...]"
+
+
+class NodeTime(NamedTuple):
+    """What one node of an executable cost in its last run."""
+
+    name: str
+    microseconds: int
+
+
+class Executable(Protocol):
+    """A compiled graph. Not to be called from two threads at once.
+
+    Arrays are C-contiguous in physical layout (NHWC for images). Element types: FP32 float32,
+    FP16 float16, BF16 uint16 bits, QINT8 int8, QUINT8 uint8, INT32 and QINT32 int32.
+    """
+
+    def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """Set the shapes of the inputs, in the order of ``graph.inputs``.
+
+        Returns the shapes of the outputs, in the order of ``graph.outputs``. Cheap when nothing
+        changes.
+
+        Raises:
+            InputError: a shape has another rank than the graph's, exceeds the declared bound, or
+                the graph cannot work with it.
+        """
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Read ``inputs``, write ``outputs``; shapes as in the last :meth:`reshape`.
+
+        Raises:
+            InputError: an array's size, element type or layout is not what the graph expects.
+        """
+
+    def profile(self) -> list[NodeTime]:
+        """Time of each node in the last run; empty when the engine was not asked to measure."""
+
+
+class Engine(Protocol):
+    """Compiles graphs. Executables of one engine may share memory and take turns."""
+
+    def compile(self, graph: XnnGraph, *, threads: int) -> Executable:
+        """Check ``graph`` and make it executable on ``threads`` threads.
+
+        Raises:
+            InvalidProgramError: the graph contradicts itself or its constants.
+            UnsupportedError: the graph is sound, but the engine cannot execute it.
+        """

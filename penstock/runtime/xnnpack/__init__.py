@@ -1,0 +1,1 @@
+"""XNNPACK as an engine: the library (found, bound, self-tested), graphs, threads."""

@@ -1,0 +1,277 @@
+"""The engine that runs graphs on XNNPACK."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from ctypes import byref, c_size_t, c_void_p
+from typing import Any
+
+import numpy as np
+
+from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
+from penstock.formats.payload import MAX_TENSOR_DIMS, DataType, Value, XnnGraph
+from penstock.runtime.engine import NodeTime, Shape
+from penstock.runtime.xnnpack import memory
+from penstock.runtime.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
+from penstock.runtime.xnnpack.define import define_graph
+from penstock.runtime.xnnpack.library import Library, find, open_library
+from penstock.runtime.xnnpack.threads import pool
+from penstock.runtime.xnnpack.values import unpacked_constants
+
+#: How the elements of a graph's inputs and outputs look to NumPy.
+ELEMENT: dict[DataType, np.dtype[Any]] = {
+    DataType.FP32: np.dtype(np.float32),
+    DataType.FP16: np.dtype(np.float16),
+    DataType.BF16: np.dtype(np.uint16),
+    DataType.QINT8: np.dtype(np.int8),
+    DataType.QUINT8: np.dtype(np.uint8),
+    DataType.INT32: np.dtype(np.int32),
+    DataType.QINT32: np.dtype(np.int32),
+}
+
+
+@functools.cache
+def shared_library() -> Library:
+    """The library of this process, loaded and self-tested at the first call.
+
+    Raises:
+        BackendUnavailableError: it is missing, or not the version that we know.
+    """
+    from penstock.runtime.xnnpack.selftest import self_test
+
+    library = open_library(find())
+    self_test(library)
+    return library
+
+
+class XnnpackEngine:
+    """Compiles graphs for XNNPACK. Executables of one engine share one workspace.
+
+    Args:
+        profile: measure the time of each node (see :meth:`XnnpackExecutable.profile`).
+        library: another library than the process's own, for the self-test.
+    """
+
+    def __init__(self, *, profile: bool = False, library: Library | None = None) -> None:
+        self._library = library or shared_library()
+        self._profile = profile
+        # The executables write to one workspace, so they take turns.
+        self._turn = threading.RLock()
+        workspace = c_void_p()
+        if self._library.xnn.xnn_create_workspace(byref(workspace)):
+            raise MemoryError("XNNPACK cannot allocate a workspace")
+        self._workspace = workspace.value
+        _delete_with(self, self._library.xnn.xnn_release_workspace, self._workspace)
+
+    def compile(self, graph: XnnGraph, *, threads: int) -> XnnpackExecutable:
+        """See :meth:`penstock.runtime.engine.Engine.compile`."""
+        library = self._library
+        workers = pool(library, threads)
+        subgraph = define_graph(library, graph)
+        runtime = c_void_p()
+        flags = FLAG_BASIC_PROFILING if self._profile else 0
+        with self._turn:
+            status = library.xnn.xnn_create_runtime_v4(
+                subgraph.handle, None, self._workspace, workers, flags, byref(runtime)
+            )
+            library.xnn.xnn_delete_subgraph(subgraph.handle)
+        if status:
+            raise UnsupportedError(
+                f"XNNPACK cannot run this graph ({library.status(status)}); compile the model again"
+            )
+        kept = unpacked_constants(graph)
+        constants = [a for i in kept for a in subgraph.constants.get(i, ())]
+        return XnnpackExecutable(
+            self, graph, runtime.value or 0, constants, None if workers is None else os.getpid()
+        )
+
+
+class XnnpackExecutable:
+    """A graph that XNNPACK has compiled. Made by :meth:`XnnpackEngine.compile`."""
+
+    def __init__(
+        self,
+        engine: XnnpackEngine,
+        graph: XnnGraph,
+        runtime: int,
+        constants: list[np.ndarray],
+        process: int | None,
+    ) -> None:
+        self._engine = engine  # keeps the workspace
+        self._turn = engine._turn
+        self._library = engine._library
+        self._xnn = engine._library.xnn
+        self._runtime = runtime
+        self._constants = constants
+        self._process = process
+        self._profiling = engine._profile
+        values = {v.id: v for v in graph.values}
+        self._inputs = [values[i] for i in graph.inputs]
+        self._outputs = [values[i] for i in graph.outputs]
+        consumed = {i for node in graph.nodes for i in node.inputs}
+        # XNNPACK may read these past their ends; outputs only where a node reads them again.
+        self._overread = [True] * len(self._inputs) + [v.id in consumed for v in self._outputs]
+        ports = self._inputs + self._outputs
+        self._dtypes = [ELEMENT[v.dtype] for v in ports]
+        self._externals = (ExternalValue * len(ports))()
+        for external, value in zip(self._externals, ports):
+            external.id = value.external_id
+        self._addresses: list[int] = []
+        self._input_shapes: tuple[Shape, ...] | None = None
+        self._output_shapes: tuple[Shape, ...] = ()
+        self._shapes: tuple[Shape, ...] = ()
+        self._bounce: dict[int, np.ndarray] = {}
+        _delete_with(self, _delete_runtime, self._xnn, self._turn, runtime)
+
+    def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """See :meth:`penstock.runtime.engine.Executable.reshape`."""
+        shapes = tuple(input_shapes)
+        if shapes == self._input_shapes:
+            return self._output_shapes
+        if len(shapes) != len(self._inputs):
+            raise InputError(f"{len(shapes)} input shapes given; the graph takes {len(self._inputs)}")
+        for index, (shape, value) in enumerate(zip(shapes, self._inputs)):
+            _check_shape(index, shape, value)
+        with self._turn:
+            self._input_shapes = None
+            for shape, value in zip(shapes, self._inputs):
+                dims = (c_size_t * len(shape))(*shape)
+                self._check(
+                    self._xnn.xnn_reshape_external_value(
+                        self._runtime, value.external_id, len(shape), dims
+                    ),
+                    shapes,
+                )
+            self._check(self._xnn.xnn_reshape_runtime(self._runtime), shapes)
+            self._output_shapes = tuple(self._external_shape(v) for v in self._outputs)
+        self._input_shapes = shapes
+        self._shapes = shapes + self._output_shapes
+        self._addresses = []  # XNNPACK's own buffers may have moved
+        self._bounce.clear()
+        return self._output_shapes
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """See :meth:`penstock.runtime.engine.Executable.run`."""
+        if self._input_shapes is None:
+            self.reshape([a.shape for a in inputs])
+        arrays = [*inputs, *outputs]
+        if len(inputs) != len(self._inputs) or len(arrays) != len(self._dtypes):
+            raise InputError(
+                f"{len(inputs)} inputs and {len(outputs)} outputs given;"
+                f" the graph has {len(self._inputs)} and {len(self._outputs)}"
+            )
+        with self._turn:
+            copied = self._place(arrays)
+            if self._process not in (None, os.getpid()):
+                raise BackendUnavailableError(
+                    "the threads of this program stayed in the process that forked this one;"
+                    " load the program again here"
+                )
+            status = self._xnn.xnn_invoke_runtime(self._runtime)
+            if status:
+                raise InputError(f"XNNPACK failed to run ({self._library.status(status)})")
+            for port in copied:
+                arrays[port][...] = self._bounce[port]
+
+    def profile(self) -> list[NodeTime]:
+        """See :meth:`penstock.runtime.engine.Executable.profile`."""
+        if not self._profiling or not self._addresses:
+            return []
+        names = self._profiling_info(1).split(b"\0")[:-1]
+        times = np.frombuffer(self._profiling_info(2), np.uint64)
+        return [NodeTime(n.decode(), int(t)) for n, t in zip(names, times)]
+
+    def _place(self, arrays: list[np.ndarray]) -> list[int]:
+        """Tell XNNPACK where ``arrays`` are; returns the outputs to copy back afterwards."""
+        addresses = []
+        copied: list[int] = []
+        for port, array in enumerate(arrays):
+            shape, dtype = self._shapes[port], self._dtypes[port]
+            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+                raise InputError(_mismatch(port, len(self._inputs), array, shape, dtype))
+            start = memory.address(array)
+            if start % dtype.itemsize or (
+                self._overread[port] and not memory.readable_past_end(start, array.nbytes)
+            ):
+                if port not in self._bounce:
+                    self._bounce[port] = memory.padded_empty(array.nbytes).view(dtype).reshape(shape)
+                if port < len(self._inputs):
+                    self._bounce[port][...] = array
+                else:
+                    copied.append(port)
+                start = memory.address(self._bounce[port])
+            addresses.append(start)
+        if addresses != self._addresses:
+            for external, start in zip(self._externals, addresses):
+                external.data = start
+            self._addresses = []
+            self._check(
+                self._xnn.xnn_setup_runtime_v2(
+                    self._runtime, len(self._externals), self._externals
+                ),
+                self._shapes,
+            )
+            self._addresses = addresses
+        return copied
+
+    def _external_shape(self, value: Value) -> Shape:
+        rank, dims = c_size_t(), (c_size_t * MAX_TENSOR_DIMS)()
+        self._check(
+            self._xnn.xnn_get_external_value_shape(
+                self._runtime, value.external_id, byref(rank), dims
+            ),
+            (),
+        )
+        return tuple(dims[: rank.value])
+
+    def _profiling_info(self, what: int) -> bytes:
+        size = c_size_t()
+        info = self._xnn.xnn_get_runtime_profiling_info
+        info(self._runtime, what, 0, None, byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        self._check(info(self._runtime, what, size.value, buffer, byref(size)), ())
+        return buffer.raw
+
+    def _check(self, status: int, shapes: tuple[Shape, ...]) -> None:
+        if status:
+            raise InputError(
+                f"XNNPACK cannot run the graph at the shapes {[list(s) for s in shapes]}"
+                f" ({self._library.status(status)})"
+            )
+
+
+def _check_shape(index: int, shape: Shape, value: Value) -> None:
+    if len(shape) != len(value.shape) or not all(
+        1 <= size <= bound for size, bound in zip(shape, value.shape)
+    ):
+        raise InputError(
+            f"input {index} of the graph has shape {list(shape)};"
+            f" it takes {list(value.shape)} at most"
+        )
+
+
+def _mismatch(
+    port: int, inputs: int, array: np.ndarray, shape: Shape, dtype: np.dtype[Any]
+) -> str:
+    name = f"input {port}" if port < inputs else f"output {port - inputs}"
+    layout = "contiguous" if array.flags.c_contiguous else "not contiguous"
+    return (
+        f"{name} of the graph is {array.dtype}{list(array.shape)}, {layout};"
+        f" it takes contiguous {dtype}{list(shape)}"
+    )
+
+
+def _delete_runtime(xnn: ctypes.CDLL, turn: threading.RLock, runtime: int) -> None:
+    with turn:
+        xnn.xnn_delete_runtime(runtime)
+
+
+def _delete_with(owner: object, function: Any, *arguments: Any) -> None:
+    """Call ``function`` when ``owner`` goes, but not at the end of the process: the system frees
+    faster, and other threads may still run."""
+    weakref.finalize(owner, function, *arguments).atexit = False
