@@ -1,0 +1,29 @@
+"""Hatchling's build hook: puts XNNPACK's library into the package and tags the wheel with the
+platform. Runs for wheels and for editable installs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from xnnpack_library import provide, wheel_for  # noqa: E402
+
+
+class XnnpackHook(BuildHookInterface):  # type: ignore[type-arg,misc]
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if os.environ.get("PENSTOCK_WITHOUT_XNNPACK"):
+            self.app.display_warning(
+                "Building without XNNPACK: at run time, install executorch==1.5.1 or set"
+                " PENSTOCK_XNNPACK_LIBRARY"
+            )
+            return
+        wheel = wheel_for()
+        provide(Path(self.root), wheel)
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{wheel.tag}"
