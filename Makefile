@@ -1,0 +1,57 @@
+# `make` lists the targets. PYTHON=python3.12 make ... takes another interpreter; pip's own
+# configuration (PIP_INDEX_URL, pip.conf ...) is honoured.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet
+STAMP  := $(VENV)/.installed
+# torch is installed by itself first: a range in some other package must not bring another build.
+TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
+
+.PHONY: help setup demo test lint types zoo bench docs clean
+
+help:
+	@echo 'make demo    set up, compile MobileNetV2 in fp32 and int8, run both, print a table'
+	@echo 'make test    set up, then lint, types and tests'
+	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
+	@echo 'make bench   measure against the stock runtime; writes docs/benchmarks.md'
+	@echo 'make docs    write the generated tables in docs/'
+	@echo 'make clean   remove the environment and all that was made'
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "error: Penstock needs Python 3.10 or newer, $(PYTHON) is older; try PYTHON=python3.12 make ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing $(TORCH) into $(VENV) ..."
+	@$(PIP) $(TORCH)
+	@echo "installing Penstock and what else is pinned ..."
+	@$(PIP) --editable '.[compile,zoo,test]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m examples.xnnpack.demo
+
+test: setup lint types
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+zoo: setup
+	@$(BIN)/python -m benchmarks.zoo
+
+bench: setup
+	@$(BIN)/python -m benchmarks.run
+
+docs: setup
+	@$(BIN)/python -m docs.generate
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Examples: run them from the repository's root with ``python3 -m examples...``."""

@@ -1,0 +1,1 @@
+"""The commands of the XNNPACK example; thin, they call penstock."""

@@ -1,0 +1,1 @@
+"""Quantizing without a delegate."""

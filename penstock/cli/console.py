@@ -1,0 +1,86 @@
+"""What the command line shows while it works: stages with a spinner, and errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from penstock.errors import PenstockError
+
+
+class _Stage:
+    """A stage on the screen; the compiler tells it how far it is and what it found."""
+
+    def __init__(self, bar: Bar | None, task: int) -> None:
+        self._bar = bar
+        self._task = task
+        self.remark = ""
+
+    def advance(self, steps: int = 1) -> None:
+        if self._bar is not None:
+            self._bar.advance(self._task, steps)  # type: ignore[arg-type]
+
+    def note(self, text: str) -> None:
+        self.remark = text
+
+
+class Stages:
+    """Shows each stage of a compile on stderr: a spinner while it runs, its seconds when it ends.
+
+    It is a ``penstock.compiler.progress.Progress``. With ``quiet`` it shows nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[_Stage]:
+        start = time.perf_counter()
+        bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            *((BarColumn(), MofNCompleteColumn()) if total is not None else ()),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal or self.console.quiet,
+        )
+        with bar:
+            stage = _Stage(bar, bar.add_task(name, total=total))
+            yield stage
+        remark = f"  [dim]{stage.remark}[/dim]" if stage.remark else ""
+        seconds = time.perf_counter() - start
+        self.console.print(f"[green]✓[/green] {name:<12} {seconds:7.2f} s{remark}")
+
+    def say(self, text: str) -> None:
+        """A line between the stages."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Ends the program with one line on stderr and exit code 1 when Penstock raises an error."""
+    try:
+        yield
+    except PenstockError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+
+
+def hush_libraries() -> None:
+    """Keeps the remarks that torch and its companions make about themselves off the screen."""
+    warnings.filterwarnings("ignore")
+    for name in ("torch", "torchao", "transformers", "timm"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,194 @@
+"""Compiling as the command line and the examples do it: source -> stages -> file -> check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.cli.console import Stages, hush_libraries
+from penstock.cli.output import file_name, writable
+from penstock.errors import InputError
+
+if TYPE_CHECKING:
+    from penstock.compiler import Lowered
+
+SCHEMES = ("static_per_tensor", "static_per_channel", "dynamic_per_channel")
+
+# Batches that a static scheme is calibrated with unless the user says otherwise.
+CALIBRATION_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compile, and how. ``scheme`` is ``None`` for float32."""
+
+    source: str
+    quantize: bool = False
+    scheme: str | None = None
+    delegate: bool = True
+    output_dir: Path = Path(".")
+    output: Path | None = None
+    weights: str | None = None
+    seed: int = 0
+    calibration: str | None = None
+    calibration_batches: int = CALIBRATION_BATCHES
+    dynamic_shapes: tuple[str, ...] = ()
+    test: bool = False
+
+
+@dataclass
+class Outcome:
+    """A finished compile: the lowered program, where it was written, what each stage took."""
+
+    name: str
+    path: Path
+    size: int
+    scheme: str | None
+    lowered: Lowered
+    timings: dict[str, float] = field(default_factory=dict)
+    notice: str | None = None
+    # Agreement with eager PyTorch on the example inputs, when that was asked for.
+    agreement: list[Agreement] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One output against eager: shape, signal-to-noise ratio in dB, largest absolute difference."""
+
+    shape: tuple[int, ...]
+    sqnr: float
+    largest: float
+
+
+def compile_model(request: Request, stages: Stages) -> Outcome:
+    """Carries out ``request``; each stage is shown on ``stages``.
+
+    Raises a ``PenstockError`` for everything that can be wrong with the request; nothing is written
+    in that case.
+    """
+    if request.scheme is not None and request.scheme not in SCHEMES:
+        raise InputError(f"unknown scheme {request.scheme!r}; the schemes are {', '.join(SCHEMES)}")
+    quantized = request.quantize or request.scheme is not None
+    timings: dict[str, float] = {}
+    start = time.perf_counter()
+    _check_name(request.source)
+    if request.output is not None:
+        writable(request.output)
+    else:
+        writable(request.output_dir / "_")
+    with stages.stage("import torch"):
+        hush_libraries()
+        import penstock
+        from penstock.cli import sources
+        from penstock.cli.calibration import calibration_data
+        from penstock.cli.shapes import dynamic_shapes
+        from penstock.compiler.quantize import Quantization
+    timings["import torch"] = time.perf_counter() - start
+    with _timed(timings, "model"), stages.stage("model"):
+        source = sources.find(request.source, weights=request.weights, seed=request.seed)
+    if source.notice:
+        stages.say(source.notice)
+    scheme = (request.scheme or source.scheme) if quantized else None
+    path = writable(
+        request.output
+        or request.output_dir
+        / file_name(source.name, quantized=quantized, delegate=request.delegate)
+    )
+    calibration: Iterable[Any] | None = None
+    if scheme is not None and scheme.startswith("static"):
+        calibration = calibration_data(request.calibration, source, request.calibration_batches)
+    shapes = source.dynamic_shapes
+    if request.dynamic_shapes:
+        shapes = dynamic_shapes(request.dynamic_shapes, source)
+    lowered = penstock.lower(
+        source.model,
+        source.args,
+        source.kwargs,
+        dynamic_shapes=shapes,
+        quantize=None if scheme is None else Quantization(scheme=scheme),  # type: ignore[arg-type]
+        calibration=calibration,
+        delegate=request.delegate,
+        progress=stages,
+    )
+    timings.update(lowered.timings)
+    with _timed(timings, "write"), stages.stage("write"):
+        lowered.save(path)
+    outcome = Outcome(
+        name=source.name,
+        path=path,
+        size=path.stat().st_size,
+        scheme=scheme,
+        lowered=lowered,
+        timings=timings,
+        notice=source.notice,
+    )
+    if request.test:
+        with _timed(timings, "test"), stages.stage("test"):
+            outcome.agreement = agreement(path, source.model, source.args, source.kwargs)
+    return outcome
+
+
+def _check_name(source: str) -> None:
+    """Refuses a name that can mean nothing before torch is imported."""
+    from penstock import zoo
+
+    if source not in zoo.names() and ":" not in source and not source.endswith(".pt2"):
+        raise InputError(
+            f"unknown model {source!r}; the valid names are: {', '.join(zoo.names())}; or give "
+            "package.module:callable or a .pt2 archive"
+        )
+
+
+class _timed:
+    def __init__(self, timings: dict[str, float], name: str) -> None:
+        self._timings = timings
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._timings[self._name] = time.perf_counter() - self._start
+
+
+def agreement(
+    path: Path, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Agreement]:
+    """Runs the file ``path`` and ``model`` on the same inputs; one entry for each output."""
+    import numpy as np
+    import torch
+
+    import penstock
+
+    eager: Callable[..., Any] = model if isinstance(model, torch.nn.Module) else model.module()
+    with torch.no_grad():
+        expected = torch.utils._pytree.tree_leaves(eager(*args, **kwargs))
+    got = torch.utils._pytree.tree_leaves(penstock.load(path)(*args, **kwargs))
+    results = []
+    for ours, theirs in zip(got, expected, strict=True):
+        if not isinstance(theirs, torch.Tensor):
+            continue
+        reference = theirs.detach().to(torch.float64).numpy()
+        values = np.asarray(ours).astype(np.float64)
+        results.append(
+            Agreement(
+                shape=tuple(reference.shape),
+                sqnr=sqnr(reference, values),
+                largest=float(np.abs(reference - values).max(initial=0.0)),
+            )
+        )
+    return results
+
+
+def sqnr(reference: Any, values: Any) -> float:
+    """Power of ``reference`` over the power of its difference from ``values``, in decibels."""
+    import numpy as np
+
+    noise = float(np.square(reference - values).sum())
+    signal = float(np.square(reference).sum())
+    if noise == 0.0:
+        return float("inf")
+    return float(10.0 * np.log10(signal / noise)) if signal > 0.0 else float("-inf")
