@@ -14,7 +14,7 @@ class Entry:
     """One model of the zoo.
 
     ``library`` is where the model comes from ("" when it is written here), ``parameters`` counts
-    its parameters, ``inputs`` describes its example inputs for people, ``quantization`` is the scheme
+    its parameters, ``inputs`` describes its example inputs for people, ``quantization`` the scheme
     that suits it, and ``factory`` names the function that makes it, as ``module:function`` below
     ``penstock.zoo``.
     """
