@@ -1,0 +1,61 @@
+"""Penstock compiles PyTorch models into ``.pte`` files in which XNNPACK does the work, and runs
+such files.
+
+>>> import penstock
+>>> penstock.lower(model, (x,)).save("model.pte")         # needs torch: pip install penstock[compile]
+>>> (y,) = penstock.load("model.pte", threads=2)(x)       # needs NumPy alone
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import (
+    BackendUnavailableError,
+    ExportError,
+    InputError,
+    InvalidProgramError,
+    PenstockError,
+    QuantizationError,
+    UnsupportedError,
+)
+from penstock.runtime import LoadedProgram, Method, ScalarSpec, TensorSpec, load
+
+if TYPE_CHECKING:
+    from penstock.compiler import Lowered, Quantization, lower
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailableError",
+    "ExportError",
+    "InputError",
+    "InvalidProgramError",
+    "LoadedProgram",
+    "Lowered",
+    "Method",
+    "PenstockError",
+    "Quantization",
+    "QuantizationError",
+    "ScalarSpec",
+    "TensorSpec",
+    "UnsupportedError",
+    "load",
+    "lower",
+]
+
+#: Imported when first asked for, because they import torch.
+_COMPILER = frozenset({"Lowered", "Quantization", "lower"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _COMPILER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module("penstock.compiler"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,224 @@
+"""Running a program file from the command line: the work that ``penstock run``,
+``xnn_executor_runner`` and ``executor_runner`` share.
+
+:func:`run_file` does it and returns a :class:`RunReport`; :func:`show` prints one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penstock.cli.feeds import ones, read_inputs
+from penstock.errors import InputError, UnsupportedError
+from penstock.runtime import LoadedProgram, load
+from penstock.runtime.delegates import XNNPACK
+
+PRINT_CHOICES = ("none", "summary", "all")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run. ``delegates`` are the backends that this runner knows; ``None``: all there are."""
+
+    model_path: str
+    inputs: Sequence[str] = ()
+    method_name: str | None = None
+    threads: int | None = None
+    executions: int = 1
+    output_file: str | None = None
+    delegates: frozenset[str] | None = None
+
+
+@dataclass
+class RunReport:
+    """What came out. Times are in milliseconds; ``latencies`` has one entry for each execution."""
+
+    model_path: str
+    method: str
+    inputs: list[str]
+    outputs: list[Any]
+    load_ms: float
+    latencies: list[float]
+    files: list[str] = field(default_factory=list)
+
+    def latency(self) -> dict[str, float]:
+        """Minimum, median and 95th percentile (nearest rank)."""
+        times = sorted(self.latencies)
+        return {
+            "min": times[0],
+            "median": float(np.median(times)),
+            "p95": times[max(0, math.ceil(0.95 * len(times)) - 1)],
+        }
+
+
+def run_file(request: RunRequest) -> RunReport:
+    """Load a program, run it ``executions`` times, write the last outputs to ``output_file``.
+
+    Raises InputError, InvalidProgramError, UnsupportedError or BackendUnavailableError.
+    """
+    if request.executions < 1:
+        raise InputError(f"num_executions is {request.executions}, it must be at least 1")
+    start = time.perf_counter()
+    program = load(request.model_path, threads=request.threads)
+    name = request.method_name
+    if request.delegates is not None:
+        _refuse_backends(program, request)
+    method = program.method(name)
+    load_ms = (time.perf_counter() - start) * 1e3
+    if request.inputs:
+        inputs = read_inputs(request.inputs, method.inputs)
+    else:
+        inputs = ones(method.inputs)
+    latencies = []
+    outputs: list[Any] = []
+    for _ in range(request.executions):
+        start = time.perf_counter()
+        outputs = method.run(inputs)
+        latencies.append((time.perf_counter() - start) * 1e3)
+    report = RunReport(
+        request.model_path, method.name, [str(spec) for spec in method.inputs], outputs, load_ms,
+        latencies,
+    )
+    if request.output_file:
+        report.files = write_outputs(Path(request.output_file), outputs)
+    return report
+
+
+def _refuse_backends(program: LoadedProgram, request: RunRequest) -> None:
+    known = request.delegates or frozenset()
+    missing = [id for id in program.backends(request.method_name) if id not in known]
+    if missing:
+        advice = (
+            f"run it with: xnn_executor_runner --model_path {request.model_path}"
+            if missing == [XNNPACK]
+            else "no runner of Penstock has it"
+        )
+        raise UnsupportedError(
+            f"{request.model_path} needs the backend {', '.join(missing)},"
+            f" this runner has {', '.join(sorted(known)) or 'none'}; {advice}"
+        )
+
+
+def write_outputs(path: Path, outputs: Sequence[Any]) -> list[str]:
+    """Write outputs to files and return their names.
+
+    ``name.npz`` holds all of them as ``output_0``, ``output_1`` ...; ``name.npy`` the only one
+    (``name-0.npy`` ... if there are several); any other name is that of raw files
+    ``name-0.bin``, ``name-1.bin`` ... in the outputs' memory layout. Each file appears whole or
+    not at all. Raises InputError if they cannot be written.
+    """
+    arrays = [np.asarray(output) for output in outputs]
+    if path.suffix == ".npz":
+        _write(path, lambda file: np.savez(file, **{f"output_{i}": a for i, a in enumerate(arrays)}))
+        return [str(path)]
+    names = []
+    for index, array in enumerate(arrays):
+        if path.suffix == ".npy":
+            single = path if len(arrays) == 1 else path.with_name(f"{path.stem}-{index}.npy")
+            _write(single, lambda file, array=array: np.save(file, array))  # type: ignore[misc]
+        else:
+            single = path.with_name(f"{path.name}-{index}.bin")
+            _write(single, lambda file, array=array: file.write(array.tobytes("K")))  # type: ignore[misc]
+        names.append(str(single))
+    return names
+
+
+def _write(path: Path, write: Any) -> None:
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            temporary = file.name
+            write(file)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def show(report: RunReport, *, print_output: str = "summary", quiet: bool = False) -> None:
+    """Print a report for people: outputs, files, and latency if there were several executions."""
+    if print_output not in PRINT_CHOICES:
+        raise InputError(f"print_output is {print_output!r}, it must be none, summary or all")
+    if print_output != "none":
+        for index, output in enumerate(report.outputs):
+            print(f"output {index}: {_summary(output)}")
+            if print_output == "all" and isinstance(output, np.ndarray):
+                with np.printoptions(threshold=output.size + 1, linewidth=100):
+                    print(output)
+    if quiet:
+        return
+    for name in report.files:
+        print(f"written: {name}")
+    if len(report.latencies) > 1:
+        latency = ", ".join(f"{name} {value:.3f} ms" for name, value in report.latency().items())
+        print(f"latency of {len(report.latencies)} executions: {latency}")
+
+
+def show_json(report: RunReport, *, print_output: str = "summary") -> None:
+    """Print a report as one JSON object."""
+    result = {
+        "model_path": report.model_path,
+        "method": report.method,
+        "inputs": report.inputs,
+        "load_ms": round(report.load_ms, 3),
+        "executions": len(report.latencies),
+        "latency_ms": {name: round(value, 4) for name, value in report.latency().items()},
+        "files": report.files,
+        "outputs": [_as_json(output, print_output) for output in report.outputs],
+    }
+    print(json.dumps(result, indent=2))
+
+
+def _statistics(array: np.ndarray) -> dict[str, float]:
+    numbers = array.astype(np.float64)
+    return {"min": numbers.min(), "max": numbers.max(), "mean": numbers.mean()}
+
+
+def _summary(output: Any) -> str:
+    if not isinstance(output, np.ndarray):
+        return repr(output)
+    text = f"{output.dtype} {list(output.shape)}"
+    if output.size == 0:
+        return f"{text}, empty"
+    if output.size == 1:
+        return f"{text}, {output.item()}"
+    statistics = ", ".join(f"{name} {value:.6g}" for name, value in _statistics(output).items())
+    first = " ".join(f"{float(value):.6g}" for value in output.flat[:5])
+    text += f", {statistics}, first {first}"
+    if output.ndim == 2 and output.shape[0] == 1 and output.shape[1] > 10:
+        top = np.argsort(-output[0].astype(np.float64), kind="stable")[:5]
+        text += f", top 5 {' '.join(map(str, top))}"
+    return text
+
+
+def _as_json(output: Any, print_output: str) -> Any:
+    if not isinstance(output, np.ndarray):
+        return output
+    entry: dict[str, Any] = {"dtype": str(output.dtype), "shape": list(output.shape)}
+    if print_output != "none" and output.size:
+        entry.update({name: _number(value) for name, value in _statistics(output).items()})
+    if print_output == "all":
+        wide = output if output.dtype.kind in "iub" else output.astype(np.float64)
+        entry["values"] = [_number(value) for value in wide.ravel().tolist()]
+    return entry
+
+
+def _number(value: Any) -> Any:
+    """JSON has no NaN and no infinities; they are given as text."""
+    if isinstance(value, (bool, int)):
+        return value
+    return float(value) if math.isfinite(value) else str(float(value))

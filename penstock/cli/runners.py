@@ -1,0 +1,136 @@
+"""``xnn_executor_runner`` and ``executor_runner``: commands with the options of ExecuTorch's own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from penstock.cli.runner import PRINT_CHOICES, RunRequest, run_file, show, show_json
+from penstock.errors import InputError, PenstockError
+
+# typer reads these at run time, hence Optional and not "| None".
+_ModelPath = Annotated[
+    str, typer.Option("--model_path", "--model-path", help="The .pte file to run.", metavar="FILE")
+]
+_Inputs = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--inputs",
+        help="Input files, separated by commas: .npy, .npz (one input for each array), images"
+        " (resized to cover the input, cropped at the centre, normalised as for ImageNet), or raw"
+        " bytes. Default: all ones.",
+        metavar="FILES",
+    ),
+]
+_OutputFile = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--output_file", "--output-file",
+        help="Where the outputs go: NAME.npz, NAME.npy, or NAME for raw files NAME-0.bin, ...",
+        metavar="NAME",
+    ),
+]
+_PrintOutput = Annotated[
+    str,
+    typer.Option("--print_output", "--print-output", help="none, summary or all.", metavar="HOW"),
+]
+_Executions = Annotated[
+    int,
+    typer.Option(
+        "--num_executions", "--num-executions",
+        help="Run so many times; with more than one, print min, median and p95 latency.",
+    ),
+]
+_Threads = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--cpu_threads", "--cpu-threads", help="Threads. Default: one for each CPU."),
+]
+_MethodName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--method_name", "--method-name", help="Default: forward, or the only one there is."
+    ),
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors alone.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
+
+_ClickException = typer.BadParameter.__mro__[2]
+
+
+def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.command(help=help)
+    def run(
+        model_path: _ModelPath,
+        inputs: _Inputs = None,
+        output_file: _OutputFile = None,
+        print_output: _PrintOutput = "summary",
+        num_executions: _Executions = 1,
+        cpu_threads: _Threads = None,
+        method_name: _MethodName = None,
+        quiet: _Quiet = False,
+        as_json: _Json = False,
+    ) -> None:
+        if print_output not in PRINT_CHOICES:
+            raise InputError(f"--print_output is {print_output!r}; give none, summary or all")
+        request = RunRequest(
+            model_path=model_path,
+            inputs=[name.strip() for name in (inputs or "").split(",") if name.strip()],
+            method_name=method_name,
+            threads=cpu_threads,
+            executions=num_executions,
+            output_file=output_file,
+            delegates=delegates,
+        )
+        report = run_file(request)
+        if as_json:
+            show_json(report, print_output=print_output)
+        else:
+            show(report, print_output=print_output, quiet=quiet)
+
+    return app
+
+
+def _main(app: typer.Typer) -> None:
+    """Run the command; whatever goes wrong is one line on stderr and a non-zero exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except PenstockError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # else Python complains once more at exit
+        raise SystemExit(1) from None
+    except MemoryError:
+        _fail("out of memory", 1)
+    except Exception as error:
+        if isinstance(error, _ClickException):
+            _fail(error.format_message(), 2)  # type: ignore[attr-defined]
+        if type(error).__name__ == "Abort":
+            _fail("interrupted", 130)
+        raise
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def xnn_executor_runner() -> None:
+    """Entry point: runs programs with XNNPACK and the kernels."""
+    _main(_app("Run a .pte file with XNNPACK and the kernels.", None))
+
+
+def executor_runner() -> None:
+    """Entry point: runs programs with the kernels, without any delegate."""
+    _main(_app("Run a .pte file that needs no delegate, with the kernels alone.", frozenset()))

@@ -1,0 +1,193 @@
+"""Delegates: the parts of a method that a backend runs through the engine protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from penstock.errors import InvalidProgramError, UnsupportedError
+from penstock.formats.program import Buffer, Delegate
+from penstock.runtime.slots import Array, Layout, Slot
+
+if TYPE_CHECKING:
+    from penstock.formats.payload import XnnGraph
+    from penstock.runtime.engine import Engine, Executable
+
+XNNPACK = "XnnpackBackend"
+
+
+class External(NamedTuple):
+    """One argument of a delegate: where it stands among the call's arguments, what it holds."""
+
+    position: int
+    rank: int
+    dtype: np.dtype[Any]
+
+
+class BoundDelegate:
+    """A compiled delegate of a method."""
+
+    def __init__(self, id: str, graph: XnnGraph, executable: Executable) -> None:
+        self.id = id
+        self.executable = executable
+        self.inputs = _externals(graph, graph.inputs)
+        self.outputs = _externals(graph, graph.outputs)
+        #: the physical shapes of the last call, and what came out of them
+        self._input_shapes: list[tuple[int, ...]] | None = None
+        self._output_shapes: Sequence[tuple[int, ...]] = ()
+
+    def select(self, args: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Input and output values among a call's arguments. Raises InvalidProgramError."""
+        if len(args) != len(self.inputs) + len(self.outputs):
+            raise InvalidProgramError(
+                f"a call of delegate {self.id} has {len(args)} arguments, its payload"
+                f" {len(self.inputs)} inputs and {len(self.outputs)} outputs"
+            )
+        positions = [external.position for external in (*self.inputs, *self.outputs)]
+        if sorted(positions) != list(range(len(args))):
+            raise InvalidProgramError(
+                f"the external ids {positions} of a delegate's payload do not match its arguments"
+            )
+        return (
+            tuple(args[external.position] for external in self.inputs),
+            tuple(args[external.position] for external in self.outputs),
+        )
+
+    def reshape(self, shapes: list[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+        """Output shapes (physical) for these input shapes (physical)."""
+        if shapes != self._input_shapes:
+            self._input_shapes = None
+            self._output_shapes = tuple(self.executable.reshape(shapes))
+            if len(self._output_shapes) != len(self.outputs):
+                raise InvalidProgramError(f"delegate {self.id} gives another number of outputs")
+            self._input_shapes = shapes
+        return self._output_shapes
+
+    def step(
+        self,
+        values: list[Any],
+        slots: Sequence[Slot | None],
+        reads: tuple[int, ...],
+        writes: tuple[int, ...],
+    ) -> Callable[[], None]:
+        """The closure that runs the delegate on these values."""
+        sources = [
+            (index, slot.layout, _bits(slot.layout.dtype))
+            for index, external in zip(reads, self.inputs, strict=True)
+            if (slot := _checked(slots[index], index, external, is_output=False))
+        ]
+        targets = [
+            (index, slot, slot.layout.logical_shape, _output(slot.layout, external))
+            for index, external in zip(writes, self.outputs, strict=True)
+            if (slot := _checked(slots[index], index, external, is_output=True))
+        ]
+        run, reshape = self.executable.run, self.reshape
+
+        def call() -> None:
+            inputs, shapes = [], []
+            for index, layout, bits in sources:
+                array = layout.physical(values[index])
+                if bits is not None:
+                    array = array.view(bits)
+                inputs.append(array)
+                shapes.append(array.shape)
+            outputs, conversions = [], []
+            for (index, slot, logical_shape, temporary), shape in zip(
+                targets, reshape(shapes), strict=True
+            ):
+                if len(shape) != len(slot.layout.shape):
+                    raise ValueError(f"an output of shape {shape} for a value of another rank")
+                array = values[index] = slot.array(logical_shape(shape))
+                physical = slot.layout.physical(array)
+                if temporary is not None:
+                    physical, whole = temporary(physical)
+                    if whole is not None:
+                        conversions.append((whole, physical))
+                outputs.append(physical)
+            run(inputs, outputs)
+            for whole, part in conversions:
+                # int64 tensors hold what XNNPACK computes as int32
+                np.copyto(whole, part.view(np.int32))
+
+        return call
+
+
+def _output(
+    layout: Layout, external: External
+) -> Callable[[Array], tuple[Array, Array | None]] | None:
+    """How an output array is presented to the engine: as it is (None), as bits, or as a narrow
+    temporary that is widened to the array (the second of the pair) afterwards."""
+    if layout.dtype == np.int64:
+        return lambda array: (np.empty(array.shape, external.dtype), array)
+    bits = _bits(layout.dtype)
+    return None if bits is None else (lambda array: (array.view(bits), None))
+
+
+def _bits(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """bfloat16 goes to the engine as uint16 bits."""
+    return np.dtype(np.uint16) if dtype.name in ("bfloat16", "uint16") else None
+
+
+def _checked(slot: Slot | None, index: int, external: External, *, is_output: bool) -> Slot:
+    if slot is None:
+        raise InvalidProgramError(f"a delegate takes value {index}, which is no tensor")
+    layout = slot.layout
+    if len(layout.shape) != external.rank:
+        raise InvalidProgramError(
+            f"value {index} has {len(layout.shape)} dimensions, the delegate's payload says"
+            f" {external.rank}"
+        )
+    widened = is_output and layout.dtype == np.int64 and external.dtype.itemsize == 4
+    if not widened and (_bits(layout.dtype) or layout.dtype) != external.dtype:
+        raise InvalidProgramError(
+            f"value {index} is {layout.dtype}, the delegate's payload says {external.dtype}"
+        )
+    return slot
+
+
+def _externals(graph: XnnGraph, ids: Sequence[int]) -> list[External]:
+    from penstock.formats.payload import DataType
+
+    dtypes = {
+        DataType.FP32: "float32",
+        DataType.FP16: "float16",
+        DataType.BF16: "uint16",
+        DataType.QINT8: "int8",
+        DataType.QUINT8: "uint8",
+        DataType.INT32: "int32",
+        DataType.QINT32: "int32",
+    }
+    by_id = {value.id: value for value in graph.values}
+    found = []
+    for id in ids:
+        value = by_id.get(id)
+        if value is None or value.external_id is None:
+            raise InvalidProgramError(f"a payload lists value {id} as external, it is not")
+        name = dtypes.get(value.dtype)
+        if name is None:
+            raise UnsupportedError(f"a delegate's input or output of type {value.dtype.name}")
+        found.append(External(value.external_id, len(value.shape), np.dtype(name)))
+    return found
+
+
+def compile_delegate(
+    delegate: Delegate,
+    named_data: Mapping[str, Buffer],
+    engine: Callable[[], Engine],
+    threads: Callable[[], int],
+) -> BoundDelegate:
+    """Read and compile a delegate's payload; ``engine`` and ``threads`` are asked only then.
+
+    Raises UnsupportedError for a backend other than XNNPACK, InvalidProgramError for a damaged
+    payload.
+    """
+    if delegate.id != XNNPACK:
+        raise UnsupportedError(
+            f"the program needs the backend {delegate.id!r}; Penstock runs {XNNPACK!r}"
+        )
+    from penstock.formats.payload_reader import read_payload
+
+    graph = read_payload(delegate.payload, named_data)
+    return BoundDelegate(delegate.id, graph, engine().compile(graph, threads=threads()))

@@ -1,0 +1,316 @@
+"""One entry point of a loaded program: :class:`Method`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock.errors import InputError, InvalidProgramError, PenstockError, UnsupportedError
+from penstock.formats import program as formats
+from penstock.formats.program import (
+    BoolList,
+    DoubleList,
+    IntList,
+    JumpFalseCall,
+    KernelCall,
+    Tensor,
+)
+from penstock.runtime.calling import Signature
+from penstock.runtime.delegates import BoundDelegate
+from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder
+from penstock.runtime.instructions import (
+    CORE_OPERATORS,
+    Bound,
+    State,
+    Step,
+    bind,
+    list_items,
+    make_step,
+    written_values,
+)
+from penstock.runtime.kernels import registry
+from penstock.runtime.memory import arenas, check_plan, check_total, private_values
+from penstock.runtime.slots import Array, Layout, Slot, aligned_bytes
+from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec
+
+#: A program that jumps back more often in one call is taken for one that never ends.
+MAX_BACKWARD_JUMPS = 1 << 20
+#: Outputs up to this size are computed in memory that stays, so that a delegate needs no new
+#: setup, and copied out; larger ones are computed in a new array each time.
+COPIED_OUTPUT_BYTES = 1 << 16
+
+
+class Method:
+    """An entry point, ready to be called. Made by :meth:`LoadedProgram.method`.
+
+    A call takes the inputs as the model's ``forward`` does (nested and keyword inputs too) and
+    returns the outputs in the structure that eager PyTorch returns; where that is one tensor
+    alone, a tuple of one. The arrays that it returns are the caller's to keep. Inputs are never
+    written to; they are read where they are if their memory layout allows.
+
+    Mutable buffers of the model keep their content from call to call. Calls from several threads
+    take turns.
+    """
+
+    def __init__(
+        self,
+        method: formats.Method,
+        compile_delegate: Callable[[formats.Delegate], BoundDelegate],
+        lock: threading.RLock | None = None,
+    ) -> None:
+        """Checks the method, finds its kernels and compiles its delegates.
+
+        Raises InvalidProgramError for a method that makes no sense, UnsupportedError for one that
+        needs a kernel or a backend that is not there.
+        """
+        self.name = method.name
+        self._lock = lock or threading.RLock()
+        self._method = method
+        layouts = _layouts(method)
+        check_plan(method, layouts)
+        self._check_indices()
+        kernels = _find_kernels(method)
+        delegates = [compile_delegate(delegate) for delegate in method.delegates]
+        bound = [bind(method, one, kernels, delegates) for one in method.instructions]
+        self._bound = bound
+        written = written_values(bound)
+        used = {i for one in bound for i in (*one.args, *one.outs)} | set(method.outputs)
+        self.inputs = [_spec(method.values[i], layouts.get(i), i in used) for i in method.inputs]
+        self.outputs = [_spec(method.values[i], layouts.get(i), False) for i in method.outputs]
+        self._signature = Signature(method)
+        self._set_up(layouts, bound, written)
+
+    def _check_indices(self) -> None:
+        method = self._method
+        count = len(method.values)
+        lists = [i for value in method.values for i in list_items(value) or ()]
+        for index in (*method.inputs, *method.outputs, *(i for i in lists if i != -1)):
+            if not 0 <= index < count:
+                raise InvalidProgramError(
+                    f"the method {method.name!r} refers to value {index}, there are {count}"
+                )
+        if len(set(method.inputs)) != len(method.inputs):
+            raise InvalidProgramError(f"the method {method.name!r} lists an input twice")
+
+    def _set_up(
+        self, layouts: dict[int, Layout], bound: Sequence[Bound], written: set[int]
+    ) -> None:
+        method = self._method
+        private = private_values(method, layouts, [one.access for one in bound])
+        memory = arenas(method, layouts, set(layouts) - private)
+        self._state = State([None] * len(method.values), [None] * len(method.values), {})
+        slots = self._state.slots
+        own = 0
+        for index, layout in layouts.items():
+            value = method.values[index]
+            assert isinstance(value, Tensor)
+            if value.data is not None and value.allocation is None:
+                slots[index] = _constant(value, layout, index)
+            elif index not in private:
+                assert value.allocation is not None
+                begin = value.allocation.offset
+                block = memory[value.allocation.memory_id][begin : begin + layout.nbytes]
+                slots[index] = Slot(layout, block)
+                if value.data is not None:
+                    block[:] = _constant_bytes(value, layout, index)
+            elif index in method.inputs or layout.nbytes > COPIED_OUTPUT_BYTES or not layout.bounded:
+                slots[index] = Slot(layout, None)
+            else:
+                own += layout.nbytes
+                slots[index] = Slot(layout, aligned_bytes(layout.nbytes))
+        check_total(method.name, own + sum(block.nbytes for block in memory.values()))
+
+        variable = written | set(method.inputs)
+        for index, value in enumerate(method.values):
+            items = list_items(value)
+            if items is not None and (
+                not isinstance(value, IntList) or any(i in variable for i in items)
+            ):
+                self._state.lists[index] = items
+        self._reset()
+        self._binders = [
+            _binder(spec, slots[index], f"input {position}", index not in private)
+            for position, (index, spec) in enumerate(zip(method.inputs, self.inputs, strict=True))
+        ]
+        self._steps = [make_step(one, method, self._state, i) for i, one in enumerate(bound)]
+        self._jumps = any(isinstance(one, JumpFalseCall) for one in method.instructions)
+        self._computes = any(isinstance(one, KernelCall) for one in method.instructions)
+        # What holds arrays of the caller after a call, hence is let go.
+        self._transient = [
+            i for i in {*method.inputs, *method.outputs}
+            if (slot := slots[i]) is not None and slot.memory is None
+        ]
+
+    def _reset(self) -> None:
+        """Give every value its initial content; memory, hence mutable buffers, stays as it is."""
+        values, slots = self._state.values, self._state.slots
+        for index, value in enumerate(self._method.values):
+            slot = slots[index]
+            if slot is not None:
+                values[index] = slot.full
+            elif isinstance(value, (BoolList, DoubleList)):
+                values[index] = list(value.items)
+            elif not isinstance(value, IntList) and list_items(value) is None:
+                values[index] = value
+        for index, value in enumerate(self._method.values):
+            if isinstance(value, IntList) and index not in self._state.lists:
+                values[index] = [values[item] for item in value.items]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the method.
+
+        Raises InputError for inputs that do not fit, InvalidProgramError when the program turns
+        out to be damaged.
+        """
+        signature = self._signature
+        flat = args if signature.is_flat(args, kwargs) else signature.flatten(args, kwargs)
+        return signature.fold(self.run(flat))
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """Run the method on its inputs as a flat list; returns the outputs as one.
+
+        Raises what :meth:`__call__` raises.
+        """
+        binders = self._binders
+        if len(inputs) != len(binders):
+            raise InputError(
+                f"the method {self.name!r} takes {len(binders)} inputs"
+                f" ({', '.join(map(str, self.inputs)) or 'none'}), {len(inputs)} were given"
+            )
+        values = self._state.values
+        with self._lock:
+            for index, bind_input, value in zip(self._method.inputs, binders, inputs, strict=True):
+                values[index] = bind_input(value)
+            if self._computes:
+                with np.errstate(all="ignore"):
+                    self._execute()
+            else:
+                self._execute()
+            outputs = [self._output(index) for index in self._method.outputs]
+            slots = self._state.slots
+            for index in self._transient:
+                values[index] = None
+                slots[index].given = None  # type: ignore[union-attr]
+        return outputs
+
+    def _execute(self) -> None:
+        steps, position = self._steps, 0
+        try:
+            if self._jumps:
+                self._execute_jumping(steps)
+                return
+            for position, step in enumerate(steps):
+                step()
+        except PenstockError:
+            self._reset()
+            raise
+        except Exception as error:
+            self._reset()
+            raise self._failure(error, position) from error
+
+    def _execute_jumping(self, steps: list[Step]) -> None:
+        position, count, left = 0, len(steps), MAX_BACKWARD_JUMPS
+        while position < count:
+            try:
+                following = steps[position]()
+            except PenstockError:
+                raise
+            except Exception as error:
+                raise self._failure(error, position) from error
+            if following is None:
+                position += 1
+                continue
+            if following <= position:
+                left -= 1
+                if left < 0:
+                    raise InvalidProgramError(
+                        f"the method {self.name!r} jumps back more than {MAX_BACKWARD_JUMPS}"
+                        f" times at instruction {position}; it seems to run for ever"
+                    )
+            position = following
+
+    def _failure(self, error: Exception, position: int) -> PenstockError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, MemoryError):
+            reason = f"out of memory: {reason}"
+        return InvalidProgramError(
+            f"instruction {position} of method {self.name!r}"
+            f" ({self._bound[position].label}) failed: {reason}"
+        )
+
+    def _output(self, index: int) -> Any:
+        value = self._state.values[index]
+        if not isinstance(value, np.ndarray):
+            return list(value) if isinstance(value, list) else value
+        slot = self._state.slots[index]
+        if slot is not None and value is slot.given:
+            return value
+        return value.copy(order="K")
+
+
+def _layouts(method: formats.Method) -> dict[int, Layout]:
+    layouts = {}
+    for index, value in enumerate(method.values):
+        if isinstance(value, Tensor):
+            if value.external:
+                raise UnsupportedError(
+                    f"the weight {value.name!r} is in another file (.ptd); Penstock reads programs"
+                    " that hold their weights"
+                )
+            layouts[index] = Layout(value, f"value {index} of method {method.name!r}")
+    return layouts
+
+
+def _constant_bytes(tensor: Tensor, layout: Layout, index: int) -> Array:
+    data = np.frombuffer(tensor.data or b"", np.uint8)
+    if data.nbytes < layout.nbytes:
+        raise InvalidProgramError(
+            f"constant {index} of shape {layout.shape} takes {layout.nbytes} bytes,"
+            f" the file has {data.nbytes}"
+        )
+    return data[: layout.nbytes]
+
+
+def _constant(tensor: Tensor, layout: Layout, index: int) -> Slot:
+    data = _constant_bytes(tensor, layout, index)
+    data.flags.writeable = False
+    return Slot(layout, data)
+
+
+def _find_kernels(method: formats.Method) -> list[registry.Kernel | str]:
+    """The kernels that the method's operators name. Raises UnsupportedError listing all that
+    are called and not there."""
+    called = {one.operator for one in method.instructions if isinstance(one, KernelCall)}
+    found: list[registry.Kernel | str] = []
+    missing = []
+    for position, operator in enumerate(method.operators):
+        name = str(operator)
+        kernel = name if name in CORE_OPERATORS else registry.find(name) if position in called else None
+        if kernel is None and position in called:
+            missing.append(name)
+        found.append(kernel if kernel is not None else name)
+    if missing:
+        raise UnsupportedError(
+            f"the method {method.name!r} needs kernels that Penstock does not have:"
+            f" {', '.join(sorted(set(missing)))}"
+        )
+    return found
+
+
+def _spec(value: formats.Value, layout: Layout | None, used: bool) -> Spec:
+    if layout is not None:
+        return TensorSpec(layout.shape, layout.dtype, layout.dynamic, layout.bounded, layout.order)
+    if isinstance(value, (bool, int, float, str)) or value is None:
+        name = "None" if value is None else type(value).__name__
+        return ScalarSpec(name, value, fixed=not used)
+    raise UnsupportedError(f"an input or output of type {type(value).__name__}")
+
+
+def _binder(spec: Spec, slot: Slot | None, label: str, copy: bool) -> Binder:
+    if isinstance(spec, TensorSpec):
+        assert slot is not None
+        return tensor_binder(spec, slot, label, copy)
+    return scalar_binder(spec, label)

@@ -1,0 +1,175 @@
+"""Loading a ``.pte`` file: :func:`load` and :class:`LoadedProgram`."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import InputError, InvalidProgramError
+from penstock.formats import program as formats
+from penstock.formats.program import Buffer
+from penstock.formats.program_reader import read_program
+from penstock.runtime.delegates import BoundDelegate, compile_delegate
+from penstock.runtime.method import Method
+
+if TYPE_CHECKING:
+    from penstock.runtime.engine import Engine
+
+DEFAULT_METHOD = "forward"
+
+
+def load(
+    source: str | os.PathLike[str] | Buffer,
+    *,
+    threads: int | None = None,
+    engine: Engine | None = None,
+) -> LoadedProgram:
+    """Load an ExecuTorch program (``.pte``) from a path or from its bytes.
+
+    A file is mapped into memory, so its weights are read where they lie; it must not be changed
+    while the program is in use. The whole structure is checked here; kernels are looked up and
+    delegates compiled when a method is first used.
+
+    Args:
+        source: a path, or the content as bytes, bytearray or memoryview.
+        threads: how many threads a delegate may use; by default one for each CPU that the process
+            may use.
+        engine: what executes the delegates; by default XNNPACK.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or ``threads`` is less than 1.
+        InvalidProgramError: the content is not a program, or a damaged one.
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
+        raise InputError(f"threads is {threads!r}, not a number")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}, it must be at least 1")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return LoadedProgram(_read(source, "the program"), threads, engine)
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"a program is a path or bytes, not {type(source).__name__}")
+    return LoadedProgram(_read(map_file(source), os.fspath(source)), threads, engine)
+
+
+def map_file(path: str | os.PathLike[str]) -> memoryview:
+    """The content of a file, mapped read-only.
+
+    Raises InputError if it cannot be read, InvalidProgramError if it is empty.
+    """
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise InvalidProgramError(f"{os.fspath(path)} is empty")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError:
+        raise InputError(f"there is no file {os.fspath(path)}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {os.fspath(path)!r}: {reason}") from None
+
+
+def _read(data: Buffer, name: str) -> formats.Program:
+    if len(data) == 0:
+        raise InvalidProgramError(f"{name} is empty")
+    try:
+        return read_program(data)
+    except InvalidProgramError as error:
+        raise InvalidProgramError(f"{name}: {error}") from error
+
+
+class LoadedProgram:
+    """A program ready to be run. Made by :func:`load`.
+
+    ``program(*inputs)`` runs the method ``forward``, or the only one there is.
+    """
+
+    def __init__(
+        self, program: formats.Program, threads: int | None = None, engine: Engine | None = None
+    ) -> None:
+        self.program = program
+        self._threads = threads
+        self._engine = engine
+        self._methods: dict[str, Method] = {}
+        self._lock = threading.RLock()
+        self._default: Method | None = None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods."""
+        return tuple(method.name for method in self.program.methods)
+
+    def method(self, name: str | None = None) -> Method:
+        """The method of that name; by default ``forward``, or the only one there is.
+
+        The first call checks the method and compiles its delegates.
+
+        Raises:
+            InputError: there is no such method.
+            InvalidProgramError, UnsupportedError: see :class:`Method`.
+            BackendUnavailableError: XNNPACK's library is not there or fails its self-test.
+        """
+        if name is None:
+            name = self._default_name()
+        with self._lock:
+            method = self._methods.get(name)
+            if method is None:
+                found = self.program.method(name)
+                if found is None:
+                    raise InputError(
+                        f"there is no method {name!r}; the program has {', '.join(self.methods)}"
+                    )
+                method = self._methods[name] = self._prepare(found)
+        return method
+
+    def backends(self, name: str | None = None) -> tuple[str, ...]:
+        """The ids of the backends that a method needs, without compiling anything."""
+        found = self.program.method(name or self._default_name())
+        return () if found is None else tuple(dict.fromkeys(d.id for d in found.delegates))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the default method; see :meth:`Method.__call__`."""
+        if self._default is None:
+            self._default = self.method()
+        return self._default(*args, **kwargs)
+
+    def _default_name(self) -> str:
+        names = self.methods
+        if DEFAULT_METHOD in names:
+            return DEFAULT_METHOD
+        if len(names) == 1:
+            return names[0]
+        raise InputError(
+            f"the program has no method {DEFAULT_METHOD!r}; name one of {', '.join(names) or 'none'}"
+        )
+
+    def _prepare(self, method: formats.Method) -> Method:
+        def compile(delegate: formats.Delegate) -> BoundDelegate:
+            return compile_delegate(
+                delegate, self.program.named_data, self._open_engine, self._thread_count
+            )
+
+        try:
+            return Method(method, compile, self._lock)
+        except (ValueError, TypeError, OverflowError, IndexError) as error:
+            # NumPy's word for sizes and strides that make no sense.
+            raise InvalidProgramError(f"the method {method.name!r} is damaged: {error}") from error
+        except MemoryError as error:
+            raise InvalidProgramError(
+                f"the method {method.name!r} asks for more memory than there is: {error}"
+            ) from error
+
+    def _open_engine(self) -> Engine:
+        if self._engine is None:
+            from penstock.runtime.xnnpack.engine import XnnpackEngine
+
+            self._engine = XnnpackEngine()
+        return self._engine
+
+    def _thread_count(self) -> int:
+        if self._threads is None:
+            from penstock.runtime.xnnpack.threads import default_threads
+
+            self._threads = default_threads()
+        return self._threads
