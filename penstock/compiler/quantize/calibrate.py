@@ -1,0 +1,239 @@
+"""Calibration: the graph runs on batches of data while observers watch its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, TypeAlias
+
+import torch
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from penstock.compiler.progress import Progress
+from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
+from penstock.compiler.quantize.values import is_constant
+from penstock.errors import QuantizationError
+
+#: What a caller may give as one batch: the positional inputs, the one input, or inputs by name.
+Batch: TypeAlias = "Sequence[Any] | torch.Tensor | Mapping[str, Any]"
+
+
+class Batches:
+    """Calibration data as flat lists of placeholder values, each batch checked.
+
+    ``data`` is iterated once for each ``iter()``. A batch is a tuple or list of the positional
+    inputs, a mapping of inputs by name, or the tensor itself for models with one input. NumPy
+    arrays are taken for tensors.
+
+    Iterating raises :class:`QuantizationError` that names the batch, the input, and what was
+    expected and found.
+    """
+
+    def __init__(
+        self,
+        module: GraphModule,
+        example_args: Sequence[Any],
+        example_kwargs: Mapping[str, Any],
+        data: Iterable[Batch] | None,
+    ) -> None:
+        self.placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+        self.example_args = tuple(example_args)
+        self.example_kwargs = dict(example_kwargs)
+        self.examples = pytree.tree_leaves((self.example_args, self.example_kwargs))
+        if len(self.examples) != len(self.placeholders):
+            raise QuantizationError(
+                f"the graph takes {len(self.placeholders)} inputs, the example inputs hold "
+                f"{len(self.examples)}"
+            )
+        if data is not None and (
+            isinstance(data, (torch.Tensor, str, Mapping)) or not isinstance(data, Iterable)
+        ):
+            raise QuantizationError(
+                f"calibration must be an iterable of input tuples, not one {type(data).__name__}; "
+                "put a single batch in a list"
+            )
+        self.data = data
+
+    @property
+    def count(self) -> int | None:
+        """How many batches there are, where that can be known without reading them."""
+        if self.data is None:
+            return 1
+        return len(self.data) if isinstance(self.data, Sized) else None
+
+    def again(self) -> Batches:
+        """The same batches, or the example inputs when the data could be read only once."""
+        if not isinstance(self.data, Iterator):
+            return self
+        copy = object.__new__(Batches)
+        copy.__dict__.update(self.__dict__, data=None)
+        return copy
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        if self.data is None:
+            yield list(self.examples)
+            return
+        empty = True
+        for index, batch in enumerate(self.data):
+            empty = False
+            yield self._checked(index, self._flat(index, batch))
+        if empty:
+            raise QuantizationError(
+                "the calibration data holds no batch; give at least one, or leave it out to "
+                "calibrate with the example inputs"
+            )
+
+    def _flat(self, index: int, batch: Batch) -> list[Any]:
+        args, kwargs = self._arguments(index, batch)
+        leaves, found = pytree.tree_flatten((args, kwargs))
+        _, expected = pytree.tree_flatten((self.example_args, self.example_kwargs))
+        if found != expected:
+            raise QuantizationError(
+                f"calibration batch {index}: expected {_inputs(len(self.examples))} structured "
+                f"like the example inputs, found {_inputs(len(leaves))}"
+            )
+        return leaves
+
+    def _arguments(self, index: int, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The batch as (args, kwargs) in the example inputs' order."""
+        if isinstance(batch, Mapping):
+            return self._by_name(index, batch)
+        if isinstance(batch, (tuple, list)):
+            items = tuple(batch)
+        else:
+            items = (batch,)
+        positional, named = len(self.example_args), list(self.example_kwargs)
+        if len(items) != positional + len(named):
+            raise QuantizationError(
+                f"calibration batch {index}: expected {_inputs(positional + len(named))}, "
+                f"found {len(items)}"
+            )
+        return items[:positional], dict(zip(named, items[positional:], strict=True))
+
+    def _by_name(
+        self, index: int, batch: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        named = set(self.example_kwargs)
+        positional: list[str] = []
+        if len(self.example_args) + len(named) == len(self.placeholders):
+            positional = [node.name for node in self.placeholders[: len(self.example_args)]]
+        expected = [*positional, *self.example_kwargs]
+        if set(batch) == set(expected):
+            args = tuple(batch[name] for name in positional)
+            return args, {name: batch[name] for name in self.example_kwargs}
+        raise QuantizationError(
+            f"calibration batch {index}: expected the inputs {', '.join(expected)}, "
+            f"found {', '.join(map(str, batch)) or 'none'}"
+        )
+
+    def _checked(self, index: int, leaves: list[Any]) -> list[Any]:
+        return [
+            self._checked_input(index, node, example, value)
+            for node, example, value in zip(self.placeholders, self.examples, leaves, strict=True)
+        ]
+
+    def _checked_input(self, index: int, node: Node, example: Any, value: Any) -> Any:
+        where = f"calibration batch {index}, input {node.name}"
+        if not isinstance(example, torch.Tensor):
+            if value != example:
+                raise QuantizationError(f"{where}: expected {example!r}, found {value!r}")
+            return example
+        if not isinstance(value, torch.Tensor):
+            try:
+                value = torch.as_tensor(value)
+            except (TypeError, ValueError, RuntimeError):
+                raise QuantizationError(
+                    f"{where}: expected a tensor, found a {type(value).__name__}"
+                ) from None
+        expected = node.meta.get("val", example)
+        if value.dtype != expected.dtype or not _shape_fits(expected.shape, value.shape):
+            raise QuantizationError(
+                f"{where}: expected {_describe(expected)}, found {_describe(value)}"
+            )
+        return value.detach().to(example.device)
+
+
+def _shape_fits(expected: Sequence[Any], found: Sequence[int]) -> bool:
+    """Whether every static dimension is the same; a dynamic one (a symbol) fits any size."""
+    return len(expected) == len(found) and all(
+        not isinstance(size, int) or size == other
+        for size, other in zip(expected, found, strict=True)
+    )
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    sizes = ", ".join(map(str, tensor.shape))
+    return f"{str(tensor.dtype).removeprefix('torch.')} [{sizes}]"
+
+
+def _inputs(count: int) -> str:
+    return "1 input" if count == 1 else f"{count} inputs"
+
+
+class GraphRunner(Interpreter):
+    """Runs a graph on flat placeholder values; frees what is not read any more.
+
+    Guards that ``torch.export`` puts into its modules are passed over: inputs are checked before.
+    """
+
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=True)
+
+    def run_node(self, n: Node) -> Any:
+        if n.op == "call_module" and n.target == "_guards_fn":
+            return None
+        return super().run_node(n)
+
+    def run_flat(self, values: Sequence[Any]) -> Any:
+        with torch.no_grad():
+            return self.run(*values, enable_io_processing=False)
+
+
+class _Calibration(GraphRunner):
+    """Lets each observer see each value once.
+
+    A weight does not change between batches. What an operator of the Shared kind puts out has
+    been seen by the observer of its inputs, which is the same one.
+    """
+
+    def __init__(self, module: GraphModule, repeated: set[str]) -> None:
+        super().__init__(module)
+        self.repeated = repeated
+        self.seen: set[Node] = set()
+
+    def run_node(self, n: Node) -> Any:
+        if n.op == "call_module":
+            (source,) = n.args
+            if not isinstance(source, Node) or n.target == "_guards_fn":
+                return super().run_node(n)
+            if source.name in self.repeated or n in self.seen:
+                return self.env[source]
+            if is_constant(source):
+                self.seen.add(n)
+        return super().run_node(n)
+
+
+def calibrate(
+    prepared: GraphModule, batches: Batches, progress: Progress, repeated: set[str]
+) -> None:
+    """Shows ``batches`` to the observers of a graph that ``prepare_pt2e`` made.
+
+    ``repeated`` names the nodes whose values the observers see elsewhere.
+    """
+    runner = _Calibration(prepared, repeated)
+    with progress.stage("calibrate", batches.count) as stage:
+        for values in batches:
+            runner.run_flat(values)
+            stage.advance()
+
+
+def observe_constants(prepared: GraphModule) -> None:
+    """Shows the weights to their observers. All that a dynamic scheme needs."""
+    for node in prepared.graph.nodes:
+        if node.op != "call_module" or not node.args:
+            continue
+        source = node.args[0]
+        observer = prepared.get_submodule(str(node.target))
+        if isinstance(source, Node) and is_constant(source):
+            if isinstance(observer, UniformQuantizationObserverBase):
+                observer(Interpreter(prepared).fetch_attr(str(source.target)))

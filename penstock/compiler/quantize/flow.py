@@ -1,0 +1,98 @@
+"""The whole of quantization: a float graph and data in, a graph of quantize/dequantize pairs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch.fx import Graph, GraphModule
+
+from penstock.compiler.operators.registry import Shared
+from penstock.compiler.progress import Progress, Silent
+from penstock.compiler.quantize import metadata
+from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
+from penstock.compiler.quantize.plan import Plan
+from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY, convert_pt2e, prepare_pt2e
+from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
+from penstock.compiler.quantize.quantizer import XNNPACKQuantizer
+from penstock.compiler.quantize.report import Comparison, QuantizationReport
+from penstock.errors import QuantizationError
+
+
+def quantize(
+    module: GraphModule,
+    example_args: Sequence[Any],
+    quantization: QuantizationLike = "static_per_channel",
+    calibration: Iterable[Batch] | None = None,
+    progress: Progress | None = None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[GraphModule, QuantizationReport]:
+    """Quantizes a graph that ``torch.export`` captured (``program.module()``).
+
+    ``module`` is changed and must not be used afterwards. The result has ``quantized_decomposed``
+    quantize, dequantize and (dynamic scheme) choose_qparams nodes around the operators that are
+    to be computed in int8; weights are int8 constants behind one dequantize. Biases stay float32:
+    whoever lowers the graph quantizes them to int32 in units of (activation scale x weight scale).
+
+    ``calibration`` yields batches of inputs (see :class:`Batches`); without it the example inputs
+    are the only batch. A purely dynamic scheme reads none.
+
+    Raises :class:`QuantizationError` when nothing in the graph can be quantized, or a batch does
+    not fit the graph's inputs.
+    """
+    progress = progress or Silent()
+    quantizer = XNNPACKQuantizer(quantization)
+    batches = Batches(module, example_args, example_kwargs or {}, calibration)
+    with progress.stage("prepare quantization") as stage:
+        prepared = prepare_pt2e(module, quantizer)
+        _require_something(quantizer.plan, quantizer.quantization)
+        done = quantizer.plan.quantized
+        stage.note(f"{len(done)} of {len(quantizer.plan.decisions)} operators in int8")
+    if all(decision.is_dynamic for decision in done):
+        observe_constants(prepared)
+    else:
+        repeated = {d.result.name for d in done if isinstance(d.rule, Shared)}
+        calibrate(prepared, batches, progress, repeated)
+    with progress.stage("convert to int8"):
+        floating = _without_observers(prepared)
+        converted = convert_pt2e(prepared)
+        metadata.complete(converted)
+        for node in converted.graph.nodes:
+            node.meta.pop(Q_ANNOTATION_KEY, None)
+        # The caller goes on to rewrite the result, so the report keeps a graph of its own.
+        comparison = Comparison(floating, _copied(converted), batches.again())
+        report = QuantizationReport.of(quantizer.plan, quantizer.quantization, comparison)
+    return converted, report
+
+
+def _copied(module: GraphModule) -> GraphModule:
+    """A graph of its own on the same tensors."""
+    graph = Graph()
+    result = graph.graph_copy(module.graph, {})
+    graph.output(result)
+    return GraphModule(module, graph)
+
+
+def _without_observers(prepared: GraphModule) -> GraphModule:
+    """The float model that ``prepared`` observes."""
+    copy = _copied(prepared)
+    for node in list(copy.graph.nodes):
+        if node.op == "call_module" and len(node.args) == 1 and node.target != "_guards_fn":
+            node.replace_all_uses_with(node.args[0])
+            copy.graph.erase_node(node)
+    copy.delete_all_unused_submodules()
+    return copy
+
+
+def _require_something(plan: Plan, quantization: Quantization) -> None:
+    if plan.quantized:
+        return
+    reasons = [f"{decision.operator}: {decision.reason}" for decision in plan.decisions]
+    shown = "; ".join(dict.fromkeys(reasons)) if reasons else "the graph has no operators"
+    if len(shown) > 300:
+        shown = shown[:297] + "..."
+    raise QuantizationError(
+        f"nothing to quantize with the scheme {quantization.scheme} ({shown}); "
+        "compile without quantization or choose another scheme"
+    )

@@ -1,0 +1,155 @@
+"""What watches a value during calibration and gives its int8 parameters afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from penstock.compiler.quantize.pt2e import (
+    MinMaxObserver,
+    PerChannelMinMaxObserver,
+    UniformQuantizationObserverBase,
+)
+
+#: The bins cover [-limit, limit], limit a power of two, so a wider range merges pairs of bins.
+BINS = 8192
+
+#: Candidates for each end of the range: the extreme times 2 ** (-i / STEPS_PER_OCTAVE).
+STEPS_PER_OCTAVE = 16
+OCTAVES = 6
+
+#: A quantized bias leaves this much room below int32's limit for the sum of products.
+LARGEST_BIAS = 2.0**30
+
+
+class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
+    """Finds the range that quantizes a tensor with the least squared error.
+
+    A histogram is kept over all that was seen. For a candidate range [low, high] the expected
+    error is ``inside * step**2 / 12`` (rounding, uniform) plus the squared distance to the range
+    of what lies outside (saturation). Zeros are left out: the range always holds zero, and zero is
+    exact. Sums over the bins make every candidate a look-up, so that a whole grid of ranges is
+    compared at once.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.limit = 0.0
+        self.low = 0.0
+        self.high = 0.0
+        self.histogram = torch.zeros(BINS, dtype=torch.float64)
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.numel() == 0:
+            return x
+        values = x.detach()
+        low, high = (float(extreme) for extreme in torch.aminmax(values))
+        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+            values = values[values.isfinite()]
+            if values.numel() == 0:
+                return x
+            low, high = (float(extreme) for extreme in torch.aminmax(values))
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        extent = max(-low, high)
+        if extent == 0.0:
+            return x
+        self._widen(extent)
+        counts = torch.histc(values.float(), BINS, -self.limit, self.limit).double()
+        counts[BINS // 2] -= values.numel() - int(torch.count_nonzero(values))
+        self.histogram += counts
+        return x
+
+    def _widen(self, extent: float) -> None:
+        """Makes the bins cover ``extent``, which moves no count to a wrong bin."""
+        if self.limit == 0.0:
+            self.limit = 2.0 ** float(torch.tensor(extent, dtype=torch.float64).log2().ceil())
+        while self.limit < extent:
+            merged = self.histogram.view(-1, 2).sum(1)
+            self.histogram = torch.zeros_like(self.histogram)
+            self.histogram[BINS // 4 : BINS // 4 * 3] = merged
+            self.limit *= 2.0
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(scale, zero point), each [1]. The range always holds zero."""
+        low, high = self.best_range()
+        parameters: tuple[torch.Tensor, torch.Tensor] = self._calculate_qparams(
+            torch.tensor(low), torch.tensor(high)
+        )
+        return parameters
+
+    def best_range(self) -> tuple[float, float]:
+        """The (low, high) of the least expected error; all that was seen when it is nothing."""
+        if self.limit == 0.0:
+            return self.low, self.high
+        factors = 2.0 ** (-torch.arange(OCTAVES * STEPS_PER_OCTAVE + 1).double() / STEPS_PER_OCTAVE)
+        lows = self.low * factors if self.low < 0.0 else torch.zeros(1, dtype=torch.float64)
+        highs = self.high * factors if self.high > 0.0 else torch.zeros(1, dtype=torch.float64)
+        above, over = self._beyond(self.histogram, highs)
+        below, under = self._beyond(self.histogram.flip(0), -lows)
+        inside = self.histogram.sum() - above[None, :] - below[:, None]
+        step = (highs[None, :] - lows[:, None]) / (self.quant_max - self.quant_min)
+        error = inside.clamp(min=0.0) * step**2 / 12.0 + over[None, :] + under[:, None]
+        best = int(error.argmin())
+        row, column = divmod(best, highs.numel())
+        return float(lows[row]), float(highs[column])
+
+    def _beyond(
+        self, histogram: torch.Tensor, edges: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each edge (>= 0) the number of values above it and the sum of their squared
+        distances to it."""
+        width = 2.0 * self.limit / BINS
+        centers = (torch.arange(BINS, dtype=torch.float64) + 0.5) * width - self.limit
+        moments = torch.stack([histogram, histogram * centers, histogram * centers**2])
+        tails = torch.cat([moments.flip(1).cumsum(1).flip(1), torch.zeros(3, 1).double()], 1)
+        first = ((edges + self.limit) / width - 0.5).ceil().long().clamp(0, BINS)
+        count, total, squares = tails[:, first]
+        return count, (squares - 2.0 * edges * total + edges**2 * count).clamp(min=0.0)
+
+
+class _BiasGuard:
+    """Keeps a weight's scale large enough for the bias that is measured in it.
+
+    XNNPACK adds the bias as int32 in units of (activation scale x weight scale). A channel with
+    tiny weights and a bias could overflow that; its weights then get a larger scale than their
+    range asks for, which costs nothing beside the bias.
+    """
+
+    def __init__(self) -> None:
+        self.users: list[tuple[torch.Tensor, Any]] = []
+
+    def watch(self, bias: torch.Tensor, activation: Any) -> None:
+        self.users.append((bias, activation))
+
+    def apply(self, scale: torch.Tensor) -> torch.Tensor:
+        for bias, activation in self.users:
+            activation_scale = float(activation.calculate_qparams()[0])
+            least = bias.detach().abs().to(scale) / (LARGEST_BIAS * activation_scale)
+            scale = torch.maximum(scale, least if scale.numel() > 1 else least.max())
+        return scale
+
+
+class ChannelWeightObserver(PerChannelMinMaxObserver):  # type: ignore[misc]
+    """Symmetric parameters for each output channel of a weight, from its extremes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.guard = _BiasGuard()
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, zero_point = super().calculate_qparams()
+        return self.guard.apply(scale), zero_point
+
+
+class TensorWeightObserver(MinMaxObserver):  # type: ignore[misc]
+    """Symmetric parameters for all of a weight, from its extremes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.guard = _BiasGuard()
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, zero_point = super().calculate_qparams()
+        return self.guard.apply(scale), zero_point

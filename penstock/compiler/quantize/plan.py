@@ -1,0 +1,322 @@
+"""Which operators are quantized, which stay in float and why.
+
+Rules, in this order:
+
+1. An operator can be quantized when its entry in the operator table has a quantization rule that
+   the scheme serves, XNNPACK takes it, what flows in and out is float32, and no option of the
+   caller speaks against it.
+2. A clamp that is the only reader of a convolution, linear or arithmetic operator belongs to it:
+   nothing is quantized between the two, and the clamp decides the range.
+3. (static schemes) Quantized operators come in connected groups. A group stays only if there is a
+   weighted operator in it, or if it computes something and no float operator is beside it: alone
+   between float operators int8 saves nothing and costs accuracy.
+4. (static schemes) An operator without weights with more float neighbours than quantized ones
+   goes back to float, for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.operators import registry
+from penstock.compiler.operators.registry import (
+    FixedOutput,
+    Independent,
+    Operator,
+    QuantizationRule,
+    Shared,
+    Weighted,
+)
+from penstock.compiler.quantize.quantization import Quantization, Scheme
+from penstock.compiler.quantize.values import (
+    argument,
+    is_constant,
+    is_float32,
+    module_path,
+    nodes_in,
+    tensor_of,
+)
+
+#: A constant beyond this stands for infinity (the masks of attention). Eight bits that reach as
+#: far have no precision left for the values that matter.
+LARGEST_CONSTANT = 1e6
+
+
+@dataclass
+class Decision:
+    """What becomes of one operator node. ``reason`` is ``None`` when it is quantized."""
+
+    node: Node
+    operator: str
+    module: str
+    rule: QuantizationRule | None = None
+    scheme: Scheme | None = None
+    reason: str | None = None
+    clamp: Node | None = None
+
+    @property
+    def quantized(self) -> bool:
+        return self.reason is None
+
+    @property
+    def is_dynamic(self) -> bool:
+        return self.scheme == "dynamic_per_channel"
+
+    @property
+    def result(self) -> Node:
+        """The node whose value leaves the operator."""
+        return self.node if self.clamp is None else self.clamp
+
+    @property
+    def inputs(self) -> list[Node]:
+        """The activations and constants that enter quantized; the weight is not among them."""
+        if self.rule is None:
+            return []
+        positions = (
+            (self.rule.input,) if isinstance(self.rule, Weighted) else self.rule.inputs
+        )
+        found = (n for p in positions for n in nodes_in(argument(self.node, p)))
+        return list(dict.fromkeys(found))
+
+    @property
+    def weight(self) -> Node | None:
+        if not isinstance(self.rule, Weighted):
+            return None
+        weight = argument(self.node, self.rule.weight)
+        return weight if isinstance(weight, Node) else None
+
+    @property
+    def bias(self) -> Node | None:
+        if not isinstance(self.rule, Weighted) or self.rule.bias is None:
+            return None
+        bias = argument(self.node, self.rule.bias)
+        return bias if isinstance(bias, Node) else None
+
+
+@dataclass
+class Plan:
+    """The decisions in graph order. A clamp that another operator took over has none."""
+
+    decisions: list[Decision]
+
+    @property
+    def quantized(self) -> list[Decision]:
+        return [decision for decision in self.decisions if decision.quantized]
+
+
+def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
+    """Decides for every operator of ``module``. Changes nothing."""
+    decisions: dict[Node, Decision] = {}
+    clamped: set[Node] = set()
+    for node in module.graph.nodes:
+        if node.op != "call_function" or node in clamped:
+            continue
+        decision = _decide(module, node, quantization)
+        if decision.quantized:
+            decision.clamp = _following_clamp(decision, quantization)
+            if decision.clamp is not None:
+                clamped.add(decision.clamp)
+        decisions[node] = decision
+    plan = Plan(list(decisions.values()))
+    _drop_what_does_not_pay(plan)
+    return plan
+
+
+def _decide(module: GraphModule, node: Node, quantization: Quantization) -> Decision:
+    entry = registry.find(node.target)
+    name = entry.name if entry is not None else _target_name(node)
+    decision = Decision(node, name, module_path(node))
+    decision.reason = _reason_against(module, node, entry, quantization, decision)
+    return decision
+
+
+def _reason_against(
+    module: GraphModule,
+    node: Node,
+    entry: Operator | None,
+    quantization: Quantization,
+    decision: Decision,
+) -> str | None:
+    tensor = tensor_of(node)
+    if tensor is None:
+        return "its result is not a tensor"
+    if tensor.dtype != torch.float32:
+        return f"its result is {str(tensor.dtype).removeprefix('torch.')}, not float32"
+    if entry is None:
+        return "there is no entry for it in the operator table"
+    pattern = quantization.skipped_by(decision.module, entry.name)
+    if pattern is not None:
+        return f"the caller skips {pattern!r}"
+    decision.scheme = quantization.scheme_for(decision.module, entry.name)
+    if decision.scheme is None:
+        return "the caller keeps its module in float"
+    decision.rule = entry.quantization
+    if decision.rule is None:
+        return "XNNPACK has it in float only"
+    if decision.is_dynamic and not (
+        isinstance(decision.rule, Weighted) and decision.rule.dynamic
+    ):
+        return "XNNPACK does not have it with activations quantized at run time"
+    return _reason_against_inputs(module, decision) or entry.reason_against(node)
+
+
+def _reason_against_inputs(module: GraphModule, decision: Decision) -> str | None:
+    rule = decision.rule
+    if isinstance(rule, Weighted):
+        weight = decision.weight
+        if weight is None or not is_constant(weight):
+            return "its weight is computed at run time"
+        if not is_float32(weight):
+            return "its weight is not float32"
+        if decision.bias is not None and not is_constant(decision.bias):
+            return "its bias is computed at run time"
+    inputs = decision.inputs
+    if not inputs or all(is_constant(value) for value in inputs):
+        return "it has no input that is computed at run time"
+    for value in inputs:
+        tensor = tensor_of(value)
+        if tensor is None or tensor.dtype != torch.float32:
+            kind = "not a tensor" if tensor is None else str(tensor.dtype).removeprefix("torch.")
+            return f"its input {value.name} is {kind}, not float32"
+        if is_constant(value) and not _fits_int8(module, value):
+            return f"its constant {value.name} is too large for eight bits"
+    if not isinstance(rule, Weighted) and rule is not None:
+        for position in rule.inputs:
+            number = argument(decision.node, position)
+            if isinstance(number, (int, float)) and not abs(number) <= LARGEST_CONSTANT:
+                return f"its constant {number} is too large for eight bits"
+    return None
+
+
+def _fits_int8(module: GraphModule, node: Node) -> bool:
+    value = attribute(module, str(node.target)).detach()
+    return value.numel() > 0 and bool(value.abs().max() <= LARGEST_CONSTANT)
+
+
+def attribute(module: GraphModule, target: str) -> torch.Tensor:
+    """The tensor that a ``get_attr`` node of ``module`` stands for."""
+    value: object = module
+    for name in target.split("."):
+        value = getattr(value, name)
+    assert isinstance(value, torch.Tensor), target
+    return value
+
+
+def _following_clamp(decision: Decision, quantization: Quantization) -> Node | None:
+    """The clamp that ``decision``'s operator can take over as its output range."""
+    if decision.is_dynamic or not isinstance(decision.rule, (Weighted, Independent)):
+        return None
+    if len(decision.node.users) != 1:
+        return None
+    (user,) = decision.node.users
+    entry = registry.find(user.target) if user.op == "call_function" else None
+    if entry is None or not entry.is_clamp or not user.args or user.args[0] is not decision.node:
+        return None
+    if quantization.scheme_for(module_path(user), entry.name) is None:
+        return None
+    if not is_float32(user) or entry.reason_against(user) is not None:
+        return None
+    return user
+
+
+def _drop_what_does_not_pay(plan: Plan) -> None:
+    """Rules 3 and 4, until nothing changes."""
+    owners = {decision.result: decision for decision in plan.decisions}
+    readers = {decision.node: decision for decision in plan.decisions}
+    for decision in plan.decisions:
+        if decision.clamp is not None:
+            readers[decision.clamp] = decision
+    changed = True
+    while changed:
+        changed = False
+        for group in _groups(plan, owners, readers):
+            if not _group_pays(group, owners, readers):
+                changed = True
+                for decision in group:
+                    decision.reason = "it stands alone between operators that stay in float"
+        for decision in plan.decisions:
+            if decision.quantized and _stands_in_float(decision, owners, readers):
+                changed = True
+                decision.reason = "most of its neighbours stay in float"
+    for decision in plan.decisions:
+        if not decision.quantized and decision.clamp is not None:
+            clamp = registry.find(decision.clamp.target)
+            assert clamp is not None
+            plan.decisions.append(
+                Decision(
+                    decision.clamp,
+                    clamp.name,
+                    module_path(decision.clamp),
+                    reason="the operator before it stays in float",
+                )
+            )
+            decision.clamp = None
+
+
+_Owners = dict[Node, Decision]
+
+
+def _neighbours(decision: Decision, owners: _Owners, readers: _Owners) -> Iterator[Decision]:
+    """The operators that make what ``decision`` reads and read what it makes. Inputs, constants
+    and outputs of the graph are nobody's."""
+    for value in decision.node.all_input_nodes:
+        if value in owners and is_float32(value):
+            yield owners[value]
+    for user in decision.result.users:
+        if user in readers and tensor_of(user) is not None:
+            yield readers[user]
+
+
+def _groups(plan: Plan, owners: _Owners, readers: _Owners) -> Iterator[list[Decision]]:
+    """Connected static operators."""
+    seen: set[int] = set()
+    for start in plan.decisions:
+        if not start.quantized or start.is_dynamic or id(start) in seen:
+            continue
+        group, waiting = [], [start]
+        seen.add(id(start))
+        while waiting:
+            decision = waiting.pop()
+            group.append(decision)
+            for other in _neighbours(decision, owners, readers):
+                if other.quantized and not other.is_dynamic and id(other) not in seen:
+                    seen.add(id(other))
+                    waiting.append(other)
+        yield group
+
+
+def _group_pays(group: Sequence[Decision], owners: _Owners, readers: _Owners) -> bool:
+    if any(isinstance(decision.rule, Weighted) for decision in group):
+        return True
+    if all(isinstance(decision.rule, Shared) for decision in group):
+        return False
+    return all(
+        other.quantized and not other.is_dynamic
+        for decision in group
+        for other in _neighbours(decision, owners, readers)
+    )
+
+
+def _stands_in_float(decision: Decision, owners: _Owners, readers: _Owners) -> bool:
+    if decision.is_dynamic or isinstance(decision.rule, Weighted):
+        return False
+    quantized = floating = 0
+    for other in _neighbours(decision, owners, readers):
+        if other.quantized and not other.is_dynamic:
+            quantized += 1
+        else:
+            floating += 1
+    if isinstance(decision.rule, (Independent, FixedOutput)) or len(decision.inputs) > 1:
+        return floating > quantized
+    return floating > 0 and quantized == 0
+
+
+def _target_name(node: Node) -> str:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.split("::")[1]
+    return str(getattr(target, "__name__", target))

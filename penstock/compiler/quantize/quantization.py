@@ -1,0 +1,113 @@
+"""What a caller asks of quantization. Knows no torch, so that the zoo and the command line can
+speak of it without importing any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal, TypeAlias, Union, get_args
+
+from penstock.errors import QuantizationError
+
+#: How activations and weights become int8.
+#:
+#: - ``static_per_channel``: activations with one scale a tensor, fixed by calibration; weights with
+#:   one scale an output channel.
+#: - ``static_per_tensor``: the same with one scale for all of a weight.
+#: - ``dynamic_per_channel``: weights as above; activations are quantized as the program runs, and
+#:   only operators for which XNNPACK can do that take part. Needs no calibration.
+Scheme: TypeAlias = Literal["static_per_tensor", "static_per_channel", "dynamic_per_channel"]
+
+#: How the range of a static activation follows from what calibration saw: ``histogram`` cuts off
+#: rare extremes where that lowers the squared error, ``minmax`` keeps all that was seen.
+Observer: TypeAlias = Literal["histogram", "minmax"]
+
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+OBSERVERS: tuple[Observer, ...] = get_args(Observer)
+
+_SHORT_NAMES: Mapping[str, Scheme] = {
+    "static": "static_per_channel",
+    "dynamic": "dynamic_per_channel",
+}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How to quantize a model.
+
+    ``skip`` names what stays in float: module paths (``features.0``: that module and all below
+    it), or operator names as the operator table writes them; ``*`` and ``?`` are wildcards.
+    ``overrides`` gives single modules (the same kind of pattern) another scheme, or ``None`` for
+    float; the longest pattern that fits a module wins.
+
+    Raises :class:`~penstock.errors.QuantizationError` for an unknown scheme or observer.
+    """
+
+    scheme: Scheme = "static_per_channel"
+    skip: tuple[str, ...] = ()
+    overrides: Mapping[str, Scheme | None] = field(default_factory=dict)
+    observer: Observer = "histogram"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scheme", parse_scheme(self.scheme))
+        if isinstance(self.skip, str):
+            raise QuantizationError(f"skip must be a sequence of names, not the string {self.skip!r}")
+        object.__setattr__(self, "skip", tuple(self.skip))
+        overrides = {
+            path: None if scheme is None else parse_scheme(scheme)
+            for path, scheme in self.overrides.items()
+        }
+        object.__setattr__(self, "overrides", overrides)
+        if self.observer not in OBSERVERS:
+            raise QuantizationError(
+                f"unknown observer {self.observer!r}; valid: {', '.join(OBSERVERS)}"
+            )
+
+    @classmethod
+    def parse(cls, value: QuantizationLike) -> Quantization:
+        """A :class:`Quantization` as it is, or from the name of a scheme (``static`` and
+        ``dynamic`` stand for the per-channel ones)."""
+        if isinstance(value, cls):
+            return value
+        return cls(scheme=parse_scheme(value))
+
+    def scheme_for(self, module_path: str, operator: str) -> Scheme | None:
+        """The scheme for an operator, ``None`` for float.
+
+        ``module_path`` is dotted, empty for the outermost module; ``operator`` is the name in the
+        operator table.
+        """
+        if self.skipped_by(module_path, operator) is not None:
+            return None
+        fitting = [path for path in self.overrides if _fits(path, module_path)]
+        if fitting:
+            return self.overrides[max(fitting, key=len)]
+        return self.scheme
+
+    def skipped_by(self, module_path: str, operator: str) -> str | None:
+        """The pattern of ``skip`` that an operator falls under, if any."""
+        for pattern in self.skip:
+            if fnmatchcase(operator, pattern) or _fits(pattern, module_path):
+                return pattern
+        return None
+
+
+QuantizationLike: TypeAlias = Union[Quantization, str]
+
+
+def parse_scheme(name: object) -> Scheme:
+    """A scheme by its full or short name."""
+    if isinstance(name, str):
+        full = _SHORT_NAMES.get(name, name)
+        for scheme in SCHEMES:
+            if scheme == full:
+                return scheme
+    valid = ", ".join((*_SHORT_NAMES, *SCHEMES))
+    raise QuantizationError(f"unknown quantization scheme {name!r}; valid: {valid}")
+
+
+def _fits(pattern: str, module_path: str) -> bool:
+    """Whether ``module_path`` or a module around it is the one ``pattern`` names."""
+    parts = module_path.split(".") if module_path else []
+    return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))

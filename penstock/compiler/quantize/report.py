@@ -1,0 +1,192 @@
+"""What quantization did to each operator, and what it costs in accuracy."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.quantize.calibrate import GraphRunner
+from penstock.compiler.quantize.metadata import DEQUANTIZE, QUANTIZE
+from penstock.compiler.quantize.plan import Plan
+from penstock.compiler.quantize.quantization import Quantization
+
+#: The ratios are measured on no more than this many batches.
+MOST_BATCHES = 8
+
+
+@dataclass
+class Comparison:
+    """A float graph and its quantized form, run side by side on ``batches``."""
+
+    floating: GraphModule
+    quantized: GraphModule
+    batches: Iterable[Sequence[Any]]
+
+    @cached_property
+    def sqnr_db(self) -> dict[str, float]:
+        """By the name of a node that both graphs have: the ratio of the signal's power to that of
+        the difference, in decibels (infinite when there is none)."""
+        signal: dict[str, float] = {}
+        noise: dict[str, float] = {}
+        for values in itertools.islice(self.batches, MOST_BATCHES):
+            for name, expected, found in self._values(values):
+                reference = expected.double()
+                power = float(reference.square().sum())
+                signal[name] = signal.get(name, 0.0) + power
+                error = float((reference - found.double()).square().sum())
+                noise[name] = noise.get(name, 0.0) + error
+        return {name: decibels(signal[name], noise[name]) for name in signal}
+
+    def _values(self, values: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        """Steps both graphs node by node, so that neither has to keep all its values."""
+        steps = _steps(self.floating, values)
+        waiting: dict[str, torch.Tensor] = {}
+        for name, found in _steps(self.quantized, values):
+            if name not in waiting:
+                for other, value in steps:
+                    waiting[other] = value
+                    if other == name:
+                        break
+            expected = waiting.pop(name, None)
+            if expected is not None and expected.shape == found.shape:
+                yield name, expected, found
+
+
+def decibels(signal: float, noise: float) -> float:
+    if noise == 0.0:
+        return math.inf
+    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+
+
+def _steps(module: GraphModule, values: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The floating-point result of each operator as its readers see it: of a quantized one, what
+    comes back from int8."""
+    runner = GraphRunner(module)
+    placeholders = iter(values)
+    for node in module.graph.nodes:
+        if node.op == "output":
+            return
+        with torch.no_grad():
+            if node.op == "placeholder":
+                value = next(placeholders)
+            else:
+                value = runner.run_node(node)
+        runner.env[node] = value
+        for unused in runner.user_to_last_uses.get(node, []):
+            del runner.env[unused]
+        name = _seen_result(node)
+        if name is not None and isinstance(value, torch.Tensor) and value.is_floating_point():
+            yield name, value
+
+
+def _seen_result(node: Node) -> str | None:
+    """The name of the operator whose result ``node`` hands to the readers, if it is the node that
+    does so."""
+    if node.op != "call_function":
+        return None
+    if node.target in DEQUANTIZE:
+        (quantize,) = node.args[:1]
+        if isinstance(quantize, Node) and quantize.target in QUANTIZE:
+            source = quantize.args[0]
+            first = next(iter(quantize.users)) is node
+            if first and isinstance(source, Node) and _only_reader(source, quantize):
+                return source.name
+        return None
+    if any(_only_reader(node, user) for user in node.users if user.target in QUANTIZE):
+        return None
+    return node.name
+
+
+def _only_reader(node: Node, reader: Node) -> bool:
+    return node.op == "call_function" and list(node.users) == [reader]
+
+
+@dataclass
+class Layer:
+    """One operator. ``node`` is its name in the graph, ``reason`` why it stayed in float
+    (``None`` when it is quantized)."""
+
+    node: str
+    operator: str
+    module: str
+    quantized: bool
+    reason: str | None
+    comparison: Comparison = field(repr=False, compare=False)
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Signal-to-quantization-noise ratio of the result in decibels, against the float model,
+        with everything before it quantized too. ``None`` for results that are not floats."""
+        return self.comparison.sqnr_db.get(self.node)
+
+
+@dataclass
+class QuantizationReport:
+    """Every operator of the model: in int8, or in float and why. ``str()`` is a table.
+
+    Signal-to-noise ratios are measured when one is first asked for: the float and the quantized
+    graph then run on the calibration data (on the example inputs, if the data was a generator).
+    """
+
+    scheme: str
+    layers: list[Layer]
+
+    @classmethod
+    def of(
+        cls, plan: Plan, quantization: Quantization, comparison: Comparison
+    ) -> QuantizationReport:
+        layers = [
+            Layer(
+                node=decision.result.name,
+                operator=decision.operator,
+                module=decision.module,
+                quantized=decision.quantized,
+                reason=decision.reason,
+                comparison=comparison,
+            )
+            for decision in plan.decisions
+        ]
+        return cls(quantization.scheme, layers)
+
+    @property
+    def quantized(self) -> list[Layer]:
+        return [layer for layer in self.layers if layer.quantized]
+
+    @property
+    def floating(self) -> list[Layer]:
+        return [layer for layer in self.layers if not layer.quantized]
+
+    def __str__(self) -> str:
+        head = f"{len(self.quantized)} of {len(self.layers)} operators in int8 ({self.scheme})"
+        rows = [
+            (layer.node, layer.operator, layer.module, layer.reason or "int8")
+            for layer in self.layers
+        ]
+        return "\n".join([head, *_columns(rows)])
+
+    def table(self) -> str:
+        """``str()`` and the signal-to-noise ratio of each operator."""
+        rows = [
+            (layer.node, layer.module, layer.reason or "int8", _shown(layer.sqnr_db))
+            for layer in self.layers
+        ]
+        return "\n".join([str(self).splitlines()[0], *_columns(rows)])
+
+
+def _shown(sqnr_db: float | None) -> str:
+    return "" if sqnr_db is None else f"{sqnr_db:.1f} dB"
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
