@@ -109,7 +109,7 @@ class PerTensor:
 
 @dataclass(frozen=True, eq=False)
 class PerChannel:
-    """One float32 scale for each index of dimension ``axis``; the zero point is 0 (8 for QCINT4)."""
+    """One float32 scale for each index of dimension ``axis``; zero point 0 (8 for QCINT4)."""
 
     scales: np.ndarray
     axis: int

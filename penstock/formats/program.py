@@ -7,6 +7,7 @@ The facts (field meanings, enum values) are those of ExecuTorch's ``schema/progr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeAlias
@@ -41,6 +42,20 @@ class ScalarType(IntEnum):
     UINT32 = 28
     UINT64 = 29
 
+    @property
+    def size(self) -> int:
+        """Bytes of one element."""
+        return _SIZES[self]
+
+
+_SIZES = {
+    **dict.fromkeys(ScalarType, 1),
+    **dict.fromkeys((ScalarType.SHORT, ScalarType.HALF, ScalarType.BFLOAT16), 2),
+    **dict.fromkeys((ScalarType.UINT16, ScalarType.BITS16), 2),
+    **dict.fromkeys((ScalarType.INT, ScalarType.UINT32, ScalarType.FLOAT, ScalarType.QINT32), 4),
+    **dict.fromkeys((ScalarType.LONG, ScalarType.UINT64, ScalarType.DOUBLE), 8),
+}
+
 
 class Dynamism(IntEnum):
     """Whether a tensor's shape can change between runs."""
@@ -53,7 +68,7 @@ class Dynamism(IntEnum):
 
 @dataclass(frozen=True)
 class Allocation:
-    """Where the memory plan puts a tensor: byte ``offset`` in memory ``memory_id`` (1 is the first)."""
+    """Where the memory plan puts a tensor: byte ``offset`` in memory ``memory_id`` (from 1 on)."""
 
     memory_id: int
     offset: int
@@ -79,6 +94,11 @@ class Tensor:
     data: Buffer | None = None
     name: str | None = None
     external: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data, those of the upper bound where the shape is dynamic."""
+        return math.prod(self.shape) * self.dtype.size
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,232 @@
+"""Flatbuffers to plain tables, every offset checked before it is followed.
+
+The Python flatbuffers library follows offsets as it finds them; here the bytes may be hostile.
+:func:`decode` walks the whole buffer once, driven by the schema, and returns nested
+:class:`Table` objects; nothing outside the buffer is touched and the work is bounded by its size.
+Binary layout: https://flatbuffers.dev/internals/.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, TypeAlias
+
+from penstock.errors import InvalidProgramError
+from penstock.formats.schema import SCALARS, Field, Schema, TableType
+
+#: No honest file comes near these; they bound time and memory on hostile ones.
+MAX_TABLES = 1_000_000
+MAX_ELEMENTS = 1 << 24
+
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_I32 = struct.Struct("<i")
+
+
+class Table(SimpleNamespace):
+    """A table: one attribute a field. An absent scalar has its default, anything else ``None``.
+
+    Vectors of tables and of strings are lists, vectors of numbers tuples, vectors of bytes
+    memoryviews into the buffer. A union field ``x`` comes with ``x_type``, the member's number.
+    """
+
+
+def decode(schema: Schema, data: memoryview, what: str) -> Table:
+    """The root table of ``data`` (bytes, format ``B``).
+
+    Raises:
+        InvalidProgramError: something in it lies outside the buffer, its parts overlap, it has an
+            unknown enum value or union member, or a string that is not UTF-8. ``what`` names the
+            buffer in the message.
+    """
+    decoder = _Decoder(schema, data, what)
+    if len(data) < 8:
+        raise decoder.error(f"{len(data)} bytes are too few")
+    return decoder.table(decoder.follow(0), schema.tables[schema.root])
+
+
+_Read: TypeAlias = Callable[[int], Any]
+#: The fields that a table has: name, offset from the table's start, reader.
+_Layout: TypeAlias = "tuple[tuple[str, int, _Read], ...]"
+
+
+class _Decoder:
+    """One walk over one buffer. Positions are absolute; a reader takes that of the field."""
+
+    def __init__(self, schema: Schema, data: memoryview, what: str) -> None:
+        self.schema = schema
+        self.data = data
+        self.size = len(data)
+        self.what = what
+        # Objects may be shared (and are read once) but those of an honest buffer do not overlap.
+        self.bytes_left = 2 * self.size + 1024
+        self.elements_left = MAX_ELEMENTS
+        self.tables: dict[tuple[int, str], Table] = {}
+        self.strings: dict[int, str] = {}
+        self.vtables: dict[int, tuple[int, ...]] = {}
+        self.layouts: dict[tuple[int, str], _Layout] = {}
+        self.readers: dict[str, list[tuple[Field, _Read]]] = {}
+        self.defaults: dict[str, dict[str, Any]] = {}
+
+    def error(self, problem: str) -> InvalidProgramError:
+        return InvalidProgramError(f"{self.what} is damaged or cut short: {problem}")
+
+    def charge(self, size: int) -> None:
+        self.bytes_left -= size
+        if self.bytes_left < 0:
+            raise self.error("its parts overlap")
+
+    def follow(self, position: int) -> int:
+        """The target of the offset at ``position``; there is room for four bytes there."""
+        offset: int = _U32.unpack_from(self.data, position)[0]
+        target = position + offset
+        if not offset or target > self.size - 4:
+            raise self.error(f"offset {offset} at byte {position} leads outside")
+        return target
+
+    def table(self, position: int, type_: TableType) -> Table:
+        # A schema's types do not nest in themselves, so the recursion is as deep as the schema.
+        key = (position, type_.name)
+        table = self.tables.get(key)
+        if table is None:
+            if len(self.tables) == MAX_TABLES:
+                raise self.error(f"it has more than {MAX_TABLES} tables")
+            layout = self.layout(position, type_)
+            table = self.tables[key] = Table(**self.defaults[type_.name])
+            values = table.__dict__
+            for name, offset, read in layout:
+                values[name] = read(position + offset)
+        return table
+
+    def layout(self, position: int, type_: TableType) -> _Layout:
+        start = position - _I32.unpack_from(self.data, position)[0]
+        _, table_size, *offsets = self.vtables.get(start) or self.vtable(start)
+        if position + table_size > self.size:
+            raise self.error(f"{type_.name} at byte {position} ends outside")
+        self.charge(table_size + 4)
+        layout = self.layouts.get((start, type_.name))
+        if layout is None:
+            layout = self.layouts[start, type_.name] = self.present(type_, table_size, offsets)
+        return layout
+
+    def vtable(self, start: int) -> tuple[int, ...]:
+        """Of the vtable at ``start``: its size, the size of its tables, the fields' offsets."""
+        if not 0 <= start <= self.size - 4:
+            raise self.error(f"a table's layout would be at byte {start}")
+        size = _U16.unpack_from(self.data, start)[0]
+        if size < 4 or size % 2 or start + size > self.size:
+            raise self.error(f"the table layout at byte {start} has {size} bytes")
+        self.charge(size)
+        self.vtables[start] = entries = struct.unpack_from(f"<{size // 2}H", self.data, start)
+        return entries
+
+    def present(self, type_: TableType, table_size: int, offsets: list[int]) -> _Layout:
+        present = []
+        type_offset = 0
+        for field, read in self.fields(type_):
+            offset = offsets[field.slot] if field.slot < len(offsets) else 0
+            if offset and (offset < 4 or offset + field.size > table_size):
+                raise self.error(f"{type_.name}.{field.name} lies outside its table")
+            if field.kind == "union" and offset:
+                if not type_offset:
+                    raise self.error(f"{type_.name}.{field.name} has no type")
+                read = self.union(field, type_offset - offset)
+            type_offset = offset
+            if offset:
+                present.append((field.name, offset, read))
+        return tuple(present)
+
+    def fields(self, type_: TableType) -> list[tuple[Field, _Read]]:
+        fields = self.readers.get(type_.name)
+        if fields is None:
+            live = [field for field in type_.fields if not field.deprecated]
+            self.defaults[type_.name] = {field.name: field.default for field in live}
+            fields = self.readers[type_.name] = [(field, self.reader(field)) for field in live]
+        return fields
+
+    def reader(self, field: Field) -> _Read:
+        kind = field.kind
+        if kind == "scalar":
+            return self.scalar(field)
+        if kind == "string":
+            return self.string
+        if kind == "table":
+            type_ = self.schema.tables[field.type]
+            return lambda position: self.table(self.follow(position), type_)
+        if kind == "union":
+            return self.union(field, 0)
+        if field.element == "scalar":
+            return self.view if field.type == "ubyte" else self.numbers(field)
+        element = self.reader(Field(field.name, field.element or "table", field.type, field.slot))
+        return lambda position: [element(p) for p in self.elements(position, 4)]
+
+    def scalar(self, field: Field) -> _Read:
+        unpack = struct.Struct("<" + SCALARS[field.type][0]).unpack_from
+        data, enum = self.data, field.enum
+        if enum is None:
+            return lambda position: unpack(data, position)[0]
+
+        def read(position: int) -> Any:
+            number = unpack(data, position)[0]
+            if number not in enum.numbers:
+                raise self.error(f"{number} is no {enum.name}")
+            return number
+
+        return read
+
+    def union(self, field: Field, type_at: int) -> _Read:
+        """``type_at``: where the member's number lies, relative to the offset of the table."""
+        union = self.schema.unions[field.type]
+        types = [self.schema.tables[table] for _, table in union.members]
+
+        def read(position: int) -> Any:
+            number = self.data[position + type_at]
+            if number == 0:
+                return None
+            if number > len(types):
+                raise self.error(f"{number} is no {union.name}")
+            return self.table(self.follow(position), types[number - 1])
+
+        return read
+
+    def elements(self, position: int, size: int) -> range:
+        """The positions of the elements, ``size`` bytes each, of the vector."""
+        start = self.follow(position) + 4
+        count = _U32.unpack_from(self.data, start - 4)[0]
+        if start + count * size > self.size:
+            raise self.error(f"a list of {count} at byte {start - 4} ends outside")
+        self.elements_left -= count
+        if self.elements_left < 0:
+            raise self.error(f"its lists have more than {MAX_ELEMENTS} elements")
+        self.charge(4 + count * size)
+        return range(start, start + count * size, size)
+
+    def numbers(self, field: Field) -> _Read:
+        code, size = SCALARS[field.type]
+
+        def read(position: int) -> tuple[Any, ...]:
+            span = self.elements(position, size)
+            return struct.unpack_from(f"<{len(span)}{code}", self.data, span.start)
+
+        return read
+
+    def view(self, position: int) -> memoryview:
+        start = self.follow(position) + 4
+        end = start + _U32.unpack_from(self.data, start - 4)[0]
+        if end > self.size:
+            raise self.error(f"{end - start} bytes at byte {start} end outside")
+        return self.data[start:end]
+
+    def string(self, position: int) -> str:
+        start = self.follow(position)
+        text = self.strings.get(start)
+        if text is None:
+            data = self.view(position)
+            self.charge(4 + len(data))
+            try:
+                text = self.strings[start] = str(data, "utf-8")
+            except UnicodeDecodeError:
+                raise self.error(f"the text at byte {start} is not UTF-8") from None
+        return text
