@@ -12,7 +12,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from xnnpack_library import provide, wheel_for  # noqa: E402
+from xnnpack_library import provide, wheel_for
 
 
 class XnnpackHook(BuildHookInterface):  # type: ignore[type-arg,misc]

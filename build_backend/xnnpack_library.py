@@ -122,9 +122,7 @@ def download(wheel: Wheel, folder: Path) -> Path:
     if done.returncode or len(found) != 1:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1].strip() if lines else f"pip ended with {done.returncode}"
-        raise BuildError(
-            f"pip cannot download {REQUIREMENT} for {wheel.tag} ({reason}); {advice}"
-        )
+        raise BuildError(f"pip cannot download {REQUIREMENT} for {wheel.tag} ({reason}); {advice}")
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
     if digest != wheel.sha256:
         raise BuildError(

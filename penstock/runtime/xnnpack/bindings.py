@@ -8,8 +8,18 @@ XNNPACK; the self-test would notice.
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, Union, c_double, c_float, c_int, c_int32, c_size_t, c_uint32
-from ctypes import c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    Union,
+    c_double,
+    c_float,
+    c_int,
+    c_int32,
+    c_size_t,
+    c_uint32,
+    c_void_p,
+)
 from enum import IntEnum
 
 from penstock.formats.payload import DataType
@@ -115,6 +125,7 @@ _sizes = POINTER(c_size_t)
 _padding = (c_uint32,) * 4
 _clamp = (c_float, c_float)
 
+# fmt: off
 #: Argument types by function; all return ``xnn_status`` but those in :data:`RESULTS`.
 XNNPACK: dict[str, tuple[type, ...]] = {
     "xnn_initialize": (c_void_p,),
@@ -168,6 +179,7 @@ XNNPACK: dict[str, tuple[type, ...]] = {
     "xnn_invoke_runtime": (_handle,),
     "xnn_get_runtime_profiling_info": (_handle, c_int, c_size_t, c_void_p, _sizes),
 }
+# fmt: on
 
 PTHREADPOOL: dict[str, tuple[type, ...]] = {
     "pthreadpool_create": (c_size_t,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from ctypes import byref, c_size_t, c_uint32, c_void_p
+from ctypes import byref, c_uint32, c_void_p
 from typing import Any
 
 from penstock.errors import UnsupportedError
@@ -152,9 +152,7 @@ def _pooling(subgraph: Subgraph, node: Node, values: dict[int, Value]) -> int:
             subgraph, "xnn_define_max_pooling_2d",
             *a.padding, *a.kernel, *a.stride, *a.dilation, *rest
         )  # fmt: skip
-    return _call(
-        subgraph, "xnn_define_average_pooling_2d", *a.padding, *a.kernel, *a.stride, *rest
-    )
+    return _call(subgraph, "xnn_define_average_pooling_2d", *a.padding, *a.kernel, *a.stride, *rest)
 
 
 def _fully_connected(subgraph: Subgraph, node: Node, values: dict[int, Value]) -> int:

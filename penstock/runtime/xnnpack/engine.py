@@ -18,8 +18,10 @@ from penstock.formats.payload import MAX_TENSOR_DIMS, DataType, Value, XnnGraph
 from penstock.runtime.engine import NodeTime, Shape
 from penstock.runtime.xnnpack import memory
 from penstock.runtime.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
+from penstock.runtime.xnnpack.check import check_graph
 from penstock.runtime.xnnpack.define import define_graph
 from penstock.runtime.xnnpack.library import Library, find, open_library
+from penstock.runtime.xnnpack.shapes import ShapeChecker
 from penstock.runtime.xnnpack.threads import pool
 from penstock.runtime.xnnpack.values import unpacked_constants
 
@@ -72,6 +74,8 @@ class XnnpackEngine:
         """See :meth:`penstock.runtime.engine.Engine.compile`."""
         library = self._library
         workers = pool(library, threads)
+        check_graph(graph)
+        shapes = ShapeChecker(graph)
         subgraph = define_graph(library, graph)
         runtime = c_void_p()
         flags = FLAG_BASIC_PROFILING if self._profile else 0
@@ -87,7 +91,12 @@ class XnnpackEngine:
         kept = unpacked_constants(graph)
         constants = [a for i in kept for a in subgraph.constants.get(i, ())]
         return XnnpackExecutable(
-            self, graph, runtime.value or 0, constants, None if workers is None else os.getpid()
+            self,
+            graph,
+            shapes,
+            runtime.value or 0,
+            constants,
+            None if workers is None else os.getpid(),
         )
 
 
@@ -98,6 +107,7 @@ class XnnpackExecutable:
         self,
         engine: XnnpackEngine,
         graph: XnnGraph,
+        shapes: ShapeChecker,
         runtime: int,
         constants: list[np.ndarray],
         process: int | None,
@@ -106,6 +116,7 @@ class XnnpackExecutable:
         self._turn = engine._turn
         self._library = engine._library
         self._xnn = engine._library.xnn
+        self._checker = shapes
         self._runtime = runtime
         self._constants = constants
         self._process = process
@@ -119,7 +130,7 @@ class XnnpackExecutable:
         ports = self._inputs + self._outputs
         self._dtypes = [ELEMENT[v.dtype] for v in ports]
         self._externals = (ExternalValue * len(ports))()
-        for external, value in zip(self._externals, ports):
+        for external, value in zip(self._externals, ports, strict=True):
             external.id = value.external_id
         self._addresses: list[int] = []
         self._input_shapes: tuple[Shape, ...] | None = None
@@ -134,12 +145,15 @@ class XnnpackExecutable:
         if shapes == self._input_shapes:
             return self._output_shapes
         if len(shapes) != len(self._inputs):
-            raise InputError(f"{len(shapes)} input shapes given; the graph takes {len(self._inputs)}")
-        for index, (shape, value) in enumerate(zip(shapes, self._inputs)):
+            raise InputError(
+                f"{len(shapes)} input shapes given; the graph takes {len(self._inputs)}"
+            )
+        for index, (shape, value) in enumerate(zip(shapes, self._inputs, strict=True)):
             _check_shape(index, shape, value)
+        self._checker.check(shapes)
         with self._turn:
             self._input_shapes = None
-            for shape, value in zip(shapes, self._inputs):
+            for shape, value in zip(shapes, self._inputs, strict=True):
                 dims = (c_size_t * len(shape))(*shape)
                 self._check(
                     self._xnn.xnn_reshape_external_value(
@@ -184,7 +198,7 @@ class XnnpackExecutable:
             return []
         names = self._profiling_info(1).split(b"\0")[:-1]
         times = np.frombuffer(self._profiling_info(2), np.uint64)
-        return [NodeTime(n.decode(), int(t)) for n, t in zip(names, times)]
+        return [NodeTime(n.decode(), int(t)) for n, t in zip(names, times, strict=True)]
 
     def _place(self, arrays: list[np.ndarray]) -> list[int]:
         """Tell XNNPACK where ``arrays`` are; returns the outputs to copy back afterwards."""
@@ -199,7 +213,9 @@ class XnnpackExecutable:
                 self._overread[port] and not memory.readable_past_end(start, array.nbytes)
             ):
                 if port not in self._bounce:
-                    self._bounce[port] = memory.padded_empty(array.nbytes).view(dtype).reshape(shape)
+                    self._bounce[port] = (
+                        memory.padded_empty(array.nbytes).view(dtype).reshape(shape)
+                    )
                 if port < len(self._inputs):
                     self._bounce[port][...] = array
                 else:
@@ -207,7 +223,7 @@ class XnnpackExecutable:
                 start = memory.address(self._bounce[port])
             addresses.append(start)
         if addresses != self._addresses:
-            for external, start in zip(self._externals, addresses):
+            for external, start in zip(self._externals, addresses, strict=True):
                 external.data = start
             self._addresses = []
             self._check(
@@ -247,7 +263,7 @@ class XnnpackExecutable:
 
 def _check_shape(index: int, shape: Shape, value: Value) -> None:
     if len(shape) != len(value.shape) or not all(
-        1 <= size <= bound for size, bound in zip(shape, value.shape)
+        1 <= size <= bound for size, bound in zip(shape, value.shape, strict=True)
     ):
         raise InputError(
             f"input {index} of the graph has shape {list(shape)};"
@@ -255,9 +271,7 @@ def _check_shape(index: int, shape: Shape, value: Value) -> None:
         )
 
 
-def _mismatch(
-    port: int, inputs: int, array: np.ndarray, shape: Shape, dtype: np.dtype[Any]
-) -> str:
+def _mismatch(port: int, inputs: int, array: np.ndarray, shape: Shape, dtype: np.dtype[Any]) -> str:
     name = f"input {port}" if port < inputs else f"output {port - inputs}"
     layout = "contiguous" if array.flags.c_contiguous else "not contiguous"
     return (

@@ -34,7 +34,7 @@ def file_name(stem: str) -> str:
 
 @dataclass(frozen=True)
 class Library:
-    """The bound libraries. ``xnn`` has the ``xnn_*`` functions, ``threads`` the ``pthreadpool_*``."""
+    """The bound libraries: ``xnn`` has the ``xnn_*`` functions, ``threads`` ``pthreadpool_*``."""
 
     path: Path
     xnn: ctypes.CDLL

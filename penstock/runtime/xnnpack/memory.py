@@ -17,8 +17,8 @@ ALIGNMENT = 64
 
 def address(array: np.ndarray) -> int:
     """Where the elements of ``array`` begin."""
-    try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # 3 times faster than below
+    try:  # 3 times faster than what follows
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous
         location: int = array.__array_interface__["data"][0]
         return location

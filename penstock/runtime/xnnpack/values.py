@@ -75,9 +75,7 @@ def define_value(subgraph: Subgraph, value: Value) -> None:
     tail = (external, flags, byref(out))
     quantization = value.quantization
     if quantization is None:
-        status = xnn.xnn_define_tensor_value(
-            subgraph.handle, dtype, rank, dims, data, *tail
-        )
+        status = xnn.xnn_define_tensor_value(subgraph.handle, dtype, rank, dims, data, *tail)
     elif isinstance(quantization, PerTensor):
         status = xnn.xnn_define_quantized_tensor_value(
             subgraph.handle, dtype, quantization.zero_point, quantization.scale,
