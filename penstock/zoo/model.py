@@ -22,8 +22,11 @@ class Draft:
 
     module: torch.nn.Module
     batches: Batches
-    # The layer that makes the logits, if there is one.
+    # The layer that makes the logits, if there is one, and how much these should vary.
     classifier: torch.nn.Module | None = None
+    deviation: float = 1.0
+    # Smaller inputs to take the statistics of random weights from; None: the same inputs.
+    statistics: Batches | None = None
     # Dimensions that may vary, for torch.export; None when all are fixed.
     dynamic_shapes: Any = None
 
@@ -85,12 +88,14 @@ def build(entry: Entry, weights: str | None, seed: int) -> ZooModel:
     factory = getattr(importlib.import_module(f"penstock.zoo.{module_name}"), function)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        draft: Draft = _draft(entry, factory, pretrained=weights == "default")
+        draft: Draft = _draft(entry, factory, weights)
         module = draft.module.eval()
         notice = None
         if weights is None:
             if entry.parameters:
-                weights_module.randomize(module, draft.batches, draft.classifier)
+                weights_module.randomize(
+                    module, draft.statistics or draft.batches, draft.classifier, draft.deviation
+                )
                 notice = (
                     f"{entry.name} has random weights (seed {seed}); for real ones say "
                     "--weights default or --weights PATH"
@@ -111,13 +116,13 @@ def build(entry: Entry, weights: str | None, seed: int) -> ZooModel:
     )
 
 
-def _draft(entry: Entry, factory: Callable[[bool], Draft], pretrained: bool) -> Draft:
-    if not pretrained:
-        return factory(False)
+def _draft(entry: Entry, factory: Callable[[str | None], Draft], weights: str | None) -> Draft:
+    if weights != "default":
+        return factory(weights)
     if not entry.library:
         raise InputError(f"{entry.name} has no pretrained weights; leave the weights out")
     try:
-        return factory(True)
+        return factory(weights)
     except PenstockError:
         raise
     except Exception as error:  # libraries raise what their download code raises

@@ -27,14 +27,14 @@ class _Linear(torch.nn.Module):
         return out
 
 
-def linear(pretrained: bool) -> Draft:
+def linear(weights: str | None) -> Draft:
     return Draft(_Linear(), variations(torch.randn(3, 3)))
 
 
-def add(pretrained: bool) -> Draft:
+def add(weights: str | None) -> Draft:
     return Draft(_Add(), variations(torch.ones(1), torch.ones(1)))
 
 
-def add_mul(pretrained: bool) -> Draft:
+def add_mul(weights: str | None) -> Draft:
     ones = torch.ones(2, 2)
     return Draft(_AddMul(), variations(ones, 2 * ones, 3 * ones))

@@ -4,7 +4,8 @@ A freshly made network is a poor stand-in for a trained one: its batch norms cha
 biases are zero, some branches are switched off by an initial scale of 0 or 1e-6, and its classifier
 gives nearly the same answer for every input. :func:`randomize` repairs that in three steps, none of
 which trains anything: parameters that are constant get a spread, batch norms take their running
-statistics from real inputs, and the classifier is scaled to the differences between these inputs.
+statistics from real inputs (in a network without norms the layers are scaled by them), and the
+classifier is scaled to the differences between these inputs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from penstock.errors import InputError
 
@@ -30,17 +32,31 @@ _SAMPLES = 8
 
 
 @torch.no_grad()
-def randomize(module: nn.Module, batches: Batches, classifier: nn.Module | None = None) -> None:
+def randomize(
+    module: nn.Module,
+    batches: Batches,
+    classifier: nn.Module | None = None,
+    deviation: float = 1.0,
+) -> None:
     """Gives ``module`` (in eval mode, freshly initialized) weights that stand in for trained ones.
 
     Draws from torch's global generator; seed it first. ``classifier`` is the layer that makes the
-    logits, if there is one: it is scaled so that they differ between inputs as much as within one.
+    logits, if there is one: it is scaled so that they have mean 0 and ``deviation`` over the inputs.
     """
     for name, parameter in module.named_parameters():
         _spread(name, parameter)
-    _settle_batch_norms(module, batches)
+    if any(_normalizes(m) for m in module.modules()):
+        _settle_batch_norms(module, batches)
+    else:
+        _settle_layers(module, batches)
     if classifier is not None:
-        _sharpen(module, batches, classifier)
+        _sharpen(module, batches, classifier, deviation)
+
+
+def _normalizes(module: nn.Module) -> bool:
+    """Whether this is a norm of any library; MobileBERT's ``NoNorm`` only scales and shifts."""
+    kind = type(module).__name__
+    return "Norm" in kind and kind != "NoNorm"
 
 
 def _spread(name: str, parameter: torch.Tensor) -> None:
@@ -71,29 +87,60 @@ def _settle_batch_norms(module: nn.Module, batches: Batches) -> None:
         norm.momentum = 1.0
         norm.train()
     try:
-        samples = list(batches(_SAMPLES))
-        module(*(torch.cat(parts) for parts in zip(*samples, strict=True)))
+        _forward(module, batches, [])
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
 
 
-def _sharpen(module: nn.Module, batches: Batches, classifier: nn.Module) -> None:
-    """Scales and shifts ``classifier`` until a logit has mean 0 and deviation 1 over the inputs."""
+def _settle_layers(module: nn.Module, batches: Batches) -> None:
+    """Scales and shifts each layer of a network without norms, from one forward pass.
+
+    Each channel of a convolution or linear layer gets deviation 1 and a small mean over the inputs,
+    so that about half of it passes a ReLU and the signal neither dies out nor explodes.
+    """
+
+    def settle(layer: nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
+        axis = output.dim() - 1 if isinstance(layer, nn.Linear) else 1
+        others = [dim for dim in range(output.dim()) if dim != axis]
+        factor = 1.0 / output.std(dim=others, keepdim=True).clamp(min=1e-6)
+        shift = 0.3 * torch.randn(factor.shape) - output.mean(dim=others, keepdim=True) * factor
+        weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+        weight.mul_(factor.reshape(-1, *[1] * (weight.dim() - 1)))
+        bias.mul_(factor.flatten()).add_(shift.flatten())
+        return output * factor + shift
+
+    handles = [
+        layer.register_forward_hook(settle)
+        for layer in module.modules()
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
+        and layer.bias is not None
+        and layer.weight.requires_grad
+    ]
+    _forward(module, batches, handles)
+
+
+def _sharpen(module: nn.Module, batches: Batches, classifier: nn.Module, deviation: float) -> None:
+    """Scales and shifts ``classifier`` until an output has mean 0 and ``deviation`` over inputs."""
     seen: list[torch.Tensor] = []
     handle = classifier.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    _forward(module, batches, [handle])
+    logits = torch.cat(seen).transpose(0, 1).flatten(1)
+    factor = deviation / logits.std(dim=1).mean().clamp(min=1e-6)
+    bias = classifier.get_parameter("bias")
+    classifier.get_parameter("weight").mul_(factor)
+    bias.sub_(logits.mean(dim=1)).mul_(factor)
+
+
+def _forward(module: nn.Module, batches: Batches, handles: list[RemovableHandle]) -> None:
+    """One forward pass over all samples at once, after which the hooks are taken off."""
+    samples = list(batches(_SAMPLES))
     try:
-        for batch in batches(_SAMPLES):
-            module(*batch)
+        module(*(torch.cat(parts) for parts in zip(*samples, strict=True)))
     finally:
-        handle.remove()
-    logits = torch.cat(seen)
-    deviation = logits.std(dim=0).mean()
-    if deviation > 0:
-        bias = classifier.get_parameter("bias")
-        classifier.get_parameter("weight").div_(deviation)
-        bias.sub_(logits.mean(dim=0)).div_(deviation)
+        for handle in handles:
+            handle.remove()
 
 
 def load(module: nn.Module, path: str, model: str) -> None:
