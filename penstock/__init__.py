@@ -2,8 +2,8 @@
 such files.
 
 >>> import penstock
->>> penstock.lower(model, (x,)).save("model.pte")         # needs torch: pip install penstock[compile]
->>> (y,) = penstock.load("model.pte", threads=2)(x)       # needs NumPy alone
+>>> penstock.lower(model, (x,)).save("model.pte")       # needs pip install penstock[compile]
+>>> (y,) = penstock.load("model.pte", threads=2)(x)     # needs NumPy alone
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ def from_image(path: Path, spec: TensorSpec) -> np.ndarray:
     if spec.dtype != np.uint8:
         scaled = pixels.astype(np.float32) / np.float32(255)
         if channels == 3:
-            mean = np.float32(IMAGENET_MEAN).reshape(3, 1, 1)
-            scaled = (scaled - mean) / np.float32(IMAGENET_STD).reshape(3, 1, 1)
+            mean = np.array(IMAGENET_MEAN, np.float32).reshape(3, 1, 1)
+            scaled = (scaled - mean) / np.array(IMAGENET_STD, np.float32).reshape(3, 1, 1)
         pixels = scaled.astype(spec.dtype)
     if len(spec.shape) == 3:
         return pixels

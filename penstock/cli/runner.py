@@ -11,10 +11,11 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ PRINT_CHOICES = ("none", "summary", "all")
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run. ``delegates`` are the backends that this runner knows; ``None``: all there are."""
+    """What to run. ``delegates`` are the backends that the runner knows; ``None``: all of ours."""
 
     model_path: str
     inputs: Sequence[str] = ()
@@ -75,10 +76,8 @@ def run_file(request: RunRequest) -> RunReport:
         _refuse_backends(program, request)
     method = program.method(name)
     load_ms = (time.perf_counter() - start) * 1e3
-    if request.inputs:
-        inputs = read_inputs(request.inputs, method.inputs)
-    else:
-        inputs = ones(method.inputs)
+    specs = method.inputs
+    inputs = read_inputs(request.inputs, specs) if request.inputs else ones(specs)
     latencies = []
     outputs: list[Any] = []
     for _ in range(request.executions):
@@ -119,21 +118,22 @@ def write_outputs(path: Path, outputs: Sequence[Any]) -> list[str]:
     """
     arrays = [np.asarray(output) for output in outputs]
     if path.suffix == ".npz":
-        _write(path, lambda file: np.savez(file, **{f"output_{i}": a for i, a in enumerate(arrays)}))
+        named: dict[str, Any] = {f"output_{i}": array for i, array in enumerate(arrays)}
+        _write(path, lambda file: np.savez(file, **named))
         return [str(path)]
     names = []
     for index, array in enumerate(arrays):
         if path.suffix == ".npy":
             single = path if len(arrays) == 1 else path.with_name(f"{path.stem}-{index}.npy")
-            _write(single, lambda file, array=array: np.save(file, array))  # type: ignore[misc]
+            _write(single, partial(np.save, arr=array))
         else:
             single = path.with_name(f"{path.name}-{index}.bin")
-            _write(single, lambda file, array=array: file.write(array.tobytes("K")))  # type: ignore[misc]
+            _write(single, array.ravel(order="K").tofile)
         names.append(str(single))
     return names
 
 
-def _write(path: Path, write: Any) -> None:
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

@@ -1,4 +1,4 @@
-"""``xnn_executor_runner`` and ``executor_runner``: commands with the options of ExecuTorch's own."""
+"""``xnn_executor_runner`` and ``executor_runner``, with the options of ExecuTorch's own."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def _getter(indices: tuple[int, ...]) -> Callable[[list[Any]], tuple[Any, ...]]:
 
 
 def _refresher(indices: tuple[int, ...], state: State) -> Callable[[], None] | None:
-    """Rebuilds the lists among ``indices`` whose items change at run time; None if there are none."""
+    """Rebuilds the lists among ``indices`` whose items change at run time, if there are any."""
     values = state.values
     lists = [(index, state.lists[index]) for index in indices if index in state.lists]
     if not lists:

@@ -81,7 +81,9 @@ def private_values(
     return private
 
 
-def arenas(method: Method, layouts: Mapping[int, Layout], needed: Iterable[int]) -> dict[int, Array]:
+def arenas(
+    method: Method, layouts: Mapping[int, Layout], needed: Iterable[int]
+) -> dict[int, Array]:
     """Memory by id, as large as the ``needed`` planned values ask for (64-byte aligned, zero).
 
     Raises InvalidProgramError if that is more than the machine has.

@@ -116,8 +116,11 @@ class Method:
                 slots[index] = Slot(layout, block)
                 if value.data is not None:
                     block[:] = _constant_bytes(value, layout, index)
-            elif index in method.inputs or layout.nbytes > COPIED_OUTPUT_BYTES or not layout.bounded:
+            elif (
+                index in method.inputs or layout.nbytes > COPIED_OUTPUT_BYTES or not layout.bounded
+            ):
                 slots[index] = Slot(layout, None)
+                own += layout.nbytes if layout.bounded else 0
             else:
                 own += layout.nbytes
                 slots[index] = Slot(layout, aligned_bytes(layout.nbytes))
@@ -197,12 +200,13 @@ class Method:
         return outputs
 
     def _execute(self) -> None:
-        steps, position = self._steps, 0
+        steps, position = self._steps, -1
         try:
             if self._jumps:
                 self._execute_jumping(steps)
                 return
-            for position, step in enumerate(steps):
+            for step in steps:
+                position += 1
                 step()
         except PenstockError:
             self._reset()
@@ -288,10 +292,12 @@ def _find_kernels(method: formats.Method) -> list[registry.Kernel | str]:
     missing = []
     for position, operator in enumerate(method.operators):
         name = str(operator)
-        kernel = name if name in CORE_OPERATORS else registry.find(name) if position in called else None
-        if kernel is None and position in called:
-            missing.append(name)
-        found.append(kernel if kernel is not None else name)
+        kernel = None
+        if position in called and name not in CORE_OPERATORS:
+            kernel = registry.find(name)
+            if kernel is None:
+                missing.append(name)
+        found.append(kernel or name)
     if missing:
         raise UnsupportedError(
             f"the method {method.name!r} needs kernels that Penstock does not have:"

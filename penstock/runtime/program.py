@@ -141,7 +141,7 @@ class LoadedProgram:
         if len(names) == 1:
             return names[0]
         raise InputError(
-            f"the program has no method {DEFAULT_METHOD!r}; name one of {', '.join(names) or 'none'}"
+            f"the program has no method {DEFAULT_METHOD!r}; name one of {', '.join(names)}"
         )
 
     def _prepare(self, method: formats.Method) -> Method:

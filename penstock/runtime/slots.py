@@ -8,7 +8,7 @@ N, H, W, C. The slot of a value knows how to make such arrays over the value's m
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -131,11 +131,12 @@ class Slot:
 
     def store(self, result: Any) -> Array:
         """Copy a kernel's result in. Raises ValueError if shape or content does not fit."""
-        if result is self.full or (result is self.given and result is not None):
-            self.layout.check(result.shape)
-            return result  # type: ignore[no-any-return]
         if result is None:
             raise ValueError("the kernel returned nothing")
+        if result is self.full or result is self.given:
+            own = cast(Array, result)
+            self.layout.check(own.shape)
+            return own
         source = np.asarray(result)
         array = self.array(source.shape)
         np.copyto(array, source, casting="unsafe")
@@ -148,5 +149,5 @@ def _dim_order(tensor: Tensor, what: str) -> tuple[int, ...] | None:
         return None
     order = tuple(int(axis) for axis in tensor.dim_order)
     if sorted(order) != list(range(rank)):
-        raise InvalidProgramError(f"{what} has the dim_order {order}, no order of {rank} dimensions")
+        raise InvalidProgramError(f"{what} has {rank} dimensions and the dim_order {order}")
     return None if order == tuple(range(rank)) else order
