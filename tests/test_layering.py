@@ -63,9 +63,9 @@ def test_rooms_import_only_what_they_may(room: str) -> None:
                 wrong.append((path.relative_to(ROOT), name))
             if parts[0] in TORCH and room not in TORCH_ROOMS:
                 wrong.append((path.relative_to(ROOT), name))
-            if parts[0] == "penstock" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
-                if parts[1] not in ALLOWED[room]:
-                    wrong.append((path.relative_to(ROOT), name))
+            is_room = parts[0] == "penstock" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir()
+            if is_room and parts[1] not in ALLOWED[room]:
+                wrong.append((path.relative_to(ROOT), name))
     assert not wrong
 
 
