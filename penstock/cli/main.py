@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated, Optional
-
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from penstock.cli.console import Stages, errors_in_one_line
+from penstock.cli.compile import compile_command
+from penstock.cli.console import errors_in_one_line
+from penstock.cli.inspect import inspect_command
+from penstock.cli.models import models_command
+from penstock.cli.run import run_command
 
 app = typer.Typer(
     name="penstock",
@@ -20,130 +18,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("compile")(compile_command)
+app.command("run")(run_command)
+app.command("inspect")(inspect_command)
+app.command("models")(models_command)
 
 
 def main() -> None:
     """The entry point: errors of Penstock come out as one line."""
     with errors_in_one_line():
         app()
-
-
-@app.command("compile")
-def compile_command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A model of the zoo (see: penstock models), package.module:callable that gives "
-            "(module, args), or a .pt2 archive."
-        ),
-    ],
-    quantize: Annotated[
-        bool, typer.Option("--quantize", "-q", help="8-bit, by the scheme that suits the model.")
-    ] = False,
-    scheme: Annotated[
-        Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
-        typer.Option(
-            help="8-bit, by this scheme: static_per_channel, static_per_tensor or "
-            "dynamic_per_channel."
-        ),
-    ] = None,
-    delegate: Annotated[
-        bool, typer.Option("--delegate/--no-delegate", help="Give the graph to XNNPACK.")
-    ] = True,
-    output_dir: Annotated[
-        Path, typer.Option("--output-dir", "-o", help="Where the file goes.")
-    ] = Path("."),
-    output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output", help="The file itself; default: <model>_xnnpack_<fp32|q8>.pte."),
-    ] = None,
-    weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="'default' for the library's pretrained weights, or a checkpoint."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
-    calibration: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="A folder of .npy, .npz or image files, or package.module:callable that gives an "
-            "iterable of input tuples."
-        ),
-    ] = None,
-    calibration_batches: Annotated[
-        int, typer.Option(min=1, help="At most so many samples are taken.")
-    ] = 16,
-    dynamic_shapes: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--dynamic-shapes",
-            help="A dimension that may vary, as INPUT:DIM=NAME[LOW..HIGH], for example "
-            "x:0=batch[1..8]. Can be given several times.",
-        ),
-    ] = None,
-    test: Annotated[
-        bool, typer.Option("--test", "-t", help="Run the file and compare it with eager PyTorch.")
-    ] = False,
-    print_graph: Annotated[bool, typer.Option(help="Print the lowered graph.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show errors only.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
-    ] = False,
-) -> None:
-    """Compile a model into a .pte file."""
-    from penstock.cli.pipeline import Request, compile_model
-    from penstock.cli.summary import as_dict, as_table
-
-    request = Request(
-        source=model,
-        quantize=quantize,
-        scheme=scheme,
-        delegate=delegate,
-        output_dir=output_dir,
-        output=output,
-        weights=weights,
-        seed=seed,
-        calibration=calibration,
-        calibration_batches=calibration_batches,
-        dynamic_shapes=tuple(dynamic_shapes or ()),
-        test=test,
-    )
-    outcome = compile_model(request, Stages(quiet=quiet or as_json))
-    if as_json:
-        print(json.dumps(as_dict(outcome), indent=2))
-    elif not quiet:
-        console = Console(highlight=False)
-        if print_graph:
-            console.print(str(outcome.lowered.graph), markup=False, soft_wrap=True)
-        console.print(as_table(outcome))
-
-
-@app.command()
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
-) -> None:
-    """List the models of the zoo."""
-    from dataclasses import asdict
-
-    from penstock.zoo.registry import ENTRIES
-
-    entries = [ENTRIES[name] for name in sorted(ENTRIES)]
-    if as_json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=2))
-        return
-    table = Table()
-    for column in ("name", "model", "from", "inputs", "quantized"):
-        table.add_column(column, overflow="fold")
-    table.add_column("parameters", justify="right")
-    for entry in entries:
-        table.add_row(
-            entry.name,
-            entry.summary,
-            entry.library or "penstock",
-            entry.inputs,
-            entry.quantization,
-            f"{entry.parameters:,}",
-        )
-    Console(highlight=False).print(table)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,146 @@
+"""``penstock inspect``: what a ``.pte`` file holds, without running it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from penstock.errors import InvalidProgramError
+from penstock.formats.program import (
+    DelegateCall,
+    Instruction,
+    JumpFalseCall,
+    KernelCall,
+    Method,
+    MoveCall,
+    Program,
+    Tensor,
+)
+from penstock.formats.program_reader import read_program
+
+_XNNPACK = "XnnpackBackend"
+
+
+def inspect_command(
+    file: Annotated[Path, typer.Argument(help="The .pte file.")],
+    nodes: Annotated[bool, typer.Option("--nodes", help="List each XNNPACK node.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a .pte file holds."""
+    from penstock.runtime.program import map_file
+
+    data = map_file(file)
+    found = describe(read_program(data), nodes=nodes)
+    found = {"path": str(file), "bytes": len(data), **found}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{escape(str(file))}[/bold]  {len(data):,} bytes")
+    for method in found["methods"]:
+        console.print(f"\nmethod [bold]{escape(method['name'])}[/bold]")
+        for kind in ("inputs", "outputs"):
+            for index, text in enumerate(method[kind]):
+                console.print(f"  {kind[:-1]} {index}: {text}", markup=False)
+        console.print(
+            f"  constants {method['constant_bytes']:,} bytes, "
+            f"planned memory {sum(method['memory']):,} bytes"
+        )
+        console.print("  instructions")
+        for line in method["instructions"]:
+            console.print(f"    {line}", markup=False)
+        for index, delegate in enumerate(method["delegates"]):
+            console.print(
+                f"  delegate {index}: {delegate['id']}, payload {delegate['bytes']:,} bytes",
+                markup=False,
+            )
+            for kind, number in delegate.get("kinds", {}).items():
+                console.print(f"    {number:5d} {kind}", markup=False)
+            for line in delegate.get("nodes", []):
+                console.print(f"    {line}", markup=False)
+
+
+def describe(program: Program, *, nodes: bool) -> dict[str, Any]:
+    """The program as plain data; what ``--json`` prints."""
+    return {
+        "version": program.version,
+        "named_data": {name: len(blob) for name, blob in program.named_data.items()},
+        "methods": [_method(method, program, nodes) for method in program.methods],
+    }
+
+
+def _method(method: Method, program: Program, nodes: bool) -> dict[str, Any]:
+    constants = {
+        id(value.data): len(value.data)
+        for value in method.values
+        if isinstance(value, Tensor) and value.data is not None
+    }
+    return {
+        "name": method.name,
+        "inputs": [_value(method.values[index]) for index in method.inputs],
+        "outputs": [_value(method.values[index]) for index in method.outputs],
+        "constant_bytes": sum(constants.values()),
+        "memory": method.memory_sizes,
+        "instructions": [_instruction(method, call) for call in method.instructions],
+        "delegates": [
+            _delegate(delegate.id, delegate.payload, program, nodes)
+            for delegate in method.delegates
+        ],
+    }
+
+
+def _delegate(name: str, payload: Any, program: Program, nodes: bool) -> dict[str, Any]:
+    from penstock.formats.payload_reader import read_payload
+
+    found: dict[str, Any] = {"id": name, "bytes": len(payload)}
+    if name != _XNNPACK:
+        return found
+    try:
+        graph = read_payload(payload, program.named_data)
+    except InvalidProgramError as error:
+        return {**found, "error": str(error)}
+    kinds = Counter(node.kind.name.lower() for node in graph.nodes)
+    found["kinds"] = dict(kinds.most_common())
+    if nodes:
+        values = {value.id: value for value in graph.values}
+        found["nodes"] = [
+            f"{node.kind.name.lower()}("
+            + ", ".join(_operand(values.get(i)) for i in node.inputs)
+            + ") -> "
+            + ", ".join(_operand(values.get(i)) for i in node.outputs)
+            for node in graph.nodes
+        ]
+    return found
+
+
+def _operand(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value.dtype.name.lower()}{list(value.shape)}"
+
+
+def _value(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    order = value.dim_order
+    layout = "" if order is None or list(order) == sorted(order) else f" dim order {list(order)}"
+    bound = "" if value.dynamism.name == "STATIC" else " at most"
+    return f"{value.dtype.name.lower()} {list(value.shape)}{bound}{layout}"
+
+
+def _instruction(method: Method, call: Instruction) -> str:
+    if isinstance(call, KernelCall):
+        return f"{method.operators[call.operator]} {list(call.args)}"
+    if isinstance(call, DelegateCall):
+        return f"delegate {call.delegate} {list(call.args)}"
+    if isinstance(call, MoveCall):
+        return f"move {call.source} -> {call.target}"
+    if isinstance(call, JumpFalseCall):
+        return f"jump to {call.destination} if {call.condition} is false"
+    return f"free {call.value}"

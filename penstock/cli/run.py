@@ -1,0 +1,56 @@
+"""``penstock run``: the same work as ``xnn_executor_runner``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from penstock.cli.runner import PRINT_CHOICES, RunRequest, run_file, show, show_json
+from penstock.errors import InputError
+
+
+def run_command(
+    file: Annotated[str, typer.Argument(help="The .pte file.")],
+    inputs: Annotated[
+        Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
+        typer.Option(
+            help="Input files, separated by commas: .npy, .npz, images or raw bytes. Default: ones."
+        ),
+    ] = None,
+    output_file: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Where the outputs go: NAME.npz, NAME.npy, or NAME for raw files."),
+    ] = None,
+    print_output: Annotated[str, typer.Option(help="none, summary or all.")] = "summary",
+    num_executions: Annotated[
+        int, typer.Option("--num-executions", "-n", help="With more than one, print the latency.")
+    ] = 1,
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--threads", "-t", help="Default: one for each CPU."),
+    ] = None,
+    method_name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Default: forward, or the only one there is."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a .pte file."""
+    if print_output not in PRINT_CHOICES:
+        raise InputError(f"--print-output is {print_output!r}; give none, summary or all")
+    report = run_file(
+        RunRequest(
+            model_path=file,
+            inputs=[name.strip() for name in (inputs or "").split(",") if name.strip()],
+            method_name=method_name,
+            threads=threads,
+            executions=num_executions,
+            output_file=output_file,
+        )
+    )
+    if as_json:
+        show_json(report, print_output=print_output)
+    else:
+        show(report, print_output=print_output, quiet=quiet)
