@@ -1,0 +1,37 @@
+"""Graph rewrites: FX to FX, in place, one idea a file.
+
+Each module has one function ``apply(graph_module) -> int`` (the number of changes) whose
+docstring states Given -> Result. A rewrite keeps ``meta["val"]`` of what it makes true and never
+re-traces the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch.fx import GraphModule
+
+from penstock.compiler.rewrite import (
+    fold_batch_norm,
+    fold_constants,
+    functionalize,
+    remove_no_ops,
+)
+
+Rewrite = Callable[[GraphModule], int]
+
+#: In the order in which they run. Before quantization, so that it sees one form of everything.
+PIPELINE: Sequence[Rewrite] = (
+    functionalize.apply,
+    remove_no_ops.apply,
+    fold_constants.apply,
+    fold_batch_norm.apply,
+)
+
+
+def run(module: GraphModule, rewrites: Sequence[Rewrite] = PIPELINE) -> None:
+    """Runs ``rewrites`` in order, then drops what nothing uses any more."""
+    for rewrite in rewrites:
+        rewrite(module)
+    module.graph.eliminate_dead_code()
+    module.graph.lint()

@@ -1,0 +1,114 @@
+"""A group of nodes -> an :class:`XnnGraph`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import operator
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler import graph_passes, layout
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.layout import Dynamic
+from penstock.compiler.operators import registry
+from penstock.compiler.operators.constraints import is_constant
+from penstock.formats.payload import XnnGraph
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A delegate in the making: ``inputs`` and ``outputs`` are graph nodes in the order of the
+    delegate call's arguments; ``names`` gives the graph node of each debug handle."""
+
+    graph: XnnGraph
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    names: dict[int, str]
+
+
+class NodeLoweringError(Exception):
+    """``node`` cannot be lowered; the message is the reason."""
+
+    def __init__(self, node: Node, reason: str) -> None:
+        super().__init__(reason)
+        self.node = node
+
+
+def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) -> Lowered:
+    """Lowers ``group`` (in the graph's order). Raises :class:`NodeLoweringError` with the node
+    that turned out to be impossible, which the partitioner then leaves outside."""
+    builder = GroupBuilder(module, dynamic, frozenset(group))
+    names: dict[int, str] = {}
+    for handle, node in enumerate(group, 1):
+        builder.debug_handle = handle
+        names[handle] = node.name
+        builder.lower(node)
+    outputs = tuple(node for node in group if any(user not in builder.group for user in node.users))
+    outputs = tuple(node for node in outputs if isinstance(builder.bound(node), Tensor))
+    for position, node in enumerate(outputs, len(builder.inputs)):
+        tensor = builder.tensor(node)
+        builder.output(tensor, layout.identity(tensor.rank), position)
+    for position, node in enumerate(builder.inputs):
+        value = builder.value_of(builder.tensor(node))
+        value.external_id = position
+    return Lowered(graph_passes.run(builder.graph), tuple(builder.inputs), outputs, names)
+
+
+class GroupBuilder(GraphBuilder):
+    """A builder that lowers nodes, and makes an external input of what it finds outside."""
+
+    def __init__(self, module: GraphModule, dynamic: Dynamic, group: frozenset[Node]) -> None:
+        super().__init__(module, dynamic)
+        self.group = group
+        self.inputs: list[Node] = []
+
+    def lower(self, node: Node) -> None:
+        """Lowers one node and binds its result; NodeLoweringError names the node on failure."""
+        try:
+            self.bind(node, self._lowered(node))
+        except LoweringError as error:
+            raise NodeLoweringError(node, str(error)) from error
+
+    def _lowered(self, node: Node) -> Tensor | tuple[Tensor, ...]:
+        if node.target is operator.getitem:
+            source, position = node.args
+            assert isinstance(source, Node) and isinstance(position, int)
+            pieces = self.bound(source)
+            if not isinstance(pieces, tuple):
+                raise LoweringError(f"{source.name} has one result")
+            return pieces[position]
+        entry = registry.find(node.target)
+        if entry is None:
+            raise LoweringError(f"XNNPACK has nothing for {node.target}")
+        result = entry.lower(self, node)
+        self._check(node, result)
+        return result
+
+    @staticmethod
+    def _check(node: Node, result: Tensor | tuple[Tensor, ...]) -> None:
+        """A lowering must give the shapes that PyTorch gives."""
+        expected = node.meta["val"]
+        if isinstance(result, tuple) or not isinstance(expected, torch.Tensor):
+            return
+        shape = layout.shape_of(expected)
+        matches = len(shape) == result.rank and all(map(layout.same, shape, result.shape))
+        if not matches:
+            raise LoweringError(f"its lowering has shape {result.shape}, PyTorch's {shape}")
+
+    def tensor(self, argument: object) -> Tensor:
+        if isinstance(argument, Node) and self.bound(argument) is None:
+            if is_constant(argument) and argument.op != "get_attr":
+                self.lower(argument)
+            elif argument.op != "get_attr" and argument not in self.group:
+                self.bind(argument, self._external(argument))
+        return super().tensor(argument)
+
+    def _external(self, node: Node) -> Tensor:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            raise LoweringError(f"it needs {node.name}, which is a number computed at run time")
+        shape = layout.shape_of(value)
+        self.inputs.append(node)
+        return self.input(shape, layout.identity(len(shape)), value.dtype, len(self.inputs) - 1)

@@ -1,0 +1,78 @@
+"""Puts the delegates into the graph, as calls."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.delegate import Lowered
+from penstock.formats.payload import XnnGraph
+
+
+class DelegateModule(torch.nn.Module):
+    """Holds one delegate's graph as a submodule of the lowered graph."""
+
+    def __init__(self, graph: XnnGraph) -> None:
+        super().__init__()
+        self.graph = graph
+
+
+def executorch_call_delegate(delegate: DelegateModule, *inputs: torch.Tensor) -> Any:
+    """Stands for a delegate call in a lowered graph. Only the runtime can carry it out."""
+    raise NotImplementedError("a lowered graph runs from its .pte file")
+
+
+def insert_calls(
+    module: GraphModule, groups: Sequence[Sequence[Node]], lowered: Sequence[Lowered]
+) -> None:
+    """Replaces each group of nodes by a call of its delegate and a getitem for each output. Calls
+    go where the group ends; afterwards the graph is sorted."""
+    for number, (group, delegate) in enumerate(zip(groups, lowered, strict=True)):
+        name = f"lowered_module_{number}"
+        module.add_module(name, DelegateModule(delegate.graph))
+        graph = module.graph
+        inside = set(group)
+        with graph.inserting_before(group[-1]):
+            holder = graph.create_node("get_attr", name)
+            call = graph.call_function(executorch_call_delegate, (holder, *delegate.inputs))
+            call.meta["val"] = tuple(node.meta["val"] for node in delegate.outputs)
+            for position, node in enumerate(delegate.outputs):
+                item = graph.call_function(operator.getitem, (call, position))
+                item.meta["val"] = node.meta["val"]
+                node.replace_all_uses_with(
+                    item, delete_user_cb=lambda user, inside=inside: user not in inside
+                )
+        for node in reversed(group):
+            graph.erase_node(node)
+    _sort(module)
+
+
+def _sort(module: GraphModule) -> None:
+    """Orders the nodes so that each comes after what it reads, as near to the old order as that
+    allows."""
+    graph = module.graph
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    done: set[Node] = set()
+    result: list[Node] = []
+    for root in sorted(order, key=lambda node: order[node]):
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in done:
+                stack.pop()
+                continue
+            waiting = [source for source in node.all_input_nodes if source not in done]
+            if waiting:
+                stack.extend(sorted(waiting, key=lambda item: -order[item]))
+            else:
+                done.add(node)
+                result.append(node)
+                stack.pop()
+    cursor = graph._root
+    for node in result:
+        cursor.append(node)
+        cursor = node

@@ -1,0 +1,345 @@
+"""The whole lowered graph -> a method of an ExecuTorch program."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from penstock.compiler import layout, memory
+from penstock.compiler.builder import attribute
+from penstock.compiler.capture import Captured
+from penstock.compiler.delegation import DelegateModule, executorch_call_delegate
+from penstock.compiler.kernels import KernelNameError, out_variant
+from penstock.compiler.layout import Dynamic
+from penstock.errors import UnsupportedError
+from penstock.formats import program as pte
+from penstock.formats.payload_writer import write_payload
+
+#: Arithmetic on sizes, as the runtime's primitive operators.
+PRIMITIVES: dict[Any, str] = {
+    operator.add: "add", operator.sub: "sub", operator.mul: "mul",
+    operator.floordiv: "floordiv", operator.truediv: "truediv", operator.mod: "mod",
+    operator.eq: "eq", operator.gt: "gt", operator.ge: "ge", operator.lt: "lt",
+    operator.le: "le", operator.neg: "neg",
+    torch.sym_float: "sym_float", torch.sym_max: "sym_max", torch.sym_min: "sym_min",
+}  # fmt: skip
+
+SCALAR_TYPES: dict[torch.dtype, pte.ScalarType] = {
+    torch.uint8: pte.ScalarType.BYTE,
+    torch.int8: pte.ScalarType.CHAR,
+    torch.int16: pte.ScalarType.SHORT,
+    torch.int32: pte.ScalarType.INT,
+    torch.int64: pte.ScalarType.LONG,
+    torch.float16: pte.ScalarType.HALF,
+    torch.float32: pte.ScalarType.FLOAT,
+    torch.float64: pte.ScalarType.DOUBLE,
+    torch.bool: pte.ScalarType.BOOL,
+    torch.bfloat16: pte.ScalarType.BFLOAT16,
+    torch.uint16: pte.ScalarType.UINT16,
+    torch.uint32: pte.ScalarType.UINT32,
+    torch.uint64: pte.ScalarType.UINT64,
+}
+
+#: Enumerations of ATen that kernels take as integers.
+MEMORY_FORMATS = {torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2}
+LAYOUTS = {torch.strided: 0}
+
+XNNPACK_BACKEND = "XnnpackBackend"
+
+
+def emit(module: GraphModule, captured: Captured, dynamic: Dynamic, name: str) -> pte.Method:
+    """The method ``name`` out of a lowered graph whose operators all have kernels.
+
+    Raises :class:`UnsupportedError` where an operator has no out variant, or a dynamic dimension
+    no bound.
+    """
+    return _Emitter(module, dynamic).run(captured, name)
+
+
+class _Emitter:
+    def __init__(self, module: GraphModule, dynamic: Dynamic) -> None:
+        self.module = module
+        self.dynamic = dynamic
+        self.values: list[pte.Value] = []
+        self.instructions: list[pte.Instruction] = []
+        self.operators: dict[pte.Operator, int] = {}
+        self.delegates: list[pte.Delegate] = []
+        self.index: dict[Node, Any] = {}
+        self.lives: dict[int, list[int]] = {}
+        self.constants: dict[tuple[object, ...], int] = {}
+        self.mutated: set[str] = set()
+
+    def run(self, captured: Captured, name: str) -> pte.Method:
+        nodes = list(self.module.graph.nodes)
+        self.mutated = {
+            str(node.args[0].target)
+            for node in nodes
+            if node.target is torch.ops.aten.copy_.default and node.args[0].op == "get_attr"
+        }
+        inputs: list[int] = []
+        outputs: list[int] = []
+        for node in nodes:
+            if node.op == "placeholder":
+                self.index[node] = self._input(node)
+                inputs.append(self.index[node])
+            elif node.op == "get_attr":
+                target = getattr(self.module, str(node.target).split(".")[0], None)
+                if not isinstance(target, DelegateModule):
+                    self.index[node] = self._constant(str(node.target))
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                outputs = [self._argument(leaf) for leaf in pytree.tree_leaves(node.args[0])]
+        for value in outputs:
+            self._touch(value, len(self.instructions))
+        sizes = self._plan()
+        return pte.Method(
+            name=name,
+            values=self.values,
+            inputs=inputs,
+            outputs=outputs,
+            instructions=self.instructions,
+            operators=list(self.operators),
+            delegates=self.delegates,
+            memory_sizes=sizes,
+            input_structure=pytree.treespec_dumps(captured.input_structure),
+            output_structure=pytree.treespec_dumps(captured.output_structure),
+        )
+
+    # --- values ------------------------------------------------------------------------------
+
+    def _add(self, value: pte.Value) -> int:
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def _touch(self, value: int, instruction: int) -> None:
+        life = self.lives.get(value)
+        if life is not None:
+            life[0] = min(life[0], instruction)
+            life[1] = max(life[1], instruction)
+        item = self.values[value]
+        if isinstance(item, (pte.TensorList, pte.OptionalTensorList)):
+            for member in item.items:
+                if member >= 0:
+                    self._touch(member, instruction)
+
+    def _tensor(self, value: torch.Tensor, name: str) -> int:
+        """A planned tensor with the shape, type and memory order of a fake one."""
+        try:
+            shape = tuple(self.dynamic.upper(dim) for dim in layout.shape_of(value))
+        except ValueError as error:
+            raise UnsupportedError(
+                f"{name}: {error}; give one with torch.export.Dim(..., max=...)"
+            ) from None
+        static = layout.is_static(layout.shape_of(value))
+        if value.dtype not in SCALAR_TYPES:
+            raise UnsupportedError(f"{name} has type {value.dtype}, which .pte files cannot hold")
+        dynamism = pte.Dynamism.STATIC if static else pte.Dynamism.DYNAMIC_BOUND
+        index = self._add(pte.Tensor(SCALAR_TYPES[value.dtype], shape, dynamism=dynamism))
+        now = len(self.instructions)
+        self.lives[index] = [now, now]
+        return index
+
+    def _input(self, node: Node) -> int:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            index = self._tensor(value, f"input {node.name}")
+            self.lives[index][0] = 0
+            return index
+        if isinstance(value, torch.SymInt):
+            return self._add(self.dynamic.upper(layout.dim_of(value)))
+        if isinstance(value, (int, float, bool, str)) or value is None:
+            return self._add(value)
+        raise UnsupportedError(f"input {node.name} is a {type(value).__name__}")
+
+    def _constant(self, target: str) -> int:
+        tensor = attribute(self.module, target).detach()
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        mutable = target in self.mutated
+        if mutable:
+            key = (target,)
+        if key not in self.constants or tensor.numel() == 0:
+            contiguous = tensor.contiguous()
+            data = contiguous.reshape(-1).view(torch.uint8).numpy() if contiguous.numel() else b""
+            index = self._add(
+                pte.Tensor(
+                    SCALAR_TYPES[tensor.dtype],
+                    tuple(tensor.shape),
+                    data=memoryview(data),
+                    name=target if mutable else None,
+                )
+            )
+            if mutable:
+                self.lives[index] = [0, 1 << 62]
+            self.constants[key] = index
+        return self.constants[key]
+
+    def _plan(self) -> list[int]:
+        end = len(self.instructions)
+        blocks: list[memory.Block] = []
+        owners: list[pte.Tensor] = []
+        for index, (first, last) in self.lives.items():
+            tensor = self.values[index]
+            assert isinstance(tensor, pte.Tensor)
+            size = memory_size(tensor)
+            blocks.append(memory.Block(size, first, min(last, end)))
+            owners.append(tensor)
+        offsets, total = memory.plan(blocks)
+        for tensor, offset in zip(owners, offsets, strict=True):
+            tensor.allocation = pte.Allocation(1, offset)
+        return [0, total]
+
+    # --- calls -------------------------------------------------------------------------------
+
+    def _call(self, node: Node) -> None:
+        if node.target is executorch_call_delegate:
+            self._delegate_call(node)
+        elif node.target is operator.getitem:
+            source, position = node.args
+            made = self.index[source]  # type: ignore[index]
+            if isinstance(made, list):
+                self.index[node] = made[position]  # type: ignore[index]
+            else:
+                listed = self.values[made]
+                assert isinstance(listed, pte.TensorList)
+                self.index[node] = listed.items[position]  # type: ignore[index]
+        elif node.target in PRIMITIVES:
+            self._primitive(node, f"executorch_prim::{PRIMITIVES[node.target]}", "Scalar")
+        elif node.target in (torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default):
+            target = node.target
+            assert isinstance(target, torch._ops.OpOverload)
+            overload = "" if target._overloadname == "default" else target._overloadname
+            self._primitive(node, target._schema.name, overload)
+        elif isinstance(node.target, torch._ops.OpOverload):
+            self._kernel(node, node.target)
+        else:
+            raise UnsupportedError(f"no kernel for {node.target} (node {node.name})")
+
+    def _delegate_call(self, node: Node) -> None:
+        holder = node.args[0]
+        assert isinstance(holder, Node)
+        delegate = getattr(self.module, str(holder.target))
+        assert isinstance(delegate, DelegateModule)
+        arguments = [self.index[item] for item in node.args[1:]]  # type: ignore[index]
+        results = [self._tensor(value, node.name) for value in node.meta["val"]]
+        now = len(self.instructions)
+        for value in (*arguments, *results):
+            self._touch(value, now)
+        self.instructions.append(
+            pte.DelegateCall(len(self.delegates), tuple((*arguments, *results)))
+        )
+        self.delegates.append(pte.Delegate(XNNPACK_BACKEND, write_payload(delegate.graph)))
+        self.index[node] = results
+
+    def _primitive(self, node: Node, name: str, overload: str) -> None:
+        arguments = [self._argument(item) for item in node.args]
+        value = node.meta.get("val")
+        result = self._add(self._scalar_hint(value))
+        self._emit(pte.Operator(name, overload), [*arguments, result])
+        self.index[node] = result
+
+    def _scalar_hint(self, value: Any) -> pte.Value:
+        if isinstance(value, torch.SymBool):
+            return False
+        if isinstance(value, (torch.SymFloat, float)):
+            return 0.0
+        return 0
+
+    def _kernel(self, node: Node, target: torch._ops.OpOverload) -> None:
+        if target is torch.ops.aten.copy_.default:
+            arguments = [self._argument(node.args[0]), self._argument(node.args[1]),
+                         self._add(False)]  # fmt: skip
+            self._emit(pte.Operator("aten::copy_", ""), [*arguments, arguments[0]])
+            self.index[node] = arguments[0]
+            return
+        try:
+            out, count = out_variant(target)
+        except KernelNameError as error:
+            raise UnsupportedError(f"{error} (node {node.name})") from None
+        names = [argument.name for argument in target._schema.arguments]
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        arguments = []
+        for argument in out._schema.arguments:
+            if argument.is_out:
+                continue
+            if argument.name in given:
+                value = given[argument.name]
+            else:
+                value = argument.default_value if argument.has_default_value() else None
+            arguments.append(self._argument(value, argument))
+        results = self._results(node, count)
+        returned = results[0] if count == 1 else self._add(pte.TensorList(tuple(results)))
+        kernel = pte.Operator(out._schema.name, out._overloadname)
+        self._emit(kernel, [*arguments, *results, returned])
+        self.index[node] = results[0] if count == 1 else results
+
+    def _results(self, node: Node, count: int) -> list[int]:
+        value = node.meta["val"]
+        if isinstance(value, torch.Tensor):
+            return [self._tensor(value, node.name)]
+        items = [self._tensor(item, node.name) for item in value]
+        if count == 1:
+            # One output argument that is a list of tensors (split and the like).
+            return [self._add(pte.TensorList(tuple(items)))]
+        return items
+
+    def _emit(self, kernel: pte.Operator, arguments: Sequence[int]) -> None:
+        number = self.operators.setdefault(kernel, len(self.operators))
+        now = len(self.instructions)
+        for value in arguments:
+            self._touch(value, now)
+        self.instructions.append(pte.KernelCall(number, tuple(arguments)))
+
+    def _argument(self, value: Any, argument: torch._C.Argument | None = None) -> int:
+        """The index of an argument's value, made if it is not there."""
+        kind = str(argument.type) if argument is not None else ""
+        if isinstance(value, Node):
+            made = self.index[value]
+            return self._add(pte.TensorList(tuple(made))) if isinstance(made, list) else int(made)
+        if isinstance(value, (list, tuple)):
+            return self._add(self._list(value, kind))
+        if isinstance(value, torch.dtype):
+            return self._add(int(SCALAR_TYPES[value]))
+        if isinstance(value, torch.memory_format):
+            return self._add(MEMORY_FORMATS[value])
+        if isinstance(value, torch.layout):
+            return self._add(LAYOUTS[value])
+        if isinstance(value, torch.device):
+            return self._add(None)
+        if isinstance(value, bool) or value is None or isinstance(value, str):
+            return self._add(value)
+        if isinstance(value, int) and kind == "float":
+            return self._add(float(value))
+        if isinstance(value, (int, float)):
+            return self._add(value)
+        raise UnsupportedError(f"an argument of type {type(value).__name__} cannot be written")
+
+    def _list(self, items: Sequence[Any], kind: str) -> pte.Value:
+        if "Optional[Tensor]" in kind:
+            return pte.OptionalTensorList(
+                tuple(-1 if item is None else self._argument(item) for item in items)
+            )
+        if "Tensor" in kind or any(
+            isinstance(item, Node) and isinstance(item.meta.get("val"), torch.Tensor)
+            for item in items
+        ):
+            return pte.TensorList(tuple(self._argument(item) for item in items))
+        if "bool" in kind:
+            return pte.BoolList(tuple(bool(item) for item in items))
+        if "float" in kind:
+            return pte.DoubleList(tuple(float(item) for item in items))
+        return pte.IntList(tuple(self._argument(item) for item in items))
+
+
+def memory_size(tensor: pte.Tensor) -> int:
+    """Bytes of a planned tensor at its upper bound."""
+    sizes = {value: dtype.itemsize for dtype, value in SCALAR_TYPES.items()}
+    total = sizes[tensor.dtype]
+    for dim in tensor.shape:
+        total *= dim
+    return total

@@ -1,0 +1,372 @@
+"""What several lowerings build the same way: products, reductions, norms, softmax.
+
+All functions take and return :class:`~penstock.compiler.builder.Tensor` and think in logical
+shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from penstock.compiler import layout
+from penstock.compiler.builder import ConstantQuantization, GraphBuilder, LoweringError, Tensor
+from penstock.compiler.layout import Dim, Shape
+from penstock.formats import payload
+from penstock.formats.payload import DataType, NodeKind, Value
+
+RELU = (0.0, math.inf)
+
+
+def scalar(builder: GraphBuilder, value: float) -> Tensor:
+    return builder.constant(torch.tensor(float(value), dtype=torch.float32))
+
+
+def add(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
+    return b.binary(NodeKind.ADD, left, right)
+
+
+def subtract(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
+    return b.binary(NodeKind.SUBTRACT, left, right)
+
+
+def multiply(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
+    return b.binary(NodeKind.MULTIPLY, left, right)
+
+
+def divide(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
+    return b.binary(NodeKind.DIV, left, right)
+
+
+def affine(b: GraphBuilder, x: Tensor, scale: float, shift: float) -> Tensor:
+    """``x * scale + shift``."""
+    if scale != 1.0:
+        x = multiply(b, x, scalar(b, scale))
+    return x if shift == 0.0 else add(b, x, scalar(b, shift))
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+def weight_value(b: GraphBuilder, weight: Tensor, dims: Sequence[int]) -> Value:
+    """A weight permuted to ``dims``, as float32 or, when it is a quantized constant, as int8 with
+    its scales (dimension 1 of a per-channel axis follows the permutation)."""
+    data = weight.constant
+    if data is None:
+        raise LoweringError("its weight is not a constant")
+    quantization = weight.constant_quantization
+    if quantization is None or not _is_symmetric_int8(data, quantization):
+        real = weight.real().to(torch.float32).permute(*dims)
+        return b.raw_constant(real, DataType.FP32)
+    if quantization.axis is None:
+        return b.raw_constant(
+            data.permute(*dims),
+            DataType.QINT8,
+            payload.PerTensor(float(quantization.scale), 0),
+        )
+    return b.raw_constant(
+        data.permute(*dims),
+        DataType.QCINT8,
+        payload.PerChannel(
+            scales_array(quantization.scale), list(dims).index(quantization.axis)
+        ),
+    )
+
+
+def scales_array(scale: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = scale.detach().to(torch.float32).contiguous().numpy()
+    return array
+
+
+def _is_symmetric_int8(data: torch.Tensor, quantization: ConstantQuantization) -> bool:
+    return data.dtype == torch.int8 and not bool(quantization.zero_point.any())
+
+
+def bias_value(b: GraphBuilder, bias: Tensor | None) -> Tensor | None:
+    if bias is None:
+        return None
+    if bias.constant is None:
+        raise LoweringError("its bias is not a constant")
+    return Tensor(
+        bias.shape, bias.order, bias.shape,
+        b.raw_constant(bias.real().to(torch.float32), DataType.FP32),
+    )  # fmt: skip
+
+
+# --- products ----------------------------------------------------------------------------------
+
+
+def innermost(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
+    """``x`` placed so that ``dim`` is the innermost dimension of its memory."""
+    x = b.dense(x)
+    if x.order[-1] == dim:
+        return b.place(x)
+    order = (*(d for d in x.order if d != dim), dim)
+    return b.place(x, order)
+
+
+def linear(b: GraphBuilder, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x @ weight.T + bias`` over the last dimension; ``weight`` is a constant [out, in]."""
+    if weight.constant is None:
+        product = matmul(b, x, b.permute(weight, (1, 0)))
+        return product if bias is None else add(b, product, bias)
+    late_bias = None if bias is None or bias.constant is not None else bias
+    x = b.unsqueeze_front(innermost(b, x, x.rank - 1), 2) if x.rank < 2 else x
+    x = innermost(b, x, x.rank - 1)
+    shape: Shape = (*x.shape[:-1], weight.shape[0])
+    filter_value = weight_value(b, weight, (0, 1))
+    filter_tensor = Tensor(weight.shape, (0, 1), weight.shape, filter_value)
+    output = b.result(shape, x.order)
+    bias_tensor = bias_value(b, None if late_bias is not None else bias)
+    b.add_node(NodeKind.FULLY_CONNECTED, [x, filter_tensor, bias_tensor], output)
+    return output if late_bias is None else add(b, output, late_bias)
+
+
+def matmul(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
+    """PyTorch's ``matmul`` for any ranks, batch dimensions broadcast."""
+    if left.rank == 1:
+        product = matmul(b, b.reshape(left, (1, left.shape[0])), right)
+        return b.reshape(product, (*product.shape[:-2], product.shape[-1]))
+    if right.rank == 1:
+        product = matmul(b, left, b.reshape(right, (right.shape[0], 1)))
+        return b.reshape(product, product.shape[:-1])
+    if right.is_constant and right.rank == 2 and not right.is_expanded:
+        return linear(b, left, b.permute(right, (1, 0)), None)
+    rank = max(left.rank, right.rank)
+    left, right = b.unsqueeze_front(left, rank), b.unsqueeze_front(right, rank)
+    batch = layout.identity(rank - 2)
+    left = b.place(b.dense(left) if _core_expanded(left) else left, layout.identity(rank))
+    if _core_expanded(right):
+        right = b.dense(right)
+    transposed = (*batch, rank - 1, rank - 2)
+    flags = 0
+    if right.constant is None and layout.same_memory(right.stored, right.order, transposed):
+        flags = payload.FLAG_TRANSPOSE_B
+        right = b.place(right, transposed)
+    else:
+        right = b.place(right, layout.identity(rank))
+    try:
+        lead = layout.broadcast(left.shape[:-2], right.shape[:-2])
+        stored = layout.broadcast(left.stored[:-2], right.stored[:-2])
+    except ValueError as error:
+        raise LoweringError(str(error)) from None
+    tail = (left.shape[-2], right.shape[-1])
+    output = b.result((*lead, *tail), layout.identity(rank), stored=(*stored, *tail))
+    return b.add_node(NodeKind.BATCH_MATRIX_MULTIPLY, [left, right], output, flags=flags)
+
+
+def _core_expanded(tensor: Tensor) -> bool:
+    return tensor.stored[-2:] != tensor.shape[-2:]
+
+
+# --- reductions --------------------------------------------------------------------------------
+
+
+def normalized(dims: Sequence[int] | int | None, rank: int) -> list[int]:
+    """Dimensions as sorted non-negative numbers; ``None`` or an empty list means all."""
+    if dims is None or (not isinstance(dims, int) and len(dims) == 0):
+        return list(range(rank))
+    items = [dims] if isinstance(dims, int) else list(dims)
+    return sorted({dim % rank for dim in items} if rank else set())
+
+
+def reduced_shape(shape: Shape, dims: Sequence[int], keepdim: bool) -> Shape:
+    if keepdim:
+        return tuple(1 if dim in dims else size for dim, size in enumerate(shape))
+    return tuple(size for dim, size in enumerate(shape) if dim not in dims)
+
+
+def mean(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The mean over ``dims``, by XNNPACK's global average pooling, which averages the second and
+    third dimension from the end: memory is seen as [before, reduced, 1, after]."""
+    x = b.dense(x)
+    target = reduced_shape(x.shape, dims, keepdim)
+    kept_shape = reduced_shape(x.shape, dims, True)
+    if all(x.shape[dim] == 1 for dim in dims):
+        return b.reshape(x, target)
+    order = _adjacent(x, dims)
+    x = b.place(x, order)
+    positions = [order.index(dim) for dim in dims if x.shape[dim] != 1]
+    first, last = min(positions), max(positions)
+    physical = layout.physical(x.shape, order)
+    value = b.value_of(x)
+    if x.rank >= 3 and (first, last) == (x.rank - 3, x.rank - 2) and len(positions) == 2:
+        output = b.result(kept_shape, order)
+        b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [x], output, flags=payload.FLAG_KEEP_DIMS)
+        return b.reshape(output, target)
+    before, after = physical[:first], physical[last + 1 :]
+    run = layout.product(physical[first : last + 1])
+    flat: Shape = (*_merged(before, after, b), run, 1, layout.product(after))
+    whole = Tensor(physical, layout.identity(x.rank), physical, value)
+    seen = b.reshape(whole, flat)
+    pooled_shape: Shape = (*flat[:-3], 1, 1, flat[-1])
+    pooled = b.result(pooled_shape, layout.identity(len(pooled_shape)))
+    b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [seen], pooled, flags=payload.FLAG_KEEP_DIMS)
+    kept_physical = layout.physical(kept_shape, order)
+    restored = b.reshape(pooled, kept_physical)
+    back = Tensor(kept_shape, order, kept_shape, b.value_of(b.place(restored)))
+    return b.reshape(back, target)
+
+
+def _merged(before: Shape, after: Shape, b: GraphBuilder) -> Shape:
+    """The leading dimensions, merged into one unless they are dynamic (a reshape takes one
+    dynamic dimension, so those stay as they are)."""
+    if layout.is_static(before) or len(before) > payload.MAX_TENSOR_DIMS - 3:
+        return (layout.product(before),)
+    return before or (1,)
+
+
+def _adjacent(x: Tensor, dims: Sequence[int]) -> layout.Order:
+    """The order of ``x``, changed only if ``dims`` are not neighbours in memory."""
+    sequence = layout.memory_sequence(x.shape, x.order)
+    places = [position for position, dim in enumerate(sequence) if dim in dims]
+    if places and places[-1] - places[0] + 1 == len(places):
+        return x.order
+    kept = [dim for dim in x.order if dim not in dims]
+    return (*kept, *(dim for dim in x.order if dim in dims))
+
+
+def total(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The sum over ``dims``: the mean times the number of elements."""
+    count = layout.product([x.shape[dim] for dim in dims])
+    if not isinstance(count, int):
+        raise LoweringError("it sums over a dynamic dimension")
+    return multiply(b, mean(b, x, dims, keepdim), scalar(b, float(count)))
+
+
+def max_over(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The maximum over ``dims``, by max pooling over memory seen as [before, reduced, 1, after]."""
+    x = b.dense(x)
+    if not layout.is_static([x.shape[dim] for dim in dims]):
+        raise LoweringError("it takes the maximum over a dynamic dimension")
+    target = reduced_shape(x.shape, dims, keepdim)
+    order = _adjacent(x, dims)
+    moved = b.place(x, order)
+    physical = layout.physical(moved.shape, order)
+    positions = [order.index(dim) for dim in dims if moved.shape[dim] != 1]
+    if not positions:
+        return b.reshape(x, target)
+    first, last = min(positions), max(positions)
+    before = layout.product(physical[:first])
+    run = layout.product(physical[first : last + 1])
+    after = layout.product(physical[last + 1 :])
+    assert isinstance(run, int)
+    whole = Tensor(physical, layout.identity(x.rank), physical, b.value_of(moved))
+    seen = b.reshape(whole, (before, run, 1, after))
+    if seen.order != layout.identity(4):
+        seen = b.place(seen, layout.identity(4))
+    pooled = b.result((before, 1, 1, after), layout.identity(4))
+    attributes = payload.Pool2dAttributes((0, 0, 0, 0), (run, 1))
+    b.add_node(NodeKind.MAX_POOLING_2D, [seen], pooled, attributes)
+    kept_shape = reduced_shape(x.shape, dims, True)
+    restored = b.place(b.reshape(pooled, layout.physical(kept_shape, order)))
+    back = Tensor(kept_shape, order, kept_shape, b.value_of(restored))
+    return b.reshape(back, target)
+
+
+def softmax(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
+    """Softmax over ``dim``, which XNNPACK wants innermost."""
+    x = innermost(b, x, dim % x.rank)
+    return b.add_node(NodeKind.SOFTMAX, [x], b.result(x.shape, x.order))
+
+
+# --- movement ----------------------------------------------------------------------------------
+
+
+def slice_dims(b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequence[Dim]) -> Tensor:
+    """A static slice: ``starts`` and ``sizes`` for each logical dimension."""
+    if tuple(sizes) == x.shape:
+        return x
+    if x.constant is not None:
+        real = b.full_constant(x)
+        for dim, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+            if not isinstance(size, int):
+                raise LoweringError("it slices a constant to a dynamic size")
+            real = real.narrow(dim, start, size)
+        return b.constant(real)
+    stored: list[Dim] = [
+        1 if x.stored[dim] == 1 and x.shape[dim] != 1 else size for dim, size in enumerate(sizes)
+    ]
+    if tuple(stored) == x.stored:
+        return replace(x, shape=tuple(sizes))
+    offsets = [0 if stored[dim] == 1 and x.stored[dim] == 1 else s for dim, s in enumerate(starts)]
+    for dim in range(x.rank):
+        if not isinstance(stored[dim], int) and not layout.same(stored[dim], x.stored[dim]):
+            raise LoweringError("it slices to a dynamic size")
+    value = b.value_of(x)
+    output = b.result(tuple(sizes), x.order, value.dtype, value.quantization, tuple(stored))
+    attributes = payload.SliceAttributes(
+        tuple(offsets[dim] for dim in x.order),
+        tuple(size if isinstance(size, int) else 0 for size in layout.physical(tuple(stored), x.order)),
+    )  # fmt: skip
+    return b.add_node(NodeKind.STATIC_SLICE, [x], output, attributes)
+
+
+CONCATENATE = {
+    2: NodeKind.CONCATENATE_2,
+    3: NodeKind.CONCATENATE_3,
+    4: NodeKind.CONCATENATE_4,
+    5: NodeKind.CONCATENATE_5,
+}
+
+
+def concatenate(b: GraphBuilder, tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Concatenation of any number of tensors: XNNPACK joins up to five at once."""
+    tensors = [b.dense(tensor) for tensor in tensors]
+    if len(tensors) == 1:
+        return tensors[0]
+    dim %= tensors[0].rank
+    dynamic = [tensor for tensor in tensors if not tensor.is_constant]
+    leader = max(
+        dynamic or list(tensors),
+        key=lambda tensor: math.prod(b.dynamic.upper(size) for size in tensor.shape),
+    )
+    placed = [b.place(tensor, leader.order) for tensor in tensors]
+    while len(placed) > 1:
+        placed = [
+            group[0] if len(group) == 1 else _concatenate_up_to_5(b, group, dim, leader.order)
+            for group in (placed[i : i + 5] for i in range(0, len(placed), 5))
+        ]
+    return placed[0]
+
+
+def _concatenate_up_to_5(
+    b: GraphBuilder, group: Sequence[Tensor], dim: int, order: layout.Order
+) -> Tensor:
+    size: Dim = 0
+    for tensor in group:
+        size = size + tensor.shape[dim]
+    shape = (*group[0].shape[:dim], size, *group[0].shape[dim + 1 :])
+    value = b.value_of(group[0])
+    output = b.result(shape, order, value.dtype, value.quantization)
+    attributes = payload.ConcatenateAttributes(order.index(dim))
+    return b.add_node(CONCATENATE[len(group)], list(group), output, attributes)
+
+
+def pad_constant(
+    b: GraphBuilder, x: Tensor, pre: Sequence[int], post: Sequence[int], value: float
+) -> Tensor:
+    """Pads with ``value``; negative amounts cut."""
+    if any(amount < 0 for amount in (*pre, *post)):
+        starts = [max(0, -amount) for amount in pre]
+        sizes = [
+            size - start - max(0, -after)
+            for size, start, after in zip(x.shape, starts, post, strict=True)
+        ]
+        x = slice_dims(b, x, starts, sizes)
+        pre = [max(0, amount) for amount in pre]
+        post = [max(0, amount) for amount in post]
+    if not any((*pre, *post)):
+        return x
+    x = b.place(b.dense(x))
+    shape = tuple(s + a + z for s, a, z in zip(x.shape, pre, post, strict=True))
+    held = b.value_of(x)
+    output = b.result(shape, x.order, held.dtype, held.quantization)
+    attributes = payload.PadAttributes(
+        tuple(pre[dim] for dim in x.order), tuple(post[dim] for dim in x.order), value
+    )
+    return b.add_node(NodeKind.STATIC_CONSTANT_PAD, [x], output, attributes)

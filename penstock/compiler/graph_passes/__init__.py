@@ -1,0 +1,15 @@
+"""Passes over the small typed graph of one delegate, after lowering and before it is written."""
+
+from __future__ import annotations
+
+from penstock.compiler.graph_passes import clean_up, fuse_clamp, fuse_quantized
+from penstock.formats.payload import XnnGraph
+
+
+def run(graph: XnnGraph) -> XnnGraph:
+    """All passes in order; returns the finished graph."""
+    clean_up.merge_equal_nodes(graph)
+    fuse_clamp.apply(graph)
+    fuse_quantized.apply(graph)
+    clean_up.remove_dead(graph)
+    return clean_up.renumbered(graph)

@@ -1,0 +1,54 @@
+"""Activations that only bound their input become the output range of the node before."""
+
+from __future__ import annotations
+
+from penstock.compiler.graph_passes.index import Index
+from penstock.formats.payload import NodeKind, XnnGraph
+
+#: Nodes for which xnnpack.h takes an output range.
+CLAMPED_BY_THEMSELVES = {
+    NodeKind.ADD,
+    NodeKind.SUBTRACT,
+    NodeKind.MULTIPLY,
+    NodeKind.DIV,
+    NodeKind.FULLY_CONNECTED,
+    NodeKind.CONV_2D,
+    NodeKind.DEPTHWISE_CONV_2D,
+    NodeKind.CONV_TRANSPOSE_2D,
+    NodeKind.AVG_POOLING_2D,
+    NodeKind.MAX_POOLING_2D,
+    NodeKind.CLAMP,
+}
+
+
+def apply(graph: XnnGraph) -> None:
+    """Given ``y = CLAMP(node(x))``, ``node(x)`` read by nothing else → Result ``node`` with
+    the output range, writing ``y``. Two ranges in a row become their intersection."""
+    index = Index(graph)
+    for clamp in list(graph.nodes):
+        if clamp.kind is not NodeKind.CLAMP or clamp.clamp is None:
+            continue
+        source = clamp.inputs[0]
+        producer = index.producer.get(source)
+        if producer is None or producer.kind not in CLAMPED_BY_THEMSELVES:
+            continue
+        if index.only_reader(source) is not clamp:
+            continue
+        both = _intersection(producer.clamp, clamp.clamp)
+        if both is None:
+            continue
+        output = clamp.outputs[0]
+        index.remove(clamp)
+        producer.clamp = both
+        index.set_output(producer, output)
+    index.finish()
+
+
+def _intersection(
+    first: tuple[float, float] | None, second: tuple[float, float]
+) -> tuple[float, float] | None:
+    """The range of a clamp after a clamp, where that is one range with low < high."""
+    if first is None:
+        return second
+    low, high = max(first[0], second[0]), min(first[1], second[1])
+    return (low, high) if low < high else None

@@ -1,0 +1,312 @@
+"""Dequantize → operator → quantize becomes the operator on integers.
+
+Lowering leaves quantization as CONVERT nodes around floating-point nodes, and int8 weights at
+nodes that still read floats. Here each node is settled: on integers where XNNPACK has that, else
+in floating point with its weights written out. Afterwards no node mixes the two.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from penstock.compiler.graph_passes.index import Index
+from penstock.formats.payload import (
+    INVALID_VALUE_ID,
+    DataType,
+    Node,
+    NodeKind,
+    PerChannel,
+    PerTensor,
+    Value,
+    XnnGraph,
+)
+
+INT8 = (DataType.QINT8, DataType.QUINT8)
+
+#: Only move or select values: the same on integers as on reals.
+MOVEMENT = {
+    NodeKind.STATIC_TRANSPOSE,
+    NodeKind.STATIC_RESHAPE,
+    NodeKind.STATIC_SLICE,
+    NodeKind.COPY,
+    NodeKind.MAX_POOLING_2D,
+}
+#: Movement of several inputs, which must all have the output's parameters.
+CONCATENATION = {
+    NodeKind.CONCATENATE_2,
+    NodeKind.CONCATENATE_3,
+    NodeKind.CONCATENATE_4,
+    NodeKind.CONCATENATE_5,
+}
+#: filter at input 1, bias at input 2
+WEIGHTED = {
+    NodeKind.FULLY_CONNECTED,
+    NodeKind.CONV_2D,
+    NodeKind.DEPTHWISE_CONV_2D,
+    NodeKind.CONV_TRANSPOSE_2D,
+}
+#: Compute on int8 with parameters of their own for inputs and output.
+ARITHMETIC = {
+    NodeKind.ADD,
+    NodeKind.SUBTRACT,
+    NodeKind.MULTIPLY,
+    NodeKind.GLOBAL_AVG_POOLING_2D,
+    NodeKind.BATCH_MATRIX_MULTIPLY,
+    NodeKind.LEAKY_RELU,
+    NodeKind.SIGMOID,
+    NodeKind.TANH,
+    NodeKind.HARDSWISH,
+    NodeKind.ELU,
+    NodeKind.GELU,
+}
+#: Compute on int8 where input and output have the same parameters.
+SAME_PARAMETERS = {
+    NodeKind.CLAMP,
+    NodeKind.STATIC_CONSTANT_PAD,
+    NodeKind.STATIC_RESIZE_BILINEAR_2D,
+    NodeKind.AVG_POOLING_2D,
+}
+
+
+def apply(graph: XnnGraph) -> None:
+    """Settles every node; see the module's docstring."""
+    index = Index(graph)
+    for node in reversed(list(graph.nodes)):
+        if node.kind in MOVEMENT:
+            _hoist_quantize(index, node)
+    for node in list(graph.nodes):
+        if not node.inputs:
+            continue  # merged into another one
+        if node.kind is NodeKind.CONVERT:
+            _merge_converts(index, node)
+        elif node.kind in WEIGHTED:
+            _settle_weighted(index, node)
+        elif node.kind in MOVEMENT:
+            _sink_dequantize(index, node)
+        elif node.kind in CONCATENATION or node.kind in SAME_PARAMETERS:
+            _settle_shared(index, node)
+        elif node.kind in ARITHMETIC:
+            _settle_arithmetic(index, node)
+    index.finish()
+    for node in graph.nodes:
+        if node.kind is NodeKind.CONVERT:
+            _fold_constant_convert(index, node)
+    index.finish()
+
+
+# --- reading the graph -------------------------------------------------------------------------
+
+
+def _quantized_source(index: Index, value: int) -> Value | None:
+    """The int8 value that ``value`` is the dequantization of."""
+    convert = index.made_by(value, NodeKind.CONVERT)
+    if convert is None:
+        return None
+    source = index.values[convert.inputs[0]]
+    return source if source.dtype in INT8 and index.values[value].dtype is DataType.FP32 else None
+
+
+def _quantized_result(index: Index, node: Node) -> tuple[Value, list[Node]] | None:
+    """The int8 value that everyone who reads the node's output makes of it first, and the CONVERT
+    nodes that do."""
+    output = node.outputs[0]
+    if index.values[output].is_output:
+        return None
+    readers = index.readers[output]
+    if not readers or any(reader.kind is not NodeKind.CONVERT for reader in readers):
+        return None
+    results = [index.values[reader.outputs[0]] for reader in readers]
+    first = results[0]
+    if first.dtype not in INT8:
+        return None
+    if any(r.dtype is not first.dtype or r.quantization != first.quantization for r in results):
+        return None
+    return first, readers
+
+
+def _take_over(index: Index, node: Node, result: Value, converts: list[Node]) -> None:
+    """``node`` writes the int8 ``result``; the CONVERT nodes behind it go."""
+    for convert in list(converts):
+        output = convert.outputs[0]
+        index.remove(convert)
+        if output != result.id:
+            index.replace_uses(output, result.id)
+    index.set_output(node, result.id)
+
+
+# --- converts ----------------------------------------------------------------------------------
+
+
+def _merge_converts(index: Index, node: Node) -> None:
+    """quantize(dequantize(q)): nothing if the parameters are equal, else one requantize;
+    dequantize(quantize at run time(x)) without a product in between is ``x``."""
+    source, result = index.values[node.inputs[0]], index.values[node.outputs[0]]
+    if result.dtype in INT8:
+        origin = _quantized_source(index, source.id)
+        if origin is None:
+            return
+        same = origin.dtype is result.dtype and origin.quantization == result.quantization
+        if same and not result.is_output:
+            index.remove(node)
+            index.replace_uses(result.id, origin.id)
+        else:
+            index.set_inputs(node, (origin.id,))
+
+
+# --- products with weights ---------------------------------------------------------------------
+
+
+def _settle_weighted(index: Index, node: Node) -> None:
+    weight = index.values[node.inputs[1]]
+    integer_weight = weight.dtype in (DataType.QINT8, DataType.QCINT8)
+    convert = index.made_by(node.inputs[0], NodeKind.CONVERT)
+    source = index.values[convert.inputs[0]] if convert is not None else None
+    if integer_weight and source is not None and convert is not None:
+        if source.dtype is DataType.QDINT8 and node.kind is NodeKind.FULLY_CONNECTED:
+            _settle_dynamic(index, node, source, weight)
+            return
+        result = _quantized_result(index, node)
+        if source.dtype is DataType.QINT8 and result is not None:
+            bias = _integer_bias(index, node, source, weight)
+            index.set_inputs(node, (source.id, weight.id, bias))
+            _take_over(index, node, *result)
+            return
+    if source is not None and source.dtype is DataType.QDINT8 and convert is not None:
+        # Quantized at run time for nothing: read what was quantized.
+        origin = index.made_by(source.id, NodeKind.CONVERT)
+        assert origin is not None
+        index.set_inputs(node, (origin.inputs[0], *node.inputs[1:]))
+    if integer_weight:
+        real = Value(0, DataType.FP32, weight.shape, None, _real(weight))
+        index.set_inputs(node, (node.inputs[0], index.new_value(real), *node.inputs[2:]))
+
+
+def _settle_dynamic(index: Index, node: Node, source: Value, weight: Value) -> None:
+    """Activation quantized at run time, int8 weight, float bias and output."""
+    if isinstance(weight.quantization, PerTensor):
+        scales = np.full(weight.shape[0], weight.quantization.scale, np.float32)
+        weight = Value(
+            0, DataType.QCINT8, weight.shape, PerChannel(scales, 0), weight.data
+        )
+        index.new_value(weight)
+    index.set_inputs(node, (source.id, weight.id, node.inputs[2]))
+
+
+def _integer_bias(index: Index, node: Node, source: Value, weight: Value) -> int:
+    """The bias in int32 with scale input * weight, for each channel where the weight's is."""
+    bias_id = node.inputs[2]
+    if bias_id == INVALID_VALUE_ID:
+        return bias_id
+    bias = index.values[bias_id]
+    assert isinstance(source.quantization, PerTensor)
+    quantization: PerChannel | PerTensor
+    if isinstance(weight.quantization, PerChannel):
+        scales = (
+            weight.quantization.scales.astype(np.float32) * np.float32(source.quantization.scale)
+        ).astype(np.float32)
+        quantization, dtype = PerChannel(scales, 0), DataType.QCINT32
+    else:
+        assert isinstance(weight.quantization, PerTensor)
+        scales = np.float32(source.quantization.scale) * np.float32(weight.quantization.scale)
+        quantization, dtype = PerTensor(float(scales), 0), DataType.QINT32
+    real = np.asarray(bias.data, np.float32)
+    limits = np.iinfo(np.int32)
+    integers = np.clip(np.rint(real.astype(np.float64) / scales), limits.min, limits.max)
+    return index.new_value(
+        Value(0, dtype, bias.shape, quantization, integers.astype(np.int32))
+    )
+
+
+def _real(value: Value) -> np.ndarray:
+    """The real numbers that a quantized constant stands for, float32 [value.shape]."""
+    integers = np.asarray(value.data)
+    if isinstance(value.quantization, PerChannel):
+        view = [1] * integers.ndim
+        view[value.quantization.axis] = -1
+        return (integers.astype(np.float32) * value.quantization.scales.reshape(view)).astype(
+            np.float32
+        )
+    assert isinstance(value.quantization, PerTensor)
+    shifted = integers.astype(np.float32) - np.float32(value.quantization.zero_point)
+    return (shifted * np.float32(value.quantization.scale)).astype(np.float32)
+
+
+# --- everything else ---------------------------------------------------------------------------
+
+
+def _sink_dequantize(index: Index, node: Node) -> None:
+    """Given ``move(dequantize(q))`` → Result ``dequantize(move(q))``: a quarter of the bytes
+    moves, and the dequantize comes next to who needs it (or to a quantize that cancels it)."""
+    source = _quantized_source(index, node.inputs[0])
+    if source is None or index.values[node.outputs[0]].is_output:
+        return
+    old = index.values[node.outputs[0]]
+    moved = index.new_value(Value(0, source.dtype, old.shape, source.quantization))
+    index.set_inputs(node, (source.id,))
+    index.set_output(node, moved)
+    convert = Node(NodeKind.CONVERT, (moved,), (old.id,), debug_handle=node.debug_handle)
+    index.insert_after(node, convert)
+    for reader in list(index.readers[old.id]):
+        if reader.kind is NodeKind.CONVERT:
+            _merge_converts(index, reader)
+
+
+def _hoist_quantize(index: Index, node: Node) -> None:
+    """Given ``quantize(move(x))`` → Result ``move(quantize(x))``, so that what computes ``x`` can
+    write integers."""
+    result = _quantized_result(index, node)
+    if result is None:
+        return
+    target, converts = result
+    source = index.values[node.inputs[0]]
+    early = _inserted_convert(index, node, source, target)
+    index.set_inputs(node, (early,))
+    _take_over(index, node, target, converts)
+
+
+def _settle_shared(index: Index, node: Node) -> None:
+    result = _quantized_result(index, node)
+    sources = [_quantized_source(index, value) for value in node.inputs]
+    if result is None or any(source is None for source in sources):
+        return
+    target, converts = result
+    inputs = []
+    for source in sources:
+        assert source is not None
+        if source.dtype is target.dtype and source.quantization == target.quantization:
+            inputs.append(source.id)
+        else:
+            inputs.append(_inserted_convert(index, node, source, target))
+    index.set_inputs(node, tuple(inputs))
+    _take_over(index, node, target, converts)
+
+
+def _inserted_convert(index: Index, node: Node, source: Value, target: Value) -> int:
+    """``source`` with the type and parameters of ``target``, by a CONVERT before ``node``."""
+    new = index.new_value(Value(0, target.dtype, source.shape, target.quantization))
+    convert = Node(NodeKind.CONVERT, (source.id,), (new,), debug_handle=node.debug_handle)
+    position = next(i for i, item in enumerate(index.graph.nodes) if item is node)
+    index.graph.nodes.insert(position, convert)
+    index.producer[new] = convert
+    index.readers[source.id].append(convert)
+    return new
+
+
+def _settle_arithmetic(index: Index, node: Node) -> None:
+    result = _quantized_result(index, node)
+    sources = [_quantized_source(index, value) for value in node.inputs]
+    if result is None or any(source is None for source in sources):
+        return
+    if any(source is not None and source.dtype is not result[0].dtype for source in sources):
+        return
+    index.set_inputs(node, tuple(source.id for source in sources if source is not None))
+    _take_over(index, node, *result)
+
+
+def _fold_constant_convert(index: Index, node: Node) -> None:
+    """A constant that is still dequantized at run time becomes a float constant."""
+    source, result = index.values[node.inputs[0]], index.values[node.outputs[0]]
+    if source.data is None or result.dtype is not DataType.FP32 or result.is_output:
+        return
+    result.data = _real(source)
+    index.remove(node)

@@ -1,0 +1,172 @@
+"""Arithmetic of two tensors and plain functions of one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler import expressions as ex
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.operators.constraints import FLOATS
+from penstock.compiler.operators.registry import Independent, Shared, operator
+from penstock.formats.payload import NodeKind
+
+aten = torch.ops.aten
+
+
+def _scaled(b: GraphBuilder, argument: Any, alpha: float) -> Tensor:
+    tensor = b.tensor(argument)
+    if alpha == 1:
+        return tensor
+    if tensor.constant is not None:
+        return b.constant(tensor.real() * alpha)
+    return ex.affine(b, tensor, float(alpha), 0.0)
+
+
+@operator(
+    "add", aten.add.Tensor, aten.add.Scalar, constraints=FLOATS,
+    quantization=Independent((0, 1)),
+)  # fmt: skip
+def lower_add(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    other = _scaled(b, named["other"], named["alpha"])
+    return ex.add(b, b.tensor(named["self"]), other)
+
+
+@operator(
+    "sub", aten.sub.Tensor, aten.sub.Scalar, constraints=FLOATS,
+    quantization=Independent((0, 1)),
+)  # fmt: skip
+def lower_sub(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    other = _scaled(b, named["other"], named["alpha"])
+    return ex.subtract(b, b.tensor(named["self"]), other)
+
+
+@operator("rsub", aten.rsub.Tensor, aten.rsub.Scalar, constraints=FLOATS)
+def lower_rsub(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    own = _scaled(b, named["self"], named["alpha"])
+    return ex.subtract(b, b.tensor(named["other"]), own)
+
+
+@operator(
+    "mul", aten.mul.Tensor, aten.mul.Scalar, constraints=FLOATS,
+    quantization=Independent((0, 1)),
+)  # fmt: skip
+def lower_mul(b: GraphBuilder, node: Node) -> Tensor:
+    left, right = node.args[:2]
+    return ex.multiply(b, b.tensor(left), b.tensor(right))
+
+
+@operator("div", aten.div.Tensor, aten.div.Scalar, constraints=FLOATS)
+def lower_div(b: GraphBuilder, node: Node) -> Tensor:
+    left, right = b.tensor(node.args[0]), b.tensor(node.args[1])
+    if right.constant is not None and right.real().numel() == 1:
+        value = float(right.real().reshape(()))
+        if value != 0 and math.frexp(value)[0] in (0.5, -0.5):
+            # A power of two has an exact reciprocal; multiplying is quicker.
+            return ex.multiply(b, left, ex.scalar(b, 1.0 / value))
+    return ex.divide(b, left, right)
+
+
+@operator("reciprocal", aten.reciprocal.default, constraints=FLOATS)
+def lower_reciprocal(b: GraphBuilder, node: Node) -> Tensor:
+    return ex.divide(b, ex.scalar(b, 1.0), b.tensor(node.args[0]))
+
+
+@operator("maximum", aten.maximum.default, aten.max.other, constraints=FLOATS)
+def lower_maximum(b: GraphBuilder, node: Node) -> Tensor:
+    return b.binary(NodeKind.MAXIMUM, b.tensor(node.args[0]), b.tensor(node.args[1]))
+
+
+@operator("minimum", aten.minimum.default, aten.min.other, constraints=FLOATS)
+def lower_minimum(b: GraphBuilder, node: Node) -> Tensor:
+    return b.binary(NodeKind.MINIMUM, b.tensor(node.args[0]), b.tensor(node.args[1]))
+
+
+#: ATen overload -> the XNNPACK node that is the same function
+UNARY: dict[str, tuple[Any, NodeKind]] = {
+    "abs": (aten.abs.default, NodeKind.ABS),
+    "ceil": (aten.ceil.default, NodeKind.CEILING),
+    "cos": (aten.cos.default, NodeKind.COS),
+    "exp": (aten.exp.default, NodeKind.EXP),
+    "floor": (aten.floor.default, NodeKind.FLOOR),
+    "log": (aten.log.default, NodeKind.LOG),
+    "neg": (aten.neg.default, NodeKind.NEGATE),
+    "rsqrt": (aten.rsqrt.default, NodeKind.RECIPROCAL_SQUARE_ROOT),
+    "sin": (aten.sin.default, NodeKind.SIN),
+    "sqrt": (aten.sqrt.default, NodeKind.SQUARE_ROOT),
+    "square": (aten.square.default, NodeKind.SQUARE),
+}
+
+
+def _register_unary(name: str, target: Any, kind: NodeKind) -> None:
+    @operator(name, target, constraints=FLOATS)
+    def lower(b: GraphBuilder, node: Node) -> Tensor:
+        return b.unary(kind, b.tensor(node.args[0]))
+
+
+for _name, (_target, _kind) in UNARY.items():
+    _register_unary(_name, _target, _kind)
+
+
+@operator("pow", aten.pow.Tensor_Scalar, constraints=FLOATS, notes="a constant exponent")
+def lower_pow(b: GraphBuilder, node: Node) -> Tensor:
+    x, exponent = b.tensor(node.args[0]), float(node.args[1])  # type: ignore[arg-type]
+    if exponent == 0.5:
+        return b.unary(NodeKind.SQUARE_ROOT, x)
+    if exponent == -0.5:
+        return b.unary(NodeKind.RECIPROCAL_SQUARE_ROOT, x)
+    if exponent != int(exponent) or not 1 <= abs(exponent) <= 16:
+        raise LoweringError(f"XNNPACK has no power of {exponent}")
+    power = integer_power(b, x, int(abs(exponent)))
+    return power if exponent > 0 else ex.divide(b, ex.scalar(b, 1.0), power)
+
+
+def integer_power(b: GraphBuilder, x: Tensor, exponent: int) -> Tensor:
+    """``x ** exponent`` by repeated squaring."""
+    result: Tensor | None = None
+    while True:
+        if exponent & 1:
+            result = x if result is None else ex.multiply(b, result, x)
+        exponent >>= 1
+        if not exponent:
+            assert result is not None
+            return result
+        x = b.unary(NodeKind.SQUARE, x)
+
+
+@operator(
+    "clamp",
+    aten.clamp.default,
+    aten.hardtanh.default,
+    aten.relu.default,
+    aten.relu6.default,
+    aten.clamp_min.default,
+    aten.clamp_max.default,
+    constraints=FLOATS,
+    quantization=Shared(),
+    is_clamp=True,
+)
+def lower_clamp(b: GraphBuilder, node: Node) -> Tensor:
+    return b.unary(NodeKind.CLAMP, b.tensor(node.args[0]), None, clamp_range(node))
+
+
+def clamp_range(node: Node) -> tuple[float, float]:
+    """The (min, max) of a node that the ``clamp`` entry answers to."""
+    named = arguments(node)
+    if node.target in (aten.relu.default,):
+        return (0.0, math.inf)
+    if node.target is aten.relu6.default:
+        return (0.0, 6.0)
+    low = named.get("min", named.get("min_val"))
+    high = named.get("max", named.get("max_val"))
+    return (
+        -math.inf if low is None else float(low),
+        math.inf if high is None else float(high),
+    )

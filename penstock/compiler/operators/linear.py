@@ -1,0 +1,73 @@
+"""Matrix products: linear, addmm, mm, bmm, matmul."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler import expressions as ex
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import GraphBuilder, Tensor
+from penstock.compiler.operators.constraints import FLOATS, argument_is
+from penstock.compiler.operators.registry import Independent, Weighted, operator
+
+aten = torch.ops.aten
+
+
+@operator(
+    "linear",
+    aten.linear.default,
+    constraints=FLOATS,
+    quantization=Weighted(dynamic=True),
+)
+def lower_linear(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    bias = named["bias"]
+    return ex.linear(
+        b,
+        b.tensor(named["input"]),
+        b.tensor(named["weight"]),
+        None if bias is None else b.tensor(bias),
+    )
+
+
+@operator(
+    "addmm",
+    aten.addmm.default,
+    constraints=(*FLOATS, argument_is("alpha", 1), argument_is("beta", 1)),
+)
+def lower_addmm(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    weight = b.permute(b.tensor(named["mat2"]), (1, 0))
+    bias = b.tensor(named["self"])
+    if weight.is_constant and bias.is_constant and bias.rank == 1 and bias.shape != (1,):
+        return ex.linear(b, b.tensor(named["mat1"]), weight, bias)
+    product = ex.matmul(b, b.tensor(named["mat1"]), b.tensor(named["mat2"]))
+    return ex.add(b, product, bias)
+
+
+@operator(
+    "matmul",
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    constraints=FLOATS,
+    quantization=Independent((0, 1)),
+)
+def lower_matmul(b: GraphBuilder, node: Node) -> Tensor:
+    left, right = node.args[:2]
+    return ex.matmul(b, b.tensor(left), b.tensor(right))
+
+
+@operator(
+    "baddbmm",
+    aten.baddbmm.default,
+    constraints=FLOATS,
+)
+def lower_baddbmm(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    product = ex.matmul(b, b.tensor(named["batch1"]), b.tensor(named["batch2"]))
+    product = ex.affine(b, product, float(named["alpha"]), 0.0)
+    if named["beta"] == 0:
+        return product
+    return ex.add(b, product, ex.affine(b, b.tensor(named["self"]), float(named["beta"]), 0.0))

@@ -1,0 +1,153 @@
+"""Quantize and dequantize nodes, as ``convert_pt2e`` leaves them."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
+
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import ConstantQuantization, GraphBuilder, LoweringError, Tensor
+from penstock.compiler.operators.constraints import is_constant, rank_fits
+from penstock.compiler.operators.registry import operator
+from penstock.formats.payload import DataType, NodeKind, PerTensor, PerToken
+
+quantized = torch.ops.quantized_decomposed
+
+INTEGER_TYPES = {torch.int8: DataType.QINT8, torch.uint8: DataType.QUINT8}
+
+
+def _known_parameters(node: Node) -> str | None:
+    named = arguments(node)
+    if any(isinstance(named[key], Node) for key in ("scale", "zero_point")):
+        return "its scale or zero point is computed at run time"
+    return None
+
+
+def _eight_bits(node: Node) -> str | None:
+    named = arguments(node)
+    limits = {torch.int8: (-128, 127), torch.uint8: (0, 255)}
+    dtype = named["dtype"]
+    if is_constant(node):
+        return None
+    if dtype not in limits:
+        return f"XNNPACK's quantized tensors have 8 bits, not {dtype}"
+    if (named["quant_min"], named["quant_max"]) != limits[dtype]:
+        return f"XNNPACK uses all of {dtype}, not {named['quant_min']} to {named['quant_max']}"
+    return None
+
+
+@operator(
+    "quantize_per_tensor",
+    quantized.quantize_per_tensor.default,
+    constraints=(rank_fits, _known_parameters, _eight_bits),
+)
+def lower_quantize(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = b.tensor(named["input"])
+    x = b.place(x)
+    output = b.result(
+        x.shape, x.order, INTEGER_TYPES[named["dtype"]],
+        PerTensor(float(named["scale"]), int(named["zero_point"])), x.stored,
+    )  # fmt: skip
+    return b.add_node(NodeKind.CONVERT, [x], output)
+
+
+@operator(
+    "dequantize_per_tensor",
+    quantized.dequantize_per_tensor.default,
+    constraints=(rank_fits, _known_parameters, _eight_bits),
+)
+def lower_dequantize(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = b.tensor(named["input"]) if not is_constant(node) else _integers(b, named["input"])
+    scale, zero_point = float(named["scale"]), int(named["zero_point"])
+    if x.constant is not None:
+        return b.constant(
+            x.constant,
+            ConstantQuantization(torch.tensor(scale), torch.tensor(zero_point), None),
+        )
+    value = b.value_of(x)
+    if value.quantization is None:
+        # A quantized input of the delegate learns its parameters from its first reader.
+        value.quantization = PerTensor(scale, zero_point)
+    output = b.result(x.shape, x.order, stored=x.stored)
+    return b.add_node(NodeKind.CONVERT, [x], output)
+
+
+def _integers(b: GraphBuilder, node: Node) -> Tensor:
+    return b.integer_constant(node)
+
+
+def _constant_input(node: Node) -> str | None:
+    return None if is_constant(node) else "only constants are dequantized per channel"
+
+
+@operator(
+    "dequantize_per_channel",
+    quantized.dequantize_per_channel.default,
+    constraints=(_constant_input,),
+)
+def lower_dequantize_per_channel(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    data = b.integer_constant(named["input"])
+    scales, zero_points = (b.integer_constant(named[key]) for key in ("scales", "zero_points"))
+    assert data.constant is not None
+    assert scales.constant is not None and zero_points.constant is not None
+    axis = int(named["axis"]) % data.rank
+    return b.constant(
+        data.constant, ConstantQuantization(scales.constant, zero_points.constant, axis)
+    )
+
+
+def is_dynamic_parameters(node: Node) -> bool:
+    return node.target in (
+        quantized.choose_qparams.tensor,
+        quantized.choose_qparams_symmetric.tensor,
+    )
+
+
+@operator("choose_qparams", quantized.choose_qparams.tensor, quantized.choose_qparams_symmetric.tensor)
+def lower_choose_qparams(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
+    """XNNPACK chooses the parameters itself, row by row, when it converts."""
+    x = b.tensor(node.args[0])
+    return (x, x)
+
+
+def _dynamic_pair(node: Node) -> str | None:
+    named = arguments(node)
+    for key in ("scale", "zero_point"):
+        item = named[key]
+        if not isinstance(item, Node) or not item.args or not isinstance(item.args[0], Node):
+            return "its scale and zero point are not from choose_qparams"
+        if not is_dynamic_parameters(item.args[0]):
+            return "its scale and zero point are not from choose_qparams"
+    return None
+
+
+@operator(
+    "quantize_per_tensor (dynamic)",
+    quantized.quantize_per_tensor.tensor,
+    constraints=(rank_fits, _dynamic_pair),
+)
+def lower_dynamic_quantize(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.dense(b.tensor(node.args[0]))
+    last = x.rank - 1
+    if x.order[-1] != last:
+        x = b.place(x, (*(dim for dim in x.order if dim != last), last))
+    x = b.place(x)
+    output = b.result(x.shape, x.order, DataType.QDINT8, PerToken(1))
+    return b.add_node(NodeKind.CONVERT, [x], output)
+
+
+@operator(
+    "dequantize_per_tensor (dynamic)",
+    quantized.dequantize_per_tensor.tensor,
+    constraints=(rank_fits, _dynamic_pair),
+)
+def lower_dynamic_dequantize(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.tensor(node.args[0])
+    if b.value_of(x).dtype is not DataType.QDINT8:
+        raise LoweringError("its input is not quantized at run time")
+    output = b.result(x.shape, x.order)
+    return b.add_node(NodeKind.CONVERT, [x], output)

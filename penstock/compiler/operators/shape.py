@@ -1,0 +1,208 @@
+"""Operators that move or select values: views, permutations, slices, concatenation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler import expressions as ex
+from penstock.compiler import layout
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.operators.constraints import FLOATS
+from penstock.compiler.operators.registry import Shared, operator
+
+aten = torch.ops.aten
+
+
+@operator(
+    "reshape",
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.unsqueeze.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.view_copy.default,
+    aten.reshape_as.default,
+    aten.view_as.default,
+    constraints=FLOATS,
+    quantization=Shared(),
+    notes="a change of shape; costs nothing where the memory order allows it",
+)
+def lower_reshape(b: GraphBuilder, node: Node) -> Tensor:
+    return b.reshape(b.tensor(node.args[0]), layout.shape_of(node.meta["val"]))
+
+
+@operator(
+    "permute", aten.permute.default, constraints=FLOATS, quantization=Shared()
+)
+def lower_permute(b: GraphBuilder, node: Node) -> Tensor:
+    return b.permute(b.tensor(node.args[0]), arguments(node)["dims"])
+
+
+@operator(
+    "transpose",
+    aten.transpose.int,
+    aten.swapaxes.default,
+    aten.swapdims.default,
+    constraints=FLOATS,
+    quantization=Shared(),
+)
+def lower_transpose(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.tensor(node.args[0])
+    first, second = (int(dim) % x.rank for dim in node.args[1:3])  # type: ignore[arg-type]
+    dims = list(range(x.rank))
+    dims[first], dims[second] = second, first
+    return b.permute(x, dims)
+
+
+@operator(
+    "t", aten.t.default, aten.numpy_T.default, aten.mT.default,
+    constraints=FLOATS, quantization=Shared(),
+)  # fmt: skip
+def lower_t(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.tensor(node.args[0])
+    dims = list(range(x.rank))
+    if node.target is aten.mT.default:
+        dims[-2:] = dims[:-3:-1]
+    else:
+        dims.reverse()
+    return b.permute(x, dims)
+
+
+@operator("movedim", aten.movedim.int, aten.movedim.intlist, constraints=FLOATS)
+def lower_movedim(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.tensor(node.args[0])
+    source, target = (
+        [int(d) % x.rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])]
+        for dims in node.args[1:3]
+    )  # type: ignore[union-attr]
+    dims: list[int | None] = [None] * x.rank
+    for origin, place in zip(source, target, strict=True):
+        dims[place] = origin
+    rest = iter(d for d in range(x.rank) if d not in source)
+    return b.permute(x, [next(rest) if d is None else d for d in dims])
+
+
+@operator(
+    "expand", aten.expand.default, aten.broadcast_to.default, aten.expand_as.default,
+    constraints=FLOATS,
+)  # fmt: skip
+def lower_expand(b: GraphBuilder, node: Node) -> Tensor:
+    return b.expand(b.tensor(node.args[0]), layout.shape_of(node.meta["val"]))
+
+
+@operator(
+    "cat", aten.cat.default, aten.concat.default, aten.concatenate.default,
+    constraints=FLOATS, quantization=Shared(),
+)  # fmt: skip
+def lower_cat(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    tensors = [b.tensor(item) for item in named["tensors"]]
+    tensors = [t for t in tensors if t.shape != (0,)]
+    return ex.concatenate(b, tensors, named["dim"])
+
+
+@operator("stack", aten.stack.default, constraints=FLOATS, quantization=Shared())
+def lower_stack(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    tensors = [b.tensor(item) for item in named["tensors"]]
+    dim = named["dim"] % (tensors[0].rank + 1)
+    wide = [b.reshape(t, (*t.shape[:dim], 1, *t.shape[dim:])) for t in tensors]
+    return ex.concatenate(b, wide, dim)
+
+
+def _cut(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Any) -> Tensor:
+    starts, sizes = [0] * x.rank, list(x.shape)
+    starts[dim], sizes[dim] = start, size
+    return ex.slice_dims(b, x, starts, sizes)
+
+
+@operator("slice", aten.slice.Tensor, constraints=FLOATS, quantization=Shared())
+def lower_slice(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = b.tensor(named["self"])
+    dim = named["dim"] % x.rank
+    start, step = named["start"] or 0, named["step"]
+    size = layout.shape_of(node.meta["val"])[dim]
+    if isinstance(start, Node):
+        raise LoweringError("its start is computed at run time")
+    if start < 0:
+        extent = x.shape[dim]
+        if not isinstance(extent, int):
+            raise LoweringError("it counts from the end of a dynamic dimension")
+        start = max(0, start + extent)
+    if step == 1:
+        return _cut(b, x, dim, start, size)
+    return _strided(b, x, dim, start, size, step)
+
+
+def _strided(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Any, step: int) -> Tensor:
+    """Every ``step``-th index: cut to a multiple of ``step``, split the dimension, keep index 0."""
+    extent = x.shape[dim]
+    if not isinstance(extent, int) or not isinstance(size, int):
+        raise LoweringError("it steps over a dynamic dimension")
+    whole = size * step
+    if start + whole <= extent:
+        x = _cut(b, x, dim, start, whole)
+    else:
+        post = [0] * x.rank
+        post[dim] = start + whole - extent
+        x = _cut(b, ex.pad_constant(b, x, [0] * x.rank, post, 0.0), dim, start, whole)
+    split = b.reshape(x, (*x.shape[:dim], size, step, *x.shape[dim + 1 :]))
+    first = _cut(b, split, dim + 1, 0, 1)
+    return b.reshape(first, (*x.shape[:dim], size, *x.shape[dim + 1 :]))
+
+
+@operator("narrow", aten.narrow.default, constraints=FLOATS, quantization=Shared())
+def lower_narrow(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = b.tensor(named["self"])
+    dim = named["dim"] % x.rank
+    return _cut(b, x, dim, int(named["start"]), layout.shape_of(node.meta["val"])[dim])
+
+
+@operator("select", aten.select.int, constraints=FLOATS, quantization=Shared())
+def lower_select(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = b.tensor(named["self"])
+    dim = named["dim"] % x.rank
+    index, extent = named["index"], x.shape[dim]
+    if isinstance(index, Node):
+        raise LoweringError("its index is computed at run time")
+    if index < 0:
+        if not isinstance(extent, int):
+            raise LoweringError("it counts from the end of a dynamic dimension")
+        index += extent
+    piece = _cut(b, x, dim, index, 1)
+    return b.reshape(piece, (*x.shape[:dim], *x.shape[dim + 1 :]))
+
+
+@operator(
+    "split", aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default,
+    aten.unbind.int, aten.tensor_split.sections, aten.split.sizes,
+    aten.unsafe_chunk.default, aten.unsafe_split.Tensor,
+    constraints=FLOATS, quantization=Shared(),
+)  # fmt: skip
+def lower_split(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
+    named = arguments(node)
+    x = b.tensor(named["self"])
+    dim = named["dim"] % x.rank
+    pieces: list[Tensor] = []
+    start = 0
+    for value in node.meta["val"]:
+        shape = layout.shape_of(value)
+        unbound = len(shape) < x.rank
+        size = 1 if unbound else shape[dim]
+        piece = _cut(b, x, dim, start, size)
+        pieces.append(b.reshape(piece, shape) if unbound else piece)
+        if not isinstance(size, int):
+            raise LoweringError("it splits a dynamic dimension")
+        start += size
+    return tuple(pieces)

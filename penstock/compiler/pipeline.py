@@ -1,0 +1,190 @@
+"""The way a model takes: capture, rewrite, quantize, partition, delegate, emit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from penstock.compiler import rewrite
+from penstock.compiler.capture import Captured, capture
+from penstock.compiler.delegate import Lowered as LoweredGroup
+from penstock.compiler.delegate import NodeLoweringError, lower_group
+from penstock.compiler.delegation import insert_calls
+from penstock.compiler.emit import emit
+from penstock.compiler.layout import Dynamic
+from penstock.compiler.partition import (
+    LOWERING,
+    Partition,
+    Reason,
+    is_operator,
+    partition,
+)
+from penstock.compiler.progress import Progress, Silent, Timed
+from penstock.compiler.quantize import Quantization, QuantizationReport, quantize
+from penstock.compiler.report import Delegation, describe
+from penstock.compiler.rewrite import decompose
+from penstock.errors import InputError
+from penstock.formats.program import Program
+from penstock.formats.program_writer import write_program
+
+NOT_ASKED = Reason("not asked", "delegation was not asked for")
+
+
+@dataclass
+class LoweredProgram:
+    """A compiled model: the program and what was found on the way.
+
+    ``graph`` is the lowered graph as text, ``delegation`` says what went to XNNPACK,
+    ``quantization`` (``None`` for floating point) what became int8, ``timings`` the seconds that
+    each stage took.
+    """
+
+    program: Program
+    graph: str
+    delegation: Delegation
+    quantization: QuantizationReport | None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The ``.pte`` file."""
+        return write_program(self.program)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the ``.pte`` file: all of it, or nothing. Raises :class:`InputError` where the
+        place cannot be written to."""
+        write_atomically(Path(path), self.to_bytes())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a temporary file beside ``path`` and renames it."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def lower(
+    model: torch.nn.Module | ExportedProgram | str | Path,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    quantize: str | Quantization | None = None,
+    calibration: Iterable[Any] | None = None,
+    delegate: bool = True,
+    progress: Progress | None = None,
+) -> LoweredProgram:
+    """Compiles a model.
+
+    Args:
+        model: an ``nn.Module`` (put into evaluation mode), an ``ExportedProgram``, or the path of
+            a ``.pt2`` archive.
+        args, kwargs: example inputs, as the model is called. An exported program brings its own.
+        dynamic_shapes: as for ``torch.export.export``; every dynamic dimension needs a ``max``.
+        quantize: ``None`` for floating point, ``"static"``, ``"dynamic"``, or a
+            :class:`Quantization`.
+        calibration: batches of inputs (tuples like ``args``) for static quantization; by default
+            the example inputs.
+        delegate: whether XNNPACK gets what it can run; otherwise kernels run everything.
+        progress: told of each stage as it begins and ends.
+
+    Raises:
+        ExportError: ``torch.export`` cannot capture the model.
+        QuantizationError: there is nothing to quantize, or the calibration data does not fit.
+        UnsupportedError: an operator has neither a delegate nor a kernel.
+        InputError: an argument is wrong.
+    """
+    timed = Timed(progress or Silent())
+    with torch.no_grad():
+        with timed.stage("capture") as stage:
+            captured = capture(model, args, kwargs, dynamic_shapes)
+            module = captured.module
+            stage.note(f"{len(module.graph.nodes)} nodes")
+        with timed.stage("rewrite"):
+            rewrite.run(module)
+        report: QuantizationReport | None = None
+        if quantize is not None:
+            module, report = _quantized(captured, quantize, calibration, timed)
+            captured.module = module
+        method, graph, delegation = _delegated(captured, delegate, timed)
+    program = Program([method])
+    return LoweredProgram(program, graph, delegation, report, timed.timings)
+
+
+def _quantized(
+    captured: Captured,
+    scheme: str | Quantization,
+    calibration: Iterable[Any] | None,
+    progress: Progress,
+) -> tuple[GraphModule, QuantizationReport]:
+    return quantize(captured.module, captured.args, scheme, calibration, progress)
+
+
+def _delegated(captured: Captured, delegate: bool, progress: Progress) -> tuple[Any, str, Delegation]:
+    module = captured.module
+    dynamic = Dynamic(captured.bounds)
+    with progress.stage("partition") as stage:
+        split, groups = (
+            _partition(module, dynamic) if delegate else (_nothing_delegated(module), [])
+        )
+        stage.note(f"{len(split.groups)} delegated pieces")
+    delegation = describe(split)
+    with progress.stage("delegate"):
+        insert_calls(module, split.groups, groups)
+        module.graph.eliminate_dead_code()
+        decompose.apply(module)
+        module.graph.eliminate_dead_code()
+        module.graph.lint()
+    with progress.stage("emit"):
+        method = emit(module, captured, dynamic, "forward")
+    return method, str(module.graph), delegation
+
+
+def _nothing_delegated(module: GraphModule) -> Partition:
+    nodes = [node for node in module.graph.nodes if is_operator(node)]
+    return Partition((), {node: NOT_ASKED for node in nodes})
+
+
+def _partition(module: GraphModule, dynamic: Dynamic) -> tuple[Partition, list[LoweredGroup]]:
+    """Partitions and lowers. A node that turns out to be impossible while it is lowered goes
+    outside, with the reason, and the partition is made again."""
+    reasons: dict[Node, Reason] = {}
+    finished: dict[tuple[Node, ...], LoweredGroup] = {}
+    while True:
+        split = partition(list(module.graph.nodes), reasons)
+        try:
+            for group in split.groups:
+                if group not in finished:
+                    finished[group] = lower_group(module, group, dynamic)
+        except NodeLoweringError as failure:
+            reasons[failure.node] = Reason(LOWERING, str(failure))
+            continue
+        return split, [finished[group] for group in split.groups]
+
+
+__all__ = ["LoweredProgram", "lower", "write_atomically"]

@@ -1,0 +1,46 @@
+"""In-place operators become their functional twins."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.operators.registry import functional_twin
+
+
+def apply(module: GraphModule) -> int:
+    """Given ``y = relu_(x)``; later readers of ``x`` → Result ``y = relu(x)``; they read ``y``.
+
+    A write to a parameter or buffer also leaves ``copy_(buffer, y)`` at the graph's end, once,
+    so that the state the next call sees is right. Writes through views are not met here: capture
+    has torch functionalize such models.
+    """
+    changes = 0
+    written: dict[Node, Node] = {}
+    graph = module.graph
+    output = next(node for node in graph.nodes if node.op == "output")
+    for node in list(graph.nodes):
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        twin = functional_twin(node.target)
+        if twin is None or not node.args or not isinstance(node.args[0], Node):
+            continue
+        if node.target is torch.ops.aten.copy_.default and node.args[0].op == "get_attr":
+            continue
+        target = node.args[0]
+        node.target = twin
+        later = {user for user in target.users if user is not node and _after(user, node)}
+        target.replace_all_uses_with(node, delete_user_cb=lambda user, keep=later: user in keep)
+        root = written.pop(target, target)
+        written[node] = root
+        changes += 1
+    for value, root in written.items():
+        if root.op in ("get_attr", "placeholder"):
+            with graph.inserting_before(output):
+                store = graph.call_function(torch.ops.aten.copy_.default, (root, value))
+                store.meta["val"] = root.meta.get("val")
+    return changes
+
+
+def _after(node: Node, other: Node) -> bool:
+    return other < node

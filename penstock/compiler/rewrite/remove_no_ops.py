@@ -1,0 +1,116 @@
+"""Operators that change nothing vanish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler import layout
+from penstock.compiler.arguments import arguments
+
+aten = torch.ops.aten
+
+
+def _same_shape(node: Node) -> bool:
+    source = node.args[0]
+    return isinstance(source, Node) and layout.shape_of(source.meta["val"]) == layout.shape_of(
+        node.meta["val"]
+    )
+
+
+def _same_type(node: Node) -> bool:
+    source = node.args[0]
+    return isinstance(source, Node) and source.meta["val"].dtype == node.meta["val"].dtype
+
+
+def _always(node: Node) -> bool:
+    return True
+
+
+def _not_training(node: Node) -> bool:
+    return not arguments(node).get("train", arguments(node).get("training", False))
+
+
+def _zero_pad(node: Node) -> bool:
+    return all(pad == 0 for pad in arguments(node)["pad"])
+
+
+def _one(node: Node) -> bool:
+    other = arguments(node)["other"]
+    return not isinstance(other, Node) and other == 1 and _same_type(node)
+
+
+def _zero(node: Node) -> bool:
+    other = arguments(node)["other"]
+    return not isinstance(other, Node) and other == 0 and _same_type(node)
+
+
+#: target -> when its first argument can stand for its result
+NO_OPS: dict[object, Callable[[Node], bool]] = {
+    aten.dropout.default: _not_training,
+    aten.feature_dropout.default: _not_training,
+    aten.alpha_dropout.default: _not_training,
+    aten.clone.default: _always,
+    aten.contiguous.default: _always,
+    aten.detach.default: _always,
+    aten.alias.default: _always,
+    aten.lift_fresh.default: _always,
+    aten.lift_fresh_copy.default: _always,
+    aten.detach_.default: _always,
+    aten.positive.default: _always,
+    aten.resolve_conj.default: _always,
+    aten.resolve_neg.default: _always,
+    aten._to_copy.default: _same_type,
+    aten.to.dtype: _same_type,
+    aten.to.device: _same_type,
+    aten.to.dtype_layout: _same_type,
+    aten.to.other: _same_type,
+    aten.type_as.default: _same_type,
+    aten.expand.default: _same_shape,
+    aten.view.default: _same_shape,
+    aten.reshape.default: _same_shape,
+    aten._unsafe_view.default: _same_shape,
+    aten.flatten.using_ints: _same_shape,
+    aten.constant_pad_nd.default: _zero_pad,
+    aten.pad.default: _zero_pad,
+    aten.mul.Tensor: _one,
+    aten.mul.Scalar: _one,
+    aten.div.Tensor: _one,
+    aten.add.Tensor: _zero,
+    aten.add.Scalar: _zero,
+    aten.sub.Tensor: _zero,
+}
+
+#: Checks of what the shapes promise; torch.export has done them.
+ASSERTIONS = {
+    aten._assert_async.msg,
+    aten._assert_scalar.default,
+    aten._assert_tensor_metadata.default,
+    aten.sym_constrain_range_for_size.default,
+    aten.sym_constrain_range.default,
+}
+
+
+def apply(module: GraphModule) -> int:
+    """Given ``y = op(x, …)`` with ``y`` equal to ``x`` (dropout, clone, to the same type, expand
+    and view to the same shape, times one …) → Result: readers of ``y`` read ``x``. Run-time
+    assertions are dropped."""
+    changes = 0
+    for node in list(module.graph.nodes):
+        if node.op == "call_module" and not node.users:
+            module.graph.erase_node(node)
+        elif node.op != "call_function":
+            continue
+        elif node.target in ASSERTIONS:
+            module.graph.erase_node(node)
+        elif node.target in NO_OPS and NO_OPS[node.target](node):
+            source = node.args[0]
+            assert isinstance(source, Node)
+            node.replace_all_uses_with(source)
+            module.graph.erase_node(node)
+        else:
+            continue
+        changes += 1
+    return changes
