@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.errors import InvalidProgramError
 from penstock.formats.blobs import Blobs, lay_out
 from penstock.formats.flatbuffer import Table
 from penstock.formats.flatbuffer_builder import encode
@@ -25,7 +26,7 @@ from penstock.formats.payload import (
     XnnGraph,
 )
 from penstock.formats.payload_checks import check_graph
-from penstock.formats.payload_nodes import FORMS
+from penstock.formats.payload_nodes import FORMS, PACKING
 from penstock.formats.payload_reader import HEADER, MAGIC
 from penstock.formats.program import Buffer
 from penstock.formats.schema import load
@@ -43,16 +44,32 @@ def write_payload(graph: XnnGraph, named_data: dict[str, Buffer] | None = None) 
     """The payload of ``graph``.
 
     With ``named_data`` (the program's), the constants are put there, under a key made from their
-    content, and the payload only refers to them. That is what the stock compiler does and what a
-    program for the stock runtime wants: delegates share their constants, nothing is copied here,
-    and the stock runtime keeps named data in memory while XNNPACK reads it, but lets go of the
-    payload once the delegate is made. Without, they lie in the payload, after the graph.
+    content, and the payload only refers to them: delegates and methods share them, and nothing is
+    copied here. Without, they lie in the payload, after the graph. Then they can only be weights
+    that XNNPACK packs: the stock runtime unmaps a payload as soon as the delegate is made, and
+    would crash reading any other constant, while it keeps named data.
 
     Raises:
-        InvalidProgramError: the graph does not hold together.
+        InvalidProgramError: the graph does not hold together, or needs ``named_data``.
     """
     check_graph(graph)
+    if named_data is None and (unpacked := _unpacked_constants(graph)):
+        raise InvalidProgramError(
+            f"value {unpacked[0]} of the XNNPACK graph is a constant that XNNPACK reads in place:"
+            " give write_payload the program's named_data, where such constants have to be"
+        )
     return _Writer(graph, named_data).payload()
+
+
+def _unpacked_constants(graph: XnnGraph) -> list[int]:
+    """Ids of the constants that are used otherwise than as a filter or a bias."""
+    constants = {value.id for value in graph.values if value.data is not None}
+    return [
+        id_
+        for node in graph.nodes
+        for id_ in (node.inputs[:1] if node.kind in PACKING else node.inputs)
+        if id_ in constants
+    ]
 
 
 class _Writer:
