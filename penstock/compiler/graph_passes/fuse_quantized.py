@@ -12,11 +12,13 @@ import numpy as np
 from penstock.compiler.graph_passes.index import Index
 from penstock.formats.payload import (
     INVALID_VALUE_ID,
+    Conv2dAttributes,
     DataType,
     Node,
     NodeKind,
     PerChannel,
     PerTensor,
+    Pool2dAttributes,
     Value,
     XnnGraph,
 )
@@ -45,26 +47,40 @@ WEIGHTED = {
     NodeKind.DEPTHWISE_CONV_2D,
     NodeKind.CONV_TRANSPOSE_2D,
 }
-#: Compute on int8 with parameters of their own for inputs and output.
+#: Compute on int8 with parameters of their own for inputs and output. (Not on int8 in the XNNPACK
+#: of executorch 1.5.1: softmax, batch matrix products, average pooling.)
 ARITHMETIC = {
     NodeKind.ADD,
     NodeKind.SUBTRACT,
     NodeKind.MULTIPLY,
+    NodeKind.DIV,
+    NodeKind.MAXIMUM,
+    NodeKind.MINIMUM,
+    NodeKind.PRELU,
     NodeKind.GLOBAL_AVG_POOLING_2D,
-    NodeKind.BATCH_MATRIX_MULTIPLY,
-    NodeKind.LEAKY_RELU,
-    NodeKind.SIGMOID,
-    NodeKind.TANH,
-    NodeKind.HARDSWISH,
+    NodeKind.ABS,
+    NodeKind.CEILING,
+    NodeKind.CLAMP,
+    NodeKind.COS,
     NodeKind.ELU,
+    NodeKind.EXP,
+    NodeKind.FLOOR,
     NodeKind.GELU,
+    NodeKind.HARDSWISH,
+    NodeKind.LEAKY_RELU,
+    NodeKind.LOG,
+    NodeKind.NEGATE,
+    NodeKind.RECIPROCAL_SQUARE_ROOT,
+    NodeKind.SIGMOID,
+    NodeKind.SIN,
+    NodeKind.SQUARE,
+    NodeKind.SQUARE_ROOT,
+    NodeKind.TANH,
 }
 #: Compute on int8 where input and output have the same parameters.
 SAME_PARAMETERS = {
-    NodeKind.CLAMP,
     NodeKind.STATIC_CONSTANT_PAD,
     NodeKind.STATIC_RESIZE_BILINEAR_2D,
-    NodeKind.AVG_POOLING_2D,
 }
 
 
@@ -87,6 +103,8 @@ def apply(graph: XnnGraph) -> None:
             _settle_shared(index, node)
         elif node.kind in ARITHMETIC:
             _settle_arithmetic(index, node)
+        elif node.kind is NodeKind.AVG_POOLING_2D:
+            _settle_average_pool(index, node)
     index.finish()
     for node in graph.nodes:
         if node.kind is NodeKind.CONVERT:
@@ -300,6 +318,28 @@ def _settle_arithmetic(index: Index, node: Node) -> None:
     if any(source is not None and source.dtype is not result[0].dtype for source in sources):
         return
     index.set_inputs(node, tuple(source.id for source in sources if source is not None))
+    _take_over(index, node, *result)
+
+
+def _settle_average_pool(index: Index, node: Node) -> None:
+    """Average pooling on int8 as a depthwise convolution with equal weights, which XNNPACK has on
+    int8: weights of 1 with a scale of 1 / (kernel height * width). Padding would be counted, so
+    only pools without padding."""
+    pool = node.attributes
+    source, result = _quantized_source(index, node.inputs[0]), _quantized_result(index, node)
+    if not isinstance(pool, Pool2dAttributes) or any(pool.padding):
+        return
+    if source is None or result is None or source.dtype is not DataType.QINT8:
+        return
+    channels = source.shape[3]
+    scales = np.full(channels, 1.0 / (pool.kernel[0] * pool.kernel[1]), np.float32)
+    ones = np.ones((1, *pool.kernel, channels), np.int8)
+    weight = Value(0, DataType.QCINT8, ones.shape, PerChannel(scales, 3), ones)
+    node.kind = NodeKind.DEPTHWISE_CONV_2D
+    node.attributes = Conv2dAttributes(
+        pool.padding, pool.kernel, pool.stride, (1, 1), channels, 1, 1
+    )
+    index.set_inputs(node, (source.id, index.new_value(weight), INVALID_VALUE_ID))
     _take_over(index, node, *result)
 
 
