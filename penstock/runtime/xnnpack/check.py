@@ -1,9 +1,10 @@
 """Is a graph one that XNNPACK can be trusted with?
 
 XNNPACK's release build asserts nothing: an element type that an operator does not expect, or a
-constant shorter than its shape, ends in a crash. What comes from a file is therefore checked in
-full before the first call: values, constants, the order of nodes, and each node against its row
-of :data:`RULES`. Shapes are in :mod:`penstock.runtime.xnnpack.infer`.
+weight that is computed where a constant is expected, ends in a crash. So each node is checked
+against its row of :data:`RULES` before the first call. That the graph holds together is the
+business of :mod:`penstock.formats.payload_checks`, and shapes are that of
+:mod:`penstock.runtime.xnnpack.infer`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from itertools import chain
 import numpy as np
 
 from penstock.errors import InvalidProgramError
+from penstock.formats import payload_checks
 from penstock.formats.payload import (
     FLAG_ALIGN_CORNERS,
     FLAG_KEEP_DIMS,
@@ -23,7 +25,6 @@ from penstock.formats.payload import (
     FLAG_TRANSPOSE_B,
     FLAG_TRANSPOSE_WEIGHTS,
     INVALID_VALUE_ID,
-    MAX_TENSOR_DIMS,
     Blockwise,
     ConcatenateAttributes,
     Conv2dAttributes,
@@ -32,19 +33,16 @@ from penstock.formats.payload import (
     LeakyReluAttributes,
     Node,
     NodeKind,
-    PadAttributes,
     PerChannel,
     PerTensor,
     PerToken,
     Pool2dAttributes,
-    ReshapeAttributes,
     ResizeAttributes,
-    SliceAttributes,
-    TransposeAttributes,
     Value,
     XnnGraph,
 )
 from penstock.runtime.xnnpack.infer import MAX_DIMENSION
+from penstock.runtime.xnnpack.values import PACKING
 
 FP32, FP16, BF16, INT32 = DataType.FP32, DataType.FP16, DataType.BF16, DataType.INT32
 QINT8, QUINT8, QDINT8 = DataType.QINT8, DataType.QUINT8, DataType.QDINT8
@@ -55,19 +53,10 @@ BITS: Mapping[DataType, int] = {
     DataType.QINT32: 32, DataType.QCINT8: 8, DataType.QCINT32: 32, DataType.QCINT4: 4,
     DataType.QBINT4: 4,
 }  # fmt: skip
-#: How each type is quantized; ``None`` means that it is not.
-QUANTIZATION: Mapping[DataType, type | None] = {
-    FP32: None, FP16: None, BF16: None, INT32: None, QDINT8: PerToken,
-    QINT8: PerTensor, QUINT8: PerTensor, DataType.QINT32: PerTensor,
-    DataType.QCINT8: PerChannel, DataType.QCINT32: PerChannel, DataType.QCINT4: PerChannel,
-    DataType.QBINT4: Blockwise,
-}  # fmt: skip
-_ZERO_POINTS = {QINT8: (-128, 127), QUINT8: (0, 255), DataType.QINT32: (0, 0)}
 #: Types of filters and biases, which must be constants.
 WEIGHTS_ONLY = frozenset(
     {DataType.QINT32, DataType.QCINT8, DataType.QCINT32, DataType.QCINT4, DataType.QBINT4}
 )
-MAX_EXTERNAL = 4096
 _MIN_BLOCK = 32
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
@@ -82,80 +71,42 @@ _LEGACY_RESIZE = 0x4
 
 @dataclass(frozen=True)
 class Rule:
-    """What a node of a kind must look like.
+    """What XNNPACK expects of a kind of node.
 
-    ``dtypes`` are those of the first input; ``same`` demands them of every input and output.
-    ``bias`` allows the last input to be absent.
+    ``dtypes`` are those of the first input; ``same`` demands it of every input and output.
+    ``flags`` are the flags that the node may have.
     """
 
-    inputs: int
     dtypes: frozenset[DataType]
-    attributes: type | None = None
     flags: int = 0
-    outputs: int = 1
     same: bool = True
-    bias: bool = False
 
 
-_UNARY = Rule(1, _ELEMENTWISE)
-_BINARY = Rule(2, _ELEMENTWISE)
-_CONVOLUTION = Rule(
-    3, _WEIGHTED, Conv2dAttributes, FLAG_TENSORFLOW_SAME_PADDING, same=False, bias=True
-)
-RULES: Mapping[NodeKind, Rule] = {
-    **dict.fromkeys(
-        (
-            NodeKind.ABS, NodeKind.CEILING, NodeKind.CLAMP, NodeKind.COPY, NodeKind.COS,
-            NodeKind.EXP, NodeKind.FLOOR, NodeKind.GELU, NodeKind.HARDSWISH, NodeKind.LOG,
-            NodeKind.NEGATE, NodeKind.RECIPROCAL_SQUARE_ROOT, NodeKind.SIGMOID, NodeKind.SIN,
-            NodeKind.SQUARE, NodeKind.SQUARE_ROOT, NodeKind.TANH,
-        ),
-        _UNARY,
-    ),
-    **dict.fromkeys(
-        (
-            NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY, NodeKind.DIV, NodeKind.MINIMUM,
-            NodeKind.MAXIMUM, NodeKind.PRELU,
-        ),
-        _BINARY,
-    ),
-    **{
-        kind: Rule(count, _ELEMENTWISE, ConcatenateAttributes)
-        for count, kind in enumerate(
-            (
-                NodeKind.CONCATENATE_2, NodeKind.CONCATENATE_3,
-                NodeKind.CONCATENATE_4, NodeKind.CONCATENATE_5,
-            ),
-            start=2,
-        )
-    },
-    NodeKind.ELU: Rule(1, _ELEMENTWISE, EluAttributes),
-    NodeKind.LEAKY_RELU: Rule(1, _ELEMENTWISE, LeakyReluAttributes),
-    NodeKind.CONVERT: Rule(1, _ELEMENTWISE, same=False),
-    NodeKind.SOFTMAX: Rule(1, _FLOATS),
-    NodeKind.FULLY_CONNECTED: Rule(
-        3, _WEIGHTED, flags=FLAG_TRANSPOSE_WEIGHTS, same=False, bias=True
-    ),
-    NodeKind.BATCH_MATRIX_MULTIPLY: Rule(
-        2, _FLOATS | {BF16, QINT8}, flags=FLAG_TRANSPOSE_B, same=False
-    ),
+_CONVOLUTION = Rule(_WEIGHTED, FLAG_TENSORFLOW_SAME_PADDING, same=False)
+_RULES: Mapping[NodeKind, Rule] = {
+    NodeKind.CONVERT: Rule(_ELEMENTWISE, same=False),
+    NodeKind.SOFTMAX: Rule(_FLOATS),
+    NodeKind.FULLY_CONNECTED: Rule(_WEIGHTED, FLAG_TRANSPOSE_WEIGHTS, same=False),
+    NodeKind.BATCH_MATRIX_MULTIPLY: Rule(_FLOATS | {BF16, QINT8}, FLAG_TRANSPOSE_B, same=False),
     NodeKind.CONV_2D: _CONVOLUTION,
     NodeKind.DEPTHWISE_CONV_2D: _CONVOLUTION,
-    NodeKind.CONV_TRANSPOSE_2D: Rule(3, _WEIGHTED, Conv2dAttributes, same=False, bias=True),
-    NodeKind.AVG_POOLING_2D: Rule(1, _FLOATS, Pool2dAttributes, _PADDING),
-    NodeKind.MAX_POOLING_2D: Rule(1, _POOLED, Pool2dAttributes, _PADDING),
-    NodeKind.ARG_MAX_POOLING_2D: Rule(
-        1, frozenset({FP32}), Pool2dAttributes, FLAG_KEEP_DIMS, outputs=2, same=False
-    ),
-    NodeKind.GLOBAL_AVG_POOLING_2D: Rule(1, _POOLED, flags=FLAG_KEEP_DIMS),
-    NodeKind.STATIC_TRANSPOSE: Rule(1, _ELEMENTWISE, TransposeAttributes),
-    NodeKind.STATIC_RESHAPE: Rule(1, _ELEMENTWISE, ReshapeAttributes),
-    NodeKind.STATIC_SLICE: Rule(1, _ELEMENTWISE, SliceAttributes),
-    NodeKind.STATIC_CONSTANT_PAD: Rule(1, _POOLED | {BF16}, PadAttributes),
-    NodeKind.STATIC_RESIZE_BILINEAR_2D: Rule(
-        1, _POOLED, ResizeAttributes, FLAG_ALIGN_CORNERS | _LEGACY_RESIZE
-    ),
-}  # fmt: skip
+    NodeKind.CONV_TRANSPOSE_2D: Rule(_WEIGHTED, same=False),
+    NodeKind.AVG_POOLING_2D: Rule(_FLOATS, _PADDING),
+    NodeKind.MAX_POOLING_2D: Rule(_POOLED, _PADDING),
+    NodeKind.ARG_MAX_POOLING_2D: Rule(frozenset({FP32}), FLAG_KEEP_DIMS, same=False),
+    NodeKind.GLOBAL_AVG_POOLING_2D: Rule(_POOLED, FLAG_KEEP_DIMS),
+    NodeKind.STATIC_CONSTANT_PAD: Rule(_POOLED | {BF16}),
+    NodeKind.STATIC_RESIZE_BILINEAR_2D: Rule(_POOLED, FLAG_ALIGN_CORNERS | _LEGACY_RESIZE),
+}
+#: A row for each node kind that XNNPACK's runtime has; most of them are elementwise.
+RULES: Mapping[NodeKind, Rule] = {
+    kind: _RULES.get(kind, Rule(_ELEMENTWISE))
+    for kind in NodeKind
+    if kind != NodeKind.SCALED_DOT_PRODUCT_ATTENTION
+}
+
+
+_HAVE_WEIGHTS = PACKING | {NodeKind.BATCH_MATRIX_MULTIPLY}
 
 
 class _Fault(ValueError):
@@ -168,138 +119,62 @@ def check_graph(graph: XnnGraph) -> None:
     Raises:
         InvalidProgramError: names the value or node and what is wrong with it.
     """
-    values: dict[int, Value] = {}
+    payload_checks.check_graph(graph)
+    values = {value.id: value for value in graph.values}
     for value in graph.values:
         try:
-            if value.id in values or not 0 <= value.id < INVALID_VALUE_ID:
-                raise _Fault("its id is taken or out of range")
             _check_value(value)
         except _Fault as fault:
-            raise InvalidProgramError(f"value {value.id} of the graph: {fault}") from None
-        values[value.id] = value
-    _check_ports(graph, values)
-    ready = {i for i, v in values.items() if v.is_input or v.data is not None}
+            raise InvalidProgramError(f"value {value.id} of an XNNPACK graph: {fault}") from None
     for index, node in enumerate(graph.nodes):
         try:
-            _check_node(node, values, ready)
+            _check_node(node, values)
         except _Fault as fault:
             raise InvalidProgramError(
-                f"node {index} ({node.kind.name}) of the graph: {fault}"
+                f"node {index} ({node.kind.name}) of an XNNPACK graph: {fault}"
             ) from None
-        ready.update(node.outputs)
-    for i in graph.outputs:
-        if i not in ready:
-            raise InvalidProgramError(f"output value {i} of the graph is never computed")
 
 
 def _check_value(value: Value) -> None:
-    if value.dtype not in BITS:
-        raise _Fault(f"type {value.dtype.name} is not for files")
-    shape = value.shape
-    if len(shape) > MAX_TENSOR_DIMS or any(not 0 < size <= MAX_DIMENSION for size in shape):
+    shape, dtype = value.shape, value.dtype
+    if dtype not in BITS:
+        raise _Fault(f"type {dtype.name} is not for files")
+    if any(not 0 < size <= MAX_DIMENSION for size in shape):
         raise _Fault(f"shape {list(shape)} is out of range")
-    kind = QUANTIZATION[value.dtype]
-    if not isinstance(value.quantization, kind or type(None)):
-        raise _Fault(f"type {value.dtype.name} does not go with {value.quantization}")
-    _check_quantization(value)
-    if value.data is not None:
-        needed, given = constant_size(value), _buffer_size(value.data)
-        if given < needed:
-            raise _Fault(f"constant has {given} bytes, its shape {list(shape)} needs {needed}")
-    elif value.dtype in WEIGHTS_ONLY:
-        raise _Fault(f"type {value.dtype.name} is for constants only")
+    if dtype in WEIGHTS_ONLY and value.data is None:
+        raise _Fault(f"type {dtype.name} is for constants only")
+    if BITS[dtype] == 4 and (len(shape) != 2 or shape[1] % 2):
+        raise _Fault(f"{dtype.name} of shape {list(shape)}, not a matrix of even width")
     external = value.is_input or value.is_output
     if external != (value.external_id is not None) or (value.is_input and value.is_output):
         raise _Fault("input or output flags contradict its external id")
-    if external and (value.data is not None or value.dtype == QDINT8):
-        raise _Fault("a constant or dynamically quantized value cannot be an input or output")
-
-
-def _check_quantization(value: Value) -> None:
-    q, shape = value.quantization, value.shape
-    if isinstance(q, PerTensor):
-        low, high = _ZERO_POINTS[value.dtype]
-        if not low <= q.zero_point <= high:
-            raise _Fault(f"zero point {q.zero_point} of {value.dtype.name} is out of range")
-        if not _SMALLEST_SCALE <= q.scale < math.inf:
-            raise _Fault(f"scale {q.scale} is not a positive normal number")
-    elif isinstance(q, PerChannel):
-        if not 0 <= q.axis < len(shape):
-            raise _Fault(f"channel axis {q.axis} of {len(shape)} dimensions")
-        if np.shape(q.scales) != (shape[q.axis],):
-            raise _Fault(f"{np.size(q.scales)} scales for {shape[q.axis]} channels")
-        scales = np.asarray(q.scales, np.float32)
-        if not np.all((scales >= _SMALLEST_SCALE) & (scales < np.inf)):
-            raise _Fault("scales are not all positive normal numbers")
-    elif isinstance(q, PerToken):
-        if not 0 < q.nonbatch_dims <= len(shape):
-            raise _Fault(f"{q.nonbatch_dims} dimensions per token of {len(shape)}")
-    elif isinstance(q, Blockwise):
-        if len(shape) != 2 or q.axis != 0 or shape[1] % _MIN_BLOCK:
-            raise _Fault(f"blockwise quantization of shape {list(shape)} along axis {q.axis}")
-        if q.block_size < _MIN_BLOCK or q.block_size % _MIN_BLOCK or shape[1] % q.block_size:
-            raise _Fault(f"block size {q.block_size} for rows of {shape[1]}")
-        if np.size(q.scales) != shape[0] * (shape[1] // q.block_size):
-            raise _Fault(f"{np.size(q.scales)} scales for blocks of {q.block_size}")
+    if external and dtype == QDINT8:
+        raise _Fault("a dynamically quantized value cannot be an input or output")
+    q = value.quantization
+    if isinstance(q, PerTensor) and q.scale < _SMALLEST_SCALE:
+        raise _Fault(f"scale {q.scale} is too small")
+    if isinstance(q, PerChannel) and not np.all(q.scales >= _SMALLEST_SCALE):
+        raise _Fault("one of its scales is too small")
+    if isinstance(q, Blockwise):
+        if q.axis != 0 or q.block_size % _MIN_BLOCK:
+            raise _Fault(f"blocks of {q.block_size} along axis {q.axis}")
         # bfloat16: not negative, neither zero nor subnormal, neither infinite nor NaN.
-        bits = np.asarray(q.scales, np.uint16)
-        if not np.all((bits >= 0x0080) & (bits < 0x7F80)):
-            raise _Fault("scales are not all positive normal numbers")
+        if not np.all((q.scales >= 0x0080) & (q.scales < 0x7F80)):
+            raise _Fault("its scales are not all positive normal numbers")
 
 
-def constant_size(value: Value) -> int:
-    """Bytes of a constant. Rows of 4-bit elements begin at a byte."""
-    if BITS[value.dtype] == 4:
-        return math.prod(value.shape[:-1]) * -(-(value.shape[-1] if value.shape else 1) // 2)
-    return math.prod(value.shape) * BITS[value.dtype] // 8
-
-
-def _buffer_size(data: np.ndarray | bytes | bytearray | memoryview) -> int:
-    return len(data) if isinstance(data, (bytes, bytearray)) else data.nbytes
-
-
-def _check_ports(graph: XnnGraph, values: Mapping[int, Value]) -> None:
-    seen: set[int] = set()
-    for value in values.values():
-        if value.external_id is None:
-            continue
-        if value.external_id in seen or not 0 <= value.external_id < MAX_EXTERNAL:
-            raise InvalidProgramError(
-                f"external id {value.external_id} of the graph is taken or out of range"
-            )
-        seen.add(value.external_id)
-    for what, ids, flagged in (
-        ("inputs", graph.inputs, {i for i, v in values.items() if v.is_input}),
-        ("outputs", graph.outputs, {i for i, v in values.items() if v.is_output}),
-    ):
-        if set(ids) != flagged or len(ids) != len(flagged):
-            raise InvalidProgramError(f"{what} {ids} of the graph differ from its flagged values")
-
-
-def _check_node(node: Node, values: Mapping[int, Value], ready: set[int]) -> None:
+def _check_node(node: Node, values: Mapping[int, Value]) -> None:
     rule = RULES.get(node.kind)
     if rule is None:
         raise _Fault("XNNPACK's runtime has no such node")
-    if len(node.inputs) != rule.inputs or len(node.outputs) != rule.outputs:
-        raise _Fault(f"{len(node.inputs)} inputs and {len(node.outputs)} outputs")
     if node.flags & ~rule.flags:
         raise _Fault(f"flags 0x{node.flags:x} are not known")
-    if not isinstance(node.attributes, rule.attributes or type(None)):
-        raise _Fault(f"attributes are {type(node.attributes).__name__}")
     if node.clamp is not None and not node.clamp[0] <= node.clamp[1]:
         raise _Fault(f"output range {list(node.clamp)} is empty")
-    inputs = node.inputs
-    if rule.bias and inputs[-1] == INVALID_VALUE_ID:
-        inputs = inputs[:-1]
-    for i in chain(inputs, node.outputs):
-        if i not in values:
-            raise _Fault(f"value {i} does not exist")
-    for i in inputs:
-        if i not in ready:
-            raise _Fault(f"value {i} is read before it is computed")
-    if len(set(node.outputs)) != len(node.outputs) or not ready.isdisjoint(node.outputs):
-        raise _Fault(f"output {list(node.outputs)} is computed twice, an input or a constant")
-    sources, results = [values[i] for i in inputs], [values[i] for i in node.outputs]
+    sources = [values[i] for i in node.inputs if i != INVALID_VALUE_ID]
+    results = [values[i] for i in node.outputs]
+    if len(set(node.outputs)) != len(results):
+        raise _Fault(f"outputs {list(node.outputs)} are the same value")
     _check_dtypes(node, rule, sources, results)
     for number in _numbers(node.attributes):
         if not 0 <= number <= MAX_DIMENSION:
@@ -331,7 +206,7 @@ def _check_dtypes(
         first.quantization != result.quantization
     ):
         raise _Fault("input and output are quantized differently")
-    if rule.bias or node.kind == NodeKind.BATCH_MATRIX_MULTIPLY:
+    if node.kind in _HAVE_WEIGHTS:
         _check_weights(node, sources, fault)
 
 
@@ -378,16 +253,11 @@ def _numbers(attributes: object) -> Iterator[int]:
 
 def _check_attributes(node: Node) -> None:
     a = node.attributes
-    if isinstance(a, (Conv2dAttributes, Pool2dAttributes)):
-        if len(a.padding) != 4 or not len(a.kernel) == len(a.stride) == len(a.dilation) == 2:
-            raise _Fault("attributes have a wrong number of dimensions")
-        if min(*a.kernel, *a.stride, *a.dilation) < 1:
-            raise _Fault("kernel, stride and dilation must be positive")
-        if node.flags & FLAG_TENSORFLOW_SAME_PADDING and any(a.padding):
-            raise _Fault("SAME padding goes with no other padding")
+    if isinstance(a, (Conv2dAttributes, Pool2dAttributes)) and (
+        node.flags & FLAG_TENSORFLOW_SAME_PADDING and any(a.padding)
+    ):
+        raise _Fault("SAME padding goes with no other padding")
     if isinstance(a, Conv2dAttributes):
-        if min(a.groups, a.group_input_channels, a.group_output_channels) < 1:
-            raise _Fault("groups and channels must be positive")
         if node.kind == NodeKind.CONV_TRANSPOSE_2D and any(
             x >= max(s, d) for x, s, d in zip(a.adjustment, a.stride, a.dilation, strict=True)
         ):
