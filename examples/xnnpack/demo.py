@@ -17,7 +17,7 @@ from rich.table import Table
 import penstock
 from penstock.cli.console import Stages, errors_in_one_line
 from penstock.cli.pipeline import Outcome, Request, compile_model, sqnr
-from penstock.cli.summary import megabytes, share
+from penstock.cli.summary import megabytes
 
 MODEL = "mv2"
 THREADS = (1, 2)
@@ -46,7 +46,7 @@ def row(outcome: Outcome, picture: np.ndarray, eager: np.ndarray) -> list[str]:
     return [
         outcome.path.name,
         megabytes(outcome.size),
-        f"{share(outcome.lowered.delegation):.0%}",
+        f"{outcome.lowered.delegation.share:.0%}",
         *(f"{latency(outcome.path, (picture,), n):.2f} ms" for n in THREADS),
         f"{len(top(answer) & top(eager))} of 5",
         f"{sqnr(eager, np.asarray(answer)):.1f} dB",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from penstock.cli.pipeline import Outcome
+
+if TYPE_CHECKING:
+    from penstock.compiler.report import Delegation, NodeReport
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:
@@ -19,11 +23,11 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
         "bytes": outcome.size,
         "quantization": outcome.scheme,
         "pieces": len(delegation.subgraphs),
-        "nodes_delegated": count(delegation.delegated),
+        "nodes_delegated": len(delegation.delegated),
         "nodes_outside": [
-            {"node": str(node), "reason": str(reason)} for node, reason in delegation.undelegated
+            {**asdict(node), "reason": str(reason)} for node, reason in delegation.undelegated
         ],
-        "share_delegated": share(delegation),
+        "share_delegated": delegation.share,
         "seconds": {name: round(seconds, 4) for name, seconds in outcome.timings.items()},
         "agreement": [
             {"shape": list(a.shape), "sqnr_db": a.sqnr, "max_abs_difference": a.largest}
@@ -35,18 +39,18 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
 def as_table(outcome: Outcome) -> Table:
     """What is printed otherwise."""
     delegation = outcome.lowered.delegation
-    table = Table(title=str(outcome.path), show_header=False, title_justify="left")
+    table = Table(title=escape(str(outcome.path)), show_header=False, title_justify="left")
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("size", megabytes(outcome.size))
     table.add_row("quantization", outcome.scheme or "none (float32)")
     table.add_row(
         "XNNPACK",
-        f"{share(delegation):.1%} of the graph in {len(delegation.subgraphs)} "
+        f"{delegation.share:.1%} of the graph in {len(delegation.subgraphs)} "
         f"piece{'s' if len(delegation.subgraphs) != 1 else ''}",
     )
-    for text in outside(delegation.undelegated):
-        table.add_row("outside", text)
+    for text in outside(delegation):
+        table.add_row("outside", escape(text))
     for a in outcome.agreement:
         shape = "x".join(map(str, a.shape)) or "scalar"
         table.add_row(
@@ -59,32 +63,26 @@ def as_table(outcome: Outcome) -> Table:
     return table
 
 
-def share(delegation: Any) -> float:
-    """The delegated part of the nodes, 0 to 1."""
-    inside = count(delegation.delegated)
-    whole = inside + len(delegation.undelegated)
-    return inside / whole if whole else 0.0
-
-
-def count(delegated: Any) -> int:
-    return delegated if isinstance(delegated, int) else len(delegated)
-
-
-def outside(undelegated: Any, limit: int = 12) -> list[str]:
-    """``operator x count: reason``, the most frequent first."""
-    groups = Counter((_operator(node), str(reason)) for node, reason in undelegated)
-    lines = [
-        f"{operator}{f' x {number}' if number > 1 else ''}: {reason}"
-        for (operator, reason), number in groups.most_common(limit)
-    ]
-    if len(groups) > limit:
-        lines.append(f"and {len(groups) - limit} kinds more (--json lists them)")
+def outside(delegation: Delegation, limit: int = 12) -> list[str]:
+    """``operator x count (where): reason``, the most frequent first."""
+    groups: dict[tuple[str, str], list[NodeReport]] = {}
+    for node, reason in delegation.undelegated:
+        groups.setdefault((node.target, str(reason)), []).append(node)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    lines = []
+    for (operator, reason), nodes in ordered[:limit]:
+        times = f" x {len(nodes)}" if len(nodes) > 1 else ""
+        lines.append(f"{operator}{times} ({_place(nodes)}): {reason}")
+    if len(ordered) > limit:
+        lines.append(f"and {len(ordered) - limit} kinds more (--json lists them)")
     return lines
 
 
-def _operator(node: Any) -> str:
-    target = getattr(node, "target", None)
-    return str(target if target is not None else node)
+def _place(nodes: list[NodeReport]) -> str:
+    """Where in the user's model the first of ``nodes`` comes from."""
+    first = nodes[0]
+    place = " at ".join(part for part in (first.module, first.source) if part) or first.name
+    return f"{place}, ..." if len(nodes) > 1 else place
 
 
 def megabytes(size: int) -> str:

@@ -41,7 +41,7 @@ def randomize(
     """Gives ``module`` (in eval mode, freshly initialized) weights that stand in for trained ones.
 
     Draws from torch's global generator; seed it first. ``classifier`` is the layer that makes the
-    logits, if there is one: it is scaled so that they have mean 0 and ``deviation`` over the inputs.
+    logits, if there is one: over the inputs they get mean 0 and standard deviation ``deviation``.
     """
     for name, parameter in module.named_parameters():
         _spread(name, parameter)
@@ -122,15 +122,28 @@ def _settle_layers(module: nn.Module, batches: Batches) -> None:
 
 
 def _sharpen(module: nn.Module, batches: Batches, classifier: nn.Module, deviation: float) -> None:
-    """Scales and shifts ``classifier`` until an output has mean 0 and ``deviation`` over inputs."""
-    seen: list[torch.Tensor] = []
-    handle = classifier.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    """Makes ``classifier`` look at what differs between inputs: mean 0 and ``deviation`` over them.
+
+    A linear classifier gets random mixtures of the inputs' own features (their mean taken out) as
+    its weights. In that it is like a trained one, which also lies along the directions in which the
+    features vary: rounding errors, which go in all directions, hardly show in its output.
+    """
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    handle = classifier.register_forward_hook(
+        lambda _module, args, output: seen.append((args[0], output))
+    )
     _forward(module, batches, [handle])
-    logits = torch.cat(seen).transpose(0, 1).flatten(1)
-    factor = deviation / logits.std(dim=1).mean().clamp(min=1e-6)
-    bias = classifier.get_parameter("bias")
-    classifier.get_parameter("weight").mul_(factor)
-    bias.sub_(logits.mean(dim=1)).mul_(factor)
+    ((features, outputs),) = seen
+    weight, bias = classifier.get_parameter("weight"), classifier.get_parameter("bias")
+    if isinstance(classifier, nn.Linear):
+        centred = (features - features.mean(dim=0)).flatten(0, -2)
+        weight.copy_(torch.randn(len(weight), len(centred)) @ centred)
+        bias.zero_()
+        outputs = nn.functional.linear(features, weight)
+    outputs = outputs.transpose(0, 1).flatten(1)
+    factor = deviation / outputs.std(dim=1).mean().clamp(min=1e-6)
+    weight.mul_(factor)
+    bias.sub_(outputs.mean(dim=1)).mul_(factor)
 
 
 def _forward(module: nn.Module, batches: Batches, handles: list[RemovableHandle]) -> None:

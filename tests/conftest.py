@@ -1,0 +1,26 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# Tests run beside each other on small machines; torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Generated cases compile and run models: they take as long as they take, and the same ones are
+# drawn in every run so that a failure can be repeated.
+settings.register_profile("penstock", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("penstock")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what is marked slow, unless it was asked for with ``-m``."""
+    if config.option.markexpr:
+        return
+    skip = pytest.mark.skip(reason="slow; ask for it with -m slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
