@@ -1,0 +1,229 @@
+"""Convolution: plain, grouped, dilated, transposed, over any number of spatial dimensions.
+
+Four ways, all of whole-array work:
+
+- a 1x1 window is one matrix product on the input as it is;
+- a depthwise convolution multiplies and adds shifted copies (:mod:`.depthwise`);
+- everything else gathers its windows into columns, a bounded number of output rows at a time, and
+  multiplies by the weights ("im2col"); channels-last input keeps its layout in this;
+- a transposed convolution is the reverse: a product, then the columns are added back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from penstock.runtime.kernels.common import (
+    SCRATCH_BYTES,
+    Array,
+    DType,
+    promote,
+    rounded,
+    widened,
+)
+from penstock.runtime.kernels.depthwise import depthwise, is_depthwise
+from penstock.runtime.kernels.registry import KernelError, kernel, reserve
+from penstock.runtime.kernels.windows import Axis, axes, spatial, taps
+
+
+@kernel("aten::convolution.out")
+def convolution(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    out: Array,
+) -> Array:
+    """Convolution of (N, C, ...) with weights (O, C / groups, ...), or its transpose."""
+    _check(x, weight, bias, transposed, groups)
+    dtype = promote(x.dtype, weight.dtype)
+    wide, kernels = widened(x, dtype), widened(weight, dtype)
+    addend = None if bias is None else widened(bias, dtype)
+    if transposed:
+        dims = transposed_axes(x, weight, stride, padding, dilation, output_padding)
+        reserve((x.shape[0], weight.shape[1] * groups, *(a.size for a in dims)), out)
+        value = scatter(wide, kernels, dims, groups)
+        if addend is not None:
+            value += addend.reshape(-1, *[1] * len(dims))
+        return rounded(value, dtype)
+    dims = axes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    shape = reserve((x.shape[0], weight.shape[0], *(a.out for a in dims)), out)
+    return rounded(_forward(wide, kernels, addend, dims, groups, shape, out), dtype)
+
+
+def _check(x: Array, weight: Array, bias: Array | None, transposed: bool, groups: int) -> None:
+    if x.ndim < 3 or x.ndim != weight.ndim:
+        raise KernelError(f"no convolution of the shapes {x.shape} and {weight.shape}")
+    channels = weight.shape[0] if transposed else weight.shape[1] * groups
+    outputs = weight.shape[1] * groups if transposed else weight.shape[0]
+    if groups < 1 or x.shape[1] != channels or channels % groups or outputs % groups:
+        raise KernelError(f"shapes {x.shape} and {weight.shape} in {groups} groups")
+    if bias is not None and bias.shape != (outputs,):
+        raise KernelError(f"a bias of shape {bias.shape} for {outputs} channels")
+
+
+def channels_last(x: Array) -> bool:
+    """Whether the memory of (N, C, ...) is that of (N, ..., C), and not (N, C, ...) as well."""
+    return not x.flags.c_contiguous and np.moveaxis(x, 1, -1).flags.c_contiguous
+
+
+def _forward(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    dims: tuple[Axis, ...],
+    groups: int,
+    shape: tuple[int, ...],
+    out: Array,
+) -> Array:
+    last = channels_last(x) and groups == 1
+    usable = out.shape == shape and out.dtype == x.dtype and not np.may_share_memory(out, x)
+    if last:
+        memory = (shape[0], *shape[2:], shape[1])
+        usable = usable and np.moveaxis(out, 1, -1).flags.c_contiguous
+        result = out if usable else np.moveaxis(np.empty(memory, x.dtype), -1, 1)
+        _columns_last(x, weight, bias, dims, np.moveaxis(result, 1, -1))
+        return result
+    result = out if usable and out.flags.c_contiguous else np.empty(shape, x.dtype)
+    if is_depthwise(x, weight, dims, groups):
+        depthwise(x, weight, bias, dims, result)
+        return result
+    _columns_first(x, weight, dims, groups, result)
+    if bias is not None:
+        result += bias.reshape(-1, *[1] * len(dims))
+    return result
+
+
+def _row_chunks(dims: Sequence[Axis], row_bytes: int) -> Iterator[list[tuple[int, int]]]:
+    """Bounds of outputs, some rows of the first spatial dimension at a time."""
+    rest = [(0, axis.out) for axis in dims[1:]]
+    step = max(1, SCRATCH_BYTES // max(1, row_bytes))
+    for start in range(0, dims[0].out, step):
+        yield [(start, min(start + step, dims[0].out)), *rest]
+
+
+def _whole(dims: Sequence[Axis], bounds: Sequence[tuple[int, int]]) -> bool:
+    """Whether no tap of these outputs sees padding, so that a gather fills every column."""
+    return all(
+        start * axis.stride >= axis.padding
+        and (stop - 1) * axis.stride - axis.padding + (axis.taps - 1) * axis.dilation < axis.size
+        for axis, (start, stop) in zip(dims, bounds, strict=True)
+    )
+
+
+def is_pointwise(dims: Sequence[Axis]) -> bool:
+    """A 1x1 window that touches every element once."""
+    return all(axis.taps == 1 and axis.stride == 1 and axis.padding == 0 for axis in dims)
+
+
+def columns(
+    x: Array, dims: Sequence[Axis], bounds: Sequence[tuple[int, int]], dtype: DType
+) -> Array:
+    """The windows of (C, ...) as an array (C, taps..., outputs...)."""
+    counts = [axis.taps for axis in dims]
+    extents = [stop - start for start, stop in bounds]
+    make = np.empty if _whole(dims, bounds) else np.zeros
+    gathered: Array = make((x.shape[0], *counts, *extents), dtype)
+    for tap, outputs, inputs in taps(dims, bounds):
+        gathered[(slice(None), *tap, *outputs)] = x[(slice(None), *inputs)]
+    return gathered
+
+
+def _columns_first(
+    x: Array, weight: Array, dims: Sequence[Axis], groups: int, result: Array
+) -> None:
+    """result = weight * x for (N, C, ...) memory."""
+    depth = math.prod(weight.shape[1:])
+    matrix = weight.reshape(groups, weight.shape[0] // groups, depth)
+    row_bytes = x.shape[1] * math.prod(weight.shape[2:]) * x.itemsize
+    row_bytes *= math.prod(axis.out for axis in dims[1:])
+    for image, target in zip(x, result, strict=True):
+        if is_pointwise(dims):
+            flat = target.reshape(groups, matrix.shape[1], -1)
+            np.matmul(matrix, image.reshape(groups, depth, -1), out=flat)
+            continue
+        for bounds in _row_chunks(dims, row_bytes):
+            gathered = columns(image, dims, bounds, x.dtype).reshape(groups, depth, -1)
+            start, stop = bounds[0]
+            if (start, stop) == (0, dims[0].out):
+                np.matmul(matrix, gathered, out=target.reshape(groups, matrix.shape[1], -1))
+            else:
+                part = target[:, start:stop]
+                part[...] = np.matmul(matrix, gathered).reshape(part.shape)
+
+
+def _columns_last(
+    x: Array, weight: Array, bias: Array | None, dims: Sequence[Axis], result: Array
+) -> None:
+    """result = weight * x + bias for (N, ..., C) memory; ``result`` is (N, ..., O)."""
+    outputs, channels = weight.shape[:2]
+    matrix = np.ascontiguousarray(np.moveaxis(weight, 1, -1)).reshape(outputs, -1).T
+    row_bytes = matrix.shape[0] * x.itemsize * math.prod(axis.out for axis in dims[1:])
+    counts = [axis.taps for axis in dims]
+    for image, target in zip(np.moveaxis(x, 1, -1), result, strict=True):
+        if is_pointwise(dims):
+            np.matmul(image.reshape(-1, channels), matrix, out=target.reshape(-1, outputs))
+            continue
+        for bounds in _row_chunks(dims, row_bytes):
+            extents = [stop - start for start, stop in bounds]
+            make = np.empty if _whole(dims, bounds) else np.zeros
+            gathered: Array = make((*extents, *counts, channels), x.dtype)
+            for tap, outs, inputs in taps(dims, bounds):
+                gathered[outs + tap] = image[inputs]
+            start, stop = bounds[0]
+            flat = target[start:stop].reshape(-1, outputs)
+            np.matmul(gathered.reshape(-1, matrix.shape[0]), matrix, out=flat)
+    if bias is not None:
+        result += bias
+
+
+# -- transposed ------------------------------------------------------------------------------------
+
+
+def transposed_axes(
+    x: Array,
+    weight: Array,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    output_padding: Sequence[int],
+) -> tuple[Axis, ...]:
+    """The axes of the convolution that this one transposes: x is its output."""
+    rank = x.ndim - 2
+    extra = spatial(output_padding, rank, "output_padding")
+    steps, pads = spatial(stride, rank, "stride"), spatial(padding, rank, "padding")
+    spread = spatial(dilation, rank, "dilation")
+    sizes = []
+    for i, size in enumerate(x.shape[2:]):
+        reach = spread[i] * (weight.shape[2 + i] - 1)
+        sizes.append((size - 1) * steps[i] - 2 * pads[i] + reach + extra[i] + 1)
+        if not 0 <= extra[i] < max(steps[i], spread[i], 1) or sizes[i] < 0:
+            raise KernelError(f"output_padding {extra} for stride {steps}, dilation {spread}")
+    return axes(sizes, weight.shape[2:], stride, padding, dilation, outs=x.shape[2:])
+
+
+def scatter(x: Array, weight: Array, dims: Sequence[Axis], groups: int) -> Array:
+    """The transpose of a convolution: (N, C, outputs...) times weights (C, O / groups, taps...)
+    gives (N, O, inputs...)."""
+    channels = weight.shape[1] * groups
+    counts = [axis.taps for axis in dims]
+    matrix = weight.reshape(groups, weight.shape[0] // groups, -1).swapaxes(1, 2)
+    result = np.zeros((x.shape[0], channels, *(axis.size for axis in dims)), x.dtype)
+    row_bytes = channels * math.prod(counts) * x.itemsize
+    row_bytes *= math.prod(axis.out for axis in dims[1:])
+    for image, target in zip(x, result, strict=True):
+        for bounds in _row_chunks(dims, row_bytes):
+            extents = [stop - start for start, stop in bounds]
+            rows = image[:, slice(*bounds[0])].reshape(groups, matrix.shape[2], -1)
+            spread = np.matmul(matrix, rows).reshape(channels, *counts, *extents)
+            for tap, outputs, inputs in taps(dims, bounds):
+                target[(slice(None), *inputs)] += spread[(slice(None), *tap, *outputs)]
+    return result
