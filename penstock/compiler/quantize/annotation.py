@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from penstock.compiler.operators.registry import FixedOutput, Shared, Weighted
 from penstock.compiler.quantize.observers import (
     ActivationObserver,
-    ChannelWeightObserver,
+    PerChannelWeightObserver,
     TensorWeightObserver,
 )
 from penstock.compiler.quantize.plan import Decision, Plan
@@ -105,9 +105,7 @@ def annotate(module: GraphModule, plan: Plan, observer: Observer) -> None:
             if decision.weight is not None:
                 axis = _channel_axis(decision)
                 key = ("weight", decision.weight, axis)
-                inputs[decision.weight] = _once(
-                    first, key, (decision.weight, node), _weight(axis)
-                )
+                inputs[decision.weight] = _once(first, key, (decision.weight, node), _weight(axis))
         if node in results and not results[node].is_dynamic:
             output = spec(node, node)
         if inputs or output is not None:
@@ -202,7 +200,7 @@ def _dynamic() -> QuantizationSpec:
 
 def _weight(axis: int | None) -> QuantizationSpec:
     per_channel = axis is not None
-    kind = ChannelWeightObserver if per_channel else TensorWeightObserver
+    kind = PerChannelWeightObserver if per_channel else TensorWeightObserver
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-127,

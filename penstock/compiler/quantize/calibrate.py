@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from penstock.compiler.builder import attribute
 from penstock.compiler.progress import Progress
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
 from penstock.compiler.quantize.values import is_constant
@@ -98,10 +99,7 @@ class Batches:
         """The batch as (args, kwargs) in the example inputs' order."""
         if isinstance(batch, Mapping):
             return self._by_name(index, batch)
-        if isinstance(batch, (tuple, list)):
-            items = tuple(batch)
-        else:
-            items = (batch,)
+        items = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
         positional, named = len(self.example_args), list(self.example_kwargs)
         if len(items) != positional + len(named):
             raise QuantizationError(
@@ -234,6 +232,7 @@ def observe_constants(prepared: GraphModule) -> None:
             continue
         source = node.args[0]
         observer = prepared.get_submodule(str(node.target))
+        if not isinstance(observer, UniformQuantizationObserverBase):
+            continue
         if isinstance(source, Node) and is_constant(source):
-            if isinstance(observer, UniformQuantizationObserverBase):
-                observer(Interpreter(prepared).fetch_attr(str(source.target)))
+            observer(attribute(prepared, str(source.target)))

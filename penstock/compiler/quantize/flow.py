@@ -1,4 +1,4 @@
-"""The whole of quantization: a float graph and data in, a graph of quantize/dequantize pairs out."""
+"""The whole of quantization: a float graph and data in, a graph of int8 operators out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.fx import Graph, GraphModule
 
 from penstock.compiler.operators.registry import Shared
 from penstock.compiler.progress import Progress, Silent
-from penstock.compiler.quantize import metadata
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
+from penstock.compiler.quantize.convert import convert, is_observer
 from penstock.compiler.quantize.plan import Plan
-from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY, convert_pt2e, prepare_pt2e
+from penstock.compiler.quantize.pt2e import prepare
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer
 from penstock.compiler.quantize.report import Comparison, QuantizationReport
@@ -45,7 +45,7 @@ def quantize(
     quantizer = XNNPACKQuantizer(quantization)
     batches = Batches(module, example_args, example_kwargs or {}, calibration)
     with progress.stage("prepare quantization") as stage:
-        prepared = prepare_pt2e(module, quantizer)
+        prepared = _prepared(module, quantizer)
         _require_something(quantizer.plan, quantizer.quantization)
         done = quantizer.plan.quantized
         stage.note(f"{len(done)} of {len(quantizer.plan.decisions)} operators in int8")
@@ -56,14 +56,22 @@ def quantize(
         calibrate(prepared, batches, progress, repeated)
     with progress.stage("convert to int8"):
         floating = _without_observers(prepared)
-        converted = convert_pt2e(prepared)
-        metadata.complete(converted)
-        for node in converted.graph.nodes:
-            node.meta.pop(Q_ANNOTATION_KEY, None)
+        converted = convert(prepared)
         # The caller goes on to rewrite the result, so the report keeps a graph of its own.
         comparison = Comparison(floating, _copied(converted), batches.again())
         report = QuantizationReport.of(quantizer.plan, quantizer.quantization, comparison)
     return converted, report
+
+
+def _prepared(module: GraphModule, quantizer: XNNPACKQuantizer) -> GraphModule:
+    """What ``prepare_pt2e`` does, but for its folding of batch norms: ours has been done by then,
+    and theirs also folds into a convolution whose result others read."""
+    module = quantizer.transform_for_annotation(module)
+    quantizer.annotate(module)
+    prepared: GraphModule = prepare(
+        module, {}, is_qat=False, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback
+    )
+    return prepared
 
 
 def _copied(module: GraphModule) -> GraphModule:
@@ -78,7 +86,7 @@ def _without_observers(prepared: GraphModule) -> GraphModule:
     """The float model that ``prepared`` observes."""
     copy = _copied(prepared)
     for node in list(copy.graph.nodes):
-        if node.op == "call_module" and len(node.args) == 1 and node.target != "_guards_fn":
+        if node.op == "call_module" and is_observer(copy, node):
             node.replace_all_uses_with(node.args[0])
             copy.graph.erase_node(node)
     copy.delete_all_unused_submodules()

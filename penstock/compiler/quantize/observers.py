@@ -131,8 +131,9 @@ class _BiasGuard:
         return scale
 
 
-class ChannelWeightObserver(PerChannelMinMaxObserver):  # type: ignore[misc]
-    """Symmetric parameters for each output channel of a weight, from its extremes."""
+class PerChannelWeightObserver(PerChannelMinMaxObserver):  # type: ignore[misc]
+    """Symmetric parameters for each output channel of a weight, from its extremes. (torchao passes
+    the channel axis to observers with "PerChannel" in their name.)"""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -31,6 +31,7 @@ from penstock.compiler.operators.registry import (
     Shared,
     Weighted,
 )
+from penstock.compiler.quantize.masks import find_masks
 from penstock.compiler.quantize.quantization import Quantization, Scheme
 from penstock.compiler.quantize.values import (
     argument,
@@ -40,10 +41,6 @@ from penstock.compiler.quantize.values import (
     nodes_in,
     tensor_of,
 )
-
-#: A constant beyond this stands for infinity (the masks of attention). Eight bits that reach as
-#: far have no precision left for the values that matter.
-LARGEST_CONSTANT = 1e6
 
 
 @dataclass
@@ -76,9 +73,7 @@ class Decision:
         """The activations and constants that enter quantized; the weight is not among them."""
         if self.rule is None:
             return []
-        positions = (
-            (self.rule.input,) if isinstance(self.rule, Weighted) else self.rule.inputs
-        )
+        positions = (self.rule.input,) if isinstance(self.rule, Weighted) else self.rule.inputs
         found = (n for p in positions for n in nodes_in(argument(self.node, p)))
         return list(dict.fromkeys(found))
 
@@ -110,12 +105,13 @@ class Plan:
 
 def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
     """Decides for every operator of ``module``. Changes nothing."""
+    masks = find_masks(module)
     decisions: dict[Node, Decision] = {}
     clamped: set[Node] = set()
     for node in module.graph.nodes:
         if node.op != "call_function" or node in clamped:
             continue
-        decision = _decide(module, node, quantization)
+        decision = _decide(node, quantization, masks)
         if decision.quantized:
             decision.clamp = _following_clamp(decision, quantization)
             if decision.clamp is not None:
@@ -126,22 +122,21 @@ def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
     return plan
 
 
-def _decide(module: GraphModule, node: Node, quantization: Quantization) -> Decision:
+def _decide(node: Node, quantization: Quantization, masks: set[Node]) -> Decision:
     entry = registry.find(node.target)
     name = entry.name if entry is not None else _target_name(node)
     decision = Decision(node, name, module_path(node))
-    decision.reason = _reason_against(module, node, entry, quantization, decision)
+    decision.reason = _reason_against(decision, entry, quantization, masks)
     return decision
 
 
 def _reason_against(
-    module: GraphModule,
-    node: Node,
+    decision: Decision,
     entry: Operator | None,
     quantization: Quantization,
-    decision: Decision,
+    masks: set[Node],
 ) -> str | None:
-    tensor = tensor_of(node)
+    tensor = tensor_of(decision.node)
     if tensor is None:
         return "its result is not a tensor"
     if tensor.dtype != torch.float32:
@@ -157,14 +152,12 @@ def _reason_against(
     decision.rule = entry.quantization
     if decision.rule is None:
         return "XNNPACK has it in float only"
-    if decision.is_dynamic and not (
-        isinstance(decision.rule, Weighted) and decision.rule.dynamic
-    ):
+    if decision.is_dynamic and not (isinstance(decision.rule, Weighted) and decision.rule.dynamic):
         return "XNNPACK does not have it with activations quantized at run time"
-    return _reason_against_inputs(module, decision) or entry.reason_against(node)
+    return _reason_against_inputs(decision, masks) or entry.reason_against(decision.node)
 
 
-def _reason_against_inputs(module: GraphModule, decision: Decision) -> str | None:
+def _reason_against_inputs(decision: Decision, masks: set[Node]) -> str | None:
     rule = decision.rule
     if isinstance(rule, Weighted):
         weight = decision.weight
@@ -182,28 +175,9 @@ def _reason_against_inputs(module: GraphModule, decision: Decision) -> str | Non
         if tensor is None or tensor.dtype != torch.float32:
             kind = "not a tensor" if tensor is None else str(tensor.dtype).removeprefix("torch.")
             return f"its input {value.name} is {kind}, not float32"
-        if is_constant(value) and not _fits_int8(module, value):
-            return f"its constant {value.name} is too large for eight bits"
-    if not isinstance(rule, Weighted) and rule is not None:
-        for position in rule.inputs:
-            number = argument(decision.node, position)
-            if isinstance(number, (int, float)) and not abs(number) <= LARGEST_CONSTANT:
-                return f"its constant {number} is too large for eight bits"
+    if not isinstance(rule, Weighted) and any(n in masks for n in (decision.node, *inputs)):
+        return "it computes with numbers that stand for infinity (a mask)"
     return None
-
-
-def _fits_int8(module: GraphModule, node: Node) -> bool:
-    value = attribute(module, str(node.target)).detach()
-    return value.numel() > 0 and bool(value.abs().max() <= LARGEST_CONSTANT)
-
-
-def attribute(module: GraphModule, target: str) -> torch.Tensor:
-    """The tensor that a ``get_attr`` node of ``module`` stands for."""
-    value: object = module
-    for name in target.split("."):
-        value = getattr(value, name)
-    assert isinstance(value, torch.Tensor), target
-    return value
 
 
 def _following_clamp(decision: Decision, quantization: Quantization) -> Node | None:
@@ -255,6 +229,7 @@ def _drop_what_does_not_pay(plan: Plan) -> None:
                 )
             )
             decision.clamp = None
+    plan.decisions.sort(key=lambda decision: decision.node)
 
 
 _Owners = dict[Node, Decision]

@@ -34,7 +34,7 @@ with _quietly():
         PlaceholderObserver,
     )
     from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.prepare import prepare
     from torchao.quantization.pt2e.quantizer import (
         FixedQParamsQuantizationSpec,
         QuantizationAnnotation,
@@ -57,6 +57,5 @@ __all__ = [
     "Quantizer",
     "SharedQuantizationSpec",
     "UniformQuantizationObserverBase",
-    "convert_pt2e",
-    "prepare_pt2e",
+    "prepare",
 ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias, Union, get_args
+from typing import Literal, TypeAlias, get_args
 
 from penstock.errors import QuantizationError
 
@@ -52,7 +52,7 @@ class Quantization:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scheme", parse_scheme(self.scheme))
         if isinstance(self.skip, str):
-            raise QuantizationError(f"skip must be a sequence of names, not the string {self.skip!r}")
+            raise QuantizationError(f"skip must be a sequence of names, not {self.skip!r}")
         object.__setattr__(self, "skip", tuple(self.skip))
         overrides = {
             path: None if scheme is None else parse_scheme(scheme)
@@ -93,7 +93,7 @@ class Quantization:
         return None
 
 
-QuantizationLike: TypeAlias = Union[Quantization, str]
+QuantizationLike: TypeAlias = "Quantization | str"
 
 
 def parse_scheme(name: object) -> Scheme:

@@ -16,10 +16,11 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler import rewrite
 from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import attribute
 from penstock.compiler.operators import registry
 from penstock.compiler.operators.registry import Weighted
 from penstock.compiler.quantize.annotation import annotate
-from penstock.compiler.quantize.plan import Plan, attribute, make_plan
+from penstock.compiler.quantize.plan import Plan, make_plan
 from penstock.compiler.quantize.pt2e import Quantizer
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
 from penstock.compiler.rewrite.edit import get_attribute
@@ -112,6 +113,4 @@ def _name_by_position(node: Node) -> None:
         default=len(node.args) - 1,
     )
     node.args = tuple(values[name] for name in positional[: last + 1])
-    node.kwargs = {
-        name: value for name, value in node.kwargs.items() if name not in positional
-    }
+    node.kwargs = {name: value for name, value in node.kwargs.items() if name not in positional}

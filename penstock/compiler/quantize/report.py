@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.quantize.calibrate import GraphRunner
-from penstock.compiler.quantize.metadata import DEQUANTIZE, QUANTIZE
+from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.quantization import Quantization
 
@@ -32,16 +32,16 @@ class Comparison:
     @cached_property
     def sqnr_db(self) -> dict[str, float]:
         """By the name of a node that both graphs have: the ratio of the signal's power to that of
-        the difference, in decibels (infinite when there is none)."""
+        the difference, in decibels (infinite when there is none). Elements that are infinite in
+        float (masks) do not count."""
         signal: dict[str, float] = {}
         noise: dict[str, float] = {}
         for values in itertools.islice(self.batches, MOST_BATCHES):
             for name, expected, found in self._values(values):
-                reference = expected.double()
-                power = float(reference.square().sum())
-                signal[name] = signal.get(name, 0.0) + power
-                error = float((reference - found.double()).square().sum())
-                noise[name] = noise.get(name, 0.0) + error
+                finite = expected.isfinite()
+                reference, result = expected[finite].double(), found[finite].double()
+                signal[name] = signal.get(name, 0.0) + float(reference.square().sum())
+                noise[name] = noise.get(name, 0.0) + float((reference - result).square().sum())
         return {name: decibels(signal[name], noise[name]) for name in signal}
 
     def _values(self, values: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
@@ -74,10 +74,7 @@ def _steps(module: GraphModule, values: Sequence[Any]) -> Iterator[tuple[str, to
         if node.op == "output":
             return
         with torch.no_grad():
-            if node.op == "placeholder":
-                value = next(placeholders)
-            else:
-                value = runner.run_node(node)
+            value = next(placeholders) if node.op == "placeholder" else runner.run_node(node)
         runner.env[node] = value
         for unused in runner.user_to_last_uses.get(node, []):
             del runner.env[unused]
