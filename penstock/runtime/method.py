@@ -135,8 +135,10 @@ class Method:
                 self._state.lists[index] = items
         self._reset()
         self._binders = [
-            _binder(spec, slots[index], f"input {position}", index not in private)
-            for position, (index, spec) in enumerate(zip(method.inputs, self.inputs, strict=True))
+            _binder(spec, slots[index], label, index not in private)
+            for label, index, spec in zip(
+                self._signature.labels, method.inputs, self.inputs, strict=True
+            )
         ]
         self._steps = [make_step(one, method, self._state, i) for i, one in enumerate(bound)]
         self._jumps = any(isinstance(one, JumpFalseCall) for one in method.instructions)
@@ -169,8 +171,7 @@ class Method:
         out to be damaged.
         """
         signature = self._signature
-        flat = args if signature.is_flat(args, kwargs) else signature.flatten(args, kwargs)
-        return signature.fold(self.run(flat))
+        return signature.fold(self.run(signature.flatten(args, kwargs)))
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Run the method on its inputs as a flat list; returns the outputs as one.
