@@ -253,11 +253,14 @@ def _numbers(attributes: object) -> Iterator[int]:
 
 def _check_attributes(node: Node) -> None:
     a = node.attributes
-    if isinstance(a, (Conv2dAttributes, Pool2dAttributes)) and (
-        node.flags & FLAG_TENSORFLOW_SAME_PADDING and any(a.padding)
-    ):
-        raise _Fault("SAME padding goes with no other padding")
+    if isinstance(a, (Conv2dAttributes, Pool2dAttributes)):
+        if [len(a.padding), len(a.kernel), len(a.stride), len(a.dilation)] != [4, 2, 2, 2]:
+            raise _Fault("its attributes are not those of two dimensions")
+        if node.flags & FLAG_TENSORFLOW_SAME_PADDING and any(a.padding):
+            raise _Fault("SAME padding goes with no other padding")
     if isinstance(a, Conv2dAttributes):
+        if len(a.adjustment) != 2:
+            raise _Fault("its attributes are not those of two dimensions")
         if node.kind == NodeKind.CONV_TRANSPOSE_2D and any(
             x >= max(s, d) for x, s, d in zip(a.adjustment, a.stride, a.dilation, strict=True)
         ):

@@ -1,0 +1,371 @@
+"""Executables: shapes, threads, memory, what they refuse."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from xnn_graphs import GraphBuilder, one_node, run
+
+from penstock.errors import BackendUnavailableError, InputError
+from penstock.formats.payload import (
+    FLAG_TRANSPOSE_B,
+    Conv2dAttributes,
+    NodeKind,
+    ReshapeAttributes,
+    SliceAttributes,
+    XnnGraph,
+)
+from penstock.runtime.engine import Engine, Executable
+from penstock.runtime.xnnpack import memory, threads
+from penstock.runtime.xnnpack.engine import XnnpackEngine, XnnpackExecutable
+
+ROOT = Path(__file__).parents[2]
+
+
+def random(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def attention(length: int = 16, heads: int = 2, width: int = 8) -> XnnGraph:
+    """softmax(q kᵀ) v over a first dimension of variable length, on one input."""
+    b = GraphBuilder()
+    x = b.input((length, heads * width))
+    split = b.value((length, heads, width))
+    b.node(NodeKind.STATIC_RESHAPE, [x], [split], attributes=ReshapeAttributes((0, heads, width)))
+    scores, weights = b.value((length, heads, heads)), b.value((length, heads, heads))
+    flags = FLAG_TRANSPOSE_B
+    b.node(NodeKind.BATCH_MATRIX_MULTIPLY, [split, split], [scores], flags=flags)
+    b.node(NodeKind.SOFTMAX, [scores], [weights])
+    y = b.output((length, heads, width))
+    b.node(NodeKind.BATCH_MATRIX_MULTIPLY, [weights, split], [y])
+    return b.graph
+
+
+def attend(x: np.ndarray, heads: int = 2) -> np.ndarray:
+    split = x.reshape(len(x), heads, -1).astype(np.float64)
+    scores = split @ split.transpose(0, 2, 1)
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return (e / e.sum(-1, keepdims=True)) @ split
+
+
+def convolutions(count: int = 4, size: int = 24) -> XnnGraph:
+    b = GraphBuilder()
+    x = b.input((1, size, size, 16))
+    for i in range(count):
+        w, c = b.constant(random(i, (16, 3, 3, 16)) / 10), b.constant(random(i, (16,)))
+        y = (b.output if i == count - 1 else b.value)((1, size, size, 16))
+        a = Conv2dAttributes((1,) * 4, (3, 3), (1, 1), (1, 1), 1, 16, 16)
+        b.node(NodeKind.CONV_2D, [x, w, c], [y], attributes=a)
+        x = y
+    return b.graph
+
+
+def test_the_protocols_are_met() -> None:
+    engine: Engine = XnnpackEngine()
+    executable: Executable = engine.compile(attention(), threads=1)
+    assert executable.reshape([(3, 16)]) == ((3, 2, 8),)
+
+
+def test_one_executable_runs_at_many_shapes() -> None:
+    executable = XnnpackEngine().compile(attention(), threads=2)
+    for length in (16, 3, 1, 16, 7):
+        x = random(length, (length, 16))
+        assert executable.reshape([x.shape]) == ((length, 2, 8),)
+        y = np.empty((length, 2, 8), np.float32)
+        executable.run([x], [y])
+        np.testing.assert_allclose(y, attend(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(17, 16), (16, 17), (0, 16), (16,), (1, 16, 1)])
+def test_a_shape_that_does_not_fit_is_refused_and_does_no_harm(shape: tuple[int, ...]) -> None:
+    executable = XnnpackEngine().compile(attention(), threads=1)
+    with pytest.raises(InputError, match="shape"):
+        executable.reshape([shape])
+    x, y = random(0, (5, 16)), np.empty((5, 2, 8), np.float32)
+    executable.reshape([x.shape])
+    executable.run([x], [y])
+    np.testing.assert_allclose(y, attend(x), atol=1e-5)
+
+
+def test_a_shape_within_its_bound_that_a_node_cannot_take_is_refused() -> None:
+    x = random(0, (4, 6))
+    graph = one_node(NodeKind.STATIC_RESHAPE, [x], (12, 2), attributes=ReshapeAttributes((0, 8)))
+    executable = XnnpackEngine().compile(graph, threads=1)
+    with pytest.raises(InputError, match=r"node 0 \(STATIC_RESHAPE\).*\[3, 6\]"):
+        executable.reshape([(3, 6)])
+
+
+def test_arrays_that_do_not_fit_are_refused() -> None:
+    executable = XnnpackEngine().compile(attention(), threads=1)
+    x, y = random(0, (5, 16)), np.empty((5, 2, 8), np.float32)
+    executable.reshape([x.shape])
+    for inputs, outputs, message in (
+        ([x.astype(np.float64)], [y], "input 0 of the graph is float64"),
+        ([x], [y.astype(np.int8)], "output 0 of the graph is int8"),
+        ([random(0, (4, 16))], [y], r"input 0.*\[4, 16\].*it takes.*\[5, 16\]"),
+        ([random(0, (16, 5)).T], [y], "input 0.*not contiguous"),
+        ([x], [np.empty((5, 2, 9), np.float32)], "output 0"),
+        ([x, x], [y], "2 inputs and 1 outputs given"),
+        ([x], [], "1 inputs and 0 outputs given"),
+    ):
+        with pytest.raises(InputError, match=message):
+            executable.run(inputs, outputs)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_threads_do_not_change_the_answer(count: int) -> None:
+    graph, x = convolutions(), random(0, (1, 24, 24, 16))
+    np.testing.assert_array_equal(run(graph, x, threads=count)[0], run(graph, x)[0])
+
+
+@pytest.mark.parametrize("count", [0, -1, 100_000])
+def test_a_senseless_number_of_threads_is_refused(count: int) -> None:
+    with pytest.raises(InputError, match=f"number of threads is {count}"):
+        XnnpackEngine().compile(attention(), threads=count)
+
+
+def test_default_threads_are_the_cpus_that_the_process_may_use() -> None:
+    assert 1 <= threads.default_threads() <= (os.cpu_count() or 1)
+
+
+def test_executables_of_one_engine_share_their_workspace_in_any_order() -> None:
+    """The second one's larger workspace moves the first one's intermediate values."""
+    engine = XnnpackEngine()
+    small, large = convolutions(3, 8), convolutions(3, 64)
+    a = engine.compile(small, threads=1)
+    x, y = random(0, (1, 8, 8, 16)), np.empty((1, 8, 8, 16), np.float32)
+    a.run([x], [y])
+    first = y.copy()
+    b = engine.compile(large, threads=1)
+    b.run([random(1, (1, 64, 64, 16))], [np.empty((1, 64, 64, 16), np.float32)])
+    a.run([x], [y])
+    np.testing.assert_array_equal(y, first)
+    del b
+    gc.collect()
+    a.run([x], [y])
+    np.testing.assert_array_equal(y, first)
+
+
+def test_executables_can_be_used_from_several_threads() -> None:
+    engine = XnnpackEngine()
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        executable = engine.compile(attention(), threads=1 + seed % 2)
+        for length in range(1, 17):
+            x, y = random(seed, (length, 16)), np.empty((length, 2, 8), np.float32)
+            executable.reshape([x.shape])
+            executable.run([x], [y])
+            if not np.allclose(y, attend(x), atol=1e-5):
+                wrong.append(seed)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_constants_need_not_outlive_compilation_where_they_are_packed() -> None:
+    graph, x = convolutions(2, 8), random(0, (1, 8, 8, 16))
+    expected = run(graph, x)[0]
+    executable = XnnpackEngine().compile(graph, threads=1)
+    for value in graph.values:
+        if value.data is not None:
+            np.asarray(value.data)[...] = np.nan
+    y = np.empty_like(expected)
+    executable.run([x], [y])
+    np.testing.assert_array_equal(y, expected)
+    assert executable._constants == []
+
+
+def test_constants_that_are_read_at_each_run_are_kept() -> None:
+    b = GraphBuilder()
+    x, y = b.input((2, 300)), b.output((2, 300))
+    c = b.constant(np.full((300,), 2.0, np.float32))
+    b.node(NodeKind.MULTIPLY, [x, c], [y])
+    executable = XnnpackEngine().compile(b.graph, threads=1)
+    b.graph.values[c].data = None
+    gc.collect()
+    held = [np.full((300,), -1.0, np.float32) for _ in range(50)]  # takes over freed memory
+    out = np.empty((2, 300), np.float32)
+    executable.run([np.ones((2, 300), np.float32)], [out])
+    assert held and (out == 2.0).all()
+
+
+def at_end_of_page(array: np.ndarray) -> np.ndarray:
+    """A copy whose last byte is the last of a page that no readable page follows."""
+    pages = -(-array.nbytes // mmap.PAGESIZE)
+    area = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
+    whole = np.frombuffer(area, np.uint8)
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    last = memory.address(whole) + pages * mmap.PAGESIZE
+    assert libc.mprotect(ctypes.c_void_p(last), mmap.PAGESIZE, 0) == 0
+    end = pages * mmap.PAGESIZE
+    view = whole[end - array.nbytes : end].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect")
+def test_nothing_is_read_beyond_the_end_of_a_page() -> None:
+    for count in (1, 3, 17, 1000, 1021):
+        x = random(count, (1, count))
+        b = GraphBuilder()
+        i, o, p = b.input(x.shape), b.output(x.shape), b.output(x.shape)
+        c = b.constant(at_end_of_page(x))
+        b.node(NodeKind.SIGMOID, [i], [o])
+        b.node(NodeKind.ADD, [o, c], [p])  # reads an output again
+        outputs = [at_end_of_page(np.zeros_like(x)), at_end_of_page(np.zeros_like(x))]
+        executable = XnnpackEngine().compile(b.graph, threads=1)
+        for _ in range(2):
+            executable.run([at_end_of_page(x)], outputs)
+            np.testing.assert_allclose(outputs[0], 1 / (1 + np.exp(-x)), rtol=1e-5)
+            np.testing.assert_allclose(outputs[1], 1 / (1 + np.exp(-x)) + x, rtol=1e-5, atol=1e-6)
+
+
+def test_inputs_may_be_read_only_or_misaligned() -> None:
+    x = random(0, (5, 16))
+    raw = np.zeros(x.nbytes + 1, np.uint8)
+    shifted = raw[1:].view(np.float32).reshape(x.shape)
+    shifted[...] = x
+    frozen = np.frombuffer(x.tobytes(), np.float32).reshape(x.shape)
+    executable = XnnpackEngine().compile(attention(), threads=1)
+    for array in (shifted, frozen):
+        y = np.empty((5, 2, 8), np.float32)
+        executable.run([array], [y])
+        np.testing.assert_allclose(y, attend(x), atol=1e-5)
+
+
+def test_readable_past_end() -> None:
+    page = mmap.PAGESIZE
+    assert memory.readable_past_end(page, 10)
+    assert memory.readable_past_end(page, page - 16)
+    assert not memory.readable_past_end(page, page - 15)
+    assert not memory.readable_past_end(page, page)
+    assert memory.readable_past_end(page, page + 1)
+
+
+def test_profile_has_the_time_of_each_node() -> None:
+    graph, x = convolutions(4, 32), random(0, (1, 32, 32, 16))
+    y = np.empty((1, 32, 32, 16), np.float32)
+    executable = XnnpackEngine(profile=True).compile(graph, threads=1)
+    assert executable.profile() == []
+    executable.run([x], [y])
+    nodes = executable.profile()
+    assert len(nodes) == 4
+    assert all("Convolution" in node.name for node in nodes)
+    assert sum(node.microseconds for node in nodes) > 0
+    silent = XnnpackEngine().compile(graph, threads=1)
+    silent.run([x], [y])
+    assert silent.profile() == []
+
+
+def test_runtimes_are_released() -> None:
+    """A thousand runtimes of 1 MB each would show."""
+    b = GraphBuilder()
+    x, w = b.input((1, 512)), b.constant(random(0, (512, 512)))
+    b.node(NodeKind.FULLY_CONNECTED, [x, w, None], [b.output((1, 512))])
+    engine = XnnpackEngine()
+    before = _resident()
+    for _ in range(300):
+        engine.compile(b.graph, threads=1).reshape([(1, 512)])
+    gc.collect()
+    assert _resident() - before < 100e6
+
+
+def _resident() -> int:
+    path = Path("/proc/self/statm")
+    if not path.exists():
+        pytest.skip("needs /proc")
+    return int(path.read_text().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_after_a_fork_threads_are_missed_with_a_clear_error() -> None:
+    graph, x = attention(), random(0, (4, 16))
+    y = np.empty((4, 2, 8), np.float32)
+    executable = XnnpackEngine().compile(graph, threads=2)
+    executable.run([x], [y])
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            executable.run([x], [y])
+        except BackendUnavailableError:
+            again = XnnpackEngine().compile(graph, threads=2)
+            again.run([x], [y])
+            code = 0 if np.allclose(y, attend(x), atol=1e-5) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_interpreter_ends_in_peace() -> None:
+    code = (
+        "import sys; sys.path[:0] = ['tests/xnnpack']\n"
+        "from test_executable import *\n"
+        "kept = XnnpackEngine().compile(attention(), threads=3)\n"
+        "kept.run([random(0, (4, 16))], [np.empty((4, 2, 8), np.float32)])\n"
+        "print('done')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def overhead(executable: XnnpackExecutable, inputs: list[np.ndarray], y: np.ndarray) -> float:
+    """Seconds a call beyond XNNPACK's own, at best, with another input array each time."""
+
+    def best(function: object, *arguments: object) -> float:
+        times = []
+        for _ in range(15):
+            start = time.perf_counter()
+            for _ in range(100):
+                function(*arguments)  # type: ignore[operator]
+            times.append((time.perf_counter() - start) / 100)
+        return min(times)
+
+    def call() -> None:
+        for x in inputs:
+            executable.reshape([x.shape])
+            executable.run([x], [y])
+
+    call()
+    raw = best(executable._xnn.xnn_invoke_runtime, executable._runtime)
+    return best(call) / len(inputs) - raw
+
+
+def test_the_overhead_of_a_call_is_small() -> None:
+    executable = XnnpackEngine().compile(convolutions(1, 4), threads=1)
+    inputs = [random(i, (1, 4, 4, 16)) for i in range(2)]
+    assert overhead(executable, inputs, np.empty((1, 4, 4, 16), np.float32)) < 30e-6
+
+
+def test_slices_beyond_a_smaller_input_are_cut_as_xnnpack_cuts_them() -> None:
+    x = random(0, (6, 4))
+    graph = one_node(NodeKind.STATIC_SLICE, [x], (3, 4), attributes=SliceAttributes((2, 0), (3, 0)))
+    executable = XnnpackEngine().compile(graph, threads=1)
+    for rows in (6, 5, 4, 3):
+        part = np.ascontiguousarray(x[:rows])
+        (shape,) = executable.reshape([part.shape])
+        y = np.empty(shape, np.float32)
+        executable.run([part], [y])
+        np.testing.assert_array_equal(y, part[2:5])
+    with pytest.raises(InputError, match="output would have shape"):
+        executable.reshape([(2, 4)])
