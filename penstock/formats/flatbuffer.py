@@ -16,9 +16,11 @@ from typing import Any, TypeAlias
 from penstock.errors import InvalidProgramError
 from penstock.formats.schema import SCALARS, Field, Schema, TableType
 
-#: No honest file comes near these; they bound time and memory on hostile ones.
+#: No honest file comes near these; they bound time and memory on hostile ones. References are
+#: the elements of lists of tables and of texts, numbers those of other lists.
 MAX_TABLES = 1_000_000
-MAX_ELEMENTS = 1 << 24
+MAX_REFERENCES = 1_000_000
+MAX_NUMBERS = 1 << 24
 
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
@@ -62,7 +64,8 @@ class _Decoder:
         self.what = what
         # Objects may be shared (and are read once) but those of an honest buffer do not overlap.
         self.bytes_left = 2 * self.size + 1024
-        self.elements_left = MAX_ELEMENTS
+        self.references_left = MAX_REFERENCES
+        self.numbers_left = MAX_NUMBERS
         self.tables: dict[tuple[int, str], Table] = {}
         self.strings: dict[int, str] = {}
         self.vtables: dict[int, tuple[int, ...]] = {}
@@ -160,7 +163,15 @@ class _Decoder:
         if field.element == "scalar":
             return self.view if field.type == "ubyte" else self.numbers(field)
         element = self.reader(Field(field.name, field.element or "table", field.type, field.slot))
-        return lambda position: [element(p) for p in self.elements(position, 4)]
+
+        def read(position: int) -> list[Any]:
+            span = self.elements(position, 4)
+            self.references_left -= len(span)
+            if self.references_left < 0:
+                raise self.error(f"its lists have more than {MAX_REFERENCES} elements")
+            return [element(p) for p in span]
+
+        return read
 
     def scalar(self, field: Field) -> _Read:
         unpack = struct.Struct("<" + SCALARS[field.type][0]).unpack_from
@@ -197,9 +208,6 @@ class _Decoder:
         count = _U32.unpack_from(self.data, start - 4)[0]
         if start + count * size > self.size:
             raise self.error(f"a list of {count} at byte {start - 4} ends outside")
-        self.elements_left -= count
-        if self.elements_left < 0:
-            raise self.error(f"its lists have more than {MAX_ELEMENTS} elements")
         self.charge(4 + count * size)
         return range(start, start + count * size, size)
 
@@ -208,6 +216,9 @@ class _Decoder:
 
         def read(position: int) -> tuple[Any, ...]:
             span = self.elements(position, size)
+            self.numbers_left -= len(span)
+            if self.numbers_left < 0:
+                raise self.error(f"its lists have more than {MAX_NUMBERS} numbers")
             return struct.unpack_from(f"<{len(span)}{code}", self.data, span.start)
 
         return read

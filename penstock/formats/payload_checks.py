@@ -13,6 +13,7 @@ import numpy as np
 
 from penstock.errors import InvalidProgramError
 from penstock.formats.blobs import as_bytes
+from penstock.formats.messages import shorten
 from penstock.formats.payload import (
     FLAG_TRANSPOSE_WEIGHTS,
     INVALID_VALUE_ID,
@@ -88,39 +89,40 @@ def data_size(dtype: DataType, shape: tuple[int, ...]) -> int:
 def check_graph(graph: XnnGraph) -> None:
     """Raise :class:`InvalidProgramError` unless the graph can be given to XNNPACK."""
     values: dict[int, Value] = {}
+    checked: set[int] = set()
     for value in graph.values:
         if value.id in values or not 0 <= value.id < INVALID_VALUE_ID:
             raise InvalidProgramError(f"two values of the XNNPACK graph have the id {value.id}")
         values[value.id] = value
-        _check_value(value)
+        _check_value(value, checked)
     _check_externals(graph, values)
     ready = {v.id for v in graph.values if v.data is not None or v.is_input}
     for index, node in enumerate(graph.nodes):
         try:
             _check_node(node, values, ready)
         except InvalidProgramError as error:
-            name = getattr(node.kind, "name", node.kind)
-            raise InvalidProgramError(
-                f"node {index} ({name}) of the XNNPACK graph {error}"
-            ) from None
+            what = f"node {index} ({node.kind.name}) of the XNNPACK graph"
+            raise InvalidProgramError(shorten(f"{what} {error}", 300)) from None
     missing = [value.id for value in graph.values if value.is_output and value.id not in ready]
     if missing:
         raise InvalidProgramError(f"no node of the XNNPACK graph computes its output {missing[0]}")
 
 
-def _check_value(value: Value) -> None:
+def _check_value(value: Value, checked: set[int]) -> None:
+    """``checked``: ids of quantizations that are known to be right; many values may share one."""
+
     def error(problem: str) -> InvalidProgramError:
         return InvalidProgramError(f"value {value.id} of the XNNPACK graph {problem}")
 
     shape = value.shape
     if len(shape) > MAX_TENSOR_DIMS or not all(0 <= size <= _MAX_U32 for size in shape):
-        raise error(f"has the shape {shape}, up to {MAX_TENSOR_DIMS} dimensions can be")
+        raise error(f"has the shape {shorten(shape)}, up to {MAX_TENSOR_DIMS} dimensions can be")
     expected = _QUANTIZATION.get(value.dtype)
     quantization = value.quantization
     if (expected is None) != (quantization is None) or (
         expected is not None and not isinstance(quantization, expected)
     ):
-        raise error(f"is {value.dtype.name} and has the quantization {quantization}")
+        raise error(f"is {value.dtype.name} and has {type(quantization).__name__} quantization")
     if isinstance(quantization, PerTensor):
         if not 0 < quantization.scale < math.inf:
             raise error(f"has the scale {quantization.scale}")
@@ -129,8 +131,10 @@ def _check_value(value: Value) -> None:
     elif isinstance(quantization, PerToken):
         if not 1 <= quantization.nonbatch_dims <= len(shape):
             raise error(f"has {len(shape)} dimensions and {quantization}")
-    elif quantization is not None and (problem := _scales_problem(quantization, shape)):
-        raise error(problem)
+    elif quantization is not None:
+        if problem := _scales_problem(quantization, shape, id(quantization) in checked):
+            raise error(problem)
+        checked.add(id(quantization))
     if value.data is not None:
         if value.is_input or value.is_output:
             raise error("is constant and external")
@@ -139,7 +143,9 @@ def _check_value(value: Value) -> None:
             raise error(f"({value.dtype.name} {shape}) has {size} bytes of data")
 
 
-def _scales_problem(quantization: PerChannel | Blockwise, shape: tuple[int, ...]) -> str:
+def _scales_problem(
+    quantization: PerChannel | Blockwise, shape: tuple[int, ...], checked: bool
+) -> str:
     if not 0 <= quantization.axis < len(shape):
         return f"has {len(shape)} dimensions and scales along dimension {quantization.axis}"
     scales = quantization.scales
@@ -150,7 +156,7 @@ def _scales_problem(quantization: PerChannel | Blockwise, shape: tuple[int, ...]
         count, real = shape[0] * shape[1] // size, scales.dtype == np.uint16
     else:
         count, real = shape[quantization.axis], scales.dtype == np.float32
-        real = real and bool(np.all((scales > 0) & np.isfinite(scales)))
+        real = checked or (real and bool(np.all((scales > 0) & np.isfinite(scales))))
     if scales.shape != (count,):
         return f"needs {count} scales and has {scales.size}"
     return "" if real else "has scales that are not positive numbers of the right type"
@@ -160,14 +166,14 @@ def _check_externals(graph: XnnGraph, values: dict[int, Value]) -> None:
     external = [v for v in graph.values if v.is_input or v.is_output]
     ids = {v.external_id for v in external}
     if len(ids) < len(external) or any(i is None or not 0 <= i < MAX_EXTERNAL for i in ids):
-        raise InvalidProgramError(f"the XNNPACK graph has the external ids {ids}")
+        raise InvalidProgramError(f"the XNNPACK graph has the external ids {shorten(ids)}")
     for what, listed, flagged in (
         ("inputs", graph.inputs, [v for v in external if v.is_input]),
         ("outputs", graph.outputs, [v for v in external if v.is_output]),
     ):
         ordered = sorted(flagged, key=lambda v: v.external_id or 0)
         if [v.id for v in ordered] != list(listed):
-            raise InvalidProgramError(f"the XNNPACK graph lists the {what} {listed}")
+            raise InvalidProgramError(f"the XNNPACK graph lists the {what} {shorten(listed)}")
 
 
 def _check_node(node: Node, values: dict[int, Value], ready: set[int]) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from penstock.errors import InvalidProgramError, UnsupportedError
 from penstock.formats.blobs import as_bytes
 from penstock.formats.flatbuffer import Table, decode
+from penstock.formats.messages import shorten
 from penstock.formats.payload import (
     INVALID_VALUE_ID,
     Blockwise,
@@ -104,13 +105,18 @@ class _Reader:
         self.named_data = named_data
         # One view for one piece of data, so that values that share data share the object.
         self.views: dict[tuple[int, int], memoryview] = {}
+        # And one quantization for one table of parameters.
+        self.quantizations: dict[int, Quantization] = {}
         self.values: list[Value] = []
         self.nodes: list[Node] = []
         self.members = load("xnnpack").unions
 
     def graph(self) -> XnnGraph:
         tables = self.root.xvalues or ()
-        unused_id = 1 + max((_tensor(table).id_out for table in tables), default=0)
+        ids = [_tensor(table).id_out for table in tables]
+        if len(set(ids)) < len(ids):
+            raise InvalidProgramError("two values of the XNNPACK graph have one id")
+        unused_id = 1 + max(ids, default=0)
         for offset, table in enumerate(tables):
             self.value(table.xvalue_union, _tensor(table), unused_id + offset)
         self.nodes += [self.node(table) for table in self.root.xnodes or ()]
@@ -129,7 +135,7 @@ class _Reader:
         dtype = _data_type(table.datatype, table.id_out)
         shape = table.dims or ()
         if table.num_dims != len(shape):
-            raise _error(table.id_out, f"has {table.num_dims} dimensions and the shape {shape}")
+            raise _error(table.id_out, f"has {table.num_dims} dimensions, {len(shape)} sizes")
         if table.flags & ~(_EXTERNAL_INPUT | _EXTERNAL_OUTPUT):
             raise _error(table.id_out, f"has the flags {table.flags:#x}")
         external = None if table.external_id == INVALID_VALUE_ID else table.external_id
@@ -146,7 +152,7 @@ class _Reader:
             is_output=bool(table.flags & _EXTERNAL_OUTPUT),
         )
         if outer is not table:
-            value.quantization = self.quantization(outer, value)
+            value.quantization = self.quantization(outer, value.id)
         if table.constant_buffer_idx:
             size = data_size(dtype, shape)
             value.data = self.constant(table.constant_buffer_idx, size, value.id)
@@ -169,20 +175,26 @@ class _Reader:
         self.values.append(source)
         self.nodes.append(Node(NodeKind.CONVERT, (source.id,), (value.id,)))
 
-    def quantization(self, table: Table, value: Value) -> Quantization:
+    def quantization(self, table: Table, id_: int) -> Quantization:
         parameters = table.quant_params
         if parameters is None:
-            raise _error(value.id, "has no quantization parameters")
+            raise _error(id_, "has no quantization parameters")
+        if id(parameters) not in self.quantizations:
+            self.quantizations[id(parameters)] = self.new_quantization(table, id_)
+        return self.quantizations[id(parameters)]
+
+    def new_quantization(self, table: Table, id_: int) -> Quantization:
+        parameters = table.quant_params
         kind = self.members["XNNQuantParams"].members[table.quant_params_type - 1][0]
         if kind == "PerTensorQuant":
             return PerTensor(parameters.scale, parameters.zero_point)
         if kind == "PerTokenDynamicQuant":
             return PerToken(parameters.num_nonbatch_dims)
         if kind == "PerChannelQuant":
-            scales = self.scales(parameters, np.dtype(np.float32), value.id)
+            scales = self.scales(parameters, np.dtype(np.float32), id_)
             return PerChannel(scales, parameters.channel_dim)
         if parameters.scale_buffer_idx:
-            scales = self.scales(parameters, np.dtype(np.uint16), value.id)
+            scales = self.scales(parameters, np.dtype(np.uint16), id_)
         else:
             scales = _to_bfloat16(np.array(parameters.scale or (), np.float32))
         return Blockwise(scales, parameters.channel_dim, parameters.group_size)
@@ -211,7 +223,9 @@ class _Reader:
             return entry.storage if entry.storage is not None else memoryview(b"")
         if entry.named_key:
             if entry.named_key not in self.named_data:
-                raise _error(id_, f"needs the named data {entry.named_key!r}, which is missing")
+                raise _error(
+                    id_, f"needs the named data {shorten(entry.named_key)!r}, which is missing"
+                )
             return as_bytes(self.named_data[entry.named_key])
         if entry.offset + entry.size > len(self.constants):
             raise _error(id_, f"has data outside the constants ({entry.size} at {entry.offset})")

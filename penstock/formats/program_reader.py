@@ -7,10 +7,12 @@ every tensor's data is as long as its shape needs, every allocation lies within 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from penstock.errors import InvalidProgramError, UnsupportedError
-from penstock.formats.flatbuffer import Table, decode
+from penstock.formats.flatbuffer import MAX_REFERENCES, Table, decode
+from penstock.formats.messages import shorten
 from penstock.formats.program import (
     Allocation,
     BoolList,
@@ -70,18 +72,20 @@ class _Reader:
         self.views: dict[tuple[str, int, int], memoryview] = {}
 
     def program(self) -> Program:
-        methods = [_MethodReader(self, plan).method() for plan in self.root.execution_plan or ()]
-        names = [method.name for method in methods]
+        plans = self.root.execution_plan or ()
+        names = [_required(plan.name, "the name of a method") for plan in plans]
         if not names:
             raise InvalidProgramError("the program has no methods")
         if len(set(names)) < len(names):
-            raise InvalidProgramError(f"the program has two methods of one name: {names}")
+            raise InvalidProgramError(f"the program has two methods of one name: {shorten(names)}")
+        methods = [_MethodReader(self, plan).method() for plan in plans]
         named_data: dict[str, Buffer] = {}
         for entry in self.root.named_data or ():
             key = _required(entry.key, "the key of named data")
             if key in named_data:
-                raise InvalidProgramError(f"the program names two pieces of data {key!r}")
-            named_data[key] = self.data_segment(entry.segment_index, f"named data {key!r}")
+                raise InvalidProgramError(f"two pieces of data have the name {shorten(key)!r}")
+            what = f"named data {shorten(key)!r}"
+            named_data[key] = self.data_segment(entry.segment_index, what)
         return Program(methods, named_data, self.root.version)
 
     def segment(self, index: int, segment: Table) -> memoryview:
@@ -142,13 +146,15 @@ class _MethodReader:
     def __init__(self, reader: _Reader, plan: Table) -> None:
         self.reader = reader
         self.plan = plan
-        self.name: str = _required(plan.name, "the name of a method")
+        self.name: str = plan.name
         self.memory_sizes = list(plan.non_const_buffer_sizes or (0,))
         self.values: list[Value] = []
         self.kinds = load(_SCHEMA).unions["KernelTypes"].members
+        # Tables may be shared by many others; what is costly is read and checked once.
+        self.made: dict[int, Any] = {}
 
     def at(self, what: str) -> str:
-        return f"{what} of method {self.name!r}"
+        return f"{what} of method {shorten(self.name)!r}"
 
     def error(self, what: str, problem: str) -> InvalidProgramError:
         return InvalidProgramError(f"{self.at(what)} {problem}")
@@ -159,16 +165,22 @@ class _MethodReader:
             if size < 0:
                 raise self.error(f"memory {memory}", f"has {size} bytes")
         if any(device.device_type for device in plan.non_const_buffer_device or ()):
-            raise UnsupportedError(f"method {self.name!r} needs memory on another device")
+            raise UnsupportedError(self.at("a memory") + " is on another device than the CPU")
         tables = plan.values or []
         self.values = [self.value(index, table) for index, table in enumerate(tables)]
+        checked: set[int] = set()
         for index, value in enumerate(self.values):
-            self.check_list(f"value {index}", value)
+            if id(value) not in checked:
+                checked.add(id(value))
+                self.check_list(f"value {index}", value)
         operators = [
             Operator(_required(op.name, self.at("an operator's name")), op.overload or "")
             for op in plan.operators or ()
         ]
-        delegates = [self.delegate(i, table) for i, table in enumerate(plan.delegates or ())]
+        delegates = [
+            self.once(table, lambda i=i, table=table: self.delegate(i, table))
+            for i, table in enumerate(plan.delegates or ())
+        ]
         structure = plan.container_meta_type or Table(encoded_inp_str=None, encoded_out_str=None)
         return Method(
             name=self.name,
@@ -203,8 +215,13 @@ class _MethodReader:
             return scalar
         if val.items is None:
             raise self.error(what, "is a list without items")
-        made: Value = _LISTS[kind](tuple(val.items))
-        return made
+        return self.once(val, lambda: _LISTS[kind](val.items))
+
+    def once(self, table: Table, make: Callable[[], Any]) -> Any:
+        """What ``make`` makes of the table, made once."""
+        if id(table) not in self.made:
+            self.made[id(table)] = make()
+        return self.made[id(table)]
 
     def check_list(self, what: str, value: Value) -> None:
         """The items that are value indices are in range and of the right kind."""
@@ -228,11 +245,13 @@ class _MethodReader:
         if len(shape) > MAX_RANK or any(size < 0 for size in shape):
             raise self.error(what, f"has the shape {list(shape)[: MAX_RANK + 1]}")
         rank = len(shape)
-        dim_order: tuple[int, ...] | None = tuple(table.dim_order or range(rank))
-        if dim_order == tuple(range(rank)):
-            dim_order = None
-        elif dim_order is None or sorted(dim_order) != list(range(rank)):
-            raise self.error(what, f"has {rank} dimensions and the dim order {dim_order}")
+        dim_order: tuple[int, ...] | None = None
+        if table.dim_order is not None:
+            dim_order = tuple(table.dim_order[: rank + 1])
+            if sorted(dim_order) != list(range(rank)):
+                raise self.error(what, f"has {rank} dimensions and the dim order {dim_order}")
+            if dim_order == tuple(range(rank)):
+                dim_order = None
         if table.storage_offset:
             raise UnsupportedError(f"{self.at(what)} has a storage offset, {table.storage_offset}")
         tensor = Tensor(
@@ -288,6 +307,8 @@ class _MethodReader:
         for chain in self.plan.chains or ():
             tables = chain.instructions or ()
             first = len(instructions)
+            if first + len(tables) > MAX_REFERENCES:
+                raise self.error("the instruction list", f"is longer than {MAX_REFERENCES}")
             for table in tables:
                 instructions.append(
                     self.instruction(table, operators, delegates, first, len(tables))
@@ -318,7 +339,7 @@ class _MethodReader:
         return self.index(index, self.values, "an instruction's argument")
 
     def arguments(self, args: Table) -> tuple[int, ...]:
-        return tuple(self.argument(index) for index in args.args or ())
+        return self.once(args, lambda: tuple(map(self.argument, args.args or ())))
 
     def condition(self, index: int) -> int:
         value = self.values[self.argument(index)]
