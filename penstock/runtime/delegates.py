@@ -22,7 +22,7 @@ class External(NamedTuple):
     """One argument of a delegate: where it stands among the call's arguments, what it holds."""
 
     position: int
-    rank: int
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
@@ -134,10 +134,12 @@ def _checked(slot: Slot | None, index: int, external: External, *, is_output: bo
     if slot is None:
         raise InvalidProgramError(f"a delegate takes value {index}, which is no tensor")
     layout = slot.layout
-    if len(layout.shape) != external.rank:
+    shape = layout.physical_shape(layout.shape)
+    fixed = not layout.dynamic and not is_output  # XNNPACK infers the shapes of outputs
+    if len(shape) != len(external.shape) or (fixed and shape != external.shape):
         raise InvalidProgramError(
-            f"value {index} has {len(layout.shape)} dimensions, the delegate's payload says"
-            f" {external.rank}"
+            f"value {index} has the shape {shape} in memory, the delegate's payload says"
+            f" {external.shape}"
         )
     widened = is_output and layout.dtype == np.int64 and external.dtype.itemsize == 4
     if not widened and (_bits(layout.dtype) or layout.dtype) != external.dtype:
@@ -168,7 +170,7 @@ def _externals(graph: XnnGraph, ids: Sequence[int]) -> list[External]:
         name = dtypes.get(value.dtype)
         if name is None:
             raise UnsupportedError(f"a delegate's input or output of type {value.dtype.name}")
-        found.append(External(value.external_id, len(value.shape), np.dtype(name)))
+        found.append(External(value.external_id, tuple(value.shape), np.dtype(name)))
     return found
 
 
