@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from math import prod
+from pathlib import Path
 
 from penstock.formats.payload import Conv2dAttributes, Node, Pool2dAttributes, ResizeAttributes
 from penstock.runtime.engine import Shape
@@ -47,10 +47,38 @@ def _indirection(node: Node, shapes: Mapping[int, Shape]) -> int:
     return 0
 
 
-@functools.cache
-def machine_memory() -> int:
-    """Bytes of memory that this machine has."""
+def available_memory() -> int:
+    """Bytes that this process can still get, as far as the system tells."""
+    limits = [_machine_memory()]
+    limits += [n for n in (_meminfo(), _control_group()) if n is not None]
+    return min(limits)
+
+
+def _machine_memory() -> int:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return _UNKNOWN
+
+
+def _meminfo() -> int | None:
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _control_group() -> int | None:
+    """What is left to the container that we may be in."""
+    limit = _lines("/sys/fs/cgroup/memory.max")
+    used = _lines("/sys/fs/cgroup/memory.current")
+    if not limit or not used or not limit[0].strip().isdigit():
+        return None
+    return max(0, int(limit[0]) - int(used[0]))
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import byref, c_uint32, c_void_p
+from dataclasses import replace
 from typing import Any
 
 from penstock.errors import UnsupportedError
@@ -26,6 +27,7 @@ from penstock.formats.payload import (
     Value,
     XnnGraph,
 )
+from penstock.runtime.engine import Shape
 from penstock.runtime.xnnpack.bindings import (
     DATATYPE,
     Binary,
@@ -38,8 +40,10 @@ from penstock.runtime.xnnpack.library import Library
 from penstock.runtime.xnnpack.values import Subgraph, define_value, sizes
 
 
-def define_graph(library: Library, graph: XnnGraph) -> Subgraph:
+def define_graph(library: Library, graph: XnnGraph, shapes: Mapping[int, Shape]) -> Subgraph:
     """Make an ``xnn_subgraph_t`` of ``graph``, which has been checked. The caller deletes it.
+
+    ``shapes`` has the shapes of all values that are used; XNNPACK reserves memory by them.
 
     Raises:
         UnsupportedError: XNNPACK refuses a value or a node.
@@ -50,9 +54,9 @@ def define_graph(library: Library, graph: XnnGraph) -> Subgraph:
     subgraph = Subgraph(library, handle.value or 0)
     subgraph.check(status, "a new subgraph")
     try:
-        for value in graph.values:
+        values = {v.id: replace(v, shape=shapes.get(v.id, v.shape)) for v in graph.values}
+        for value in values.values():
             define_value(subgraph, value)
-        values = {v.id: v for v in graph.values}
         for index, node in enumerate(graph.nodes):
             row = DEFINE.get(node.kind)
             if row is None:

@@ -76,7 +76,7 @@ class XnnpackEngine:
         workers = pool(library, threads)
         check_graph(graph)
         shapes = ShapeChecker(graph)
-        subgraph = define_graph(library, graph)
+        subgraph = define_graph(library, graph, shapes.bounds)
         runtime = c_void_p()
         flags = FLAG_BASIC_PROFILING if self._profile else 0
         with self._turn:

@@ -7,66 +7,69 @@ from collections.abc import Sequence
 from penstock.errors import InputError, InvalidProgramError, UnsupportedError
 from penstock.formats.payload import XnnGraph
 from penstock.runtime.engine import Shape
-from penstock.runtime.xnnpack.budget import machine_memory, peak_memory
+from penstock.runtime.xnnpack.budget import available_memory, peak_memory
 from penstock.runtime.xnnpack.check import BITS
 from penstock.runtime.xnnpack.infer import ShapeError, infer
 
-#: Input shapes whose verdict is remembered.
+#: Input shapes that are remembered as good.
 _REMEMBERED = 256
+#: Needs below this many bytes are not worth a look at the system's memory.
+_SMALL = 1 << 28
 
 
 class ShapeChecker:
     """Checks input shapes of one graph before XNNPACK sees them.
 
-    The making of one checks the declared shapes, which are the upper bounds.
+    The making of one checks the declared shapes of the inputs, which are the upper bounds;
+    ``bounds`` has the shapes of all values that follow from them.
 
     Raises:
         InvalidProgramError: a node cannot take the declared shapes of its inputs, or the declared
             rank of a value is not the one that its node gives.
+        UnsupportedError: a run at the bounds would need more memory than there is.
     """
 
     def __init__(self, graph: XnnGraph) -> None:
         self._nodes = graph.nodes
         self._inputs = graph.inputs
         self._constants = {v.id: v.shape for v in graph.values if v.data is not None}
-        self._bits = {v.id: BITS[v.dtype] for v in graph.values if v.data is None}
         declared = {v.id: v.shape for v in graph.values}
-        bounds = tuple(declared[i] for i in graph.inputs)
+        inputs = tuple(declared[i] for i in graph.inputs)
         try:
-            shapes = self._infer(bounds)
+            self.bounds = self._infer(inputs)
         except ShapeError as error:
             raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
         # Sizes may differ: a file states those of an upper bound, rounded in its own way.
-        for i, shape in shapes.items():
+        for i, shape in self.bounds.items():
             if len(shape) != len(declared[i]):
                 raise InvalidProgramError(
                     f"value {i} of an XNNPACK graph is declared {list(declared[i])},"
                     f" but its node gives {list(shape)}"
                 )
-        self._needs = {bounds: peak_memory(self._nodes, shapes, self._bits)}
+        bits = {v.id: BITS[v.dtype] for v in graph.values if v.data is None}
+        need = peak_memory(graph.nodes, self.bounds, bits)
+        if need > _SMALL and need > (there := available_memory()):
+            raise UnsupportedError(
+                f"a run at the input shapes {_text(inputs)} needs {need / 1e9:.1f} GB of memory,"
+                f" there are {there / 1e9:.1f} GB"
+            )
+        self._good = {inputs: None}
 
     def check(self, inputs: tuple[Shape, ...]) -> None:
         """Can the graph run at these shapes of its inputs?
 
         Raises:
             InputError: a node cannot take the shapes that follow from them.
-            UnsupportedError: the run would need more memory than the machine has.
         """
-        need = self._needs.get(inputs)
-        if need is None:
-            try:
-                shapes = self._infer(inputs)
-            except ShapeError as error:
-                raise InputError(f"{error} at the input shapes {_text(inputs)}") from None
-            need = peak_memory(self._nodes, shapes, self._bits)
-            if len(self._needs) >= _REMEMBERED:
-                self._needs.pop(next(iter(self._needs)))
-            self._needs[inputs] = need
-        if need > machine_memory():
-            raise UnsupportedError(
-                f"a run at the input shapes {_text(inputs)} needs {need / 1e9:.1f} GB,"
-                f" the machine has {machine_memory() / 1e9:.1f} GB"
-            )
+        if inputs in self._good:
+            return
+        try:
+            self._infer(inputs)
+        except ShapeError as error:
+            raise InputError(f"{error} at the input shapes {_text(inputs)}") from None
+        if len(self._good) >= _REMEMBERED:
+            self._good.pop(next(iter(self._good)))
+        self._good[inputs] = None
 
     def _infer(self, inputs: Sequence[Shape]) -> dict[int, Shape]:
         shapes = {**self._constants, **dict(zip(self._inputs, inputs, strict=True))}
