@@ -52,18 +52,28 @@ LAYOUTS = {torch.strided: 0}
 XNNPACK_BACKEND = "XnnpackBackend"
 
 
-def emit(module: GraphModule, captured: Captured, dynamic: Dynamic, name: str) -> pte.Method:
-    """The method ``name`` out of a lowered graph whose operators all have kernels.
+def emit(
+    module: GraphModule,
+    captured: Captured,
+    dynamic: Dynamic,
+    name: str,
+    named_data: dict[str, pte.Buffer],
+) -> pte.Method:
+    """The method ``name`` out of a lowered graph whose operators all have kernels. The delegates'
+    constants go into ``named_data``.
 
     Raises :class:`UnsupportedError` where an operator has no out variant, or a dynamic dimension
     no bound.
     """
-    return _Emitter(module, dynamic).run(captured, name)
+    return _Emitter(module, dynamic, named_data).run(captured, name)
 
 
 class _Emitter:
-    def __init__(self, module: GraphModule, dynamic: Dynamic) -> None:
+    def __init__(
+        self, module: GraphModule, dynamic: Dynamic, named_data: dict[str, pte.Buffer]
+    ) -> None:
         self.module = module
+        self.named_data = named_data
         self.dynamic = dynamic
         self.values: list[pte.Value] = []
         self.instructions: list[pte.Instruction] = []
@@ -233,7 +243,9 @@ class _Emitter:
         self.instructions.append(
             pte.DelegateCall(len(self.delegates), tuple((*arguments, *results)))
         )
-        self.delegates.append(pte.Delegate(XNNPACK_BACKEND, write_payload(delegate.graph)))
+        self.delegates.append(
+            pte.Delegate(XNNPACK_BACKEND, write_payload(delegate.graph, self.named_data))
+        )
         self.index[node] = results
 
     def _primitive(self, node: Node, name: str, overload: str) -> None:

@@ -131,8 +131,7 @@ def lower(
         if quantize is not None:
             module, report = _quantized(captured, quantize, calibration, timed)
             captured.module = module
-        method, graph, delegation = _delegated(captured, delegate, timed)
-    program = Program([method])
+        program, graph, delegation = _delegated(captured, delegate, timed)
     return LoweredProgram(program, graph, delegation, report, timed.timings)
 
 
@@ -145,7 +144,9 @@ def _quantized(
     return quantize(captured.module, captured.args, scheme, calibration, progress)
 
 
-def _delegated(captured: Captured, delegate: bool, progress: Progress) -> tuple[Any, str, Delegation]:
+def _delegated(
+    captured: Captured, delegate: bool, progress: Progress
+) -> tuple[Program, str, Delegation]:
     module = captured.module
     dynamic = Dynamic(captured.bounds)
     with progress.stage("partition") as stage:
@@ -161,8 +162,9 @@ def _delegated(captured: Captured, delegate: bool, progress: Progress) -> tuple[
         module.graph.eliminate_dead_code()
         module.graph.lint()
     with progress.stage("emit"):
-        method = emit(module, captured, dynamic, "forward")
-    return method, str(module.graph), delegation
+        program = Program([])
+        program.methods.append(emit(module, captured, dynamic, "forward", program.named_data))
+    return program, str(module.graph), delegation
 
 
 def _nothing_delegated(module: GraphModule) -> Partition:

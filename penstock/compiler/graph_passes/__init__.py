@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from penstock.compiler.graph_passes import clean_up, fuse_clamp, fuse_quantized
+from penstock.compiler.graph_passes import (
+    clean_up,
+    fold_scale,
+    fuse_clamp,
+    fuse_quantized,
+    split_products,
+)
 from penstock.formats.payload import XnnGraph
 
 
 def run(graph: XnnGraph) -> XnnGraph:
     """All passes in order; returns the finished graph."""
     clean_up.merge_equal_nodes(graph)
+    split_products.apply(graph)
+    fold_scale.apply(graph)
     fuse_clamp.apply(graph)
     fuse_quantized.apply(graph)
     clean_up.remove_dead(graph)

@@ -203,9 +203,7 @@ def _settle_dynamic(index: Index, node: Node, source: Value, weight: Value) -> N
     """Activation quantized at run time, int8 weight, float bias and output."""
     if isinstance(weight.quantization, PerTensor):
         scales = np.full(weight.shape[0], weight.quantization.scale, np.float32)
-        weight = Value(
-            0, DataType.QCINT8, weight.shape, PerChannel(scales, 0), weight.data
-        )
+        weight = Value(0, DataType.QCINT8, weight.shape, PerChannel(scales, 0), weight.data)
         index.new_value(weight)
     index.set_inputs(node, (source.id, weight.id, node.inputs[2]))
 
@@ -230,9 +228,7 @@ def _integer_bias(index: Index, node: Node, source: Value, weight: Value) -> int
     real = np.asarray(bias.data, np.float32)
     limits = np.iinfo(np.int32)
     integers = np.clip(np.rint(real.astype(np.float64) / scales), limits.min, limits.max)
-    return index.new_value(
-        Value(0, dtype, bias.shape, quantization, integers.astype(np.int32))
-    )
+    return index.new_value(Value(0, dtype, bias.shape, quantization, integers.astype(np.int32)))
 
 
 def _real(value: Value) -> np.ndarray:
