@@ -1,0 +1,1 @@
+"""Measurements against the stock ``executorch`` package: latency, memory, compile time, size."""

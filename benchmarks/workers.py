@@ -1,0 +1,121 @@
+"""The measuring end: worker processes, and timing several of them by turns."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class WorkerError(RuntimeError):
+    """A runtime could not do what it was told to."""
+
+
+class Worker:
+    """One runtime in a process of its own; see ``benchmarks.worker``."""
+
+    def __init__(self, kind: str, threads: int) -> None:
+        self.kind = kind
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", kind, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def load(self, key: str, path: Path, inputs: Path) -> dict[str, Any]:
+        """Loads a program and runs it once: seconds, growth and peak of the memory in KiB."""
+        return self._ask(do="load", key=key, path=str(path.resolve()), inputs=str(inputs.resolve()))
+
+    def time(self, key: str, runs: int) -> list[int]:
+        """Nanoseconds of each of ``runs`` runs."""
+        times: list[int] = self._ask(do="time", key=key, runs=runs)["ns"]
+        return times
+
+    def outputs(self, key: str, path: Path) -> list[np.ndarray]:
+        self._ask(do="outputs", key=key, path=str(path.resolve()))
+        with np.load(path) as data:
+            return [data[name] for name in data.files]
+
+    def unload(self, key: str) -> None:
+        self._ask(do="unload", key=key)
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerError(f"the {self.kind} runtime died with {self._process.poll()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return answer
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Times of several contestants over the rounds of one interleaved run, in milliseconds."""
+
+    rounds: dict[str, list[float]]
+
+    def best(self, name: str) -> float:
+        return min(self.rounds[name])
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.rounds[name])
+
+    def ratio(self, name: str, against: str) -> tuple[float, float, float]:
+        """Median, lower and upper quartile of the rounds' ratios."""
+        pairs = zip(self.rounds[name], self.rounds[against], strict=True)
+        ratios = sorted(a / b for a, b in pairs)
+        if len(ratios) < 4:
+            return statistics.median(ratios), ratios[0], ratios[-1]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        return middle, low, high
+
+
+def contest(
+    contestants: Sequence[tuple[str, Worker, str]], *, seconds: float = 8.0, block: float = 0.08
+) -> Contest:
+    """Times ``(name, worker, key)`` by turns: A B A B ... for about ``seconds``.
+
+    A turn is as many runs as fit into ``block`` seconds, at least one; its median counts.
+    """
+    runs = {}
+    for name, worker, key in contestants:
+        worker.time(key, 2)
+        once = statistics.median(worker.time(key, 3)) / 1e9
+        runs[name] = max(1, int(block / once))
+    turn = sum(
+        statistics.median(worker.time(key, 1)) / 1e9 * runs[name]
+        for name, worker, key in contestants
+    )
+    rounds: dict[str, list[float]] = {name: [] for name, _, _ in contestants}
+    for index in range(max(5, int(seconds / turn))):
+        # Every second round goes the other way, so that no one always follows the same one.
+        for name, worker, key in contestants if index % 2 == 0 else reversed(contestants):
+            rounds[name].append(statistics.median(worker.time(key, runs[name])) / 1e6)
+    return Contest(rounds)
