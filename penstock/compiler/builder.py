@@ -288,7 +288,7 @@ class GraphBuilder:
             return real
         if not layout.is_static(tensor.shape):
             raise LoweringError("it expands a constant to a dynamic size")
-        return real.expand(tensor.shape)  # type: ignore[arg-type]
+        return real.expand(tensor.shape)
 
     def raw_constant(
         self,
@@ -315,7 +315,7 @@ class GraphBuilder:
             for size, stored in zip(tensor.shape, tensor.stored, strict=True)
         ]
         unexpanded = replace(tensor, shape=tensor.stored)
-        return self.binary(NodeKind.ADD, unexpanded, self.full(zeros, 0.0))  # type: ignore[arg-type]
+        return self.binary(NodeKind.ADD, unexpanded, self.full(zeros, 0.0))
 
     def _reshape_target(self, shape: Shape) -> tuple[int, ...]:
         """``shape`` for STATIC_RESHAPE: at most one dynamic dimension, written as 0."""
@@ -343,7 +343,7 @@ class GraphBuilder:
         if shape == tensor.shape:
             return tensor
         if tensor.constant is not None:
-            return self.constant(self.full_constant(tensor).reshape(shape))  # type: ignore[arg-type]
+            return self.constant(self.full_constant(tensor).reshape(shape))
         tensor = self._reshape_expanded(tensor, shape)
         if shape == tensor.shape:
             return tensor

@@ -71,9 +71,7 @@ def weight_value(b: GraphBuilder, weight: Tensor, dims: Sequence[int]) -> Value:
     return b.raw_constant(
         data.permute(*dims),
         DataType.QCINT8,
-        payload.PerChannel(
-            scales_array(quantization.scale), list(dims).index(quantization.axis)
-        ),
+        payload.PerChannel(scales_array(quantization.scale), list(dims).index(quantization.axis)),
     )
 
 
@@ -299,10 +297,11 @@ def slice_dims(b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequenc
             raise LoweringError("it slices to a dynamic size")
     value = b.value_of(x)
     output = b.result(tuple(sizes), x.order, value.dtype, value.quantization, tuple(stored))
+    kept = layout.physical(tuple(stored), x.order)
     attributes = payload.SliceAttributes(
         tuple(offsets[dim] for dim in x.order),
-        tuple(size if isinstance(size, int) else 0 for size in layout.physical(tuple(stored), x.order)),
-    )  # fmt: skip
+        tuple(size if isinstance(size, int) else 0 for size in kept),
+    )
     return b.add_node(NodeKind.STATIC_SLICE, [x], output, attributes)
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sympy
 import torch
 from torch.utils._sympy.numbers import int_oo
-from torch.utils._sympy.value_ranges import bound_sympy
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 Dim: TypeAlias = "int | sympy.Expr"
 Shape: TypeAlias = "tuple[Dim, ...]"
@@ -34,18 +34,14 @@ class Dynamic:
         """The largest value ``dim`` can take; ValueError where it has no bound."""
         if isinstance(dim, int):
             return dim
-        ranges = {
-            symbol: sympy_range(self.bounds.get(symbol)) for symbol in dim.free_symbols
-        }
+        ranges = {symbol: _range(self.bounds.get(symbol)) for symbol in dim.free_symbols}
         upper = bound_sympy(dim, ranges).upper
         if upper in (int_oo, sympy.oo) or not upper.is_finite:
             raise ValueError(f"the dimension {dim} has no upper bound")
         return int(upper)
 
 
-def sympy_range(upper: int | None) -> object:
-    from torch.utils._sympy.value_ranges import ValueRanges
-
+def _range(upper: int | None) -> ValueRanges[Any]:
     return ValueRanges(0, int_oo if upper is None else upper)
 
 
@@ -79,7 +75,7 @@ def same(left: Dim, right: Dim) -> bool:
     """Whether two dimensions are equal for certain."""
     if isinstance(left, int) and isinstance(right, int):
         return left == right
-    return sympy.expand(sympy.sympify(left) - sympy.sympify(right)) == 0
+    return bool(sympy.expand(sympy.sympify(left) - sympy.sympify(right)) == 0)
 
 
 def identity(rank: int) -> Order:

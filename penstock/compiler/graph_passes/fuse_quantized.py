@@ -216,6 +216,7 @@ def _integer_bias(index: Index, node: Node, source: Value, weight: Value) -> int
     bias = index.values[bias_id]
     assert isinstance(source.quantization, PerTensor)
     quantization: PerChannel | PerTensor
+    scales: np.ndarray
     if isinstance(weight.quantization, PerChannel):
         scales = (
             weight.quantization.scales.astype(np.float32) * np.float32(source.quantization.scale)
@@ -223,7 +224,9 @@ def _integer_bias(index: Index, node: Node, source: Value, weight: Value) -> int
         quantization, dtype = PerChannel(scales, 0), DataType.QCINT32
     else:
         assert isinstance(weight.quantization, PerTensor)
-        scales = np.float32(source.quantization.scale) * np.float32(weight.quantization.scale)
+        scales = np.asarray(
+            np.float32(source.quantization.scale) * np.float32(weight.quantization.scale)
+        )
         quantization, dtype = PerTensor(float(scales), 0), DataType.QINT32
     real = np.asarray(bias.data, np.float32)
     limits = np.iinfo(np.int32)
@@ -237,9 +240,8 @@ def _real(value: Value) -> np.ndarray:
     if isinstance(value.quantization, PerChannel):
         view = [1] * integers.ndim
         view[value.quantization.axis] = -1
-        return (integers.astype(np.float32) * value.quantization.scales.reshape(view)).astype(
-            np.float32
-        )
+        real: np.ndarray = integers.astype(np.float32) * value.quantization.scales.reshape(view)
+        return real
     assert isinstance(value.quantization, PerTensor)
     shifted = integers.astype(np.float32) - np.float32(value.quantization.zero_point)
     return (shifted * np.float32(value.quantization.scale)).astype(np.float32)

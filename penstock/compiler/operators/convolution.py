@@ -58,12 +58,12 @@ def lower_conv(b: GraphBuilder, node: Node) -> Tensor:
         pads = [(p, p) for p in _spatial(named["padding"], rank, 0)]
     bias = None if named["bias"] is None else b.tensor(named["bias"])
     stride = _spatial(named["stride"], rank, 1)
-    return convolve(b, b.tensor(named["input"]), weight, bias, stride, pads, dilation, named["groups"])
+    return convolve(
+        b, b.tensor(named["input"]), weight, bias, stride, pads, dilation, named["groups"]
+    )
 
 
-def _named_padding(
-    padding: str, weight: Tensor, dilation: Sequence[int]
-) -> list[tuple[int, int]]:
+def _named_padding(padding: str, weight: Tensor, dilation: Sequence[int]) -> list[tuple[int, int]]:
     """PyTorch's "valid" and "same" as (before, after): "same" puts the odd one after."""
     if padding == "valid":
         return [(0, 0)] * len(dilation)
@@ -100,9 +100,7 @@ def lower_conv_transpose(b: GraphBuilder, node: Node) -> Tensor:
     "general convolution",
     aten.convolution.default,
     constraints=(*CONSTANT_WEIGHTS, _two_or_fewer),
-    quantization=Weighted(
-        channel_axis=lambda node: 1 if arguments(node)["transposed"] else 0
-    ),
+    quantization=Weighted(channel_axis=lambda node: 1 if arguments(node)["transposed"] else 0),
 )
 def lower_convolution(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)

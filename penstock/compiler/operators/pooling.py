@@ -124,9 +124,7 @@ def average_pool(
     if kernel == (1, 1) and stride == (1, 1):
         return images
     output = b.result(shape, CHANNELS_LAST)
-    attributes = Pool2dAttributes(
-        (padding[0], padding[1], padding[0], padding[1]), kernel, stride
-    )
+    attributes = Pool2dAttributes((padding[0], padding[1], padding[0], padding[1]), kernel, stride)
     return b.add_node(NodeKind.AVG_POOLING_2D, [images], output, attributes)
 
 
@@ -157,9 +155,7 @@ def adaptive_kernel(sizes: Sequence[layout.Dim], targets: Sequence[layout.Dim]) 
     return (kernel[0], kernel[1])
 
 
-@operator(
-    "mean", aten.mean.dim, aten.mean.default, constraints=FLOATS, quantization=Shared()
-)
+@operator("mean", aten.mean.dim, aten.mean.default, constraints=FLOATS, quantization=Shared())
 def lower_mean(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])

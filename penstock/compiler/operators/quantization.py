@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.fx import Node
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
+from torch.fx import Node
 
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import ConstantQuantization, GraphBuilder, LoweringError, Tensor
@@ -107,7 +107,9 @@ def is_dynamic_parameters(node: Node) -> bool:
     )
 
 
-@operator("choose_qparams", quantized.choose_qparams.tensor, quantized.choose_qparams_symmetric.tensor)
+@operator(
+    "choose_qparams", quantized.choose_qparams.tensor, quantized.choose_qparams_symmetric.tensor
+)
 def lower_choose_qparams(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
     """XNNPACK chooses the parameters itself, row by row, when it converts."""
     x = b.tensor(node.args[0])

@@ -111,9 +111,7 @@ def operator(
     """Registers the decorated lowering as the entry ``name`` for the overloads ``targets``."""
 
     def register(lower: Lowering) -> Lowering:
-        entry = Operator(
-            name, targets, lower, tuple(constraints), quantization, is_clamp, notes
-        )
+        entry = Operator(name, targets, lower, tuple(constraints), quantization, is_clamp, notes)
         _ENTRIES.append(entry)
         for target in targets:
             if target in _BY_TARGET:

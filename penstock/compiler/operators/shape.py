@@ -39,9 +39,7 @@ def lower_reshape(b: GraphBuilder, node: Node) -> Tensor:
     return b.reshape(b.tensor(node.args[0]), layout.shape_of(node.meta["val"]))
 
 
-@operator(
-    "permute", aten.permute.default, constraints=FLOATS, quantization=Shared()
-)
+@operator("permute", aten.permute.default, constraints=FLOATS, quantization=Shared())
 def lower_permute(b: GraphBuilder, node: Node) -> Tensor:
     return b.permute(b.tensor(node.args[0]), arguments(node)["dims"])
 
@@ -79,10 +77,11 @@ def lower_t(b: GraphBuilder, node: Node) -> Tensor:
 @operator("movedim", aten.movedim.int, aten.movedim.intlist, constraints=FLOATS)
 def lower_movedim(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
+    named = arguments(node)
     source, target = (
-        [int(d) % x.rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])]
-        for dims in node.args[1:3]
-    )  # type: ignore[union-attr]
+        [dim % x.rank for dim in (dims if isinstance(dims, (list, tuple)) else [dims])]
+        for dims in (named["source"], named["destination"])
+    )
     dims: list[int | None] = [None] * x.rank
     for origin, place in zip(source, target, strict=True):
         dims[place] = origin

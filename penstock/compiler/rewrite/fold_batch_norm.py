@@ -14,7 +14,7 @@ from penstock.compiler.rewrite.edit import get_attribute
 aten = torch.ops.aten
 
 #: target -> the weight's output-channel dimension
-WEIGHTED = {
+WEIGHTED: dict[Any, int] = {
     aten.conv1d.default: 0,
     aten.conv2d.default: 0,
     aten.conv1d.padding: 0,
@@ -52,8 +52,7 @@ def _foldable(node: Node) -> bool:
         return False
     constants = [source["weight"], source["bias"], *(named[key] for key in PARAMETERS)]
     return len(producer.users) == 1 and all(
-        value is None or (isinstance(value, Node) and value.op == "get_attr")
-        for value in constants
+        value is None or (isinstance(value, Node) and value.op == "get_attr") for value in constants
     )
 
 
@@ -79,7 +78,8 @@ def _fold(module: GraphModule, node: Node) -> None:
     view[axis] = -1
     bias = value(source["bias"])
     folded_bias = shift if bias is None else bias * scale + shift
-    folded = get_attribute(module, producer, weight * scale.to(weight.dtype).view(view), "_bn_weight")
+    folded_weight = weight * scale.to(weight.dtype).view(view)
+    folded = get_attribute(module, producer, folded_weight, "_bn_weight")
     bias_node = get_attribute(module, producer, folded_bias.to(weight.dtype), "_bn_bias")
     producer.args = (producer.args[0], folded, bias_node, *producer.args[3:])
     producer.kwargs = {k: v for k, v in producer.kwargs.items() if k not in ("weight", "bias")}
