@@ -168,10 +168,17 @@ def _inputs(count: int) -> str:
     return "1 input" if count == 1 else f"{count} inputs"
 
 
+RESHAPES: dict[object, Any] = {
+    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
+    torch.ops.aten._unsafe_view.default: torch.ops.aten.reshape.default,
+}
+
+
 class GraphRunner(Interpreter):
     """Runs a graph on flat placeholder values; frees what is not read any more.
 
     Guards that ``torch.export`` puts into its modules are passed over: inputs are checked before.
+    A view is computed as a reshape, because the compiler drops the copies that made it a view.
     """
 
     def __init__(self, module: GraphModule) -> None:
@@ -181,6 +188,9 @@ class GraphRunner(Interpreter):
         if n.op == "call_module" and n.target == "_guards_fn":
             return None
         return super().run_node(n)
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return super().call_function(RESHAPES.get(target, target), args, kwargs)
 
     def run_flat(self, values: Sequence[Any]) -> Any:
         with torch.no_grad():

@@ -19,6 +19,8 @@ BINS = 8192
 STEPS_PER_OCTAVE = 16
 OCTAVES = 6
 
+SATURATION_WEIGHT = 1.0
+
 #: A quantized bias leaves this much room below int32's limit for the sum of products.
 LARGEST_BIAS = 2.0**30
 
@@ -90,7 +92,7 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         below, under = self._beyond(self.histogram.flip(0), -lows)
         inside = self.histogram.sum() - above[None, :] - below[:, None]
         step = (highs[None, :] - lows[:, None]) / (self.quant_max - self.quant_min)
-        error = inside.clamp(min=0.0) * step**2 / 12.0 + over[None, :] + under[:, None]
+        error = inside.clamp(min=0.0) * step**2 / 12.0 + SATURATION_WEIGHT * (over[None, :] + under[:, None])
         best = int(error.argmin())
         row, column = divmod(best, highs.numel())
         return float(lows[row]), float(highs[column])

@@ -1,0 +1,99 @@
+"""The same model, calibration data and inputs: ours is not worse than the stock flow's q8."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from graphs import quantized, run, sqnr_db
+from torch import nn
+
+STOCK = Path(__file__).with_name("stock_flow.py")
+
+
+def block(inputs: int, outputs: int, stride: int, activation: type[nn.Module]) -> nn.Sequential:
+    wide = inputs * 4
+    return nn.Sequential(
+        nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), activation(inplace=True),
+        nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide),
+        activation(inplace=True),
+        nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs),
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.inner(x)
+
+
+class Branches(nn.Module):
+    """Convolutions side by side, concatenated, pooled."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(channels, channels, k, padding=k // 2) for k in (1, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [torch.relu(part(x)) for part in self.parts]
+        return nn.functional.max_pool2d(torch.cat([x, *parts], 1), 2)
+
+
+def network(activation: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), activation(inplace=True),
+        block(16, 24, 2, activation), Residual(block(24, 24, 1, activation)),
+        Branches(24),
+        block(72, 32, 1, activation), Residual(block(32, 32, 1, activation)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(32, 100),
+    )  # fmt: skip
+
+
+def pictures(count: int, seed: int) -> torch.Tensor:
+    """Smooth noise, standardized like photographs."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 8, 8, generator=generator)
+    fine = 0.3 * torch.randn(count, 3, 64, 64, generator=generator)
+    return nn.functional.interpolate(coarse, (64, 64), mode="bilinear") + fine
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Batch norms get spread and the statistics of data, so that no layer is dead."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.0, 0.3)
+            module.momentum = None
+    model.train()
+    with torch.no_grad():
+        model(pictures(32, 1))
+    return model.eval()
+
+
+@pytest.mark.parametrize("scheme", ["static_per_channel", "static_per_tensor"])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6], ids=["relu", "relu6"])
+def test_sqnr_beside_the_stock_flow(
+    tmp_path: Path, activation: type[nn.Module], scheme: str
+) -> None:
+    torch.manual_seed(0)
+    model = with_statistics(network(activation))
+    example = pictures(1, 2)
+    calibration = list(pictures(8, 3).split(1))
+    inputs = list(pictures(32, 4).split(1))
+    torch.export.save(torch.export.export(model, (example,)), tmp_path / "model.pt2")
+    torch.save({"calibration": calibration, "inputs": inputs}, tmp_path / "data.pt")
+    arguments = [tmp_path / "model.pt2", tmp_path / "data.pt", scheme, tmp_path / "result.pt"]
+    subprocess.run([sys.executable, STOCK, *map(str, arguments)], check=True, capture_output=True)
+    with torch.no_grad():
+        reference = torch.cat([model(x) for x in inputs])
+        module, _ = quantized(model, (example,), scheme, calibration)
+        ours = sqnr_db(reference, torch.cat([run(module, x) for x in inputs]))
+    stock = sqnr_db(reference, torch.cat(torch.load(tmp_path / "result.pt")))
+    print(f"\n{activation.__name__} {scheme}: SQNR ours {ours:.2f} dB, stock {stock:.2f} dB")
+    assert ours >= stock - 0.5

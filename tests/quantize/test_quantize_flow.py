@@ -1,0 +1,210 @@
+"""The quantizer in a flow of one's own, and what calibration data may look like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from graphs import SmallNet, aten, calls, captured, is_quantized, quantized, run, sqnr_db
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+from penstock.compiler.progress import Timed
+from penstock.compiler.quantize import XNNPACKQuantizer
+from penstock.compiler.quantize.flow import quantize
+from penstock.errors import QuantizationError
+
+torch.manual_seed(0)
+IMAGES = torch.randn(2, 3, 8, 8)
+
+
+class InPlace(nn.Module):
+    """As models write it: in-place operators on values that others still read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        nn.init.uniform_(self.norm.running_mean, -1, 1)  # type: ignore[arg-type]
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.conv(x))
+        y += 0.25
+        torch.relu_(y)
+        return self.head(y.permute(0, 2, 3, 1)) * 2
+
+
+@pytest.mark.parametrize("scheme", ["static", "static_per_tensor", "dynamic"])
+@pytest.mark.parametrize("model", [SmallNet(), InPlace()], ids=["SmallNet", "InPlace"])
+def test_in_torchaos_own_flow_it_does_the_same(model: nn.Module, scheme: str) -> None:
+    model.eval()
+    module = torch.export.export(model, (IMAGES,)).module()
+    quantizer = XNNPACKQuantizer(scheme)
+    prepared = prepare_pt2e(module, quantizer)
+    with torch.no_grad():
+        prepared(IMAGES)
+        theirs = convert_pt2e(prepared)(IMAGES)
+        expected = model(IMAGES)
+    converted, report = quantized(model, (IMAGES,), scheme)
+    ours = run(converted, IMAGES)
+    assert sqnr_db(expected, theirs) > 25
+    assert sqnr_db(theirs, ours) > 55, "the two flows differ"
+    assert [d.operator for d in quantizer.plan.quantized] == [d.operator for d in report.quantized]
+
+
+def test_both_readers_of_a_value_changed_in_place() -> None:
+    """``y`` after ``relu_(y)`` is the changed value, also when a quantize comes between."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            z = y * 2
+            y.relu_()
+            return y + z
+
+    model = Model()
+    prepared = prepare_pt2e(torch.export.export(model, (IMAGES,)).module(), XNNPACKQuantizer())
+    prepared(IMAGES)
+    assert sqnr_db(model(IMAGES), convert_pt2e(prepared)(IMAGES)) > 30
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, *, scale: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) * scale + ids
+
+
+ARGS = (torch.randn(2, 4),)
+KWARGS = {"scale": torch.randn(2, 4), "ids": torch.ones(2, 1, dtype=torch.int64)}
+
+
+def two_inputs(calibration: Any) -> Any:
+    program = torch.export.export(TwoInputs(), ARGS, KWARGS)
+    module = program.module(check_guards=False)
+    return quantize(module, ARGS, "static", calibration, example_kwargs=KWARGS)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (ARGS[0] * 3, KWARGS["scale"], KWARGS["ids"]),
+        [ARGS[0] * 3, KWARGS["scale"], KWARGS["ids"]],
+        {"ids": KWARGS["ids"], "scale": KWARGS["scale"], "x": ARGS[0] * 3},
+        (np.asarray(ARGS[0]) * 3, np.asarray(KWARGS["scale"]), np.ones((2, 1), np.int64)),
+    ],
+    ids=["tuple", "list", "by name", "numpy"],
+)
+def test_forms_of_a_batch(batch: Any) -> None:
+    module, _ = two_inputs([batch])
+    scale = calls(module, aten.linear.default)[0].args[0].args[1]
+    expected = (ARGS[0] * 3).max().clamp(min=0) - (ARGS[0] * 3).min().clamp(max=0)
+    assert scale == pytest.approx(float(expected) / 255, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (ARGS, r"batch 1: expected 3 inputs, found 1"),
+        ({"x": ARGS[0]}, r"batch 1: expected the inputs x, scale, ids, found x"),
+        ((ARGS[0], KWARGS["scale"], torch.ones(2, 2, dtype=torch.int64)),
+         r"batch 1, input ids: expected int64 \[2, 1\], found int64 \[2, 2\]"),
+        ((ARGS[0], KWARGS["scale"].double(), KWARGS["ids"]),
+         r"batch 1, input scale: expected float32 \[2, 4\], found float64 \[2, 4\]"),
+        ((torch.randn(2, 4, 1), KWARGS["scale"], KWARGS["ids"]),
+         r"batch 1, input x: expected float32 \[2, 4\], found float32 \[2, 4, 1\]"),
+        (("text", KWARGS["scale"], KWARGS["ids"]), r"batch 1, input x: expected a tensor, found a str"),
+        ((ARGS, KWARGS["scale"], KWARGS["ids"]), r"batch 1: expected 3 inputs structured like"),
+    ],
+)  # fmt: skip
+def test_a_batch_that_does_not_fit(batch: Any, message: str) -> None:
+    good = (*ARGS, *KWARGS.values())
+    with pytest.raises(QuantizationError, match=message):
+        two_inputs([good, batch])
+
+
+@pytest.mark.parametrize("data", [IMAGES, {"x": IMAGES}, 5, "data"])
+def test_calibration_that_is_no_sequence_of_batches(data: Any) -> None:
+    with pytest.raises(QuantizationError, match="iterable of input tuples"):
+        quantized(SmallNet(), (IMAGES,), "static", data)
+
+
+def test_no_batches_at_all() -> None:
+    with pytest.raises(QuantizationError, match="holds no batch"):
+        quantized(SmallNet(), (IMAGES,), "static", [])
+
+
+def test_dynamic_dimensions_may_vary_and_others_not() -> None:
+    batch = torch.export.Dim("batch", min=1, max=16)
+    module = captured(SmallNet(), (IMAGES,), dynamic_shapes=({0: batch},))
+    data = (torch.randn(n, 3, 8, 8) for n in (1, 5))
+    quantize(module, (IMAGES,), "static", data)
+    module = captured(SmallNet(), (IMAGES,), dynamic_shapes=({0: batch},))
+    with pytest.raises(QuantizationError, match=r"batch 0, input x: .*, 8, 8\], found .*, 8, 9\]"):
+        quantize(module, (IMAGES,), "static", [torch.randn(2, 3, 8, 9)])
+
+
+def test_more_batches_widen_the_range_and_progress_is_told() -> None:
+    told: list[Any] = []
+
+    class Progress:
+        def stage(self, name: str, total: int | None = None) -> Any:
+            told.append([name, total, 0])
+            return self
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *unused: Any) -> None:
+            pass
+
+        def advance(self, steps: int = 1) -> None:
+            told[-1][2] += steps
+
+        def note(self, text: str) -> None:
+            pass
+
+    loader = DataLoader(TensorDataset(torch.cat([IMAGES, IMAGES * 100])), batch_size=2)
+    timed = Timed(Progress())
+    module, _ = quantize(captured(SmallNet(), (IMAGES,)), (IMAGES,), "static", loader, timed)
+    assert ["calibrate", 2, 2] in told
+    assert set(timed.timings) == {name for name, _, _ in told}
+    scale = calls(module, aten.conv2d.default)[0].args[0].args[1]
+    assert scale > float(IMAGES.abs().max()) / 2
+
+
+def test_report() -> None:
+    model = SmallNet().eval()
+    module, report = quantized(model, (IMAGES,), "static", [IMAGES, IMAGES * 0.5])
+    by_operator = {layer.operator: layer for layer in report.layers}
+    linear = by_operator["linear"]
+    assert linear.module == "head" and linear.quantized and linear.reason is None
+    assert is_quantized(calls(module, aten.linear.default)[0])
+    module.graph.erase_node(next(reversed(module.graph.nodes)))  # the report has its own graph
+    measured = [layer.sqnr_db for layer in report.layers]
+    assert all(value is not None and 20 < value < 70 for value in measured)
+    text = report.table()
+    assert "5 of 5 operators in int8 (static_per_channel)" in text and "dB" in text
+    assert "head" in str(report) and "dB" not in str(report)
+
+
+def test_report_agrees_with_the_outputs() -> None:
+    model = SmallNet().eval()
+    other = torch.randn(2, 3, 8, 8)
+    module, report = quantized(model, (IMAGES,), "static", [other])
+    expected = sqnr_db(model(other), run(module, other))
+    assert report.layers[-1].sqnr_db == pytest.approx(expected, abs=1e-3)
+
+
+def test_report_on_data_that_can_be_read_once() -> None:
+    _, report = quantized(SmallNet(), (IMAGES,), "static", iter([IMAGES]))
+    assert report.layers[0].sqnr_db is not None

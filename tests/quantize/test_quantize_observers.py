@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.compiler.quantize.observers import (
+    ActivationObserver,
+    PerChannelWeightObserver,
+    TensorWeightObserver,
+)
+from penstock.compiler.quantize.pt2e import MinMaxObserver
+
+ACTIVATION = {
+    "dtype": torch.int8,
+    "quant_min": -128,
+    "quant_max": 127,
+    "qscheme": torch.per_tensor_affine,
+    "eps": 2.0**-12,
+}
+
+
+def squared_error(values: torch.Tensor, observer: torch.nn.Module) -> float:
+    scale, zero_point = (float(p) for p in observer.calculate_qparams())
+    small = torch.clamp(torch.round(values / scale) + zero_point, -128, 127)
+    return float((values - (small - zero_point) * scale).double().square().mean())
+
+
+def observed(values: torch.Tensor, batches: int = 1, kind: type = ActivationObserver):  # type: ignore[no-untyped-def]
+    observer = kind(**ACTIVATION)
+    for batch in values.chunk(batches):
+        assert observer(batch) is batch
+    return observer
+
+
+def samples() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(40_000)
+    return {
+        "normal": x,
+        "relu": x.relu(),
+        "relu6": (3 * x).clamp(0, 6),
+        "laplace": x.sign() * torch.rand(40_000).clamp(min=1e-9).log(),
+        "shifted": x + 10,
+        "negative": -x.abs(),
+        "silu": torch.nn.functional.silu(2 * x),
+        "two values": x.sign(),
+        "small": x * 1e-2,
+        "large": x * 1e6,
+    }
+
+
+@pytest.mark.parametrize("name", samples())
+def test_no_worse_than_the_extremes(name: str) -> None:
+    values = samples()[name]
+    error = squared_error(values, observed(values, 3))
+    assert error <= 1.02 * squared_error(values, observed(values, 3, MinMaxObserver))
+
+
+def test_cuts_off_rare_extremes() -> None:
+    values = torch.cat([samples()["normal"].repeat(10), torch.tensor([10.0])])
+    error = squared_error(values, observed(values))
+    assert error < 0.8 * squared_error(values, observed(values, kind=MinMaxObserver))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    scale=st.floats(1e-3, 1e4),
+    shift=st.floats(-3, 3),
+    seed=st.integers(0, 99),
+    batches=st.integers(1, 5),
+)
+def test_batches_add_up(scale: float, shift: float, seed: int, batches: int) -> None:
+    """Widening the bins for a later batch moves the range by no more than a bin or two."""
+    generator = torch.Generator().manual_seed(seed)
+    values = (torch.randn(2000, generator=generator) + shift) * scale
+    growing = torch.cat([values * 1e-3, values])
+    whole, parts = observed(growing), observed(growing, batches)
+    assert squared_error(growing, parts) == pytest.approx(squared_error(growing, whole), rel=0.02)
+
+
+@given(value=st.floats(-1e6, 1e6, width=32))
+@settings(max_examples=30, deadline=None)
+def test_a_single_value_is_kept(value: float) -> None:
+    observer = observed(torch.full((10,), value))
+    scale, zero_point = (float(p) for p in observer.calculate_qparams())
+    small = max(-128, min(127, round(value / scale) + zero_point))
+    assert (small - zero_point) * scale == pytest.approx(value, abs=scale)
+
+
+def test_zero_is_exact_and_infinities_are_passed_over() -> None:
+    values = torch.tensor([float("inf"), -2.0, 3.0, float("-inf"), float("nan")])
+    scale, zero_point = (float(p) for p in observed(values).calculate_qparams())
+    assert zero_point == round(zero_point) and -128 <= zero_point <= 127
+    assert 255 * scale <= 5.1
+    for nothing in (torch.zeros(5), torch.zeros(0), torch.full((3,), float("inf"))):
+        scale, zero_point = (float(p) for p in observed(nothing).calculate_qparams())
+        assert scale > 0 and math.isfinite(scale) and zero_point == -128
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_bias_fits_into_int32(per_channel: bool) -> None:
+    activation = observed(torch.rand(100) * 1e-3)
+    options = {**ACTIVATION, "quant_min": -127, "eps": 2.0**-24}
+    if per_channel:
+        options["qscheme"] = torch.per_channel_symmetric
+        weight_observer = PerChannelWeightObserver(**options, ch_axis=0)
+    else:
+        options["qscheme"] = torch.per_tensor_symmetric
+        weight_observer = TensorWeightObserver(**options)
+    weight = torch.randn(4, 3) * torch.tensor([[1.0], [1e-6], [0.0], [1e-3]])
+    if not per_channel:
+        weight *= 1e-6
+    bias = torch.tensor([0.1, 50.0, 100.0, 0.0])
+    weight_observer(weight)
+    plain = weight_observer.calculate_qparams()[0].clone()
+    weight_observer.guard.watch(bias, activation)
+    guarded = weight_observer.calculate_qparams()[0]
+    unit = guarded * activation.calculate_qparams()[0]
+    assert bool((bias.abs() / unit <= 2.0**30 * 1.001).all())
+    assert bool((guarded >= plain).all())
+    if per_channel:
+        assert guarded[3] == plain[3]

@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import pytest
+
+from penstock.compiler.quantize.quantization import Quantization, parse_scheme
+from penstock.errors import QuantizationError
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("static", "static_per_channel"),
+        ("dynamic", "dynamic_per_channel"),
+        ("static_per_tensor", "static_per_tensor"),
+        ("dynamic_per_channel", "dynamic_per_channel"),
+    ],
+)
+def test_names_of_schemes(name: str, scheme: str) -> None:
+    assert parse_scheme(name) == scheme
+    assert Quantization.parse(name) == Quantization(scheme=scheme)  # type: ignore[arg-type]
+    assert Quantization.parse(Quantization.parse(name)).scheme == scheme
+
+
+@pytest.mark.parametrize("value", ["int4", "", None, 8, True])
+def test_an_unknown_scheme_lists_the_valid_ones(value: object) -> None:
+    with pytest.raises(QuantizationError, match=r"static_per_tensor.*dynamic_per_channel") as error:
+        Quantization.parse(value)  # type: ignore[arg-type]
+    assert repr(value) in str(error.value)
+
+
+def test_wrong_options() -> None:
+    with pytest.raises(QuantizationError, match="unknown observer 'median'"):
+        Quantization(observer="median")  # type: ignore[arg-type]
+    with pytest.raises(QuantizationError, match="skip"):
+        Quantization(skip="head")  # type: ignore[arg-type]
+    with pytest.raises(QuantizationError, match="int4"):
+        Quantization(overrides={"head": "int4"})  # type: ignore[dict-item]
+
+
+def test_skip_and_overrides_fit_modules_and_what_is_below_them() -> None:
+    options = Quantization(
+        skip=("head", "layers.*.norm", "softmax"),
+        overrides={"layers": "dynamic_per_channel", "layers.3": None, "layers.3.fc": "static"},
+    )
+    assert options.scheme_for("", "add") == "static_per_channel"
+    assert options.scheme_for("header", "add") == "static_per_channel"
+    assert options.scheme_for("head", "linear") is None
+    assert options.scheme_for("head.0.fc", "linear") is None
+    assert options.scheme_for("layers.7.norm", "mul") is None
+    assert options.scheme_for("", "softmax") is None
+    assert options.scheme_for("layers.2.fc", "linear") == "dynamic_per_channel"
+    assert options.scheme_for("layers.3.proj", "linear") is None
+    assert options.scheme_for("layers.3.fc", "linear") == "static_per_channel"
+    assert options.scheme_for("layers.31.fc", "linear") == "dynamic_per_channel"
+
+
+def test_options_need_no_torch() -> None:
+    code = (
+        "import sys; from penstock.compiler.quantize import Quantization; "
+        "Quantization('dynamic'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
