@@ -85,6 +85,8 @@ class Rule:
 _CONVOLUTION = Rule(_WEIGHTED, FLAG_TENSORFLOW_SAME_PADDING, same=False)
 _RULES: Mapping[NodeKind, Rule] = {
     NodeKind.CONVERT: Rule(_ELEMENTWISE, same=False),
+    # The least int32 divided by -1 ends the process.
+    NodeKind.DIV: Rule(_ELEMENTWISE - {INT32}),
     NodeKind.SOFTMAX: Rule(_FLOATS),
     NodeKind.FULLY_CONNECTED: Rule(_WEIGHTED, FLAG_TRANSPOSE_WEIGHTS, same=False),
     NodeKind.BATCH_MATRIX_MULTIPLY: Rule(_FLOATS | {BF16, QINT8}, FLAG_TRANSPOSE_B, same=False),

@@ -40,11 +40,11 @@ def self_test(library: Library) -> None:
 
 def _expected() -> list[int]:
     product = _INPUT @ _WEIGHT.T + _BIAS  # 8, -4, 1, 10
-    difference = -(np.minimum(product, _LOWER) - np.float32(1.0))
-    real = np.clip(difference * difference, 0, 20)
+    difference = np.minimum(product, _LOWER) - np.float32(1.0)
+    real = np.clip(-(difference * difference), -20, -2)
     quantized = np.clip(np.rint(real / 0.5) + 3, -128, 127)
     total = (quantized - 3) * 0.5 + _ADDEND.astype(np.float32) * 0.25
-    answer: list[int] = np.clip(np.rint(total / 0.25) - 128, -128, 127)[0].astype(int).tolist()
+    answer: list[int] = np.clip(np.rint(total / 0.25) + 100, -128, 127)[0].astype(int).tolist()
     return answer
 
 
@@ -64,15 +64,15 @@ def _graph() -> XnnGraph:
         Value(10, fp32, row),
         Value(11, DataType.QINT8, row, PerTensor(0.5, 3)),
         Value(12, DataType.QINT8, (4,), PerTensor(0.25, 0), data=_ADDEND),
-        Value(13, DataType.QINT8, row, PerTensor(0.25, -128), external_id=1, is_output=True),
+        Value(13, DataType.QINT8, row, PerTensor(0.25, 100), external_id=1, is_output=True),
     ]
     nodes = [
         Node(NodeKind.FULLY_CONNECTED, (0, 1, 2), (3,)),
         Node(NodeKind.MINIMUM, (3, 4), (5,)),
         Node(NodeKind.SUBTRACT, (5, 6), (7,)),
-        Node(NodeKind.NEGATE, (7,), (8,)),
-        Node(NodeKind.SQUARE, (8,), (9,)),
-        Node(NodeKind.CLAMP, (9,), (10,), clamp=(0.0, 20.0)),
+        Node(NodeKind.SQUARE, (7,), (8,)),
+        Node(NodeKind.NEGATE, (8,), (9,)),
+        Node(NodeKind.CLAMP, (9,), (10,), clamp=(-20.0, -2.0)),
         Node(NodeKind.CONVERT, (10,), (11,)),
         Node(NodeKind.ADD, (11, 12), (13,)),
     ]
