@@ -168,6 +168,14 @@ def power(a: Operand, b: Array, out: Array) -> Array:
     return _power(a, b, result_type(a, b), out)
 
 
+_SIMPLE_POWERS: dict[float, Function] = {
+    2.0: np.square,
+    3.0: lambda x: np.asarray(x * x * x),
+    0.5: np.sqrt,
+    -0.5: lambda x: np.asarray(1 / np.sqrt(x)),
+}
+
+
 @kernel("aten::pow.Tensor_Scalar_out")
 def power_scalar(a: Array, b: Scalar, out: Array) -> Array:
     """a to the power of a scalar; an integer tensor takes no negative integer."""
@@ -175,13 +183,10 @@ def power_scalar(a: Array, b: Scalar, out: Array) -> Array:
     if is_integral(dtype) and b < 0:
         raise KernelError(f"integers to the negative power {b}")
     if not is_integral(dtype):
-        simple: dict[float, Function] = {2.0: np.square, 0.5: np.sqrt}
-        function = simple.get(float(b))
         wide = widened(a, dtype)
+        function = _SIMPLE_POWERS.get(float(b))
         if function is not None:
             return rounded(function(wide), dtype)
-        if b == 3:
-            return rounded(wide * wide * wide, dtype)
     return _power(a, b, dtype, out)
 
 

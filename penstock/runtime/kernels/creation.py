@@ -88,16 +88,16 @@ def arange(end: Scalar, out: Array) -> Array:
 @kernel("aten::arange.start_out")
 def arange_start(start: Scalar, end: Scalar, step: Scalar, out: Array) -> Array:
     """start, start + step, ... short of ``end``."""
+    if out.dtype == np.int64:
+        # ATen's rule for this type alone; the others count in double.
+        start, end, step = int(start), int(end), int(step)
     if step == 0 or (end - start) * (1 if step > 0 else -1) < 0:
         raise KernelError(f"no range from {start} to {end} in steps of {step}")
-    if all(isinstance(value, int) for value in (start, end, step)):
-        count = -((start - end) // step)
-        whole = True
-    else:
-        count = math.ceil((float(end) - float(start)) / float(step))
-        whole = not is_float(out.dtype)
-    (length,) = reserve([int(count)], out)
-    if whole:
+    integral = all(isinstance(value, int) for value in (start, end, step))
+    span = end - start
+    count = -int(-span // step) if integral else math.ceil(float(span) / float(step))
+    (length,) = reserve([count], out)
+    if integral or not is_float(out.dtype):
         return np.arange(length, dtype=np.int64) * int(step) + int(start)
     return np.arange(length, dtype=np.float64) * float(step) + float(start)
 
