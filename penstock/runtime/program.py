@@ -50,7 +50,8 @@ def load(
         return LoadedProgram(_read(source, "the program"), threads, engine)
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"a program is a path or bytes, not {type(source).__name__}")
-    return LoadedProgram(_read(map_file(source), os.fspath(source)), threads, engine)
+    data = map_file(source)
+    return LoadedProgram(_read(data, os.fspath(source)), threads, engine, data.obj)
 
 
 def map_file(path: str | os.PathLike[str]) -> memoryview:
@@ -86,9 +87,15 @@ class LoadedProgram:
     """
 
     def __init__(
-        self, program: formats.Program, threads: int | None = None, engine: Engine | None = None
+        self,
+        program: formats.Program,
+        threads: int | None = None,
+        engine: Engine | None = None,
+        mapping: object = None,
     ) -> None:
+        """``mapping`` is the ``mmap`` that the program's data lies in, if it does."""
         self.program = program
+        self._mapping = mapping
         self._threads = threads
         self._engine = engine
         self._methods: dict[str, Method] = {}
@@ -146,9 +153,11 @@ class LoadedProgram:
 
     def _prepare(self, method: formats.Method) -> Method:
         def compile(delegate: formats.Delegate) -> BoundDelegate:
-            return compile_delegate(
+            bound = compile_delegate(
                 delegate, self.program.named_data, self._open_engine, self._thread_count
             )
+            self._release_pages()
+            return bound
 
         try:
             return Method(method, compile, self._lock)
@@ -159,6 +168,12 @@ class LoadedProgram:
             raise InvalidProgramError(
                 f"the method {method.name!r} asks for more memory than there is: {error}"
             ) from error
+
+    def _release_pages(self) -> None:
+        """A delegate has packed its weights: the file's pages need not stay in memory. Those
+        that are needed after all come back from the file."""
+        if isinstance(self._mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def _open_engine(self) -> Engine:
         if self._engine is None:
