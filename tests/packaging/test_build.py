@@ -1,0 +1,128 @@
+"""The build hook: XNNPACK's library out of the ``executorch`` wheel, and Penstock's own wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "build_backend"))
+
+import xnnpack_library  # noqa: E402
+from xnnpack_library import FOLDER, STEMS, WHEELS, BuildError, Wheel  # noqa: E402
+
+TAG = "manylinux_2_28_x86_64"
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
+    """A wheel that looks like the real one, in the only place where pip may look."""
+    links = tmp_path / "links"
+    links.mkdir()
+    path = links / f"executorch-1.5.1-cp311-cp311-{TAG}.whl"
+    info = "executorch-1.5.1.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for stem in STEMS:
+            archive.writestr(f"executorch/lib/lib{stem}.so", f"library {stem}")
+        archive.writestr(f"{info}/licenses/LICENSE", "a licence")
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: executorch\nVersion: 1.5.1\n"
+        )
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: cp311-cp311-{TAG}\n")
+        archive.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return Wheel(TAG, hashlib.sha256(path.read_bytes()).hexdigest(), "lib", ".so")
+
+
+def test_the_libraries_and_the_licence_are_packed_once(
+    wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = xnnpack_library.provide(tmp_path, wheel)
+    assert folder == tmp_path / FOLDER
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        ["LICENSE.executorch", "SOURCE", *(f"lib{stem}.so" for stem in STEMS)]
+    )
+    assert (folder / "libexecutorch_threadpool.so").read_text() == "library executorch_threadpool"
+    assert wheel.sha256 in (folder / "SOURCE").read_text()
+
+    def fail(*arguments: object) -> Path:
+        raise AssertionError("downloaded again")
+
+    download = xnnpack_library.download
+    monkeypatch.setattr(xnnpack_library, "download", fail)
+    xnnpack_library.provide(tmp_path, wheel)
+    # What is incomplete, or of another wheel, is fetched anew.
+    (folder / "libexecutorch.so").unlink()
+    with pytest.raises(AssertionError, match="again"):
+        xnnpack_library.provide(tmp_path, wheel)
+    monkeypatch.setattr(xnnpack_library, "download", download)
+    assert (xnnpack_library.provide(tmp_path, wheel) / "libexecutorch.so").is_file()
+
+
+def test_another_wheel_is_refused(wheel: Wheel, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"SHA-256 .*, expected 000.*PENSTOCK_WITHOUT_XNNPACK"):
+        xnnpack_library.provide(tmp_path, replace(wheel, sha256="000"))
+    assert not (tmp_path / FOLDER / "SOURCE").exists()
+
+
+def test_a_wheel_that_cannot_be_had(wheel: Wheel, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="pip cannot download executorch==1.5.1") as caught:
+        xnnpack_library.provide(tmp_path, replace(wheel, tag="manylinux_2_28_riscv64"))
+    assert "\n" not in str(caught.value)
+    assert "PENSTOCK_WITHOUT_XNNPACK=1" in str(caught.value)
+
+
+def test_platforms() -> None:
+    assert xnnpack_library.wheel_for("linux", "x86_64").tag == TAG
+    with pytest.raises(BuildError, match="no XNNPACK library for win32 AMD64"):
+        xnnpack_library.wheel_for("win32", "AMD64")
+    assert all(len(wheel.sha256) == 64 for wheel in WHEELS.values())
+
+
+def test_no_host_is_named_in_the_build() -> None:
+    for path in (ROOT / "build_backend").glob("*.py"):
+        assert "://" not in path.read_text()
+
+
+def test_the_wheel_holds_the_library_and_runs_without_its_surroundings(tmp_path: Path) -> None:
+    """Built as ``pip install .`` builds it; run with NumPy and flatbuffers alone."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(tmp_path), "."],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (built,) = tmp_path.glob("*.whl")
+    tag = xnnpack_library.wheel_for().tag
+    assert built.name.endswith(f"-py3-none-{tag}.whl")
+    unpacked = tmp_path / "unpacked"
+    with zipfile.ZipFile(built) as archive:
+        names = archive.namelist()
+        archive.extractall(unpacked)
+    packed = {n for n in names if n.startswith(f"{FOLDER.as_posix()}/")}
+    assert len(packed) == 5 and any(n.endswith("LICENSE.executorch") for n in packed)
+    assert f"{FOLDER.parent.as_posix()}/NOTICES.txt" in names
+    assert not any(n.startswith(("tests/", "build_backend/")) for n in names)
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'executorch', 'typer', 'rich', 'ml_dtypes'):\n"
+        "    sys.modules[name] = None\n"
+        "import penstock\n"
+        "from penstock.runtime.xnnpack.engine import XnnpackEngine, shared_library\n"
+        "XnnpackEngine()\n"
+        "print(shared_library().path)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    environment.pop("PENSTOCK_XNNPACK_LIBRARY", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout.startswith(str(unpacked / FOLDER)), done.stderr
