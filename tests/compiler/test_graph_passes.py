@@ -1,0 +1,165 @@
+"""What the passes over a delegate's graph leave, and that it still computes the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import penstock
+from penstock.compiler import lower
+from penstock.compiler.pipeline import LoweredProgram
+from penstock.formats.payload import DataType, NodeKind, XnnGraph
+from penstock.formats.payload_reader import read_payload
+
+
+def graph_of(lowered: LoweredProgram) -> XnnGraph:
+    (method,) = lowered.program.methods
+    (delegate,) = method.delegates
+    return read_payload(delegate.payload, lowered.program.named_data)
+
+
+def kinds(graph: XnnGraph) -> Counter[NodeKind]:
+    return Counter(node.kind for node in graph.nodes)
+
+
+def output_types(graph: XnnGraph, *without: NodeKind) -> set[DataType]:
+    return {
+        graph.values[node.outputs[0]].dtype for node in graph.nodes if node.kind not in without
+    }
+
+
+def check(
+    model: nn.Module, inputs: Sequence[torch.Tensor], *, quantize: str | None = None,
+    sqnr: float = 25.0,
+) -> XnnGraph:  # fmt: skip
+    """Compiles, checks the answer, returns the delegate's graph."""
+    model.eval()
+    with torch.no_grad():
+        expected = model(*inputs).numpy()
+    lowered = lower(model, inputs, quantize=quantize)
+    assert not lowered.delegation.undelegated
+    actual = penstock.load(lowered.to_bytes())(*inputs)
+    if quantize is None:
+        np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
+    else:
+        noise = np.linalg.norm(actual - expected)
+        assert 20 * np.log10(np.linalg.norm(expected) / noise) > sqnr
+    return graph_of(lowered)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_activations_become_output_ranges() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 4, 1), nn.ReLU()
+    )
+    graph = check(model, (torch.randn(1, 3, 9, 9),))
+    convolutions = [node for node in graph.nodes if node.kind is NodeKind.CONV_2D]
+    assert [node.clamp for node in convolutions] == [(0.0, 6.0), (0.0, np.inf)]
+    assert NodeKind.CLAMP not in kinds(graph)
+
+
+def test_an_activation_read_twice_stays() -> None:
+    class Both(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            s = x + y
+            return torch.relu(s) * s
+
+    graph = check(Both(), (torch.randn(4, 4), torch.randn(4, 4)))
+    assert kinds(graph)[NodeKind.CLAMP] == 1
+
+
+def test_images_are_transposed_once() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+    graph = check(model, (torch.randn(2, 3, 12, 12),))
+    assert kinds(graph)[NodeKind.STATIC_TRANSPOSE] == 1
+
+
+class Packed(nn.Module):
+    """Queries, keys and values in one projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(16, 48)
+        self.out = nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, _ = x.shape
+        parts = self.qkv(x).reshape(batch, length, 3, 4, 4).permute(2, 0, 3, 1, 4)
+        q, k, v = parts.unbind(0)
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).reshape(batch, length, 16))
+
+
+@pytest.mark.parametrize("quantize", [None, "dynamic"])
+def test_packed_projections_are_split(quantize: str | None) -> None:
+    graph = check(Packed(), (torch.randn(2, 6, 16),), quantize=quantize)
+    found = kinds(graph)
+    assert found[NodeKind.FULLY_CONNECTED] == 4
+    assert NodeKind.STATIC_SLICE not in found
+    assert NodeKind.MULTIPLY not in found  # the scale went into the queries' weights
+
+
+def test_a_shared_input_is_quantized_once() -> None:
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a(x) * self.b(x)
+
+    graph = check(Parallel(), (torch.randn(3, 8),), quantize="dynamic")
+    assert kinds(graph)[NodeKind.CONVERT] == 1
+
+
+def test_a_quantized_network_computes_on_int8_throughout() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(3, 8, 3, padding=1)
+            self.b = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.relu(self.a(x))
+            y = torch.relu(y + self.b(y))
+            y = torch.cat([y, y], 1)[:, 4:12]
+            y = nn.functional.avg_pool2d(nn.functional.max_pool2d(y, 2), 2)
+            return self.head(y.mean((2, 3)))
+
+    graph = check(Residual(), (torch.randn(1, 3, 16, 16),), quantize="static")
+    assert output_types(graph, NodeKind.CONVERT) == {DataType.QINT8}
+    assert kinds(graph)[NodeKind.CONVERT] == 2
+
+
+def test_an_int8_weight_before_a_float_operator_is_written_out() -> None:
+    """A float-only neighbour: the convolution's output is never quantized, so it runs in float."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(self.conv(x), 1)
+
+    check(Mixed(), (torch.randn(1, 3, 8, 8),), quantize="static", sqnr=20.0)
+
+
+def test_quantized_weights_of_one_scale() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    graph = check(model, (torch.randn(1, 3, 9, 9),), quantize="static_per_tensor")
+    weights = {graph.values[n.inputs[1]].dtype for n in graph.nodes if n.kind is NodeKind.CONV_2D}
+    assert weights == {DataType.QINT8}

@@ -1,0 +1,83 @@
+"""Groups of nodes: as large as can be, and never in a cycle with what is outside."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.capture import capture
+from penstock.compiler.partition import Partition, Reason, is_operator, partition
+
+
+def split(function: torch.nn.Module, *inputs: torch.Tensor) -> tuple[GraphModule, Partition]:
+    module = capture(function, inputs).module
+    return module, partition(list(module.graph.nodes), {})
+
+
+class Diamond(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = x + 1
+        ids = torch.argsort(a)  # XNNPACK cannot sort
+        return (a * 2) + ids.float() * a
+
+
+def test_a_way_round_through_the_outside_splits() -> None:
+    _, result = split(Diamond(), torch.randn(4, 4))
+    assert len(result.groups) == 2
+    names = {str(node.target) for node in result.undelegated}
+    assert "aten.argsort.default" in names or "aten.sort.default" in names
+    assert all(isinstance(reason, Reason) and reason.text for reason in result.undelegated.values())
+
+
+def test_independent_branches_share_a_group() -> None:
+    class Branches(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.exp() + 1, y.exp() * 2
+
+    _, result = split(Branches(), torch.randn(3), torch.randn(5))
+    assert len(result.groups) == 1
+    assert not result.undelegated
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_group_is_in_a_cycle(seed: int) -> None:
+    """Random graphs: contracting the groups to points must leave a graph without cycles."""
+    generator = random.Random(seed)
+
+    class Tangle(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            values = [x, x + 1]
+            for _ in range(30):
+                a, b = generator.choice(values), generator.choice(values[-4:])
+                kind = generator.random()
+                values.append(torch.cummax(a, 0).values if kind < 0.25 else a * b)
+            return torch.stack(values[-3:])
+
+    module, result = split(Tangle(), torch.randn(3, 3))
+    owner: dict[Node, object] = {}
+    for number, group in enumerate(result.groups):
+        for node in group:
+            owner[node] = number
+    points: dict[object, set[object]] = {}
+    for node in module.graph.nodes:
+        point = owner.get(node, node)
+        points.setdefault(point, set())
+        for source in node.all_input_nodes:
+            if owner.get(source, source) != point:
+                points[point].add(owner.get(source, source))
+    finished: set[object] = set()
+    while points.keys() - finished:
+        ready = [p for p in points if p not in finished and points[p] <= finished]
+        assert ready, "a cycle through a group"
+        finished.update(ready)
+
+
+def test_every_operator_is_in_a_group_or_has_a_reason() -> None:
+    module, result = split(Diamond(), torch.randn(4, 4))
+    grouped = {node for group in result.groups for node in group}
+    for node in module.graph.nodes:
+        if is_operator(node):
+            assert (node in grouped) != (node in result.undelegated)
