@@ -43,7 +43,7 @@ def check(
         expected = model(*inputs).numpy()
     lowered = lower(model, inputs, quantize=quantize)
     assert not lowered.delegation.undelegated
-    actual = penstock.load(lowered.to_bytes())(*inputs)
+    (actual,) = penstock.load(lowered.to_bytes())(*inputs)
     if quantize is None:
         np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
     else:
