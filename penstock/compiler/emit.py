@@ -10,11 +10,10 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from penstock.compiler import layout, memory
+from penstock.compiler import kernels, layout, memory
 from penstock.compiler.builder import attribute
 from penstock.compiler.capture import Captured
 from penstock.compiler.delegation import DelegateModule, executorch_call_delegate
-from penstock.compiler.kernels import KernelNameError, out_variant
 from penstock.compiler.layout import Dynamic
 from penstock.errors import UnsupportedError
 from penstock.formats import program as pte
@@ -220,13 +219,8 @@ class _Emitter:
                 self.index[node] = listed.items[position]  # type: ignore[index]
         elif node.target in PRIMITIVES:
             self._primitive(node, f"executorch_prim::{PRIMITIVES[node.target]}", "Scalar")
-        elif node.target in (torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default):
-            target = node.target
-            assert isinstance(target, torch._ops.OpOverload)
-            overload = "" if target._overloadname == "default" else target._overloadname
-            self._primitive(node, target._schema.name, overload)
         elif isinstance(node.target, torch._ops.OpOverload):
-            self._kernel(node, node.target)
+            self._kernel(node)
         else:
             raise UnsupportedError(f"no kernel for {node.target} (node {node.name})")
 
@@ -262,33 +256,36 @@ class _Emitter:
             return 0.0
         return 0
 
-    def _kernel(self, node: Node, target: torch._ops.OpOverload) -> None:
-        if target is torch.ops.aten.copy_.default:
-            arguments = [self._argument(node.args[0]), self._argument(node.args[1]),
-                         self._add(False)]  # fmt: skip
-            self._emit(pte.Operator("aten::copy_", ""), [*arguments, arguments[0]])
-            self.index[node] = arguments[0]
-            return
-        try:
-            out, count = out_variant(target)
-        except KernelNameError as error:
-            raise UnsupportedError(f"{error} (node {node.name})") from None
-        names = [argument.name for argument in target._schema.arguments]
+    def _kernel(self, node: Node) -> None:
+        kernel = kernels.find(node.target)
+        if kernel is None:
+            raise UnsupportedError(f"no kernel for {node.target} (node {node.name})")
+        assert isinstance(node.target, torch._ops.OpOverload)
+        names = [argument.name for argument in node.target._schema.arguments]
         given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
         arguments = []
-        for argument in out._schema.arguments:
-            if argument.is_out:
-                continue
-            if argument.name in given:
-                value = given[argument.name]
-            else:
-                value = argument.default_value if argument.has_default_value() else None
-            arguments.append(self._argument(value, argument))
-        results = self._results(node, count)
-        returned = results[0] if count == 1 else self._add(pte.TensorList(tuple(results)))
-        kernel = pte.Operator(out._schema.name, out._overloadname)
-        self._emit(kernel, [*arguments, *results, returned])
-        self.index[node] = results[0] if count == 1 else results
+        for parameter in kernel.parameters:
+            value = given.get(parameter.name, parameter.default_value)
+            arguments.append(self._argument(value, parameter))
+        name = pte.Operator(kernel.name, kernel.overload)
+        if kernel.outs == 0:
+            self.index[node] = self._without_out(node, name, arguments)
+            return
+        results = self._results(node, kernel.outs)
+        returned = results[0] if len(results) == 1 else self._add(pte.TensorList(tuple(results)))
+        self._emit(name, [*arguments, *results, returned])
+        self.index[node] = results[0] if len(results) == 1 else results
+
+    def _without_out(self, node: Node, name: pte.Operator, arguments: list[int]) -> int:
+        """A kernel that gives a number, or its first argument, changed."""
+        assert isinstance(node.target, torch._ops.OpOverload)
+        result = (
+            arguments[0]
+            if node.target._schema.is_mutable
+            else self._add(self._scalar_hint(node.meta.get("val")))
+        )
+        self._emit(name, [*arguments, result])
+        return result
 
     def _results(self, node: Node, count: int) -> list[int]:
         value = node.meta["val"]

@@ -41,9 +41,7 @@ def add_attribute(module: GraphModule, value: torch.Tensor, prefix: str) -> str:
     return name
 
 
-def get_attribute(
-    module: GraphModule, before: Node, value: torch.Tensor, prefix: str
-) -> Node:
+def get_attribute(module: GraphModule, before: Node, value: torch.Tensor, prefix: str) -> Node:
     """A new ``get_attr`` node of a new constant, placed before ``before``."""
     name = add_attribute(module, value, prefix)
     with module.graph.inserting_before(before):
@@ -66,9 +64,7 @@ def copy_origin(source: Node, target: Node) -> None:
             target.meta[key] = source.meta[key]
 
 
-def call(
-    module: GraphModule, origin: Node, target: Any, *args: Any, **kwargs: Any
-) -> Node:
+def call(module: GraphModule, origin: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
     """A new call before ``origin``, with its origin and a true ``meta["val"]``."""
     with module.graph.inserting_before(origin):
         node = module.graph.call_function(target, args, kwargs)

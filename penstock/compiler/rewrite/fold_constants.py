@@ -27,7 +27,8 @@ def apply(module: GraphModule) -> int:
     }
     for node in module.graph.nodes:
         if node.op == "get_attr" and node not in mutated:
-            known[node] = attribute(module, str(node.target))
+            if "val" in node.meta:  # else it is no tensor, but a submodule
+                known[node] = attribute(module, str(node.target))
         elif _foldable(node, known):
             inputs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: known[n])
             with torch.no_grad():

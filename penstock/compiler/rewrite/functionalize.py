@@ -11,9 +11,9 @@ from penstock.compiler.operators.registry import functional_twin
 def apply(module: GraphModule) -> int:
     """Given ``y = relu_(x)``; later readers of ``x`` → Result ``y = relu(x)``; they read ``y``.
 
-    A write to a parameter or buffer also leaves ``copy_(buffer, y)`` at the graph's end, once,
-    so that the state the next call sees is right. Writes through views are not met here: capture
-    has torch functionalize such models.
+    A write to a parameter or buffer also leaves ``copy_(buffer, y)`` at the graph's end, once, so
+    that the state the next call sees is right. Nobody sees what a program writes to its inputs.
+    Writes through views are not met here: capture has torch functionalize such models.
     """
     changes = 0
     written: dict[Node, Node] = {}
@@ -25,22 +25,24 @@ def apply(module: GraphModule) -> int:
         twin = functional_twin(node.target)
         if twin is None or not node.args or not isinstance(node.args[0], Node):
             continue
-        if node.target is torch.ops.aten.copy_.default and node.args[0].op == "get_attr":
-            continue
         target = node.args[0]
+        if node.target is torch.ops.aten.copy_.default and _is_store(node, output):
+            continue
         node.target = twin
-        later = {user for user in target.users if user is not node and _after(user, node)}
-        target.replace_all_uses_with(node, delete_user_cb=lambda user, keep=later: user in keep)
-        root = written.pop(target, target)
-        written[node] = root
+        target.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: node < user)
+        written[node] = written.pop(target, target)
         changes += 1
     for value, root in written.items():
-        if root.op in ("get_attr", "placeholder"):
+        if root.op == "get_attr":
             with graph.inserting_before(output):
                 store = graph.call_function(torch.ops.aten.copy_.default, (root, value))
                 store.meta["val"] = root.meta.get("val")
     return changes
 
 
-def _after(node: Node, other: Node) -> bool:
-    return other < node
+def _is_store(node: Node, output: Node) -> bool:
+    """Whether a copy_ leaves a buffer's final state, as this rewrite does and torch too: nothing
+    reads the buffer afterwards."""
+    target = node.args[0]
+    assert isinstance(target, Node)
+    return target.op == "get_attr" and not any(node < user < output for user in target.users)

@@ -7,22 +7,44 @@ from typing import Any
 
 import sympy
 import torch
+from sympy import Expr
 from torch.fx import GraphModule, Node
-from torch.utils._sympy.functions import FloorDiv, Mod
+from torch.utils._sympy import functions as sizes
 
 from penstock.errors import UnsupportedError
 
+#: How an expression of sizes is computed: by these functions, from left to right.
+FUNCTIONS: dict[Any, Any] = {
+    sympy.Add: operator.add,
+    sympy.Mul: operator.mul,
+    sympy.Max: torch.sym_max,
+    sympy.Min: torch.sym_min,
+    sizes.Max: torch.sym_max,
+    sizes.Min: torch.sym_min,
+    sizes.FloorDiv: operator.floordiv,
+    sizes.CleanDiv: operator.floordiv,
+    sizes.Mod: operator.mod,
+    sizes.PythonMod: operator.mod,
+    sizes.IntTrueDiv: operator.truediv,
+    sizes.FloatTrueDiv: operator.truediv,
+    sizes.ToFloat: torch.sym_float,
+    sizes.TruncToInt: torch.sym_int,
+}
+
 
 class SizeNodes:
-    """Makes (and finds again) the nodes for symbolic sizes that code before ``anchor`` needs."""
+    """Makes the nodes for symbolic sizes, each once, right behind the nodes that they come from
+    (as a rule the inputs), so that whatever comes later can read them."""
 
-    def __init__(self, module: GraphModule, anchor: Node) -> None:
+    def __init__(self, module: GraphModule) -> None:
         self._graph = module.graph
-        self._anchor = anchor
+        self._made: dict[Expr, Node | int | float] = {}
+        self._places: dict[Node, int] = {}
+        self._origins: dict[Expr, tuple[Node, int | None]] | None = None
 
     def replace(self, arguments: Any) -> Any:
-        """``arguments`` with every SymInt as a node or an int."""
-        if isinstance(arguments, torch.SymInt):
+        """``arguments`` with every symbolic number as a node or a number."""
+        if isinstance(arguments, (torch.SymInt, torch.SymFloat)):
             return self.node(arguments.node.expr)
         if isinstance(arguments, (list, tuple)):
             return type(arguments)(self.replace(item) for item in arguments)
@@ -30,43 +52,76 @@ class SizeNodes:
             return {key: self.replace(item) for key, item in arguments.items()}
         return arguments
 
-    def node(self, expression: sympy.Expr) -> Node | int:
-        """The node (made at the graph's start where need be) that has the value ``expression``."""
+    def node(self, expression: Expr) -> Node | int | float:
+        """The node (made where need be) that has the value ``expression``, or the number."""
+        if expression not in self._made:
+            self._made[expression] = self._compute(expression)
+        return self._made[expression]
+
+    def _compute(self, expression: Expr) -> Node | int | float:
         if expression.is_Integer:
             return int(expression)
+        if expression.is_number:
+            return float(expression)
         if isinstance(expression, sympy.Symbol):
             return self._symbol(expression)
-        operands = [self.node(item) for item in expression.args]
-        function = {sympy.Add: operator.add, sympy.Mul: operator.mul,
-                    FloorDiv: operator.floordiv, Mod: operator.mod}.get(expression.func)  # fmt: skip
+        if isinstance(expression, sympy.Pow) and expression.exp.is_Integer and expression.exp > 0:
+            return self._fold(operator.mul, [expression.base] * int(expression.exp))
+        if isinstance(expression, sizes.CeilToInt):
+            (inner,) = expression.args
+            return self._fold(operator.neg, [sizes.FloorToInt(-inner)])
+        if isinstance(expression, sizes.FloorToInt):
+            return self._fold(operator.floordiv, [*expression.args, sympy.Integer(1)])
+        function = FUNCTIONS.get(expression.func)
         if function is None:
             raise UnsupportedError(f"the size {expression} cannot be computed at run time")
+        return self._fold(function, list(expression.args))
+
+    def _fold(self, function: Any, expressions: list[Any]) -> Node | int | float:
+        operands = [self.node(item) for item in expressions]
+        if len(operands) == 1:
+            return self._call(function, operands[0])
         result = operands[0]
-        with self._graph.inserting_before(self._anchor):
-            for operand in operands[1:]:
-                node = self._graph.call_function(function, (result, operand))
-                node.meta["val"] = self._value(function, result, operand)
-                result = node
+        for operand in operands[1:]:
+            result = self._call(function, result, operand)
         return result
 
-    @staticmethod
-    def _value(function: Any, left: Node | int, right: Node | int) -> Any:
-        values = [item.meta["val"] if isinstance(item, Node) else item for item in (left, right)]
-        return function(*values)
+    def _call(self, function: Any, *operands: Any) -> Any:
+        sources = [item for item in operands if isinstance(item, Node)]
+        values = [item.meta["val"] if isinstance(item, Node) else item for item in operands]
+        if not sources:
+            return function(*values)
+        last = max(sources)
+        with self._graph.inserting_after(last):
+            node = self._graph.call_function(function, tuple(operands))
+        node.meta["val"] = function(*values)
+        return node
 
     def _symbol(self, symbol: sympy.Symbol) -> Node:
+        if self._origins is None:
+            self._origins = self._find_origins()
+        if symbol not in self._origins:
+            raise UnsupportedError(f"no input has the size {symbol}")
+        node, dim = self._origins[symbol]
+        if dim is None:
+            return node
+        behind = node
+        while node.op == "placeholder" and behind.next.op == "placeholder":
+            behind = behind.next
+        with self._graph.inserting_after(behind):
+            made = self._graph.call_function(torch.ops.aten.sym_size.int, (node, dim))
+        made.meta["val"] = node.meta["val"].shape[dim]
+        return made
+
+    def _find_origins(self) -> dict[Expr, tuple[Node, int | None]]:
+        """The first node that has each symbol as a size, or as its value."""
+        found: dict[Expr, tuple[Node, int | None]] = {}
         for node in self._graph.nodes:
-            if node.op != "placeholder":
-                continue
             value = node.meta.get("val")
-            if not isinstance(value, torch.Tensor):
-                continue
-            for dim, size in enumerate(value.shape):
-                if isinstance(size, torch.SymInt) and size.node.expr == symbol:
-                    with self._graph.inserting_before(self._anchor):
-                        made = self._graph.call_function(
-                            torch.ops.aten.sym_size.int, (node, dim)
-                        )
-                    made.meta["val"] = size
-                    return made
-        raise UnsupportedError(f"no input has the size {symbol}")
+            if isinstance(value, (torch.SymInt, torch.SymFloat)):
+                found.setdefault(value.node.expr, (node, None))
+            elif isinstance(value, torch.Tensor):
+                for dim, size in enumerate(value.shape):
+                    if isinstance(size, torch.SymInt):
+                        found.setdefault(size.node.expr, (node, dim))
+        return found
