@@ -95,6 +95,9 @@ class _Writer:
             execution_plan=plans,
             # Offsets without constants, too: else the stock runtime looks inside the flatbuffer.
             constant_segment=Table(segment_index=0, offsets=[0, *constant_offsets]),
+            # The stock flow's own reader expects these two to be there.
+            constant_buffer=[],
+            backend_delegate_data=[],
             segments=segments,
             named_data=named_data or None,
         )

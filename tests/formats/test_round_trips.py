@@ -1,0 +1,145 @@
+"""What is written is read back the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from format_strategies import graphs, programs
+from hypothesis import given, settings
+
+from penstock.errors import InvalidProgramError
+from penstock.formats import payload as xnn
+from penstock.formats import program as pte
+from penstock.formats.blobs import as_bytes
+from penstock.formats.payload_checks import check_graph
+from penstock.formats.payload_reader import read_payload
+from penstock.formats.payload_writer import write_payload
+from penstock.formats.program_reader import read_program
+from penstock.formats.program_writer import program_chunks, write_program
+
+
+@settings(max_examples=150)
+@given(programs())
+def test_program(program: pte.Program) -> None:
+    data = write_program(program)
+    again = read_program(data)
+    assert again == program
+    # -0.0 equals 0.0, so compare texts, too; and a file that was read is written the same.
+    assert [m.values for m in again.methods] == [m.values for m in program.methods]
+    assert write_program(again) == data
+
+
+def test_negative_zero() -> None:
+    program = read_program(write_program(_program([-0.0, pte.DoubleList((-0.0, 0.0))])))
+    assert repr(program.methods[0].values) == "[-0.0, DoubleList(items=(-0.0, 0.0))]"
+
+
+def comparable(graph: xnn.XnnGraph) -> Any:
+    def plain(quantization: Any) -> Any:
+        if quantization is None:
+            return None
+        fields = {f.name: getattr(quantization, f.name) for f in dataclasses.fields(quantization)}
+        if "scales" in fields:
+            fields["scales"] = (fields["scales"].dtype, fields["scales"].tolist())
+        return type(quantization), fields
+
+    values = [
+        dataclasses.replace(
+            value,
+            data=None if value.data is None else bytes(as_bytes(value.data)),
+            quantization=plain(value.quantization),
+        )
+        for value in graph.values
+    ]
+    return values, graph.nodes, graph.inputs, graph.outputs
+
+
+@settings(max_examples=150)
+@given(graphs())
+def test_payload(graph: xnn.XnnGraph) -> None:
+    check_graph(graph)
+    named: dict[str, pte.Buffer] = {}
+    again = read_payload(write_payload(graph, named), named)
+    assert comparable(again) == comparable(graph)
+
+
+def test_constants_in_the_payload() -> None:
+    graph = _linear()
+    data = write_payload(graph)
+    again = read_payload(data)
+    assert comparable(again) == comparable(graph)
+    base = np.frombuffer(data, np.uint8).ctypes.data
+    for value in again.values:
+        if value.data is not None:
+            offset = np.frombuffer(as_bytes(value.data), np.uint8).ctypes.data - base
+            assert offset % 16 == 0 and offset > 0
+
+
+def test_constants_read_in_place_must_be_named_data() -> None:
+    graph = _linear()
+    graph.values.append(xnn.Value(5, xnn.DataType.FP32, (2, 3)))
+    graph.nodes.append(xnn.Node(xnn.NodeKind.ADD, (3, 2), (5,)))
+    with pytest.raises(InvalidProgramError, match="named_data"):
+        write_payload(graph)
+    named: dict[str, pte.Buffer] = {}
+    write_payload(graph, named)
+    assert len(named) == 2
+
+
+def test_equal_data_is_written_once() -> None:
+    data = bytes(range(256)) * 64
+    tensors = [
+        pte.Tensor(pte.ScalarType.BYTE, (len(data),), data=copy)
+        for copy in (data, data, bytearray(data), np.frombuffer(data, np.uint8).copy())
+    ]
+    program = _program([*tensors])
+    program.named_data = {"a": data, "b": bytes(data)}
+    program.methods[0].delegates = [pte.Delegate("x", data), pte.Delegate("y", bytes(data))]
+    size = sum(len(chunk) for chunk in program_chunks(program))
+    # Once as a constant, once as a segment of its own.
+    assert 2 * len(data) < size < 2.1 * len(data)
+    again = read_program(write_program(program))
+    values: list[Any] = again.methods[0].values
+    assert all(value.data is values[0].data for value in values)
+
+
+def test_constants_are_not_copied() -> None:
+    weights = np.ones((300, 1000), np.float32)
+    tensor = pte.Tensor(pte.ScalarType.FLOAT, weights.shape, data=weights.data)
+    chunks = program_chunks(_program([tensor]))
+    assert any(
+        np.shares_memory(np.frombuffer(chunk, np.uint8), weights) for chunk in chunks if len(chunk)
+    )
+    file = b"".join(chunks)
+    values: list[Any] = read_program(file).methods[0].values
+    array = np.frombuffer(values[0].data, np.float32)
+    assert np.shares_memory(array, np.frombuffer(file, np.uint8))
+    assert (array.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data) % 128 == 0
+
+
+def test_data_must_fit_its_shape() -> None:
+    tensor = pte.Tensor(pte.ScalarType.FLOAT, (2, 2), data=bytes(15))
+    with pytest.raises(InvalidProgramError, match="value 0 .* needs 16 bytes of data and has 15"):
+        write_program(_program([tensor]))
+
+
+def _program(values: list[Any]) -> pte.Program:
+    return pte.Program([pte.Method("forward", values, [], [], [])])
+
+
+def _linear() -> xnn.XnnGraph:
+    floats = xnn.DataType.FP32
+    return xnn.XnnGraph(
+        [
+            xnn.Value(0, floats, (2, 3), external_id=0, is_input=True),
+            xnn.Value(1, floats, (3, 3), data=np.eye(3, dtype=np.float32)),
+            xnn.Value(2, floats, (3,), data=np.ones(3, np.float32)),
+            xnn.Value(3, floats, (2, 3), external_id=1, is_output=True),
+        ],
+        [xnn.Node(xnn.NodeKind.FULLY_CONNECTED, (0, 1, 2), (3,))],
+        [0],
+        [3],
+    )
