@@ -23,6 +23,7 @@ from penstock.cli.feeds import ones, read_inputs
 from penstock.errors import InputError, UnsupportedError
 from penstock.runtime import LoadedProgram, load
 from penstock.runtime.delegates import XNNPACK
+from penstock.runtime.specs import listed
 
 PRINT_CHOICES = ("none", "summary", "all")
 
@@ -103,8 +104,8 @@ def _refuse_backends(program: LoadedProgram, request: RunRequest) -> None:
             else "no runner of Penstock has it"
         )
         raise UnsupportedError(
-            f"{request.model_path} needs the backend {', '.join(missing)},"
-            f" this runner has {', '.join(sorted(known)) or 'none'}; {advice}"
+            f"{request.model_path} needs the backend {listed(missing)},"
+            f" this runner has {listed(sorted(known))}; {advice}"
         )
 
 

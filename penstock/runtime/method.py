@@ -34,7 +34,7 @@ from penstock.runtime.instructions import (
 from penstock.runtime.kernels import registry
 from penstock.runtime.memory import arenas, check_plan, check_total, private_values
 from penstock.runtime.slots import Array, Layout, Slot, aligned_bytes
-from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec
+from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec, listed
 
 #: A program that jumps back more often in one call is taken for one that never ends.
 MAX_BACKWARD_JUMPS = 1 << 20
@@ -302,7 +302,7 @@ def _find_kernels(method: formats.Method) -> list[registry.Kernel | str]:
     if missing:
         raise UnsupportedError(
             f"the method {method.name!r} needs kernels that Penstock does not have:"
-            f" {', '.join(sorted(set(missing)))}"
+            f" {listed(sorted(set(missing)))}"
         )
     return found
 

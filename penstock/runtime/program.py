@@ -13,6 +13,7 @@ from penstock.formats.program import Buffer
 from penstock.formats.program_reader import read_program
 from penstock.runtime.delegates import BoundDelegate, compile_delegate
 from penstock.runtime.method import Method
+from penstock.runtime.specs import listed
 
 if TYPE_CHECKING:
     from penstock.runtime.engine import Engine
@@ -125,7 +126,7 @@ class LoadedProgram:
                 found = self.program.method(name)
                 if found is None:
                     raise InputError(
-                        f"there is no method {name!r}; the program has {', '.join(self.methods)}"
+                        f"there is no method {name!r}; the program has {listed(self.methods)}"
                     )
                 method = self._methods[name] = self._prepare(found)
         return method
@@ -148,7 +149,7 @@ class LoadedProgram:
         if len(names) == 1:
             return names[0]
         raise InputError(
-            f"the program has no method {DEFAULT_METHOD!r}; name one of {', '.join(names)}"
+            f"the program has no method {DEFAULT_METHOD!r}; name one of {listed(names)}"
         )
 
     def _prepare(self, method: formats.Method) -> Method:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -39,3 +40,9 @@ class ScalarSpec:
 
 
 Spec: TypeAlias = "TensorSpec | ScalarSpec"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names out of a file, fit for one line of an error message whatever they hold."""
+    shown = (name if name.isprintable() else ascii(name) for name in names)
+    return ", ".join(name if len(name) <= 100 else f"{name[:100]}..." for name in shown) or "none"
