@@ -155,13 +155,15 @@ def test_executables_of_one_engine_share_their_workspace_in_any_order() -> None:
     np.testing.assert_array_equal(y, first)
 
 
-def test_executables_can_be_used_from_several_threads() -> None:
-    engine = XnnpackEngine()
+@pytest.mark.parametrize("shared", [True, False], ids=["one engine", "engines of their own"])
+def test_executables_can_be_used_from_several_threads(shared: bool) -> None:
+    engines = [XnnpackEngine()] * 6 if shared else [XnnpackEngine() for _ in range(6)]
     wrong: list[int] = []
 
     def work(seed: int) -> None:
-        executable = engine.compile(attention(), threads=1 + seed % 2)
+        executable = engines[seed].compile(attention(), threads=1 + seed % 2)
         for length in range(1, 17):
+            engines[seed].compile(attention(3), threads=1)  # garbage at once
             x, y = random(seed, (length, 16)), np.empty((length, 2, 8), np.float32)
             executable.reshape([x.shape])
             executable.run([x], [y])

@@ -37,6 +37,36 @@ ELEMENT: dict[DataType, np.dtype[Any]] = {
 }
 
 
+class _Turn:
+    """The right to use a workspace: executables that write to the same one take turns.
+
+    A runtime that is garbage is deleted at once if it is nobody's turn, else at its end. Waiting
+    for the end could be forever, for garbage is collected anywhere, within another turn too.
+    """
+
+    def __init__(self, xnn: ctypes.CDLL) -> None:
+        self._xnn = xnn
+        self._lock = threading.Lock()
+        self._garbage: list[int] = []
+
+    def delete(self, runtime: int) -> None:
+        """Delete ``runtime`` as soon as it is nobody's turn."""
+        self._garbage.append(runtime)
+        if self._lock.acquire(blocking=False):
+            self._end()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        while self._garbage:
+            self._xnn.xnn_delete_runtime(self._garbage.pop())
+        self._lock.release()
+
+
 @functools.cache
 def shared_library() -> Library:
     """The library of this process, loaded and self-tested at the first call.
@@ -62,8 +92,7 @@ class XnnpackEngine:
     def __init__(self, *, profile: bool = False, library: Library | None = None) -> None:
         self._library = library or shared_library()
         self._profile = profile
-        # The executables write to one workspace, so they take turns.
-        self._turn = threading.RLock()
+        self._turn = _Turn(self._library.xnn)
         workspace = c_void_p()
         if self._library.xnn.xnn_create_workspace(byref(workspace)):
             raise MemoryError("XNNPACK cannot allocate a workspace")
@@ -137,7 +166,7 @@ class XnnpackExecutable:
         self._output_shapes: tuple[Shape, ...] = ()
         self._shapes: tuple[Shape, ...] = ()
         self._bounce: dict[int, np.ndarray] = {}
-        _delete_with(self, _delete_runtime, self._xnn, self._turn, runtime)
+        _delete_with(self, self._turn.delete, runtime)
 
     def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """See :meth:`penstock.runtime.engine.Executable.reshape`."""
@@ -278,11 +307,6 @@ def _mismatch(port: int, inputs: int, array: np.ndarray, shape: Shape, dtype: np
         f"{name} of the graph is {array.dtype}{list(array.shape)}, {layout};"
         f" it takes contiguous {dtype}{list(shape)}"
     )
-
-
-def _delete_runtime(xnn: ctypes.CDLL, turn: threading.RLock, runtime: int) -> None:
-    with turn:
-        xnn.xnn_delete_runtime(runtime)
 
 
 def _delete_with(owner: object, function: Any, *arguments: Any) -> None:
