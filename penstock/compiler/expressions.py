@@ -1,4 +1,4 @@
-"""What several lowerings build the same way: products, reductions, norms, softmax.
+"""What several lowerings build the same way: arithmetic, products, softmax, movement.
 
 All functions take and return :class:`~penstock.compiler.builder.Tensor` and think in logical
 shapes.
@@ -161,109 +161,7 @@ def _core_expanded(tensor: Tensor) -> bool:
     return tensor.stored[-2:] != tensor.shape[-2:]
 
 
-# --- reductions --------------------------------------------------------------------------------
-
-
-def normalized(dims: Sequence[int] | int | None, rank: int) -> list[int]:
-    """Dimensions as sorted non-negative numbers; ``None`` or an empty list means all."""
-    if dims is None or (not isinstance(dims, int) and len(dims) == 0):
-        return list(range(rank))
-    items = [dims] if isinstance(dims, int) else list(dims)
-    return sorted({dim % rank for dim in items} if rank else set())
-
-
-def reduced_shape(shape: Shape, dims: Sequence[int], keepdim: bool) -> Shape:
-    if keepdim:
-        return tuple(1 if dim in dims else size for dim, size in enumerate(shape))
-    return tuple(size for dim, size in enumerate(shape) if dim not in dims)
-
-
-def mean(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
-    """The mean over ``dims``, by XNNPACK's global average pooling, which averages the second and
-    third dimension from the end: memory is seen as [before, reduced, 1, after]."""
-    x = b.dense(x)
-    target = reduced_shape(x.shape, dims, keepdim)
-    kept_shape = reduced_shape(x.shape, dims, True)
-    if all(x.shape[dim] == 1 for dim in dims):
-        return b.reshape(x, target)
-    order = _adjacent(x, dims)
-    x = b.place(x, order)
-    positions = [order.index(dim) for dim in dims if x.shape[dim] != 1]
-    first, last = min(positions), max(positions)
-    physical = layout.physical(x.shape, order)
-    value = b.value_of(x)
-    if x.rank >= 3 and (first, last) == (x.rank - 3, x.rank - 2) and len(positions) == 2:
-        output = b.result(kept_shape, order)
-        b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [x], output, flags=payload.FLAG_KEEP_DIMS)
-        return b.reshape(output, target)
-    before, after = physical[:first], physical[last + 1 :]
-    run = layout.product(physical[first : last + 1])
-    flat: Shape = (*_merged(before, after, b), run, 1, layout.product(after))
-    whole = Tensor(physical, layout.identity(x.rank), physical, value)
-    seen = b.reshape(whole, flat)
-    pooled_shape: Shape = (*flat[:-3], 1, 1, flat[-1])
-    pooled = b.result(pooled_shape, layout.identity(len(pooled_shape)))
-    b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [seen], pooled, flags=payload.FLAG_KEEP_DIMS)
-    kept_physical = layout.physical(kept_shape, order)
-    restored = b.reshape(pooled, kept_physical)
-    back = Tensor(kept_shape, order, kept_shape, b.value_of(b.place(restored)))
-    return b.reshape(back, target)
-
-
-def _merged(before: Shape, after: Shape, b: GraphBuilder) -> Shape:
-    """The leading dimensions, merged into one unless they are dynamic (a reshape takes one
-    dynamic dimension, so those stay as they are)."""
-    if layout.is_static(before) or len(before) > payload.MAX_TENSOR_DIMS - 3:
-        return (layout.product(before),)
-    return before or (1,)
-
-
-def _adjacent(x: Tensor, dims: Sequence[int]) -> layout.Order:
-    """The order of ``x``, changed only if ``dims`` are not neighbours in memory."""
-    sequence = layout.memory_sequence(x.shape, x.order)
-    places = [position for position, dim in enumerate(sequence) if dim in dims]
-    if places and places[-1] - places[0] + 1 == len(places):
-        return x.order
-    kept = [dim for dim in x.order if dim not in dims]
-    return (*kept, *(dim for dim in x.order if dim in dims))
-
-
-def total(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
-    """The sum over ``dims``: the mean times the number of elements."""
-    count = layout.product([x.shape[dim] for dim in dims])
-    if not isinstance(count, int):
-        raise LoweringError("it sums over a dynamic dimension")
-    return multiply(b, mean(b, x, dims, keepdim), scalar(b, float(count)))
-
-
-def max_over(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
-    """The maximum over ``dims``, by max pooling over memory seen as [before, reduced, 1, after]."""
-    x = b.dense(x)
-    if not layout.is_static([x.shape[dim] for dim in dims]):
-        raise LoweringError("it takes the maximum over a dynamic dimension")
-    target = reduced_shape(x.shape, dims, keepdim)
-    order = _adjacent(x, dims)
-    moved = b.place(x, order)
-    physical = layout.physical(moved.shape, order)
-    positions = [order.index(dim) for dim in dims if moved.shape[dim] != 1]
-    if not positions:
-        return b.reshape(x, target)
-    first, last = min(positions), max(positions)
-    before = layout.product(physical[:first])
-    run = layout.product(physical[first : last + 1])
-    after = layout.product(physical[last + 1 :])
-    assert isinstance(run, int)
-    whole = Tensor(physical, layout.identity(x.rank), physical, b.value_of(moved))
-    seen = b.reshape(whole, (before, run, 1, after))
-    if seen.order != layout.identity(4):
-        seen = b.place(seen, layout.identity(4))
-    pooled = b.result((before, 1, 1, after), layout.identity(4))
-    attributes = payload.Pool2dAttributes((0, 0, 0, 0), (run, 1))
-    b.add_node(NodeKind.MAX_POOLING_2D, [seen], pooled, attributes)
-    kept_shape = reduced_shape(x.shape, dims, True)
-    restored = b.place(b.reshape(pooled, layout.physical(kept_shape, order)))
-    back = Tensor(kept_shape, order, kept_shape, b.value_of(restored))
-    return b.reshape(back, target)
+# --- softmax -----------------------------------------------------------------------------------
 
 
 def softmax(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
@@ -303,6 +201,13 @@ def slice_dims(b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequenc
         tuple(size if isinstance(size, int) else 0 for size in kept),
     )
     return b.add_node(NodeKind.STATIC_SLICE, [x], output, attributes)
+
+
+def cut(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:
+    """``size`` indices of dimension ``dim``, from ``start`` on."""
+    starts, sizes = [0] * x.rank, list(x.shape)
+    starts[dim], sizes[dim] = start, size
+    return slice_dims(b, x, starts, sizes)
 
 
 CONCATENATE = {

@@ -64,13 +64,22 @@ def is_constant(node: Node) -> bool:
     """A constant, or the dequantization of an integer constant."""
     if node.op == "get_attr":
         return True
+    return is_dequantize(node) and all(source.op == "get_attr" for source in node.all_input_nodes)
+
+
+def is_dequantize(node: Node) -> bool:
     target = node.target
     return (
         isinstance(target, torch._ops.OpOverload)
         and target.namespace in ("quantized_decomposed", "torchao")
         and "dequantize" in target._schema.name
-        and all(source.op == "get_attr" for source in node.all_input_nodes)
     )
+
+
+def reads_integers(node: Node) -> bool:
+    """Whether the node's first input was quantized, so that XNNPACK may run it on int8."""
+    source = node.args[0]
+    return isinstance(source, Node) and is_dequantize(source)
 
 
 def argument_is(name: str, *allowed: Any) -> Constraint:

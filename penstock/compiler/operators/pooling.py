@@ -8,11 +8,11 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout
+from penstock.compiler import layout, reductions
 from penstock.compiler.arguments import arguments, pair
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST
-from penstock.compiler.operators.constraints import FLOATS
+from penstock.compiler.operators.constraints import FLOATS, reads_integers
 from penstock.compiler.operators.registry import Shared, operator
 from penstock.formats.payload import NodeKind, Pool2dAttributes
 
@@ -139,7 +139,7 @@ def lower_adaptive_avg_pool(b: GraphBuilder, node: Node) -> Tensor:
     one_axis = node.target is aten.adaptive_avg_pool1d.default
     spatial = [x.rank - 1] if one_axis else [x.rank - 2, x.rank - 1]
     if all(target[dim] == 1 for dim in spatial):
-        return ex.mean(b, x, spatial, True)
+        return reductions.mean(b, x, spatial, True, reads_integers(node))
     images = _as_images(b, x, one_axis)
     kernel = adaptive_kernel(images.shape[2:], _widened(target, one_axis)[2:])
     output = average_pool(b, images, kernel, kernel, (0, 0), _widened(target, one_axis))
@@ -159,13 +159,13 @@ def adaptive_kernel(sizes: Sequence[layout.Dim], targets: Sequence[layout.Dim]) 
 def lower_mean(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
-    dims = ex.normalized(named.get("dim"), x.rank)
-    return ex.mean(b, x, dims, bool(named.get("keepdim", False)))
+    dims = reductions.normalized(named.get("dim"), x.rank)
+    return reductions.mean(b, x, dims, bool(named.get("keepdim", False)), reads_integers(node))
 
 
 @operator("sum", aten.sum.dim_IntList, aten.sum.default, constraints=FLOATS)
 def lower_sum(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
-    dims = ex.normalized(named.get("dim"), x.rank)
-    return ex.total(b, x, dims, bool(named.get("keepdim", False)))
+    dims = reductions.normalized(named.get("dim"), x.rank)
+    return reductions.total(b, x, dims, bool(named.get("keepdim", False)))

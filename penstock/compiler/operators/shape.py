@@ -117,12 +117,6 @@ def lower_stack(b: GraphBuilder, node: Node) -> Tensor:
     return ex.concatenate(b, wide, dim)
 
 
-def _cut(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Any) -> Tensor:
-    starts, sizes = [0] * x.rank, list(x.shape)
-    starts[dim], sizes[dim] = start, size
-    return ex.slice_dims(b, x, starts, sizes)
-
-
 @operator("slice", aten.slice.Tensor, constraints=FLOATS, quantization=Shared())
 def lower_slice(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
@@ -138,7 +132,7 @@ def lower_slice(b: GraphBuilder, node: Node) -> Tensor:
             raise LoweringError("it counts from the end of a dynamic dimension")
         start = max(0, start + extent)
     if step == 1:
-        return _cut(b, x, dim, start, size)
+        return ex.cut(b, x, dim, start, size)
     return _strided(b, x, dim, start, size, step)
 
 
@@ -149,13 +143,13 @@ def _strided(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Any, step: 
         raise LoweringError("it steps over a dynamic dimension")
     whole = size * step
     if start + whole <= extent:
-        x = _cut(b, x, dim, start, whole)
+        x = ex.cut(b, x, dim, start, whole)
     else:
         post = [0] * x.rank
         post[dim] = start + whole - extent
-        x = _cut(b, ex.pad_constant(b, x, [0] * x.rank, post, 0.0), dim, start, whole)
+        x = ex.cut(b, ex.pad_constant(b, x, [0] * x.rank, post, 0.0), dim, start, whole)
     split = b.reshape(x, (*x.shape[:dim], size, step, *x.shape[dim + 1 :]))
-    first = _cut(b, split, dim + 1, 0, 1)
+    first = ex.cut(b, split, dim + 1, 0, 1)
     return b.reshape(first, (*x.shape[:dim], size, *x.shape[dim + 1 :]))
 
 
@@ -164,7 +158,7 @@ def lower_narrow(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
     dim = named["dim"] % x.rank
-    return _cut(b, x, dim, int(named["start"]), layout.shape_of(node.meta["val"])[dim])
+    return ex.cut(b, x, dim, int(named["start"]), layout.shape_of(node.meta["val"])[dim])
 
 
 @operator("select", aten.select.int, constraints=FLOATS, quantization=Shared())
@@ -179,7 +173,7 @@ def lower_select(b: GraphBuilder, node: Node) -> Tensor:
         if not isinstance(extent, int):
             raise LoweringError("it counts from the end of a dynamic dimension")
         index += extent
-    piece = _cut(b, x, dim, index, 1)
+    piece = ex.cut(b, x, dim, index, 1)
     return b.reshape(piece, (*x.shape[:dim], *x.shape[dim + 1 :]))
 
 
@@ -199,7 +193,7 @@ def lower_split(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
         shape = layout.shape_of(value)
         unbound = len(shape) < x.rank
         size = 1 if unbound else shape[dim]
-        piece = _cut(b, x, dim, start, size)
+        piece = ex.cut(b, x, dim, start, size)
         pieces.append(b.reshape(piece, shape) if unbound else piece)
         if not isinstance(size, int):
             raise LoweringError("it splits a dynamic dimension")

@@ -1,0 +1,174 @@
+"""Reductions over any dimensions, as XNNPACK nodes that are quick at them.
+
+Measured with XNNPACK's own operators on one x86-64 core: the mean of rows of 768 floats takes a
+fully-connected node with one output 32 µs for 197 rows, global average pooling 148 µs. So what is
+innermost in memory is averaged by a product, everything else by pooling. Reshapes are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+from penstock.compiler import expressions as ex
+from penstock.compiler import layout
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.layout import Shape
+from penstock.formats import payload
+from penstock.formats.payload import NodeKind
+
+#: Rows longer than this are pooled: one run of float32 additions over them would lose digits.
+LONGEST_ROW = 1 << 14
+
+
+def normalized(dims: Sequence[int] | int | None, rank: int) -> list[int]:
+    """Dimensions as sorted non-negative numbers; ``None`` or an empty list means all."""
+    if dims is None or (not isinstance(dims, int) and len(dims) == 0):
+        return list(range(rank))
+    items = [dims] if isinstance(dims, int) else list(dims)
+    return sorted({dim % rank for dim in items} if rank else set())
+
+
+def reduced_shape(shape: Shape, dims: Sequence[int], keepdim: bool) -> Shape:
+    if keepdim:
+        return tuple(1 if dim in dims else size for dim, size in enumerate(shape))
+    return tuple(size for dim, size in enumerate(shape) if dim not in dims)
+
+
+@lru_cache(maxsize=256)
+def _row(size: int, weight: float) -> torch.Tensor:
+    return torch.full((1, size), weight, dtype=torch.float32)
+
+
+def mean(
+    b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool, pooled: bool = False
+) -> Tensor:
+    """The mean over ``dims``. ``pooled``: by pooling in any case (it also runs on int8)."""
+    x = b.dense(x)
+    if all(x.shape[dim] == 1 for dim in dims):
+        return b.reshape(x, reduced_shape(x.shape, dims, keepdim))
+    view = _View(b, x, dims)
+    run = view.shape[1]
+    if isinstance(run, int) and view.shape[3] == 1 and run <= LONGEST_ROW and not pooled:
+        rows = _weighted_sum(b, view, 1.0 / run)
+    else:
+        source = view.images or b.reshape(view.whole, (*view.lead, *view.shape[1:]))
+        shape = (*source.shape[:-3], 1, 1, source.shape[-1])
+        rows = b.result(shape, layout.identity(source.rank))
+        b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [source], rows, flags=payload.FLAG_KEEP_DIMS)
+    return view.restored(b, rows, keepdim)
+
+
+def total(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The sum over ``dims``."""
+    count = layout.product([x.shape[dim] for dim in dims])
+    if not isinstance(count, int):
+        raise LoweringError("it sums over a dynamic dimension")
+    if not x.is_expanded and count > 1:
+        view = _View(b, x, dims)
+        if view.shape[3] == 1 and count <= LONGEST_ROW:
+            return view.restored(b, _weighted_sum(b, view, 1.0), keepdim)
+    return ex.affine(b, mean(b, x, dims, keepdim), float(count), 0.0)
+
+
+def _weighted_sum(b: GraphBuilder, view: _View, weight: float) -> Tensor:
+    """Every row of ``view`` times ``weight``, summed: [lead..., 1]."""
+    run = view.shape[1]
+    assert isinstance(run, int)
+    source = b.reshape(view.whole, (*view.lead, run))
+    return ex.linear(b, source, b.constant(_row(run, weight)), None)
+
+
+class _View:
+    """A tensor's memory seen as [before, reduced, 1, after].
+
+    ``shape`` is that; ``lead`` stands for ``before`` where several dynamic dimensions must not be
+    merged (a reshape takes one dynamic dimension); ``whole`` is the memory as it lies.
+    """
+
+    def __init__(self, b: GraphBuilder, x: Tensor, dims: Sequence[int]) -> None:
+        self.order = _adjacent(x, dims)
+        self.dims = dims
+        self.source = x = b.place(x, self.order)
+        physical = layout.physical(x.shape, self.order)
+        positions = [self.order.index(dim) for dim in dims if x.shape[dim] != 1]
+        first, last = min(positions), max(positions)
+        before = physical[:first]
+        self.lead = _merged(before)
+        self.shape: Shape = (
+            layout.product(before),
+            layout.product(physical[first : last + 1]),
+            1,
+            layout.product(physical[last + 1 :]),
+        )
+        self.whole = Tensor(physical, layout.identity(x.rank), physical, b.value_of(x))
+        #: The memory as it lies, where it is [..., height, width, channels] already.
+        self.images = self.whole if (first, last) == (x.rank - 3, x.rank - 2) else None
+
+    def restored(self, b: GraphBuilder, reduced: Tensor, keepdim: bool) -> Tensor:
+        """The reduced rows in the shape that PyTorch gives."""
+        kept = reduced_shape(self.source.shape, self.dims, True)
+        rows = b.place(b.reshape(reduced, layout.physical(kept, self.order)))
+        back = Tensor(kept, self.order, kept, b.value_of(rows))
+        return b.reshape(back, reduced_shape(kept, self.dims, keepdim))
+
+
+def _merged(before: Shape) -> Shape:
+    """The leading dimensions, merged into one unless they are dynamic (a reshape takes one
+    dynamic dimension, so those stay as they are)."""
+    if layout.is_static(before) or len(before) > payload.MAX_TENSOR_DIMS - 3:
+        return (layout.product(before),)
+    return before or (1,)
+
+
+def _adjacent(x: Tensor, dims: Sequence[int]) -> layout.Order:
+    """The order of ``x``, changed only if ``dims`` are not neighbours in memory."""
+    sequence = layout.memory_sequence(x.shape, x.order)
+    places = [position for position, dim in enumerate(sequence) if dim in dims]
+    if places and places[-1] - places[0] + 1 == len(places):
+        return x.order
+    kept = [dim for dim in x.order if dim not in dims]
+    return (*kept, *(dim for dim in x.order if dim in dims))
+
+
+#: How many columns a long row is folded into before its maximum is taken.
+FOLDS = (16, 32, 8, 12, 24, 20, 10, 48, 6, 4)
+
+
+def max_over(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The maximum over ``dims``, by max pooling over memory seen as [before, reduced, 1, after].
+    Pooling works on many columns at once, so what is innermost is folded into columns first."""
+    x = b.dense(x)
+    if not layout.is_static([x.shape[dim] for dim in dims]):
+        raise LoweringError("it takes the maximum over a dynamic dimension")
+    if all(x.shape[dim] == 1 for dim in dims):
+        return b.reshape(x, reduced_shape(x.shape, dims, keepdim))
+    view = _View(b, x, dims)
+    before, run, _, after = view.shape
+    assert isinstance(run, int)
+    rows = view.whole
+    if after == 1:
+        columns = next((fold for fold in FOLDS if run % fold == 0 and run >= 4 * fold), 1)
+        if columns > 1:
+            rows = _pooled(b, b.reshape(rows, (before, run // columns, 1, columns)))
+            run = columns
+    rows = _pooled(b, b.reshape(rows, (before, run, 1, after)))
+    return view.restored(b, rows, keepdim)
+
+
+def _pooled(b: GraphBuilder, rows: Tensor) -> Tensor:
+    """The maximum over dimension 1 of [before, run, 1, after]."""
+    rows = b.place(rows, layout.identity(4))
+    before, run, _, after = rows.shape
+    assert isinstance(run, int)
+    output = b.result((before, 1, 1, after), layout.identity(4))
+    attributes = payload.Pool2dAttributes((0, 0, 0, 0), (run, 1))
+    return b.add_node(NodeKind.MAX_POOLING_2D, [rows], output, attributes)
+
+
+def min_over(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The minimum over ``dims``: the negated maximum of what is negated."""
+    negated = max_over(b, b.unary(NodeKind.NEGATE, x), dims, keepdim)
+    return b.unary(NodeKind.NEGATE, negated)
