@@ -17,6 +17,8 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from penstock.compiler.rewrite import fold_constants
+from penstock.compiler.rewrite.functionalize import writes_to_a_view
 from penstock.errors import ExportError, InputError
 
 
@@ -60,12 +62,13 @@ def capture(
     example_args, example_kwargs = (
         (tuple(args), dict(kwargs or {})) if args is not None else program.example_inputs
     )
-    if any(_mutates_a_view(node) for node in program.graph.nodes):
-        # Only torch's own functionalization can follow a write through a view.
-        program = program.run_decompositions({})
-    module = program.module(check_guards=False)
-    if not isinstance(module, GraphModule):
-        raise ExportError(f"torch.export gave a {type(module).__name__}, not a graph")
+    module = _module(program)
+    if any(writes_to_a_view(node) for node in module.graph.nodes):
+        # Writes to constants are carried out here and now; for the others, only torch's own
+        # functionalization can follow a write through a view, at the price of another trace.
+        fold_constants.apply(module)
+        if any(writes_to_a_view(node) for node in module.graph.nodes):
+            module = _module(program.run_decompositions({}))
     spec = program.call_spec
     examples = pytree.tree_leaves((example_args, example_kwargs))
     return Captured(
@@ -77,6 +80,13 @@ def capture(
         kwargs=dict(example_kwargs),
         bounds=_upper_bounds(program),
     )
+
+
+def _module(program: ExportedProgram) -> GraphModule:
+    module = program.module(check_guards=False)
+    if not isinstance(module, GraphModule):
+        raise ExportError(f"torch.export gave a {type(module).__name__}, not a graph")
+    return module
 
 
 def _exported(
@@ -116,33 +126,6 @@ def _exported(
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _mutates_a_view(node: Node) -> bool:
-    """Whether an in-place operator writes to a value that may share its memory with another."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        if isinstance(value, Node) and (_is_view(value) or any(map(_is_view, value.users))):
-            return True
-    return False
-
-
-def _is_view(node: Node) -> bool:
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return node.op == "call_function"  # getitem of a multi-output view (split, unbind)
-    returns_alias = any(
-        result.alias_info is not None and not result.alias_info.is_write
-        for result in target._schema.returns
-    )
-    # Composite operators such as reshape and flatten return views without saying so.
-    composite = target._schema.name.split("::")[1] in {
-        "reshape", "flatten", "contiguous", "to", "reshape_as", "unflatten", "dropout",
-    }  # fmt: skip
-    return returns_alias or composite
 
 
 def _upper_bounds(program: ExportedProgram) -> dict[Any, int]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from torch.fx import GraphModule
 
 from penstock.compiler.rewrite import (
+    additive_masks,
     fold_batch_norm,
     fold_constants,
     functionalize,
@@ -25,6 +26,7 @@ PIPELINE: Sequence[Rewrite] = (
     functionalize.apply,
     remove_no_ops.apply,
     fold_constants.apply,
+    additive_masks.apply,
     fold_batch_norm.apply,
 )
 

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from penstock.compiler import layout
 from penstock.compiler.builder import attribute
-from penstock.compiler.rewrite.edit import new_attribute
+from penstock.compiler.rewrite.edit import get_attribute
+
+aten = torch.ops.aten
 
 #: A folded tensor may not be this much larger than what it was computed from.
 MAX_GROWTH_BYTES = 64 * 2**20
@@ -17,59 +20,170 @@ MAX_GROWTH_BYTES = 64 * 2**20
 KEPT_NAMESPACES = {"quantized_decomposed", "torchao"}
 RANDOM = torch.Tag.nondeterministic_seeded
 
+#: Operators that read only the shape and type of their first argument.
+SHAPE_ONLY = {
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.new_empty.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+    aten.fill.Scalar,
+    aten.fill.Tensor,
+}
+
 
 def apply(module: GraphModule) -> int:
     """Given an operator whose every tensor input is a constant (position tables, masks, folded
-    scales, ``arange`` …) → Result: a ``get_attr`` of its value."""
-    known: dict[Node, Any] = {}
-    mutated = {
-        node.args[0] for node in module.graph.nodes if node.target is torch.ops.aten.copy_.default
-    }
-    for node in module.graph.nodes:
-        if node.op == "get_attr" and node not in mutated:
-            if "val" in node.meta:  # else it is no tensor, but a submodule
-                known[node] = attribute(module, str(node.target))
-        elif _foldable(node, known):
-            inputs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: known[n])
-            with torch.no_grad():
-                value = node.target(*inputs[0], **inputs[1])
-            if _growth(node, value, known) <= MAX_GROWTH_BYTES:
-                known[node] = value
-    changes = 0
-    for node in reversed(list(module.graph.nodes)):
-        if node.op == "get_attr" or node not in known:
-            continue
-        if node.users and isinstance(known[node], torch.Tensor) and _feeds_the_graph(node, known):
-            new_attribute(module, node, known[node], "_folded")
+    scales, ``arange``, ``zeros_like`` of a static shape …) → Result: a ``get_attr`` of its value.
+
+    Writes in place to such values are carried out too, in their order and through views, so a
+    mask that the model paints region by region is one constant afterwards.
+    """
+    folding = _Folding(module)
+    for node in list(module.graph.nodes):
+        folding.visit(node)
+    return folding.finish()
+
+
+class _Folding:
+    """The values known so far, and which constants the rest of the graph needs."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self.module = module
+        self.known: dict[Node, Any] = {}
+        #: storages made here; only those are written to
+        self.owned: set[int] = set()
+        self.writes = 0
+        self.any_writes = any(_is_write(node) for node in module.graph.nodes)
+        self.state = _written_attributes(module)
+        #: (known node, writes so far) -> its value then, and who reads that
+        self.needed: dict[tuple[Node, int], tuple[Any, list[Node]]] = {}
+
+    def visit(self, node: Node) -> None:
+        if node.op == "get_attr":
+            if "val" in node.meta and str(node.target) not in self.state:
+                self.known[node] = attribute(self.module, str(node.target))
+        elif self._foldable(node):
+            self._fold(node)
+        if node not in self.known:
+            for source in node.all_input_nodes:
+                if source in self.known and source.op != "get_attr":
+                    self._need(source, node)
+
+    def _need(self, source: Node, reader: Node) -> None:
+        key = (source, self.writes)
+        if key not in self.needed:
+            value = self.known[source]
+            if self.any_writes and isinstance(value, torch.Tensor):
+                value = value.clone()
+            self.needed[key] = (value, [])
+        self.needed[key][1].append(reader)
+
+    def _foldable(self, node: Node) -> bool:
+        if node.op != "call_function":
+            return False
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload):
+            if target.namespace in KEPT_NAMESPACES or RANDOM in target.tags:
+                return False
+            if _is_write(node) and not self._writes_to_owned(node):
+                return False
+        elif getattr(target, "__module__", "") not in ("_operator", "operator", "math"):
+            return False
+        return all(source in self.known for source in self._inputs(node))
+
+    def _inputs(self, node: Node) -> list[Node]:
+        """The nodes whose values matter."""
+        if node.target in SHAPE_ONLY and _static(node):
+            return [source for source in node.all_input_nodes if source is not node.args[0]]
+        return node.all_input_nodes
+
+    def _writes_to_owned(self, node: Node) -> bool:
+        written = self.known.get(node.args[0]) if isinstance(node.args[0], Node) else None
+        return (
+            isinstance(written, torch.Tensor) and written.untyped_storage().data_ptr() in self.owned
+        )
+
+    def _fold(self, node: Node) -> None:
+        def value_of(source: Node) -> Any:
+            if source in self.known:
+                return self.known[source]
+            like = source.meta["val"]
+            return torch.empty(1, dtype=like.dtype).expand(layout.shape_of(like))
+
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
+        with torch.no_grad():
+            value = node.target(*args, **kwargs)  # type: ignore[operator]
+        if _is_write(node):
+            self.writes += 1
+        elif (
+            _bytes(value) - sum(_bytes(self.known.get(source)) for source in node.all_input_nodes)
+            > MAX_GROWTH_BYTES
+        ):
+            return
+        self.known[node] = value
+        inputs = {_storage(self.known.get(source)) for source in node.all_input_nodes}
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            storage = _storage(item)
+            if storage is not None and storage not in inputs:
+                self.owned.add(storage)
+
+    def finish(self) -> int:
+        changes = 0
+        for (source, _), (value, readers) in self.needed.items():
+            if not isinstance(value, torch.Tensor):
+                self._keep_number(source, value, readers)
+                continue
+            fresh = get_attribute(self.module, source, value, "_folded")
+            for reader in dict.fromkeys(readers):
+                reader.replace_input_with(source, fresh)
             changes += 1
-        if not node.users:
-            module.graph.erase_node(node)
-    return changes
+        for node in reversed(list(self.module.graph.nodes)):
+            if node in self.known and not node.users and node.op == "call_function":
+                self.module.graph.erase_node(node)
+        return changes
+
+    @staticmethod
+    def _keep_number(source: Node, value: Any, readers: list[Node]) -> None:
+        """Numbers go straight into their readers' arguments."""
+        if not isinstance(value, (int, float, bool)):
+            return
+        for reader in readers:
+            reader.args, reader.kwargs = torch.fx.node.map_arg(
+                (reader.args, reader.kwargs), lambda item: value if item is source else item
+            )
 
 
-def _foldable(node: Node, known: dict[Node, Any]) -> bool:
-    if node.op != "call_function":
-        return False
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        if target.namespace in KEPT_NAMESPACES or RANDOM in target.tags:
-            return False
-        if target._schema.is_mutable:
-            return False
-    elif not isinstance(target, torch._ops.OpOverloadPacket) and getattr(
-        target, "__module__", ""
-    ) not in ("_operator", "operator", "math", "builtins"):
-        return False
-    return all(source in known for source in node.all_input_nodes)
+def _is_write(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _growth(node: Node, value: Any, known: dict[Node, Any]) -> int:
-    def size(item: Any) -> int:
-        return item.untyped_storage().nbytes() if isinstance(item, torch.Tensor) else 0
+def _written_attributes(module: GraphModule) -> set[str]:
+    """Names of parameters and buffers that the model writes to: state, not constants."""
+    written: set[str] = set()
+    for node in module.graph.nodes:
+        if _is_write(node) and node.args and isinstance(node.args[0], Node):
+            root = node.args[0]
+            while root.op == "call_function" and root.args and isinstance(root.args[0], Node):
+                root = root.args[0]
+            if root.op == "get_attr":
+                written.add(str(root.target))
+    return written
 
-    before = sum(size(known[source]) for source in node.all_input_nodes)
-    return size(value) - before
+
+def _static(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and layout.is_static(layout.shape_of(value))
 
 
-def _feeds_the_graph(node: Node, known: dict[Node, Any]) -> bool:
-    return any(user not in known for user in node.users)
+def _storage(value: Any) -> int | None:
+    return value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else None
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, (tuple, list)):
+        return sum(map(_bytes, value))
+    return value.untyped_storage().nbytes() if isinstance(value, torch.Tensor) else 0

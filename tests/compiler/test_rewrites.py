@@ -1,0 +1,201 @@
+"""Rewrites by themselves: the graph they leave, and that it gives what eager gives."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from penstock.compiler.capture import capture
+from penstock.compiler.rewrite import (
+    additive_masks,
+    fold_batch_norm,
+    fold_constants,
+    functionalize,
+    remove_no_ops,
+    run,
+)
+
+
+def rewritten(
+    model: nn.Module, inputs: Sequence[torch.Tensor], *rewrites: Callable[[GraphModule], int]
+) -> tuple[GraphModule, Counter[str]]:
+    """Captures, applies the rewrites, checks the answer; returns the graph and its operators."""
+    model.eval()
+    module = capture(model, inputs).module
+    run(module, rewrites)
+    module.recompile()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            module(*inputs), model(*inputs), rtol=1e-4, atol=1e-5, equal_nan=True
+        )
+    targets = Counter(
+        str(node.target) for node in module.graph.nodes if node.op == "call_function"
+    )
+    return module, targets
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_writes_in_place_become_functional() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            y.add_(1)
+            z = y + 1
+            y.relu_()
+            return y + z
+
+    _, targets = rewritten(InPlace(), (torch.randn(5),), functionalize.apply)
+    assert "aten.add_.Tensor" not in targets
+    assert "aten.relu_.default" not in targets
+
+
+def test_a_write_through_a_view_is_followed() -> None:
+    class Painted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            y[:, 1:3] += 1
+            return y
+
+    rewritten(Painted(), (torch.randn(3, 5),), functionalize.apply)
+
+
+def test_a_mask_painted_region_by_region_is_one_constant() -> None:
+    class Painted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mask = x.new_zeros((4, 4))
+            number = 0
+            for rows in (slice(0, 2), slice(2, 4)):
+                for columns in (slice(0, 3), slice(3, 4)):
+                    mask[rows, columns] = number
+                    number += 1
+            early = mask * 1
+            mask += 10
+            return x + mask.masked_fill(mask > 11, -5.0) + early
+
+    _, targets = rewritten(Painted(), (torch.randn(4, 4),), fold_constants.apply)
+    assert targets == Counter({"aten.add.Tensor": 2})
+
+
+def test_positions_and_tables_are_folded() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.table(torch.arange(x.shape[1])) * math.sqrt(4)
+
+    _, targets = rewritten(Positions(), (torch.randn(2, 5, 4),), fold_constants.apply)
+    assert targets == Counter({"aten.add.Tensor": 1})
+
+
+def test_state_is_not_folded() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count.add_(1)
+            return x * self.count
+
+    module = capture(Counting().eval(), (torch.randn(3),)).module
+    run(module, (functionalize.apply, fold_constants.apply))
+    targets = [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
+    assert "aten.copy_.default" in targets
+    assert "aten.add.Tensor" in targets
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), (torch.randn(1, 3, 6, 6),)),
+        (nn.Sequential(nn.Conv1d(3, 8, 3, bias=False), nn.BatchNorm1d(8)), (torch.randn(2, 3, 9),)),
+        (nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, affine=False)), (torch.randn(5, 4),)),
+        (nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)), (torch.randn(1, 3, 6, 6),)),
+        (nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)), (torch.randn(1, 4, 6, 6),)),
+    ],
+)
+def test_batch_norms_are_folded(model: nn.Sequential, inputs: tuple[torch.Tensor, ...]) -> None:
+    norm = model[1]
+    assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.uniform_(-1, 1)
+    norm.running_var.uniform_(0.5, 2)
+    _, targets = rewritten(model, inputs, fold_batch_norm.apply)
+    assert "aten.batch_norm.default" not in targets
+
+
+def test_a_shared_convolution_keeps_its_batch_norm() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return self.norm(y) + y
+
+    _, targets = rewritten(Shared(), (torch.randn(1, 3, 4, 4),), fold_batch_norm.apply)
+    assert "aten.batch_norm.default" in targets
+
+
+def test_what_changes_nothing_vanishes() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropout = nn.Dropout(0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.dropout(x).contiguous().clone().to(torch.float32)
+            return (x * 1 + 0).view(x.shape).expand(x.shape).exp()
+
+    _, targets = rewritten(Idle(), (torch.randn(3, 4),), remove_no_ops.apply)
+    assert targets == Counter({"aten.exp.default": 1})
+
+
+def test_what_changes_the_type_stays() -> None:
+    class Cast(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * 1.0).to(torch.float64)
+
+    _, targets = rewritten(Cast(), (torch.arange(4),), remove_no_ops.apply)
+    assert sum(targets.values()) == 2
+
+
+@pytest.mark.parametrize("value", [-math.inf, -1e4, 3.0])
+def test_boolean_masks_become_numbers(value: float) -> None:
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            mask = torch.arange(6) >= lengths[:, None]
+            first = x.masked_fill(mask, value)
+            return torch.softmax(first, -1) + torch.softmax(x.exp().masked_fill(mask, value), -1)
+
+    module, targets = rewritten(
+        Masked(), (torch.randn(2, 6), torch.tensor([3, 6])), additive_masks.apply
+    )
+    assert "aten.masked_fill.Scalar" not in targets
+    assert targets["aten.where.self"] == (1 if math.isinf(value) else 2)
+    assert isinstance(module, GraphModule)
+
+
+def test_a_boolean_attention_mask_becomes_additive() -> None:
+    class Attention(nn.Module):
+        def forward(self, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+            mask = keep[:, None, None, :].expand(-1, 1, x.shape[2], -1)
+            y = nn.functional.scaled_dot_product_attention(x, x, x, mask)
+            return nn.functional.scaled_dot_product_attention(y, x, x, mask)
+
+    keep = torch.tensor([[True, True, False, True, False]])
+    _, targets = rewritten(Attention(), (torch.randn(1, 2, 5, 4), keep), additive_masks.apply)
+    assert targets["aten.where.self"] == 1
