@@ -143,7 +143,7 @@ def cases() -> Iterator[Case]:
 
 def main(path: str) -> None:
     # These register the operators.
-    import executorch.exir.passes._quant_patterns_and_replacements  # noqa: F401
+    import executorch.exir.passes._quant_patterns_and_replacements
     import executorch.kernels.quantized  # noqa: F401
     import torch
 

@@ -57,6 +57,7 @@ def _padding(
         sizes = x.shape[-rank:]
         shape = [size + sum(pad) for size, pad in zip(sizes, pads, strict=True)]
         reserve([*x.shape[:-rank], *shape], out)
+        reserve([max(shape)], out)  # the product above may be 0
         for i, (size, (before, after)) in enumerate(zip(sizes, pads, strict=True)):
             x = np.take(x, positions(size, before, after), x.ndim - rank + i)
         return x

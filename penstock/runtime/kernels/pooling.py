@@ -124,6 +124,7 @@ def adaptive_avg_pool2d(x: Array, output_size: Sequence[int], out: Array) -> Arr
         raise KernelError(f"adaptive pooling of the shape {x.shape}")
     height, width = pair(output_size, "output_size")
     reserve((*x.shape[:-2], height, width), out)
+    reserve([max(height, width)], out)  # the product above is 0 for an empty batch
     wide = widened(x, x.dtype)
     for position, parts in ((-2, height), (-1, width)):
         wide = _adaptive(wide, position, parts)

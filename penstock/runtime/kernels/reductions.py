@@ -27,13 +27,10 @@ from penstock.runtime.kernels.registry import KernelError, kernel
 
 def _sum_type(x: Array, dtype: int | None, out: Array) -> DType:
     """The type that sums and products are made in: int64 for integers unless asked otherwise."""
-    if dtype is not None:
-        asked: DType = numpy_dtype(dtype)
-        return asked
-    if is_integral(x.dtype):
-        kind: DType = out.dtype
-        return kind if is_float(kind) else INT64
-    return x.dtype
+    kind: DType = x.dtype if dtype is None else numpy_dtype(dtype)
+    if dtype is None and is_integral(kind):
+        kind = out.dtype if is_float(out.dtype) else INT64
+    return kind
 
 
 @kernel("aten::sum.IntList_out")
