@@ -17,7 +17,6 @@ from rich.table import Table
 import penstock
 from penstock.cli.console import Stages, errors_in_one_line
 from penstock.cli.pipeline import Outcome, Request, compile_model, sqnr
-from penstock.cli.summary import megabytes
 
 MODEL = "mv2"
 THREADS = (1, 2)
@@ -45,11 +44,11 @@ def row(outcome: Outcome, picture: np.ndarray, eager: np.ndarray) -> list[str]:
     (answer,) = penstock.load(outcome.path)(picture)
     return [
         outcome.path.name,
-        megabytes(outcome.size),
+        f"{outcome.size / 1e6:.2f}",
         f"{outcome.lowered.delegation.share:.0%}",
-        *(f"{latency(outcome.path, (picture,), n):.2f} ms" for n in THREADS),
-        f"{len(top(answer) & top(eager))} of 5",
-        f"{sqnr(eager, np.asarray(answer)):.1f} dB",
+        *(f"{latency(outcome.path, (picture,), n):.2f}" for n in THREADS),
+        f"{len(top(answer) & top(eager))}/5",
+        f"{sqnr(eager, np.asarray(answer)):.1f}",
     ]
 
 
@@ -69,15 +68,10 @@ def main() -> None:
         with torch.no_grad():
             eager = model.module(*model.args).numpy()
         table = Table(title="MobileNetV2 on a photograph, against eager PyTorch")
-        for column in (
-            "file",
-            "size",
-            "in XNNPACK",
-            *(f"{n} thread{'s' if n > 1 else ''}" for n in THREADS),
-            "same top 5",
-            "SQNR",
-        ):
-            table.add_column(column, justify="left" if column == "file" else "right")
+        table.add_column("file", no_wrap=True)
+        milliseconds = (f"ms, {n} thread{'s' if n > 1 else ''}" for n in THREADS)
+        for column in ("MB", "in XNNPACK", *milliseconds, "same top 5", "SQNR, dB"):
+            table.add_column(column, justify="right")
         for outcome in outcomes:
             table.add_row(*row(outcome, picture, eager))
         Console(highlight=False).print(table)

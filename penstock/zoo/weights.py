@@ -30,6 +30,12 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 # matter of chance, few enough that the largest model takes a second.
 _SAMPLES = 8
 
+# Where batch norms put the middle of a channel, in its standard deviations. At 0 a ReLU cuts half
+# of it off, and a deep network is chaotic: half of the power of any small error passes, but only
+# 0.34 of the variance, which the next norm scales up to 1 again, so that errors grow by 1.7 dB a
+# layer. At 0.8 they grow by 0.7 dB.
+_BIAS = 0.8
+
 
 @torch.no_grad()
 def randomize(
@@ -82,6 +88,9 @@ def _settle_batch_norms(module: nn.Module, batches: Batches) -> None:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return
+    for norm in norms:
+        if norm.affine:
+            norm.bias.normal_(_BIAS, 0.3)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
