@@ -42,6 +42,11 @@ def divide(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
     return b.binary(NodeKind.DIV, left, right)
 
 
+def bounded(b: GraphBuilder, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """``min(max(x, low), high)``."""
+    return b.binary(NodeKind.MINIMUM, b.binary(NodeKind.MAXIMUM, x, low), high)
+
+
 def affine(b: GraphBuilder, x: Tensor, scale: float, shift: float) -> Tensor:
     """``x * scale + shift``."""
     if scale != 1.0:

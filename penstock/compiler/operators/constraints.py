@@ -35,6 +35,20 @@ def only_floats(node: Node) -> str | None:
     return None
 
 
+def float_data(node: Node) -> str | None:
+    """Every tensor is float32, constants aside."""
+    for source in node.all_input_nodes:
+        value = source.meta.get("val")
+        if is_constant(source) or not isinstance(value, torch.Tensor):
+            continue
+        if value.dtype not in SUPPORTED_FLOATS:
+            return f"it works on {_name(value.dtype)}, XNNPACK's operators on float32"
+    result = node.meta.get("val")
+    if isinstance(result, torch.Tensor) and result.dtype not in SUPPORTED_FLOATS:
+        return f"its result is {_name(result.dtype)}, XNNPACK's are float32"
+    return None
+
+
 def rank_fits(node: Node) -> str | None:
     """No tensor has more dimensions than XNNPACK knows, and none is empty."""
     for tensor in tensors_of(node):

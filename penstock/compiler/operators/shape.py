@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout
+from penstock.compiler import layout, movement
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
@@ -131,26 +131,7 @@ def lower_slice(b: GraphBuilder, node: Node) -> Tensor:
         if not isinstance(extent, int):
             raise LoweringError("it counts from the end of a dynamic dimension")
         start = max(0, start + extent)
-    if step == 1:
-        return ex.cut(b, x, dim, start, size)
-    return _strided(b, x, dim, start, size, step)
-
-
-def _strided(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Any, step: int) -> Tensor:
-    """Every ``step``-th index: cut to a multiple of ``step``, split the dimension, keep index 0."""
-    extent = x.shape[dim]
-    if not isinstance(extent, int) or not isinstance(size, int):
-        raise LoweringError("it steps over a dynamic dimension")
-    whole = size * step
-    if start + whole <= extent:
-        x = ex.cut(b, x, dim, start, whole)
-    else:
-        post = [0] * x.rank
-        post[dim] = start + whole - extent
-        x = ex.cut(b, ex.pad_constant(b, x, [0] * x.rank, post, 0.0), dim, start, whole)
-    split = b.reshape(x, (*x.shape[:dim], size, step, *x.shape[dim + 1 :]))
-    first = ex.cut(b, split, dim + 1, 0, 1)
-    return b.reshape(first, (*x.shape[:dim], size, *x.shape[dim + 1 :]))
+    return movement.strided(b, x, dim, start, size, step)
 
 
 @operator("narrow", aten.narrow.default, constraints=FLOATS, quantization=Shared())

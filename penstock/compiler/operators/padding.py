@@ -1,0 +1,89 @@
+"""Padding by a constant and by the tensor's own values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler import expressions as ex
+from penstock.compiler import movement
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.operators.constraints import FLOATS
+from penstock.compiler.operators.registry import Shared, operator
+
+aten = torch.ops.aten
+
+#: target -> its mode, where it has no argument that says it
+MODES = {
+    aten.constant_pad_nd.default: "constant",
+    aten.reflection_pad1d.default: "reflect",
+    aten.reflection_pad2d.default: "reflect",
+    aten.reflection_pad3d.default: "reflect",
+    aten.replication_pad1d.default: "replicate",
+    aten.replication_pad2d.default: "replicate",
+    aten.replication_pad3d.default: "replicate",
+}
+
+
+def _known_amounts(node: Node) -> str | None:
+    named = arguments(node)
+    amounts = named.get("pad", named.get("padding"))
+    if any(isinstance(amount, Node) for amount in amounts):
+        return "how much it pads is computed at run time"
+    return None
+
+
+@operator(
+    "pad", aten.pad.default, *MODES, constraints=(*FLOATS, _known_amounts), quantization=Shared(),
+    notes="constant, reflect, replicate, circular; other than constant by slices, joined",
+)  # fmt: skip
+def lower_pad(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = b.tensor(node.args[0])
+    amounts = [int(amount) for amount in named.get("pad", named.get("padding"))]
+    mode = MODES.get(node.target, named.get("mode", "constant"))
+    before, after = amounts[0::2], amounts[1::2]
+    # ATen begins with the last dimension.
+    pre = [0] * (x.rank - len(before)) + before[::-1]
+    post = [0] * (x.rank - len(after)) + after[::-1]
+    if mode == "constant":
+        value = named.get("value")
+        return ex.pad_constant(b, x, pre, post, 0.0 if value is None else float(value))
+    for dim, (left, right) in enumerate(zip(pre, post, strict=True)):
+        if left or right:
+            x = pad_by_values(b, x, dim, left, right, mode)
+    return x
+
+
+def pad_by_values(
+    b: GraphBuilder, x: Tensor, dim: int, left: int, right: int, mode: str
+) -> Tensor:
+    """One dimension padded by its own values; negative amounts cut."""
+    extent = x.shape[dim]
+    if not isinstance(extent, int):
+        raise LoweringError(f"it pads a dynamic dimension by mode {mode}")
+    if left < 0 or right < 0:
+        start = max(0, -left)
+        x = ex.cut(b, x, dim, start, extent - start - max(0, -right))
+        return pad_by_values(b, x, dim, max(0, left), max(0, right), mode) if left + right else x
+    edges = _edges(extent, left, right, mode)
+    first, last = (
+        [movement.take(b, x, dim, indices)] if indices else [] for indices in edges
+    )
+    return ex.concatenate(b, [*first, x, *last], dim)
+
+
+def _edges(
+    extent: int, left: int, right: int, mode: str
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The indices that come before and behind."""
+    if mode == "reflect":
+        return range(left, 0, -1), range(extent - 2, extent - 2 - right, -1)
+    if mode == "replicate":
+        return [0] * left, [extent - 1] * right
+    if mode == "circular":
+        return range(extent - left, extent), range(right)
+    raise LoweringError(f"padding of mode {mode!r} is not known")
