@@ -135,6 +135,8 @@ def _check_value(value: Value, checked: set[int]) -> None:
         if problem := _scales_problem(quantization, shape, id(quantization) in checked):
             raise error(problem)
         checked.add(id(quantization))
+    if value.is_input and value.is_output:
+        raise error("is an input and an output")
     if value.data is not None:
         if value.is_input or value.is_output:
             raise error("is constant and external")

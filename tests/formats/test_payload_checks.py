@@ -131,6 +131,7 @@ def scales(values: Any, axis: int = 0) -> PerChannel:
         (set_value(11, quantization=Blockwise(np.ones(3, np.uint16), 0, 2)), "needs 4 scales"),
         (set_value(1, data=zeros(4, 3, 3, 1)), "has 144 bytes of data"),
         (set_value(1, is_output=True, external_id=2), "constant and external"),
+        (set_value(0, is_output=True), "an input and an output"),
         (set_value(7, external_id=0), "external ids"),
         (set_value(7, external_id=4096), "external ids"),
         (set_value(7, external_id=None), "external ids"),
