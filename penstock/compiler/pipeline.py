@@ -30,7 +30,7 @@ from penstock.compiler.partition import (
 from penstock.compiler.progress import Progress, Silent, Timed
 from penstock.compiler.quantize import Quantization, QuantizationReport, quantize
 from penstock.compiler.report import Delegation, describe
-from penstock.compiler.rewrite import decompose, fold_constants
+from penstock.compiler.rewrite import decompose, fold_constants, scalar_operands
 from penstock.errors import InputError
 from penstock.formats.program import Program
 from penstock.formats.program_writer import write_program
@@ -159,6 +159,7 @@ def _delegated(
         insert_calls(module, split.groups, groups)
         module.graph.eliminate_dead_code()
         decompose.apply(module)
+        scalar_operands.apply(module)
         fold_constants.apply(module)
         module.graph.eliminate_dead_code()
         module.graph.lint()

@@ -69,3 +69,9 @@ def source_line(node: Node) -> str:
     rest = parts[2].split(",") if len(parts) > 2 else []
     number = next((p.split()[-1] for p in rest if p.strip().startswith("line ")), "?")
     return f"{parts[1]}:{number}"
+
+
+def describe_origin(node: Node) -> str:
+    """Where a node comes from, to be put at the end of a message: `` (encoder.0, model.py:7)``."""
+    parts = [part for part in (module_path(node), source_line(node)) if part]
+    return f" ({', '.join(parts)})" if parts else f" (node {node.name})"

@@ -8,14 +8,17 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from penstock.compiler import kernels
+from penstock.compiler import kernels, report
+from penstock.compiler.arguments import arguments
 from penstock.compiler.rewrite import functionalize
-from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, of_prims
+from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, RESTRICTED, of_prims
 from penstock.compiler.rewrite.edit import add_attribute, copy_origin, fake_mode
+from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS
 from penstock.compiler.rewrite.sizes import SizeNodes
 from penstock.errors import UnsupportedError
 
@@ -43,18 +46,27 @@ def needs_nothing(target: Any) -> bool:
 
 
 def _decompose(module: GraphModule, node: Node, sizes: SizeNodes, depth: int) -> int:
-    if node.op != "call_function" or needs_nothing(node.target):
+    if node.op != "call_function":
+        return 0
+    function = _restricted(node)
+    if function is None and needs_nothing(node.target):
         return 0
     target = node.target
     assert isinstance(target, torch._ops.OpOverload)
-    twin = kernels.copying_twin(target)
+    twin = None if function else kernels.copying_twin(target)
     if twin is not None:
         node.target = twin
         return 1
     if depth == MAX_DEPTH:
         raise UnsupportedError(f"{target} has no kernel, and its decomposition does not end")
-    made = inline_decomposition(module, node, sizes)
+    made = inline_decomposition(module, node, sizes, function or target)
     return 1 + sum(_decompose(module, item, sizes, depth + 1) for item in made)
+
+
+def _restricted(node: Node) -> Callable[..., Any] | None:
+    """What to compute instead of an operator whose kernel does not take these arguments."""
+    found = RESTRICTED.get(node.target)
+    return found[1] if found is not None and found[0](arguments(node)) else None
 
 
 @cache
@@ -72,10 +84,11 @@ def _table() -> dict[Any, Callable[..., Any]]:
     }
 
 
-def inline_decomposition(module: GraphModule, node: Node, sizes: SizeNodes) -> list[Node]:
-    """Replaces ``node`` by its decomposition into smaller ATen operators; returns the new nodes."""
-    target = node.target
-    assert isinstance(target, torch._ops.OpOverload)
+def inline_decomposition(
+    module: GraphModule, node: Node, sizes: SizeNodes, function: Callable[..., Any]
+) -> list[Node]:
+    """Replaces ``node`` by what ``function`` (its target, or another way to compute that) comes
+    to in operators that have kernels; returns the new nodes."""
     sources = [item for item in node.all_input_nodes if _is_tensor(item.meta.get("val"))]
     position = {source: number for number, source in enumerate(sources)}
 
@@ -84,25 +97,38 @@ def inline_decomposition(module: GraphModule, node: Node, sizes: SizeNodes) -> l
             (node.args, node.kwargs),
             lambda item: tensors[position[item]] if item in position else item.meta["val"],
         )
-        return target(*args, **kwargs)
+        return function(*args, **kwargs)
 
-    traced = _trace(module, call, [source.meta["val"] for source in sources])
-    if any(item.target is target for item in traced.graph.nodes):
-        raise UnsupportedError(
-            f"{target} has neither a kernel nor a decomposition (node {node.name})"
-        )
+    try:
+        traced = _trace(module, call, [source.meta["val"] for source in sources])
+    except RecursionError:  # PyTorch's table goes round in a circle
+        raise _hopeless(node) from None
+    if any(item.target is function for item in traced.graph.nodes):
+        raise _hopeless(node)
     return _inline(module, node, traced, sources, sizes)
+
+
+def _hopeless(node: Node) -> UnsupportedError:
+    where = report.describe_origin(node)
+    return UnsupportedError(f"{node.target} has neither a kernel nor a decomposition{where}")
 
 
 def _trace(module: GraphModule, function: Callable[..., Any], inputs: list[Any]) -> GraphModule:
     with (
         fake_mode(module),
         torch.no_grad(),
+        enable_python_dispatcher(),
         # else recurrent cells end in one operator of that library
         torch.backends.mkldnn.flags(enabled=False),
     ):
         traced = make_fx(function, decomposition_table=_table(), tracing_mode="real")(*inputs)
+        if any(map(functionalize.writes_to_a_view, traced.graph.nodes)):
+            # Only torch can follow these, at some cost.
+            traced = make_fx(torch.func.functionalize(traced), tracing_mode="real")(*inputs)
     functionalize.apply(traced)
+    for node in list(traced.graph.nodes):
+        if node.target in ASSERTIONS:
+            traced.graph.erase_node(node)
     traced.graph.eliminate_dead_code()
     return traced
 
@@ -131,7 +157,7 @@ def _inline(
                 )
                 args, kwargs = sizes.replace(args), sizes.replace(kwargs)
                 fresh = graph.call_function(inner.target, args, kwargs)
-                fresh.meta["val"] = inner.meta["val"]
+                fresh.meta["val"] = inner.meta["val"] if "val" in inner.meta else _value(inner)
                 copy_origin(node, fresh)
                 env[inner] = fresh
                 made.append(fresh)
@@ -139,6 +165,13 @@ def _inline(
                 result = torch.fx.node.map_arg(inner.args[0], lambda item: env[item])
     _replace(node, result)
     return made
+
+
+def _value(node: Node) -> Any:
+    """The value of a traced call that the tracer left without one (of numbers, mostly)."""
+    assert callable(node.target)
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda item: item.meta["val"])
+    return node.target(*args, **kwargs)
 
 
 def _constant(module: GraphModule, node: Node, tensor: torch.Tensor) -> Node:
@@ -151,7 +184,7 @@ def _constant(module: GraphModule, node: Node, tensor: torch.Tensor) -> Node:
 
 
 def _replace(node: Node, result: Any) -> None:
-    if isinstance(node.meta["val"], torch.Tensor):
+    if not isinstance(node.meta["val"], (tuple, list)):
         node.replace_all_uses_with(result)
     else:
         for user in list(node.users):

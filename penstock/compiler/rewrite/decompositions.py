@@ -7,6 +7,7 @@ ATen computes them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,110 @@ def running_extreme(x: Tensor, dim: int, largest: bool) -> tuple[Tensor, Tensor]
     return torch.stack(parts, dim), torch.stack(places, dim)
 
 
+def copysign(x: Tensor, sign: Tensor) -> Tensor:
+    """The sign of a zero is that of its reciprocal."""
+    negative = torch.where(sign == 0, torch.reciprocal(sign), sign) < 0
+    return torch.where(negative, -x.abs(), x.abs())
+
+
+def fmax(x: Tensor, y: Tensor) -> Tensor:
+    """NaN only where both are."""
+    return torch.where(torch.isnan(x), y, torch.where(torch.isnan(y), x, torch.maximum(x, y)))
+
+
+def fmin(x: Tensor, y: Tensor) -> Tensor:
+    return torch.where(torch.isnan(x), y, torch.where(torch.isnan(y), x, torch.minimum(x, y)))
+
+
+def searchsorted(
+    rows: Tensor, values: Tensor, *, out_int32: bool = False, right: bool = False,
+    side: str | None = None, sorter: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The place of a value is the number of entries before it."""
+    if sorter is not None:
+        rows = torch.gather(rows, -1, sorter)
+    entries, wanted = rows.unsqueeze(-2) if rows.dim() > 1 else rows, values.unsqueeze(-1)
+    before = entries <= wanted if right or side == "right" else entries < wanted
+    return before.sum(-1).to(torch.int32 if out_int32 else torch.int64)
+
+
+def bucketize(
+    values: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
+) -> Tensor:
+    return searchsorted(boundaries, values, out_int32=out_int32, right=right)
+
+
+def addbmm(
+    x: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """A sum of products is one product of what stands side by side."""
+    wide, tall = left.transpose(0, 1).flatten(1), right.flatten(0, 1)
+    return torch.addmm(x, wide, tall, beta=beta, alpha=alpha)
+
+
+def rrelu(
+    x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *_: Any
+) -> Tensor:
+    """What it is in evaluation mode."""
+    return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
+
+
+def avg_pool3d(
+    x: Tensor, kernel_size: list[int], stride: list[int] | None = None,
+    padding: list[int] = [0], ceil_mode: bool = False, count_include_pad: bool = True,  # noqa: B006
+    divisor_override: int | None = None,
+) -> Tensor:  # fmt: skip
+    """Pooling of the planes, then of the depth."""
+    kernel, pads = (list(one) * (3 // len(one)) for one in (kernel_size, padding))
+    strides = list(stride) * (3 // len(stride)) if stride else kernel
+    if ceil_mode or (any(pads) and not count_include_pad):
+        raise NotImplementedError
+    flat = x.flatten(0, -3)
+    planes = torch.nn.functional.avg_pool2d(flat[:, None], kernel[1:], strides[1:], pads[1:])
+    planes = planes[:, 0].unflatten(0, x.shape[:-2])
+    columns = planes.flatten(-2)
+    deep = torch.nn.functional.avg_pool2d(
+        columns, (kernel[0], 1), (strides[0], 1), (pads[0], 0)
+    )
+    result = deep.unflatten(-1, planes.shape[-2:])
+    if divisor_override:
+        result = result * (kernel[0] * kernel[1] * kernel[2] / divisor_override)
+    return result
+
+
+def constant_pad(x: Tensor, pad: list[int], value: float = 0.0) -> Tensor:
+    """Negative padding cuts off."""
+    for position in range(0, len(pad), 2):
+        dim = x.dim() - 1 - position // 2
+        start, end = (max(0, -int(amount)) for amount in pad[position : position + 2])
+        if start or end:
+            x = x.narrow(dim, start, x.shape[dim] - start - end)
+    return aten.constant_pad_nd.default(x, [max(0, amount) for amount in pad], value)
+
+
+def convolution_3d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int],
+    dilation: list[int], transposed: bool, output_padding: list[int], groups: int,
+) -> Tensor:  # fmt: skip
+    """The sum of one two-dimensional convolution for each tap in depth; the output's depth goes
+    along with the batch."""
+    x = aten.constant_pad_nd.default(x, [0, 0, 0, 0, padding[0], padding[0]])
+    taps, (batch, _, depth) = weight.shape[2], x.shape[:3]
+    rows = (depth - dilation[0] * (taps - 1) - 1) // stride[0] + 1
+    total: Any = None
+    for tap in range(taps):
+        start = tap * dilation[0]
+        layers = x[:, :, start : start + (rows - 1) * stride[0] + 1 : stride[0]]
+        flat = layers.transpose(1, 2).flatten(0, 1)
+        part = aten.convolution.default(
+            flat, weight[:, :, tap], bias if tap == 0 else None, stride[1:], padding[1:],
+            dilation[1:], False, [0, 0], groups,
+        )  # fmt: skip
+        total = part if total is None else total + part
+    result: Tensor = total.unflatten(0, (batch, rows)).transpose(1, 2)
+    return result
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.sort.default: sort,
     aten.sort.stable: sort_stable,
@@ -102,6 +207,35 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.cumprod.default: cumprod,
     aten.cummax.default: lambda x, dim: running_extreme(x, dim, True),
     aten.cummin.default: lambda x, dim: running_extreme(x, dim, False),
+    aten.copysign.Tensor: copysign,
+    aten.fmax.default: fmax,
+    aten.fmin.default: fmin,
+    aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
+    aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
+    aten.erfc.default: lambda x: 1 - torch.erf(x),
+    aten.signbit.default: lambda x: torch.where(x == 0, torch.reciprocal(x), x) < 0,
+    aten.searchsorted.Tensor: searchsorted,
+    aten.bucketize.Tensor: bucketize,
+    aten.addbmm.default: addbmm,
+    aten.avg_pool3d.default: avg_pool3d,
+    aten.rrelu_with_noise.default: rrelu,
+    aten.__lshift__.Scalar: aten.bitwise_left_shift.Tensor_Scalar,
+    aten.__rshift__.Scalar: aten.bitwise_right_shift.Tensor_Scalar,
+    aten.__lshift__.Tensor: aten.bitwise_left_shift.Tensor,
+    aten.__rshift__.Tensor: aten.bitwise_right_shift.Tensor,
+}
+
+#: Operators that have a kernel, which does not take all that the operator takes: when it does
+#: not, by the node's arguments, and what to compute instead.
+RESTRICTED: dict[Any, tuple[Callable[[dict[str, Any]], bool], Callable[..., Any]]] = {
+    aten.constant_pad_nd.default: (
+        lambda given: any(isinstance(size, int) and size < 0 for size in given["pad"]),
+        constant_pad,
+    ),
+    aten.convolution.default: (
+        lambda given: len(given["stride"]) == 3 and not given["transposed"],
+        convolution_3d,
+    ),
 }
 
 

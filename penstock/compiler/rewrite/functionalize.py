@@ -46,3 +46,30 @@ def _is_store(node: Node, output: Node) -> bool:
     target = node.args[0]
     assert isinstance(target, Node)
     return target.op == "get_attr" and not any(node < user < output for user in target.users)
+
+
+def writes_to_a_view(node: Node) -> bool:
+    """Whether an in-place operator writes to a value that may share its memory with another."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        if isinstance(value, Node) and (_is_view(value) or any(map(_is_view, value.users))):
+            return True
+    return False
+
+
+def _is_view(node: Node) -> bool:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return node.op == "call_function"  # getitem of a multi-output view (split, unbind)
+    returns_alias = any(
+        result.alias_info is not None and not result.alias_info.is_write
+        for result in target._schema.returns
+    )
+    # Composite operators such as reshape and flatten return views without saying so.
+    composite = target._schema.name.split("::")[1] in {
+        "reshape", "flatten", "contiguous", "to", "reshape_as", "unflatten", "dropout",
+    }  # fmt: skip
+    return returns_alias or composite

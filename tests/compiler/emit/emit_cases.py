@@ -75,7 +75,7 @@ class Retrieval(nn.Module):
 
 
 INTS = torch.tensor([[1, 5, 3, 0], [7, 7, 19, 2]])
-MASK = torch.tensor([[True, True, False, True], [False, True, True, True]])
+MASK = torch.tensor([[True, True, False, True], [True, True, False, True]])
 
 FUNCTIONS: dict[str, Callable[[], Any]] = {
     "linear": module(lambda: nn.Linear(6, 3), (2, 6)),
@@ -160,7 +160,7 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
         lambda x: (x.sum(), x.sum(1), x.mean((0, 2), keepdim=True), x.amax(1), x.min(), x.var(1),
                    x.std((0, 1)), x.prod(2), x.norm(), x.norm(dim=1), x.argmin(), x.argmax(2),
                    x.max(1).values, x.max(1).indices, (x > 0).any(), (x > 0).all(1), x.median(),
-                   torch.linalg.vector_norm(x, 1, dim=2), x.abs().mean(), torch.aminmax(x),
+                   torch.linalg.vector_norm(x, 1, dim=2), x.abs().mean(), *torch.aminmax(x),
                    x.std_mean if False else torch.var_mean(x, 1)),
         (3, 4, 5),
     ),
