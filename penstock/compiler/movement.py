@@ -134,8 +134,8 @@ def along(b: GraphBuilder, x: Tensor, dim: int, matrix: torch.Tensor) -> Tensor:
         product = ex.linear(b, b.permute(x, order), b.constant(matrix), None)
         return b.permute(product, [*range(dim), last, *range(dim, last)])
     # Everything behind ``dim`` in memory is columns of one matrix for each index before it.
-    before = [d for d in x.order[: x.order.index(dim)]]
-    after = [d for d in x.order[x.order.index(dim) + 1 :]]
+    before = list(x.order[: x.order.index(dim)])
+    after = list(x.order[x.order.index(dim) + 1 :])
     arranged = b.permute(x, [*before, dim, *after])
     lead, tail = arranged.shape[: len(before)], arranged.shape[len(before) + 1 :]
     flat = b.reshape(arranged, (_merge(lead), x.shape[dim], _merge(tail)))

@@ -1,0 +1,211 @@
+"""Resizing: nearest by repetition, bilinear by XNNPACK's own, everything else by matrices; and
+what moves pixels between space and channels.
+
+A separable resize is a constant matrix along each axis. The matrix comes from PyTorch itself: it
+is what the operator makes of the unit vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler import layout, movement
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.layout import CHANNELS_LAST
+from penstock.compiler.operators.constraints import FLOATS
+from penstock.compiler.operators.registry import Shared, operator
+from penstock.formats import payload
+from penstock.formats.payload import NodeKind, ResizeAttributes
+
+aten = torch.ops.aten
+
+
+def _sizes(b: GraphBuilder, node: Node) -> tuple[Tensor, list[int], list[int]]:
+    """The input, its spatial sizes and those of the result."""
+    x = b.tensor(node.args[0])
+    target = layout.shape_of(node.meta["val"])
+    old, new = x.shape[2:], target[2:]
+    if not layout.is_static((*old, *new)):
+        raise LoweringError("it resizes a dynamic size")
+    return x, list(old), list(new)  # type: ignore[arg-type]
+
+
+def _scales(node: Node, axes: int) -> list[float | None]:
+    """The user's scale factor for each axis, if there is one."""
+    named = arguments(node)
+    if "scale_factors" in named:
+        factors = named["scale_factors"]
+        return [None] * axes if factors is None else [float(factor) for factor in factors]
+    if "scales" in named:
+        return [named["scales"]]
+    names = [name for name in ("scales_d", "scales_h", "scales_w") if name in named]
+    return [named[name] for name in names] or [None] * axes
+
+
+# --- nearest -----------------------------------------------------------------------------------
+
+NEAREST: dict[Any, Callable[..., torch.Tensor]] = {
+    **dict.fromkeys(
+        (
+            aten.upsample_nearest1d.vec, aten.upsample_nearest1d.default,
+            aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default,
+            aten.upsample_nearest3d.vec, aten.upsample_nearest3d.default,
+        ),
+        aten.upsample_nearest1d.default,
+    ),
+    **dict.fromkeys(
+        (
+            aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact1d.default,
+            aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact2d.default,
+            aten._upsample_nearest_exact3d.vec, aten._upsample_nearest_exact3d.default,
+        ),
+        aten._upsample_nearest_exact1d.default,
+    ),
+}  # fmt: skip
+
+
+@operator(
+    "upsample_nearest", *NEAREST, constraints=FLOATS, quantization=Shared(),
+    notes="whole factors by joining a tensor with itself, others by slices",
+)  # fmt: skip
+def lower_nearest(b: GraphBuilder, node: Node) -> Tensor:
+    x, old, new = _sizes(b, node)
+    one_axis = NEAREST[node.target]
+    scales = _scales(node, len(old))
+    # The last axis first: what is copied stays small the longest.
+    for axis in range(len(old) - 1, -1, -1):
+        places = torch.arange(old[axis], dtype=torch.float32).view(1, 1, -1)
+        indices = one_axis(places, [new[axis]], scales[axis]).reshape(-1).long().tolist()
+        x = movement.take(b, x, axis + 2, indices)
+    return x
+
+
+# --- linear, cubic, antialiased ----------------------------------------------------------------
+
+_Axis = Callable[[torch.Tensor, int, "float | None", bool], torch.Tensor]
+
+
+def _linear_axis(unit: torch.Tensor, size: int, scale: float | None, align: bool) -> torch.Tensor:
+    return aten.upsample_linear1d.default(unit, [size], align, scale)
+
+
+def _planar(function: Any) -> _Axis:
+    """Along the last axis of a picture of height 1 by a two-dimensional operator."""
+
+    def apply(unit: torch.Tensor, size: int, scale: float | None, align: bool) -> torch.Tensor:
+        plane: torch.Tensor = function(unit.unsqueeze(2), [1, size], align, None, scale)
+        return plane.squeeze(2)
+
+    return apply
+
+
+SMOOTH: dict[Any, _Axis] = {
+    aten.upsample_linear1d.vec: _linear_axis,
+    aten.upsample_linear1d.default: _linear_axis,
+    aten.upsample_bilinear2d.vec: _linear_axis,
+    aten.upsample_bilinear2d.default: _linear_axis,
+    aten.upsample_trilinear3d.vec: _linear_axis,
+    aten.upsample_trilinear3d.default: _linear_axis,
+    aten.upsample_bicubic2d.vec: _planar(aten.upsample_bicubic2d.default),
+    aten.upsample_bicubic2d.default: _planar(aten.upsample_bicubic2d.default),
+    aten._upsample_bilinear2d_aa.vec: _planar(aten._upsample_bilinear2d_aa.default),
+    aten._upsample_bilinear2d_aa.default: _planar(aten._upsample_bilinear2d_aa.default),
+    aten._upsample_bicubic2d_aa.vec: _planar(aten._upsample_bicubic2d_aa.default),
+    aten._upsample_bicubic2d_aa.default: _planar(aten._upsample_bicubic2d_aa.default),
+}
+BILINEAR = (aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
+
+
+@operator(
+    "upsample_bilinear", *BILINEAR, constraints=FLOATS, quantization=Shared(),
+    notes="XNNPACK's own; by matrices where a scale factor does not give whole sizes",
+)  # fmt: skip
+def lower_bilinear(b: GraphBuilder, node: Node) -> Tensor:
+    x, old, new = _sizes(b, node)
+    align = bool(arguments(node)["align_corners"])
+    if not align and not _whole(old, new, _scales(node, 2)):
+        return by_matrices(b, node)
+    images = b.place(b.dense(x), CHANNELS_LAST)
+    held = b.value_of(images)
+    shape = (*x.shape[:2], *new)
+    output = b.result(shape, CHANNELS_LAST, held.dtype, held.quantization)
+    flags = payload.FLAG_ALIGN_CORNERS if align else 0
+    attributes = ResizeAttributes(new[0], new[1])
+    kind = NodeKind.STATIC_RESIZE_BILINEAR_2D
+    return b.add_node(kind, [images], output, attributes, flags=flags)
+
+
+def _whole(old: Sequence[int], new: Sequence[int], scales: Sequence[float | None]) -> bool:
+    """Whether the scale factors are those of the sizes; else PyTorch samples by the factors."""
+    return all(
+        scale is None or scale == after / before
+        for before, after, scale in zip(old, new, scales, strict=True)
+    )
+
+
+@operator(
+    "upsample", *(target for target in SMOOTH if target not in BILINEAR), constraints=FLOATS,
+    notes="linear, trilinear, bicubic and antialiased: a product with a matrix along each axis",
+)  # fmt: skip
+def lower_smooth(b: GraphBuilder, node: Node) -> Tensor:
+    return by_matrices(b, node)
+
+
+def by_matrices(b: GraphBuilder, node: Node) -> Tensor:
+    x, old, new = _sizes(b, node)
+    align = bool(arguments(node)["align_corners"])
+    scales = _scales(node, len(old))
+    for axis in range(len(old)):
+        matrix = axis_matrix(SMOOTH[node.target], old[axis], new[axis], scales[axis], align)
+        if matrix.shape[0] != matrix.shape[1] or not bool((matrix == torch.eye(len(matrix))).all()):
+            x = movement.along(b, x, axis + 2, matrix)
+    return x
+
+
+def axis_matrix(
+    function: _Axis, old: int, new: int, scale: float | None, align: bool
+) -> torch.Tensor:
+    """[new, old], with ``resized == matrix @ values`` along one axis."""
+    unit = torch.eye(old).unsqueeze(0)  # each channel is one unit vector
+    with torch.no_grad():
+        return function(unit, new, scale, align)[0].T.contiguous()
+
+
+# --- between space and channels ----------------------------------------------------------------
+
+
+@operator("pixel_shuffle", aten.pixel_shuffle.default, constraints=FLOATS, quantization=Shared())
+def lower_pixel_shuffle(b: GraphBuilder, node: Node) -> Tensor:
+    x, factor = b.tensor(node.args[0]), int(arguments(node)["upscale_factor"])
+    lead, (channels, height, width) = x.shape[:-3], x.shape[-3:]
+    split = b.reshape(x, (*lead, channels // factor**2, factor, factor, height, width))
+    n = len(lead)
+    moved = b.permute(split, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
+    return b.reshape(moved, layout.shape_of(node.meta["val"]))
+
+
+@operator(
+    "pixel_unshuffle", aten.pixel_unshuffle.default, constraints=FLOATS, quantization=Shared()
+)
+def lower_pixel_unshuffle(b: GraphBuilder, node: Node) -> Tensor:
+    x, factor = b.tensor(node.args[0]), int(arguments(node)["downscale_factor"])
+    lead, (channels, height, width) = x.shape[:-3], x.shape[-3:]
+    split = b.reshape(x, (*lead, channels, height // factor, factor, width // factor, factor))
+    n = len(lead)
+    moved = b.permute(split, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
+    return b.reshape(moved, layout.shape_of(node.meta["val"]))
+
+
+@operator(
+    "channel_shuffle", aten.channel_shuffle.default, aten.native_channel_shuffle.default,
+    constraints=FLOATS, quantization=Shared(),
+)  # fmt: skip
+def lower_channel_shuffle(b: GraphBuilder, node: Node) -> Tensor:
+    x, groups = b.tensor(node.args[0]), int(arguments(node)["groups"])
+    split = b.reshape(x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+    return b.reshape(b.permute(split, [0, 2, 1, *range(3, split.rank)]), x.shape)
