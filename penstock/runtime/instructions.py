@@ -27,6 +27,7 @@ from penstock.formats.program import (
     OptionalTensorList,
     Tensor,
     TensorList,
+    Value,
 )
 from penstock.runtime.delegates import BoundDelegate
 from penstock.runtime.kernels.registry import Kernel
@@ -106,6 +107,7 @@ def bind(
         return Bound(instruction, Access(reads, writes), delegate, reads, writes)
     if isinstance(instruction, MoveCall):
         _check(method, (instruction.source, instruction.target))
+        _check_move(method.values[instruction.source], method.values[instruction.target])
         # The target becomes another name of the source's memory, so it is not "written whole".
         return Bound(instruction, Access((instruction.source, instruction.target), ()))
     if isinstance(instruction, JumpFalseCall):
@@ -163,6 +165,15 @@ def _tensors(method: Method, indices: tuple[int, ...]) -> tuple[int, ...]:
         elif isinstance(value, (TensorList, OptionalTensorList)):
             found.extend(item for item in value.items if item >= 0)
     return tuple(found)
+
+
+def _check_move(source: Value, target: Value) -> None:
+    """Values keep their kind, so that what was checked once stays true."""
+    alike = isinstance(source, Tensor) == isinstance(target, Tensor)
+    if alike and isinstance(source, Tensor) and isinstance(target, Tensor):
+        alike = (source.dtype, len(source.shape)) == (target.dtype, len(target.shape))
+    if not alike:
+        raise InvalidProgramError("a move between values of different kinds")
 
 
 def _check(method: Method, indices: Sequence[int]) -> None:

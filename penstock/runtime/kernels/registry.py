@@ -100,7 +100,7 @@ _kernels: dict[str, Kernel] = {}
 
 
 def kernel(*names: str, outs: int = 1, in_place: bool = False) -> Callable[[_F], _F]:
-    """Register a function under one or several names. A later registration replaces an earlier one."""
+    """Register a function under one or several names; a later registration replaces it."""
 
     def register(function: _F) -> _F:
         for name in names:
