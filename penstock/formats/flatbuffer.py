@@ -67,6 +67,7 @@ class _Decoder:
         self.references_left = MAX_REFERENCES
         self.numbers_left = MAX_NUMBERS
         self.tables: dict[tuple[int, str], Table] = {}
+        self.views: dict[int, memoryview] = {}
         self.strings: dict[int, str] = {}
         self.vtables: dict[int, tuple[int, ...]] = {}
         self.layouts: dict[tuple[int, str], _Layout] = {}
@@ -225,19 +226,21 @@ class _Decoder:
 
     def view(self, position: int) -> memoryview:
         start = self.follow(position) + 4
-        end = start + _U32.unpack_from(self.data, start - 4)[0]
-        if end > self.size:
-            raise self.error(f"{end - start} bytes at byte {start} end outside")
-        return self.data[start:end]
+        view = self.views.get(start)
+        if view is None:
+            size = _U32.unpack_from(self.data, start - 4)[0]
+            if start + size > self.size:
+                raise self.error(f"{size} bytes at byte {start} end outside")
+            self.charge(4 + size)
+            view = self.views[start] = self.data[start : start + size]
+        return view
 
     def string(self, position: int) -> str:
-        start = self.follow(position)
-        text = self.strings.get(start)
+        view = self.view(position)
+        text = self.strings.get(id(view))
         if text is None:
-            data = self.view(position)
-            self.charge(4 + len(data))
             try:
-                text = self.strings[start] = str(data, "utf-8")
+                text = self.strings[id(view)] = str(view, "utf-8")
             except UnicodeDecodeError:
-                raise self.error(f"the text at byte {start} is not UTF-8") from None
+                raise self.error(f"the text at byte {position} is not UTF-8") from None
         return text

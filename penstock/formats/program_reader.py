@@ -8,7 +8,8 @@ every tensor's data is as long as its shape needs, every allocation lies within 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from penstock.errors import InvalidProgramError, UnsupportedError
 from penstock.formats.flatbuffer import MAX_REFERENCES, Table, decode
@@ -42,6 +43,9 @@ from penstock.formats.schema import load
 
 #: The stock runtime's limit (``kTensorDimensionLimit``).
 MAX_RANK = 16
+
+_T = TypeVar("_T")
+_NOTHING = memoryview(b"")
 
 _SCHEMA = "program"
 _INLINE = 0
@@ -178,8 +182,8 @@ class _MethodReader:
             for op in plan.operators or ()
         ]
         delegates = [
-            self.once(table, lambda i=i, table=table: self.delegate(i, table))
-            for i, table in enumerate(plan.delegates or ())
+            self.once(table, partial(self.delegate, index, table))
+            for index, table in enumerate(plan.delegates or ())
         ]
         structure = plan.container_meta_type or Table(encoded_inp_str=None, encoded_out_str=None)
         return Method(
@@ -215,13 +219,15 @@ class _MethodReader:
             return scalar
         if val.items is None:
             raise self.error(what, "is a list without items")
-        return self.once(val, lambda: _LISTS[kind](val.items))
+        made: Value = self.once(val, partial(_LISTS[kind], val.items))
+        return made
 
-    def once(self, table: Table, make: Callable[[], Any]) -> Any:
-        """What ``make`` makes of the table, made once."""
-        if id(table) not in self.made:
-            self.made[id(table)] = make()
-        return self.made[id(table)]
+    def once(self, part: Any, make: Callable[[], _T]) -> _T:
+        """What ``make`` makes of a part of the file, made once."""
+        if id(part) not in self.made:
+            self.made[id(part)] = make()
+        made: _T = self.made[id(part)]
+        return made
 
     def check_list(self, what: str, value: Value) -> None:
         """The items that are value indices are in range and of the right kind."""
@@ -292,14 +298,13 @@ class _MethodReader:
     def delegate(self, index: int, table: Table) -> Delegate:
         what = self.at(f"delegate {index}")
         reference = _required(table.processed, f"the payload of {what}")
-        specs = tuple(
-            CompileSpec(
-                _required(spec.key, f"a compile spec's key of {what}"), bytes(_or_empty(spec.value))
-            )
-            for spec in table.compile_specs or ()
-        )
+        specs = []
+        for spec in table.compile_specs or ():
+            key = _required(spec.key, f"a compile spec's key of {what}")
+            value = _or_empty(spec.value)
+            specs.append(CompileSpec(key, self.once(value, partial(bytes, value))))
         name: str = _required(table.id, f"the backend of {what}")
-        return Delegate(name, self.reader.payload(reference, what), specs)
+        return Delegate(name, self.reader.payload(reference, what), tuple(specs))
 
     def instructions(self, operators: int, delegates: int) -> list[Instruction]:
         """The chains' instructions one after the other: that is how they are executed."""
@@ -309,15 +314,18 @@ class _MethodReader:
             first = len(instructions)
             if first + len(tables) > MAX_REFERENCES:
                 raise self.error("the instruction list", f"is longer than {MAX_REFERENCES}")
+            end = first + len(tables)
             for table in tables:
-                instructions.append(
-                    self.instruction(table, operators, delegates, first, len(tables))
-                )
+                make = partial(self.instruction, table, operators, delegates, first, end)
+                is_jump = table.instr_args_type == _JUMP_FALSE_CALL
+                instructions.append(make() if is_jump else self.once(table, make))
         return instructions
 
     def instruction(
-        self, table: Table, operators: int, delegates: int, first: int, count: int
+        self, table: Table, operators: int, delegates: int, first: int, end: int
     ) -> Instruction:
+        """``first`` and ``end`` of its chain: the targets of jumps count from ``first``, and the
+        chain's end is one, too."""
         kind, args = table.instr_args_type, table.instr_args
         if args is None:
             raise InvalidProgramError(self.at("an instruction") + " is missing")
@@ -330,16 +338,16 @@ class _MethodReader:
         if kind == _MOVE_CALL:
             return MoveCall(self.argument(args.move_from), self.argument(args.move_to))
         if kind == _JUMP_FALSE_CALL:
-            # The end of the chain is a target, too.
-            target = self.index(args.destination_instruction, range(count + 1), "a jump's target")
-            return JumpFalseCall(self.condition(args.cond_value_index), first + target)
+            targets = range(first, end + 1)
+            target = self.index(args.destination_instruction, targets, "a jump's target")
+            return JumpFalseCall(self.condition(args.cond_value_index), targets[target])
         return FreeCall(self.argument(args.value_index))
 
     def argument(self, index: int) -> int:
         return self.index(index, self.values, "an instruction's argument")
 
     def arguments(self, args: Table) -> tuple[int, ...]:
-        return self.once(args, lambda: tuple(map(self.argument, args.args or ())))
+        return tuple(map(self.argument, args.args or ()))
 
     def condition(self, index: int) -> int:
         value = self.values[self.argument(index)]
@@ -372,7 +380,7 @@ def _required(value: Any, what: str) -> Any:
 
 
 def _or_empty(data: memoryview | None) -> memoryview:
-    return memoryview(b"") if data is None else data
+    return _NOTHING if data is None else data
 
 
 def _index(index: int, items: Any, what: str) -> int:

@@ -56,6 +56,24 @@ def test_24_byte_header() -> None:
         read_program(data[:-1])
 
 
+def test_several_chains_are_one_after_the_other() -> None:
+    def call(kind: int, **fields: Any) -> Table:
+        return Table(instr_args_type=kind, instr_args=Table(**fields))
+
+    jump = call(4, cond_value_index=0, destination_instruction=2)
+    free = call(5, value_index=0)
+    chains = [Table(instructions=[jump, free]), Table(instructions=[free, jump])]
+    flag = Table(val_type=3, val=Table(bool_val=True))
+    plan = Table(name="forward", values=[flag], chains=chains)
+    data = encode(load("program"), Table(execution_plan=[plan]))
+    assert read_program(data).methods[0].instructions == [
+        pte.JumpFalseCall(0, 2),
+        pte.FreeCall(0),
+        pte.FreeCall(0),
+        pte.JumpFalseCall(0, 4),
+    ]
+
+
 def value(**fields: Any) -> Table:
     defaults = {"datatype": 1, "num_dims": 2, "dims": [2, 3], "external_id": INTERNAL}
     return Table(xvalue_union_type=1, xvalue_union=Table(**{**defaults, **fields}))
