@@ -167,4 +167,4 @@ def test_a_call_costs_little() -> None:
         for _ in range(20):
             one(x)
         best = min(best, (time.perf_counter() - start) / 20)
-    assert best < 20e-6
+    assert best < 30e-6
