@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,17 @@ def float_data(node: Node) -> str | None:
     result = node.meta.get("val")
     if isinstance(result, torch.Tensor) and result.dtype not in SUPPORTED_FLOATS:
         return f"its result is {_name(result.dtype)}, XNNPACK's are float32"
+    return None
+
+
+def first_result_only(node: Node) -> str | None:
+    """Of several results only the first, float32, is used."""
+    for user in node.users:
+        if user.target is operator.getitem and user.args[1] != 0 and user.users:
+            return "its second result is used too"
+    source = node.all_input_nodes[0].meta.get("val")
+    if isinstance(source, torch.Tensor) and source.dtype not in SUPPORTED_FLOATS:
+        return f"it works on {_name(source.dtype)}, XNNPACK's operators on float32"
     return None
 
 

@@ -30,9 +30,8 @@ def _spatial(value: Any, rank: int, default: int) -> list[int]:
 
 
 def _two_or_fewer(node: Node) -> str | None:
-    spatial = node.meta["val"].dim() - 2
-    unbatched = isinstance(node.args[0], Node) and node.args[0].meta["val"].dim() < 3
-    if spatial not in (1, 2) or unbatched:
+    spatial = node.args[1].meta["val"].dim() - 2  # type: ignore[union-attr]
+    if spatial not in (1, 2):
         return f"it has {spatial} spatial axes, XNNPACK's convolutions have two"
     return None
 
@@ -127,7 +126,12 @@ def convolve(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """A convolution of [N, C, L] or [N, C, H, W] with a constant [O, C / groups, …]."""
+    """A convolution of [N, C, L] or [N, C, H, W] with a constant [O, C / groups, …]. Without N
+    it is one of N = 1."""
+    if x.rank == weight.rank - 1:
+        batch = b.reshape(x, (1, *x.shape))
+        result = convolve(b, batch, weight, bias, stride, pads, dilation, groups)
+        return b.reshape(result, result.shape[1:])
     if weight.rank == 3:
         wide = convolve(
             b, _with_height(b, x), _with_height(b, weight), bias,
@@ -179,6 +183,10 @@ def deconvolve(
     groups: int,
 ) -> Tensor:
     """A transposed convolution; the constant weight is [C, O / groups, …]."""
+    if x.rank == weight.rank - 1:
+        batch = b.reshape(x, (1, *x.shape))
+        result = deconvolve(b, batch, weight, bias, stride, padding, extra, dilation, groups)
+        return b.reshape(result, result.shape[1:])
     if weight.rank == 3:
         wide = deconvolve(
             b, _with_height(b, x), _with_height(b, weight), bias,
