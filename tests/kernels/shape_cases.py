@@ -105,6 +105,8 @@ def permute(rng: Rng) -> Iterator[Case]:
     for dtype in SOME:
         for dims in ([0, 1, 2], [2, 0, 1], [-1, 0, -2]):
             yield Case([values(rng, (2, 3, 4), dtype), dims])
+            # Large enough for the copy in strips, with a rest.
+            yield Case([values(rng, (5, 77, 90), dtype), dims])
     yield Case([values(rng, (), F32), []])
 
 

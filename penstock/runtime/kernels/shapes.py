@@ -15,6 +15,7 @@ from penstock.runtime.kernels.common import (
     at_least_1d,
     axes_of,
     axis_of,
+    copied,
     documented,
     shape_of,
 )
@@ -128,14 +129,14 @@ def pixel_unshuffle(x: Array, factor: int, out: Array) -> Array:
 def permute(x: Array, dims: Sequence[int], out: Array) -> Array:
     """The dimensions in another order."""
     axes = [axis_of(dim, x.ndim) for dim in dims]
-    return x.transpose(axes)
+    return copied(x.transpose(axes), out)
 
 
 @kernel("aten::transpose_copy.int_out")
 def transpose(x: Array, dim0: int, dim1: int, out: Array) -> Array:
     """Two dimensions exchanged."""
     first, second = axis_of(dim0, x.ndim), axis_of(dim1, x.ndim)
-    return x.swapaxes(first, second) if x.ndim else x
+    return copied(x.swapaxes(first, second), out) if x.ndim else x
 
 
 @kernel("aten::t_copy.out")
@@ -143,7 +144,7 @@ def t_copy(x: Array, out: Array) -> Array:
     """A matrix transposed; fewer dimensions pass."""
     if x.ndim > 2:
         raise KernelError(f"t of a tensor of rank {x.ndim}")
-    return x.T
+    return copied(x.T, out)
 
 
 @kernel("aten::flip.out")
