@@ -1,0 +1,96 @@
+"""Running sums, products and extremes along an axis, and differences of neighbours."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler import expressions as ex
+from penstock.compiler import layout, movement
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.operators.constraints import FLOATS, first_result_only, rank_fits
+from penstock.compiler.operators.registry import operator
+from penstock.formats.payload import NodeKind
+
+aten = torch.ops.aten
+
+#: Up to here a product with a triangular matrix is quicker than doubling steps.
+LONGEST_TRIANGLE = 256
+
+
+def _axis(b: GraphBuilder, node: Node) -> tuple[Tensor, int, int]:
+    x = b.tensor(node.args[0])
+    if x.rank == 0:
+        return b.reshape(x, (1,)), 0, 1
+    dim = int(arguments(node)["dim"]) % x.rank
+    extent = x.shape[dim]
+    if not isinstance(extent, int):
+        raise LoweringError("it runs along a dynamic dimension")
+    return x, dim, extent
+
+
+def running(b: GraphBuilder, x: Tensor, dim: int, extent: int, kind: NodeKind) -> Tensor:
+    """Every index combined with all before it: each step combines with what stands 1, 2, 4 …
+    indices before."""
+    reach = 1
+    while reach < extent:
+        head = ex.cut(b, x, dim, 0, reach)
+        late = ex.cut(b, x, dim, reach, extent - reach)
+        early = ex.cut(b, x, dim, 0, extent - reach)
+        x = ex.concatenate(b, [head, b.binary(kind, late, early)], dim)
+        reach *= 2
+    return x
+
+
+@operator(
+    "cumsum", aten.cumsum.default, constraints=FLOATS,
+    notes="along short axes by a triangular matrix, along long ones by doubling steps",
+)  # fmt: skip
+def lower_cumsum(b: GraphBuilder, node: Node) -> Tensor:
+    x, dim, extent = _axis(b, node)
+    if extent <= LONGEST_TRIANGLE:
+        result = movement.along(b, x, dim, torch.ones(extent, extent).tril())
+    else:
+        result = running(b, x, dim, extent, NodeKind.ADD)
+    return b.reshape(result, layout.shape_of(node.meta["val"]))
+
+
+@operator("cumprod", aten.cumprod.default, constraints=FLOATS)
+def lower_cumprod(b: GraphBuilder, node: Node) -> Tensor:
+    x, dim, extent = _axis(b, node)
+    result = running(b, x, dim, extent, NodeKind.MULTIPLY)
+    return b.reshape(result, layout.shape_of(node.meta["val"]))
+
+
+@operator(
+    "cummax", aten.cummax.default, constraints=(first_result_only, rank_fits),
+    notes="where the indices are not used",
+)  # fmt: skip
+def lower_cummax(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
+    x, dim, extent = _axis(b, node)
+    result = running(b, x, dim, extent, NodeKind.MAXIMUM)
+    return (b.reshape(result, layout.shape_of(node.meta["val"][0])),)
+
+
+@operator(
+    "cummin", aten.cummin.default, constraints=(first_result_only, rank_fits),
+    notes="where the indices are not used",
+)  # fmt: skip
+def lower_cummin(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
+    x, dim, extent = _axis(b, node)
+    result = running(b, x, dim, extent, NodeKind.MINIMUM)
+    return (b.reshape(result, layout.shape_of(node.meta["val"][0])),)
+
+
+@operator("diff", aten.diff.default, constraints=FLOATS, notes="without prepend and append")
+def lower_diff(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    if named["prepend"] is not None or named["append"] is not None:
+        raise LoweringError("it prepends or appends")
+    x, dim, extent = _axis(b, node)
+    for _ in range(int(named["n"])):
+        extent -= 1
+        late, early = (ex.cut(b, x, dim, start, extent) for start in (1, 0))
+        x = ex.subtract(b, late, early)
+    return x
