@@ -13,10 +13,10 @@ from torch.fx import GraphModule, Node
 from penstock.compiler import rewrite
 from penstock.compiler.operators import registry
 from penstock.compiler.operators.registry import Operator, QuantizationRule
-from penstock.compiler.quantize.calibrate import GraphRunner
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.flow import quantize
 from penstock.compiler.quantize.report import QuantizationReport
+from penstock.compiler.quantize.runner import GraphRunner
 
 aten = torch.ops.aten
 

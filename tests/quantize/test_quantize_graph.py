@@ -161,10 +161,12 @@ def test_concatenation_and_movement_share_parameters() -> None:
 
 def test_fixed_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     give_rule(monkeypatch, aten.sigmoid.default, "sigmoid", FixedOutput(1 / 256, -128))
-    model = Model(
-        lambda a, b, x: b(torch.cat([torch.sigmoid(a(x)).reshape(2, 4, 64, 1), 9 * x.reshape(2, 3, 64, 1)], 1)),
-        a=conv(), b=conv(7),
-    )  # fmt: skip
+
+    def function(a: nn.Module, b: nn.Module, x: torch.Tensor) -> Any:
+        parts = [torch.sigmoid(a(x)).reshape(2, 4, 64, 1), 9 * x.reshape(2, 3, 64, 1)]
+        return b(torch.cat(parts, 1))
+
+    model = Model(function, a=conv(), b=conv(7))
     module, _ = quantized(model, (IMAGES,))
     (sigmoid,) = calls(module, aten.sigmoid.default)
     assert parameters_after(sigmoid) == (1 / 256, -128)
@@ -221,7 +223,7 @@ def test_a_model_of_additions_alone() -> None:
 
 
 def test_alone_between_float_operators_it_stays_in_float() -> None:
-    model = Model(lambda l, x: l(torch.erf(torch.erf(x) + torch.erf(2 * x))), l=nn.Linear(8, 3))
+    model = Model(lambda f, x: f(torch.erf(torch.erf(x) + torch.erf(2 * x))), f=nn.Linear(8, 3))
     module, report = quantized(model, (IMAGES,))
     assert not any(map(is_quantized, calls(module, aten.add.Tensor)))
     assert {layer.operator for layer in report.quantized} == {"linear"}
@@ -294,7 +296,8 @@ def test_a_tied_weight_is_quantized_once_and_stays_for_others() -> None:
 
 def test_dynamic_activations() -> None:
     model = Model(
-        lambda q, k, c, x: F.relu(q(x)) + k(x) + c(x), q=nn.Linear(8, 8), k=nn.Linear(8, 8), c=conv(3, 3)
+        lambda q, k, c, x: F.relu(q(x)) + k(x) + c(x),
+        q=nn.Linear(8, 8), k=nn.Linear(8, 8), c=conv(3, 3),
     )  # fmt: skip
     module, report = quantized(model, (IMAGES,), "dynamic", calibration=[])
     assert_complete(module)

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, TypeAlias
 
 import torch
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from penstock.compiler.builder import attribute
 from penstock.compiler.progress import Progress
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
+from penstock.compiler.quantize.runner import GraphRunner
 from penstock.compiler.quantize.values import is_constant
 from penstock.errors import QuantizationError
 
@@ -166,35 +167,6 @@ def _describe(tensor: torch.Tensor) -> str:
 
 def _inputs(count: int) -> str:
     return "1 input" if count == 1 else f"{count} inputs"
-
-
-RESHAPES: dict[object, Any] = {
-    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
-    torch.ops.aten._unsafe_view.default: torch.ops.aten.reshape.default,
-}
-
-
-class GraphRunner(Interpreter):
-    """Runs a graph on flat placeholder values; frees what is not read any more.
-
-    Guards that ``torch.export`` puts into its modules are passed over: inputs are checked before.
-    A view is computed as a reshape, because the compiler drops the copies that made it a view.
-    """
-
-    def __init__(self, module: GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=True)
-
-    def run_node(self, n: Node) -> Any:
-        if n.op == "call_module" and n.target == "_guards_fn":
-            return None
-        return super().run_node(n)
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return super().call_function(RESHAPES.get(target, target), args, kwargs)
-
-    def run_flat(self, values: Sequence[Any]) -> Any:
-        with torch.no_grad():
-            return self.run(*values, enable_io_processing=False)
 
 
 class _Calibration(GraphRunner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,12 @@ from penstock.compiler.operators.registry import Shared
 from penstock.compiler.progress import Progress, Silent
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
 from penstock.compiler.quantize.convert import convert, is_observer
+from penstock.compiler.quantize.correct import correct_biases
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import prepare
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer
-from penstock.compiler.quantize.report import Comparison, QuantizationReport
+from penstock.compiler.quantize.report import MOST_BATCHES, Comparison, QuantizationReport
 from penstock.errors import QuantizationError
 
 
@@ -57,6 +59,9 @@ def quantize(
     with progress.stage("convert to int8"):
         floating = _without_observers(prepared)
         converted = convert(prepared)
+        if any(not decision.is_dynamic for decision in done):
+            some = list(itertools.islice(batches.again(), MOST_BATCHES))
+            correct_biases(floating, converted, quantizer.plan, some)
         # The caller goes on to rewrite the result, so the report keeps a graph of its own.
         comparison = Comparison(floating, _copied(converted), batches.again())
         report = QuantizationReport.of(quantizer.plan, quantizer.quantization, comparison)

@@ -19,7 +19,9 @@ BINS = 8192
 STEPS_PER_OCTAVE = 16
 OCTAVES = 6
 
-SATURATION_WEIGHT = 1.0
+#: How much worse a saturated value is than a rounded one of the same squared error: its error is
+#: not random, so it does not average out in the sums of later layers. (Found by trial on networks.)
+SATURATION_WEIGHT = 4.0
 
 #: A quantized bias leaves this much room below int32's limit for the sum of products.
 LARGEST_BIAS = 2.0**30
@@ -92,7 +94,9 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         below, under = self._beyond(self.histogram.flip(0), -lows)
         inside = self.histogram.sum() - above[None, :] - below[:, None]
         step = (highs[None, :] - lows[:, None]) / (self.quant_max - self.quant_min)
-        error = inside.clamp(min=0.0) * step**2 / 12.0 + SATURATION_WEIGHT * (over[None, :] + under[:, None])
+        error = inside.clamp(min=0.0) * step**2 / 12.0 + SATURATION_WEIGHT * (
+            over[None, :] + under[:, None]
+        )
         best = int(error.argmin())
         row, column = divmod(best, highs.numel())
         return float(lows[row]), float(highs[column])

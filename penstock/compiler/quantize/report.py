@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.quantize.calibrate import GraphRunner
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.quantization import Quantization
+from penstock.compiler.quantize.runner import Stepper
 
 #: The ratios are measured on no more than this many batches.
 MOST_BATCHES = 8
@@ -45,42 +45,27 @@ class Comparison:
         return {name: decibels(signal[name], noise[name]) for name in signal}
 
     def _values(self, values: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-        """Steps both graphs node by node, so that neither has to keep all its values."""
-        steps = _steps(self.floating, values)
-        waiting: dict[str, torch.Tensor] = {}
-        for name, found in _steps(self.quantized, values):
-            if name not in waiting:
-                for other, value in steps:
-                    waiting[other] = value
-                    if other == name:
-                        break
-            expected = waiting.pop(name, None)
-            if expected is not None and expected.shape == found.shape:
-                yield name, expected, found
+        """(name, float value, quantized value) of each operator: both graphs are stepped side by
+        side, so that neither has to keep all its values."""
+        reference, result = Stepper(self.floating, [values]), Stepper(self.quantized, [values])
+        known = {node.name for node in self.floating.graph.nodes}
+        ahead: dict[str, Any] = {}
+        while (node := result.step()) is not None:
+            name = _seen_result(node)
+            if name is None or name not in known:
+                continue
+            (found,) = result.values(node)
+            while name not in ahead and (original := reference.step()) is not None:
+                (ahead[original.name],) = reference.values(original)
+            pair = (ahead.pop(name, None), found)
+            if all(isinstance(v, torch.Tensor) and v.is_floating_point() for v in pair):
+                yield name, *pair
 
 
 def decibels(signal: float, noise: float) -> float:
     if noise == 0.0:
         return math.inf
     return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
-
-
-def _steps(module: GraphModule, values: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The floating-point result of each operator as its readers see it: of a quantized one, what
-    comes back from int8."""
-    runner = GraphRunner(module)
-    placeholders = iter(values)
-    for node in module.graph.nodes:
-        if node.op == "output":
-            return
-        with torch.no_grad():
-            value = next(placeholders) if node.op == "placeholder" else runner.run_node(node)
-        runner.env[node] = value
-        for unused in runner.user_to_last_uses.get(node, []):
-            del runner.env[unused]
-        name = _seen_result(node)
-        if name is not None and isinstance(value, torch.Tensor) and value.is_floating_point():
-            yield name, value
 
 
 def _seen_result(node: Node) -> str | None:

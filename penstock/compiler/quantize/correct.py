@@ -1,0 +1,96 @@
+"""Bias correction: what quantization shifts on average is put back by the biases.
+
+Rounding moves a single value up or down at random, but the sums of a convolution or linear may
+come out shifted as a whole: rounded weights times inputs that are mostly positive, or values cut
+off at one end of their range. Later layers do not average such a shift away as they do noise; a
+pooling over the whole picture leaves nothing but the shifts. (The method is empirical bias
+correction as in Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+Correction", 2019, section 4.2.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import attribute
+from penstock.compiler.operators.registry import Weighted
+from penstock.compiler.quantize.plan import Plan
+from penstock.compiler.quantize.runner import Stepper
+from penstock.compiler.quantize.values import argument
+from penstock.compiler.rewrite.edit import copy_origin, get_attribute
+
+#: Neighbours in a picture or a text are alike: so many of them count as one independent sample.
+SAMPLES_ALIKE = 4
+
+
+def correct_biases(
+    floating: GraphModule, quantized: GraphModule, plan: Plan, batches: Sequence[Sequence[Any]]
+) -> int:
+    """Changes the biases of the static weighted operators of ``quantized`` so that on ``batches``
+    the mean of each output channel is that of ``floating``; layer by layer, each seeing the
+    corrections before it. Returns how many operators it changed.
+
+    Only as much of a shift is corrected as the number of samples makes certain: of a mean m that
+    is known with a variance v, the part 1 - v / m**2.
+    """
+    rules = {
+        decision.node.name: decision.rule
+        for decision in plan.quantized
+        if isinstance(decision.rule, Weighted) and not decision.is_dynamic
+    }
+    changed = 0
+    reference, result = Stepper(floating, batches), Stepper(quantized, batches)
+    while (node := result.step()) is not None:
+        rule = rules.get(node.name)
+        if rule is None or rule.bias is None:
+            continue
+        original = reference.step_to(node.name)
+        assert original is not None, node
+        weight = argument(node, rule.weight)
+        channel_axis = node.meta["val"].dim() - (weight.meta["val"].dim() - 1)
+        shift = _shift(reference.values(original), result.values(node), channel_axis)
+        if shift is None or not bool(shift.any()):
+            continue
+        _add_to_bias(quantized, node, rule.bias, shift)
+        shape = [1] * node.meta["val"].dim()
+        shape[channel_axis] = -1
+        result.replace(node, [value + shift.view(shape) for value in result.values(node)])
+        changed += 1
+    return changed
+
+
+def _shift(
+    expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], axis: int
+) -> torch.Tensor | None:
+    """The certain part of the mean of (expected - found), float32 [channels]."""
+    errors = torch.cat(
+        [
+            (one.double() - other.double()).movedim(axis, 0).flatten(1)
+            for one, other in zip(expected, found, strict=True)
+        ],
+        1,
+    )
+    count = errors.shape[1]
+    if count < 2:
+        return None
+    mean, variance = errors.mean(1), errors.var(1)
+    uncertainty = variance * SAMPLES_ALIKE / count
+    certain = (1.0 - uncertainty / mean.square().clamp(min=1e-30)).clamp(min=0.0)
+    return (mean * certain).float()
+
+
+def _add_to_bias(module: GraphModule, node: Node, position: int, shift: torch.Tensor) -> None:
+    bias = argument(node, position)
+    value = shift
+    if isinstance(bias, Node):
+        value = attribute(module, str(bias.target)).detach() + shift
+    constant = get_attribute(module, node, value, "_corrected_bias")
+    copy_origin(node, constant)
+    values = list(arguments(node).values())
+    node.args = (*values[:position], constant, *node.args[position + 1 :])
+    node.kwargs = {name: v for name, v in node.kwargs.items() if name != "bias"}
