@@ -31,18 +31,21 @@ def insert_calls(
 ) -> None:
     """Replaces each group of nodes by a call of its delegate and a getitem for each output. Calls
     go where the group ends; afterwards the graph is sorted."""
+    moved: dict[Node, Node] = {}  # an output of an earlier group -> its getitem
     for number, (group, delegate) in enumerate(zip(groups, lowered, strict=True)):
         name = f"lowered_module_{number}"
         module.add_module(name, DelegateModule(delegate.graph))
         graph = module.graph
         inside = set(group)
+        inputs = [moved.get(node, node) for node in delegate.inputs]
         with graph.inserting_before(group[-1]):
             holder = graph.create_node("get_attr", name)
-            call = graph.call_function(executorch_call_delegate, (holder, *delegate.inputs))
+            call = graph.call_function(executorch_call_delegate, (holder, *inputs))
             call.meta["val"] = tuple(node.meta["val"] for node in delegate.outputs)
             for position, node in enumerate(delegate.outputs):
                 item = graph.call_function(operator.getitem, (call, position))
                 item.meta["val"] = node.meta["val"]
+                moved[node] = item
                 node.replace_all_uses_with(
                     item, delete_user_cb=lambda user, inside=inside: user not in inside
                 )

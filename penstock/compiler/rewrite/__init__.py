@@ -25,8 +25,8 @@ Rewrite = Callable[[GraphModule], int]
 PIPELINE: Sequence[Rewrite] = (
     functionalize.apply,
     remove_no_ops.apply,
-    fold_constants.apply,
     additive_masks.apply,
+    fold_constants.apply,
     fold_batch_norm.apply,
 )
 

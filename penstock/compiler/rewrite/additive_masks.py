@@ -1,4 +1,4 @@
-"""Boolean masks that are computed at run time become numbers to add or to multiply with."""
+"""Boolean masks become numbers to add or to multiply with."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def apply(module: GraphModule) -> int:
     infinite value, else ``x * where(mask, 0, 1) + where(mask, value, 0)``: the same numbers for
     every finite ``x``.
 
-    A mask that several operators read is converted once. Constant masks are left to the
-    lowerings and to constant folding.
+    A mask that several operators read is converted once. What is made of a constant mask is
+    constant too, and folded afterwards.
     """
     masks = _Masks(module)
     changes = 0
@@ -60,13 +60,13 @@ class _Masks:
         return self._made[key]
 
 
-def _run_time_boolean(mask: object) -> bool:
-    return isinstance(mask, Node) and mask.op != "get_attr" and mask.meta["val"].dtype == torch.bool
+def _is_boolean(mask: object) -> bool:
+    return isinstance(mask, Node) and mask.meta["val"].dtype == torch.bool
 
 
 def _attention(node: Node, masks: _Masks) -> int:
     mask = arguments(node)["attn_mask"]
-    if not _run_time_boolean(mask):
+    if not _is_boolean(mask):
         return 0
     node.replace_input_with(mask, masks.where(mask, 0.0, -math.inf))
     return 1
@@ -75,7 +75,7 @@ def _attention(node: Node, masks: _Masks) -> int:
 def _masked_fill(module: GraphModule, node: Node, masks: _Masks) -> int:
     named = arguments(node)
     x, mask, value = named["self"], named["mask"], named["value"]
-    if not _run_time_boolean(mask) or not isinstance(value, (int, float)):
+    if not _is_boolean(mask) or not isinstance(value, (int, float)):
         return 0
     if not isinstance(x, Node) or x.meta["val"].dtype != torch.float32:
         return 0

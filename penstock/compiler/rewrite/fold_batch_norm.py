@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
-from penstock.compiler.rewrite.edit import get_attribute
+from penstock.compiler.rewrite.edit import copy_origin, get_attribute
 
 aten = torch.ops.aten
 
@@ -32,10 +32,35 @@ def apply(module: GraphModule) -> int:
     output channel."""
     changes = 0
     for node in list(module.graph.nodes):
+        if node.target is aten._native_batch_norm_legit_no_training.default:
+            node = _whole(module, node)  # noqa: PLW2901
         if node.target is aten.batch_norm.default and _foldable(node):
             _fold(module, node)
             changes += 1
     return changes
+
+
+def _whole(module: GraphModule, node: Node) -> Node:
+    """The operator that torch's functionalization has taken apart, put together again; ``node``
+    itself where more than its first result is read."""
+    if any(user.args[1] != 0 for user in node.users):
+        return node
+    named = arguments(node)
+    with module.graph.inserting_before(node):
+        whole = module.graph.call_function(
+            aten.batch_norm.default,
+            (
+                *(named[key] for key in ("input", *PARAMETERS)),
+                False, named["momentum"], named["eps"], False,
+            ),
+        )  # fmt: skip
+    copy_origin(node, whole)
+    whole.meta["val"] = node.meta["val"][0]
+    for user in list(node.users):
+        user.replace_all_uses_with(whole)
+        module.graph.erase_node(user)
+    module.graph.erase_node(node)
+    return whole
 
 
 def _foldable(node: Node) -> bool:

@@ -39,7 +39,7 @@ def apply(module: GraphModule) -> int:
     """Given an operator whose every tensor input is a constant (position tables, masks, folded
     scales, ``arange``, ``zeros_like`` of a static shape …) → Result: a ``get_attr`` of its value.
 
-    Writes in place to such values are carried out too, in their order and through views, so a
+    So is every result that has no elements. Writes in place to such values are carried out too, in their order and through views, so a
     mask that the model paints region by region is one constant afterwards.
     """
     folding = _Folding(module)
@@ -66,6 +66,10 @@ class _Folding:
         if node.op == "get_attr":
             if "val" in node.meta and str(node.target) not in self.state:
                 self.known[node] = attribute(self.module, str(node.target))
+        elif _is_empty(node):
+            self.known[node] = torch.empty(
+                layout.shape_of(node.meta["val"]), dtype=node.meta["val"].dtype
+            )
         elif self._foldable(node):
             self._fold(node)
         if node not in self.known:
@@ -155,6 +159,17 @@ class _Folding:
             reader.args, reader.kwargs = torch.fx.node.map_arg(
                 (reader.args, reader.kwargs), lambda item: value if item is source else item
             )
+
+
+def _is_empty(node: Node) -> bool:
+    """Whether the node's result has no elements, hence nothing to compute."""
+    return (
+        node.op == "call_function"
+        and isinstance(node.target, torch._ops.OpOverload)
+        and not _is_write(node)
+        and _static(node)
+        and 0 in node.meta["val"].shape
+    )
 
 
 def _is_write(node: Node) -> bool:

@@ -49,15 +49,52 @@ def _is_store(node: Node, output: Node) -> bool:
 
 
 def writes_to_a_view(node: Node) -> bool:
-    """Whether an in-place operator writes to a value that may share its memory with another."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+    """Whether an in-place operator's write is seen through another name: through the value it is
+    a view of, or through a view of it, read later. (A write to a view that alone is read later,
+    an activation in place after a reshape, say, is like any other write.)"""
+    if not isinstance(node.target, torch._ops.OpOverload) or _does_nothing(node):
         return False
     for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
-        if isinstance(value, Node) and (_is_view(value) or any(map(_is_view, value.users))):
+        if isinstance(value, Node) and _seen_elsewhere(node, value):
             return True
     return False
+
+
+def _seen_elsewhere(write: Node, value: Node) -> bool:
+    root = _root(value)
+    if root.op == "get_attr" and root is not value:
+        return True  # part of the model's state, which the next call sees
+    names = _names(root)
+    return any(
+        user is not write and write < user
+        for name in names
+        if name is not value
+        for user in name.users
+    )
+
+
+def _root(value: Node) -> Node:
+    while _is_view(value) and isinstance(value.args[0], Node):
+        value = value.args[0]
+    return value
+
+
+def _names(root: Node) -> list[Node]:
+    """``root`` and every view of it."""
+    names, waiting = [], [root]
+    while waiting:
+        name = waiting.pop()
+        names.append(name)
+        waiting.extend(user for user in name.users if _is_view(user) and user.args[0] is name)
+    return names
+
+
+def _does_nothing(node: Node) -> bool:
+    """Dropout in place, in evaluation mode."""
+    name = node.target._schema.name  # type: ignore[union-attr]
+    return "dropout" in name and len(node.args) > 2 and node.args[2] is False
 
 
 def _is_view(node: Node) -> bool:

@@ -52,6 +52,9 @@ NO_OPS: dict[object, Callable[[Node], bool]] = {
     aten.dropout.default: _not_training,
     aten.feature_dropout.default: _not_training,
     aten.alpha_dropout.default: _not_training,
+    aten.dropout_.default: _not_training,
+    aten.feature_dropout_.default: _not_training,
+    aten.alpha_dropout_.default: _not_training,
     aten.clone.default: _always,
     aten.contiguous.default: _always,
     aten.detach.default: _always,
@@ -93,6 +96,25 @@ ASSERTIONS = {
 }
 
 
+def _drop_empty(node: Node) -> bool:
+    """Takes tensors without elements out of a concatenation."""
+    tensors = node.args[0]
+    assert isinstance(tensors, (list, tuple))
+    full = [item for item in tensors if 0 not in item.meta["val"].shape]  # type: ignore[union-attr]
+    if len(full) == len(tensors) or not full:
+        return False
+    types = {item.meta["val"].dtype for item in full}  # type: ignore[union-attr]
+    if types != {node.meta["val"].dtype}:
+        return False
+    node.args = (full, *node.args[1:])
+    if len(full) == 1:
+        source = full[0]
+        assert isinstance(source, Node)
+        node.replace_all_uses_with(source)
+        node.graph.erase_node(node)
+    return True
+
+
 def apply(module: GraphModule) -> int:
     """Given ``y = op(x, …)`` with ``y`` equal to ``x`` (dropout, clone, to the same type, expand
     and view to the same shape, times one …) → Result: readers of ``y`` read ``x``. Run-time
@@ -103,6 +125,8 @@ def apply(module: GraphModule) -> int:
             module.graph.erase_node(node)
         elif node.op != "call_function":
             continue
+        elif node.target is aten.cat.default and _drop_empty(node):
+            pass
         elif node.target in ASSERTIONS:
             module.graph.erase_node(node)
         elif node.target in NO_OPS and NO_OPS[node.target](node):
