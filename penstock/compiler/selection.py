@@ -16,3 +16,8 @@ def step(b: GraphBuilder, x: Tensor) -> Tensor:
 def complement(b: GraphBuilder, mask: Tensor) -> Tensor:
     """``not mask``."""
     return ex.subtract(b, ex.scalar(b, 1.0), mask)
+
+
+def sign(b: GraphBuilder, x: Tensor) -> Tensor:
+    """-1, 0 or 1."""
+    return ex.subtract(b, step(b, x), step(b, b.unary(NodeKind.NEGATE, x)))

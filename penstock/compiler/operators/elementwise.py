@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
+from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
@@ -79,12 +80,12 @@ def lower_reciprocal(b: GraphBuilder, node: Node) -> Tensor:
     return ex.divide(b, ex.scalar(b, 1.0), b.tensor(node.args[0]))
 
 
-@operator("maximum", aten.maximum.default, aten.max.other, constraints=FLOATS)
+@operator("maximum", aten.maximum.default, aten.max.other, aten.fmax.default, constraints=FLOATS)
 def lower_maximum(b: GraphBuilder, node: Node) -> Tensor:
     return b.binary(NodeKind.MAXIMUM, b.tensor(node.args[0]), b.tensor(node.args[1]))
 
 
-@operator("minimum", aten.minimum.default, aten.min.other, constraints=FLOATS)
+@operator("minimum", aten.minimum.default, aten.min.other, aten.fmin.default, constraints=FLOATS)
 def lower_minimum(b: GraphBuilder, node: Node) -> Tensor:
     return b.binary(NodeKind.MINIMUM, b.tensor(node.args[0]), b.tensor(node.args[1]))
 
@@ -115,17 +116,52 @@ for _name, (_target, _kind) in UNARY.items():
     _register_unary(_name, _target, _kind)
 
 
-@operator("pow", aten.pow.Tensor_Scalar, constraints=FLOATS, notes="a constant exponent")
+#: Whole exponents up to here are products; beyond, rounding errors have piled up either way.
+LARGEST_PRODUCT_EXPONENT = 64
+
+
+@operator(
+    "pow", aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, constraints=FLOATS,
+    notes="a constant exponent, or a constant positive base",
+)  # fmt: skip
 def lower_pow(b: GraphBuilder, node: Node) -> Tensor:
-    x, exponent = b.tensor(node.args[0]), float(node.args[1])  # type: ignore[arg-type]
-    if exponent == 0.5:
-        return b.unary(NodeKind.SQUARE_ROOT, x)
-    if exponent == -0.5:
-        return b.unary(NodeKind.RECIPROCAL_SQUARE_ROOT, x)
-    if exponent != int(exponent) or not 1 <= abs(exponent) <= 16:
-        raise LoweringError(f"XNNPACK has no power of {exponent}")
-    power = integer_power(b, x, int(abs(exponent)))
-    return power if exponent > 0 else ex.divide(b, ex.scalar(b, 1.0), power)
+    x, exponent = b.tensor(node.args[0]), b.tensor(node.args[1])
+    if exponent.constant is not None:
+        values = exponent.real()
+        if values.numel() == 1:
+            result = power(b, x, float(values))
+            return b.expand(result, layout.broadcast(x.shape, exponent.shape))
+        if not bool((values == values.round()).any()):
+            return _exponential(b, x, exponent)
+        raise LoweringError("some of its exponents are whole, others not")
+    if x.constant is not None and bool((x.real() > 0).all()):
+        return _exponential(b, x, exponent)
+    raise LoweringError("its exponent is computed at run time")
+
+
+def _exponential(b: GraphBuilder, base: Tensor, exponent: Tensor) -> Tensor:
+    """``exp(exponent * log(base))``: not a number where the base is negative, as it should."""
+    logarithm = b.unary(NodeKind.LOG, base)
+    return b.unary(NodeKind.EXP, ex.multiply(b, exponent, logarithm))
+
+
+def power(b: GraphBuilder, x: Tensor, exponent: float) -> Tensor:
+    """``x ** exponent``: products for whole exponents, roots for halves, else by logarithms."""
+    if exponent == 0.0:
+        return b.expand(ex.scalar(b, 1.0), x.shape)
+    if exponent < 0:
+        if exponent == -0.5:
+            return b.unary(NodeKind.RECIPROCAL_SQUARE_ROOT, x)
+        return ex.divide(b, ex.scalar(b, 1.0), power(b, x, -exponent))
+    whole = int(exponent)
+    if exponent == whole:
+        if whole > LARGEST_PRODUCT_EXPONENT:
+            raise LoweringError(f"XNNPACK has no power of {exponent}")
+        return integer_power(b, x, whole)
+    if exponent - whole == 0.5 and whole < 8:
+        root = b.unary(NodeKind.SQUARE_ROOT, x)
+        return root if whole == 0 else ex.multiply(b, integer_power(b, x, whole), root)
+    return _exponential(b, x, ex.scalar(b, exponent))
 
 
 def integer_power(b: GraphBuilder, x: Tensor, exponent: int) -> Tensor:

@@ -1,0 +1,264 @@
+"""Functions of one number, and of two, that XNNPACK lacks: composed from those it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler import expressions as ex
+from penstock.compiler import selection
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.operators.constraints import FLOATS
+from penstock.compiler.operators.registry import operator
+from penstock.formats.payload import NodeKind
+
+aten = torch.ops.aten
+
+
+def _unary(b: GraphBuilder, x: Tensor, *kinds: NodeKind) -> Tensor:
+    """The nodes one after the other."""
+    for kind in kinds:
+        x = b.unary(kind, x)
+    return x
+
+
+# --- exponentials and logarithms ---------------------------------------------------------------
+
+
+@operator("exp2", aten.exp2.default, constraints=FLOATS)
+def lower_exp2(b: GraphBuilder, node: Node) -> Tensor:
+    return _unary(b, ex.affine(b, b.tensor(node.args[0]), math.log(2), 0.0), NodeKind.EXP)
+
+
+@operator("log2", aten.log2.default, constraints=FLOATS)
+def lower_log2(b: GraphBuilder, node: Node) -> Tensor:
+    return ex.affine(b, _unary(b, b.tensor(node.args[0]), NodeKind.LOG), 1 / math.log(2), 0.0)
+
+
+@operator("log10", aten.log10.default, constraints=FLOATS)
+def lower_log10(b: GraphBuilder, node: Node) -> Tensor:
+    return ex.affine(b, _unary(b, b.tensor(node.args[0]), NodeKind.LOG), 1 / math.log(10), 0.0)
+
+
+@operator("expm1", aten.expm1.default, constraints=FLOATS)
+def lower_expm1(b: GraphBuilder, node: Node) -> Tensor:
+    """``tanh(x / 2) * (exp(x) + 1)``, which loses no digits near zero."""
+    x = b.tensor(node.args[0])
+    half = _unary(b, ex.affine(b, x, 0.5, 0.0), NodeKind.TANH)
+    return ex.multiply(b, half, ex.affine(b, _unary(b, x, NodeKind.EXP), 1.0, 1.0))
+
+
+@operator("log1p", aten.log1p.default, constraints=FLOATS)
+def lower_log1p(b: GraphBuilder, node: Node) -> Tensor:
+    """``log(u) + (x - (u - 1)) / u`` with ``u = 1 + x`` as rounded: what the sum lost comes back
+    to first order. The bounds keep infinity and -1 from making 0 / 0 of it."""
+    x = b.tensor(node.args[0])
+    info = torch.finfo(torch.float32)
+    x = b.unary(NodeKind.CLAMP, x, None, (-math.inf, info.max))
+    u = ex.affine(b, x, 1.0, 1.0)
+    lost = ex.subtract(b, x, ex.affine(b, u, 1.0, -1.0))
+    divisor = b.unary(NodeKind.CLAMP, u, None, (info.tiny, math.inf))
+    return ex.add(b, _unary(b, u, NodeKind.LOG), ex.divide(b, lost, divisor))
+
+
+@operator("logit", aten.logit.default, constraints=FLOATS)
+def lower_logit(b: GraphBuilder, node: Node) -> Tensor:
+    x, eps = b.tensor(node.args[0]), arguments(node)["eps"]
+    if eps is not None:
+        x = b.unary(NodeKind.CLAMP, x, None, (float(eps), 1 - float(eps)))
+    rest = ex.subtract(b, ex.scalar(b, 1.0), x)
+    return _unary(b, ex.divide(b, x, rest), NodeKind.LOG)
+
+
+# --- powers ------------------------------------------------------------------------------------
+
+
+@operator("pow of a number", aten.pow.Scalar, constraints=FLOATS, notes="a positive base")
+def lower_scalar_pow(b: GraphBuilder, node: Node) -> Tensor:
+    base = float(arguments(node)["self"])
+    if not base > 0:
+        raise LoweringError(f"XNNPACK has no powers of {base}")
+    x = b.tensor(node.args[1])
+    return x if base == 1.0 else _unary(b, ex.affine(b, x, math.log(base), 0.0), NodeKind.EXP)
+
+
+# --- hyperbolic, trigonometric, error function -------------------------------------------------
+
+
+@operator("cosh", aten.cosh.default, constraints=FLOATS)
+def lower_cosh(b: GraphBuilder, node: Node) -> Tensor:
+    return _cosh(b, b.tensor(node.args[0]))
+
+
+def _cosh(b: GraphBuilder, x: Tensor) -> Tensor:
+    up, down = _unary(b, x, NodeKind.EXP), _unary(b, x, NodeKind.NEGATE, NodeKind.EXP)
+    return ex.affine(b, ex.add(b, up, down), 0.5, 0.0)
+
+
+@operator("sinh", aten.sinh.default, constraints=FLOATS)
+def lower_sinh(b: GraphBuilder, node: Node) -> Tensor:
+    """``tanh(x) * cosh(x)``, which loses no digits near zero."""
+    x = b.tensor(node.args[0])
+    return ex.multiply(b, _unary(b, x, NodeKind.TANH), _cosh(b, x))
+
+
+@operator("tan", aten.tan.default, constraints=FLOATS)
+def lower_tan(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.tensor(node.args[0])
+    return ex.divide(b, _unary(b, x, NodeKind.SIN), _unary(b, x, NodeKind.COS))
+
+
+#: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: error at most 1.5e-7.
+ERF_SLOPE = 0.3275911
+ERF_COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
+
+@operator("erf", aten.erf.default, constraints=FLOATS, notes="within 5e-7")
+def lower_erf(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.tensor(node.args[0])
+    size = _unary(b, x, NodeKind.ABS)
+    t = ex.divide(b, ex.scalar(b, 1.0), ex.affine(b, size, ERF_SLOPE, 1.0))
+    series = ex.affine(b, t, *ERF_COEFFICIENTS[:2])
+    for coefficient in ERF_COEFFICIENTS[2:]:
+        series = ex.affine(b, ex.multiply(b, series, t), 1.0, coefficient)
+    bell = _unary(b, x, NodeKind.SQUARE, NodeKind.NEGATE, NodeKind.EXP)
+    rest = ex.multiply(b, ex.multiply(b, series, t), bell)
+    return ex.multiply(b, selection.sign(b, x), selection.complement(b, rest))
+
+
+# --- whole numbers -----------------------------------------------------------------------------
+
+
+def truncated(b: GraphBuilder, x: Tensor) -> Tensor:
+    """Rounded towards zero."""
+    down = _unary(b, b.unary(NodeKind.CLAMP, x, None, ex.RELU), NodeKind.FLOOR)
+    up = _unary(b, b.unary(NodeKind.CLAMP, x, None, (-math.inf, 0.0)), NodeKind.CEILING)
+    return ex.add(b, down, up)
+
+
+@operator("trunc", aten.trunc.default, aten.fix.default, constraints=FLOATS)
+def lower_trunc(b: GraphBuilder, node: Node) -> Tensor:
+    return truncated(b, b.tensor(node.args[0]))
+
+
+@operator("frac", aten.frac.default, constraints=FLOATS)
+def lower_frac(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.tensor(node.args[0])
+    return ex.subtract(b, x, truncated(b, x))
+
+
+#: Added to a float32 of less than half of it, it leaves no bits for a fraction.
+ROUNDER = 1.5 * 2.0**23
+
+
+@operator("round", aten.round.default, constraints=FLOATS, notes="halves to even")
+def lower_round(b: GraphBuilder, node: Node) -> Tensor:
+    """Adding and taking off 1.5 * 2**23 rounds as float32 does; what is larger than 2**22 only
+    adds what it exceeds that by."""
+    x = b.tensor(node.args[0])
+    limit = 2.0**22
+    near = b.unary(NodeKind.CLAMP, x, None, (-limit, limit))
+    rounded = ex.affine(b, ex.affine(b, near, 1.0, ROUNDER), 1.0, -ROUNDER)
+    return ex.add(b, rounded, ex.subtract(b, x, near))
+
+
+def _divisor(argument: Any) -> float:
+    """A constant divisor by which float32 divides exactly."""
+    if isinstance(argument, Node):
+        raise LoweringError("its divisor is computed at run time")
+    value = float(argument)
+    if value == 0 or math.frexp(value)[0] not in (0.5, -0.5):
+        raise LoweringError(f"whether a quotient by {value:g} is whole depends on its last bit")
+    return value
+
+
+@operator(
+    "floor_divide", aten.floor_divide.default, aten.floor_divide.Scalar, constraints=FLOATS,
+    notes="by a power of two",
+)  # fmt: skip
+def lower_floor_divide(b: GraphBuilder, node: Node) -> Tensor:
+    divisor = _divisor(node.args[1])
+    return _unary(b, ex.affine(b, b.tensor(node.args[0]), 1 / divisor, 0.0), NodeKind.FLOOR)
+
+
+@operator(
+    "div with rounding", aten.div.Tensor_mode, aten.div.Scalar_mode, constraints=FLOATS,
+    notes="towards zero; down by a power of two",
+)  # fmt: skip
+def lower_div_mode(b: GraphBuilder, node: Node) -> Tensor:
+    mode = arguments(node)["rounding_mode"]
+    if mode == "floor":
+        return lower_floor_divide(b, node)
+    quotient = ex.divide(b, b.tensor(node.args[0]), b.tensor(node.args[1]))
+    return truncated(b, quotient) if mode == "trunc" else quotient
+
+
+def _remainder(whole: Callable[[GraphBuilder, Tensor], Tensor]) -> Any:
+    def lower(b: GraphBuilder, node: Node) -> Tensor:
+        x, divisor = b.tensor(node.args[0]), _divisor(node.args[1])
+        quotient = whole(b, ex.affine(b, x, 1 / divisor, 0.0))
+        return ex.subtract(b, x, ex.affine(b, quotient, divisor, 0.0))
+
+    return lower
+
+
+operator(
+    "remainder", aten.remainder.Scalar, aten.remainder.Tensor, constraints=FLOATS,
+    notes="by a power of two",
+)(_remainder(lambda b, x: _unary(b, x, NodeKind.FLOOR)))  # fmt: skip
+operator(
+    "fmod", aten.fmod.Scalar, aten.fmod.Tensor, constraints=FLOATS, notes="by a power of two"
+)(_remainder(truncated))
+
+
+@operator("sign", aten.sign.default, aten.sgn.default, constraints=FLOATS)
+def lower_sign(b: GraphBuilder, node: Node) -> Tensor:
+    return selection.sign(b, b.tensor(node.args[0]))
+
+
+# --- of two and three tensors ------------------------------------------------------------------
+
+
+@operator("hypot", aten.hypot.default, constraints=FLOATS)
+def lower_hypot(b: GraphBuilder, node: Node) -> Tensor:
+    left, right = (_unary(b, b.tensor(item), NodeKind.SQUARE) for item in node.args[:2])
+    return _unary(b, ex.add(b, left, right), NodeKind.SQUARE_ROOT)
+
+
+@operator("addcmul", aten.addcmul.default, constraints=FLOATS)
+def lower_addcmul(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    product = ex.multiply(b, b.tensor(named["tensor1"]), b.tensor(named["tensor2"]))
+    return ex.add(b, b.tensor(node.args[0]), ex.affine(b, product, float(named["value"]), 0.0))
+
+
+@operator("addcdiv", aten.addcdiv.default, constraints=FLOATS)
+def lower_addcdiv(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    quotient = ex.divide(b, b.tensor(named["tensor1"]), b.tensor(named["tensor2"]))
+    return ex.add(b, b.tensor(node.args[0]), ex.affine(b, quotient, float(named["value"]), 0.0))
+
+
+@operator("lerp", aten.lerp.Scalar, aten.lerp.Tensor, constraints=FLOATS)
+def lower_lerp(b: GraphBuilder, node: Node) -> Tensor:
+    start, end, weight = (b.tensor(item) for item in node.args[:3])
+    return ex.add(b, start, ex.multiply(b, weight, ex.subtract(b, end, start)))
+
+
+@operator(
+    "clamp by tensors", aten.clamp.Tensor, aten.clamp_min.Tensor, aten.clamp_max.Tensor,
+    constraints=FLOATS,
+)  # fmt: skip
+def lower_clamp_tensor(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = b.tensor(node.args[0])
+    if named.get("min") is not None:
+        x = b.binary(NodeKind.MAXIMUM, x, b.tensor(named["min"]))
+    if named.get("max") is not None:
+        x = b.binary(NodeKind.MINIMUM, x, b.tensor(named["max"]))
+    return x
