@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from penstock.runtime.kernels.blas import matmul
 from penstock.runtime.kernels.common import (
     SCRATCH_BYTES,
     Array,
@@ -148,16 +149,16 @@ def _columns_first(
     for image, target in zip(x, result, strict=True):
         if is_pointwise(dims):
             flat = target.reshape(groups, matrix.shape[1], -1)
-            np.matmul(matrix, image.reshape(groups, depth, -1), out=flat)
+            matmul(matrix, image.reshape(groups, depth, -1), out=flat)
             continue
         for bounds in _row_chunks(dims, row_bytes):
             gathered = columns(image, dims, bounds, x.dtype).reshape(groups, depth, -1)
             start, stop = bounds[0]
             if (start, stop) == (0, dims[0].out):
-                np.matmul(matrix, gathered, out=target.reshape(groups, matrix.shape[1], -1))
+                matmul(matrix, gathered, out=target.reshape(groups, matrix.shape[1], -1))
             else:
                 part = target[:, start:stop]
-                part[...] = np.matmul(matrix, gathered).reshape(part.shape)
+                part[...] = matmul(matrix, gathered).reshape(part.shape)
 
 
 def _columns_last(
@@ -170,7 +171,7 @@ def _columns_last(
     counts = [axis.taps for axis in dims]
     for image, target in zip(np.moveaxis(x, 1, -1), result, strict=True):
         if is_pointwise(dims):
-            np.matmul(image.reshape(-1, channels), matrix, out=target.reshape(-1, outputs))
+            matmul(image.reshape(-1, channels), matrix, out=target.reshape(-1, outputs))
             continue
         for bounds in _row_chunks(dims, row_bytes):
             extents = [stop - start for start, stop in bounds]
@@ -180,7 +181,7 @@ def _columns_last(
                 gathered[outs + tap] = image[inputs]
             start, stop = bounds[0]
             flat = target[start:stop].reshape(-1, outputs)
-            np.matmul(gathered.reshape(-1, matrix.shape[0]), matrix, out=flat)
+            matmul(gathered.reshape(-1, matrix.shape[0]), matrix, out=flat)
     if bias is not None:
         result += bias
 
@@ -223,7 +224,7 @@ def scatter(x: Array, weight: Array, dims: Sequence[Axis], groups: int) -> Array
         for bounds in _row_chunks(dims, row_bytes):
             extents = [stop - start for start, stop in bounds]
             rows = image[:, slice(*bounds[0])].reshape(groups, matrix.shape[2], -1)
-            spread = np.matmul(matrix, rows).reshape(channels, *counts, *extents)
+            spread = matmul(matrix, rows).reshape(channels, *counts, *extents)
             for tap, outputs, inputs in taps(dims, bounds):
                 target[(slice(None), *inputs)] += spread[(slice(None), *tap, *outputs)]
     return result

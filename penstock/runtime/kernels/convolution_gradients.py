@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from penstock.runtime.kernels.blas import matmul
 from penstock.runtime.kernels.common import Array, promote, rounded, widened
 from penstock.runtime.kernels.convolution import columns, convolution, scatter, transposed_axes
 from penstock.runtime.kernels.registry import KernelError, kernel, reserve
@@ -74,5 +75,5 @@ def _weight_gradient(
     for image, slope in zip(x, grad, strict=True):
         gathered = columns(image, dims, bounds, x.dtype).reshape(groups, total.shape[2], -1)
         rows = slope.reshape(groups, total.shape[1], -1)
-        total += np.matmul(rows, gathered.swapaxes(1, 2))
+        total += matmul(rows, gathered.swapaxes(1, 2))
     return total.reshape(shape)

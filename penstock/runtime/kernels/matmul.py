@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from penstock.runtime.kernels.blas import matmul
 from penstock.runtime.kernels.common import (
     SCRATCH_BYTES,
     Array,
@@ -32,7 +33,7 @@ def _product(a: Array, b: Array, dtype: DType, out: Array) -> Array:
     x, y = widened(a, dtype), widened(b, dtype)
     shape = (*x.shape[:-1], y.shape[-1])
     target = destination(out, shape, x.dtype)
-    return np.asarray(np.matmul(x, y, out=target))
+    return np.asarray(matmul(x, y, out=target))
 
 
 @kernel("aten::mm.out")

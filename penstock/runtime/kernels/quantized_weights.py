@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from penstock.runtime.kernels.blas import matmul
 from penstock.runtime.kernels.common import FLOAT32, Array, documented, is_float, rounded, widened
 from penstock.runtime.kernels.registry import KernelError, kernel, reserve
 
@@ -98,7 +99,7 @@ def mixed_mm(
     # The scale of a weight's row is the scale of the input's column.
     wide = widened(x, x.dtype)
     scaled = wide * widened(scales, scales.dtype).astype(wide.dtype)
-    return rounded(np.matmul(scaled, weight.astype(wide.dtype)), x.dtype)
+    return rounded(matmul(scaled, weight.astype(wide.dtype)), x.dtype)
 
 
 @kernel("quantized_decomposed::mixed_linear.out")
@@ -119,9 +120,9 @@ def mixed_linear(
     factors = widened(scales, scales.dtype).astype(wide.dtype)
     matrix = weight.astype(wide.dtype)
     if scales.ndim == 1:
-        return np.asarray(np.matmul(wide, matrix.T) * factors)
+        return np.asarray(matmul(wide, matrix.T) * factors)
     if scales.shape[1] == 0:
         raise KernelError("no groups")
     size = -(-depth // scales.shape[1])
     matrix *= np.repeat(factors, max(size, 1), 1)[:, :depth]
-    return np.asarray(np.matmul(wide, matrix.T))
+    return np.asarray(matmul(wide, matrix.T))

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from penstock.runtime.kernels.blas import matmul
 from penstock.runtime.kernels.common import FLOAT32, INT64, Array, DType, is_float, rounded, widened
 from penstock.runtime.kernels.registry import KernelError, kernel, reserve
 
@@ -126,7 +127,7 @@ def upsample_bilinear2d_aa(
         if not scale >= 0 or size * target > 1 << 26:
             raise KernelError(f"upsampling of {size} to {target} elements")
         weights.append(_triangle_weights(size, target, scale, wide.dtype))
-    value = np.matmul(np.matmul(weights[0], wide), weights[1].T)
+    value = matmul(matmul(weights[0], wide), weights[1].T)
     if not is_float(x.dtype):
         value = np.rint(value)
     return rounded(value, x.dtype)
