@@ -30,7 +30,12 @@ from penstock.compiler.partition import (
 from penstock.compiler.progress import Progress, Silent, Timed
 from penstock.compiler.quantize import Quantization, QuantizationReport, quantize
 from penstock.compiler.report import Delegation, describe
-from penstock.compiler.rewrite import decompose, fold_constants, scalar_operands
+from penstock.compiler.rewrite import (
+    decompose,
+    fold_constants,
+    fuse_quantized_kernels,
+    scalar_operands,
+)
 from penstock.errors import InputError
 from penstock.formats.program import Program
 from penstock.formats.program_writer import write_program
@@ -158,6 +163,7 @@ def _delegated(
     with progress.stage("delegate"):
         insert_calls(module, split.groups, groups)
         module.graph.eliminate_dead_code()
+        fuse_quantized_kernels.apply(module)
         decompose.apply(module)
         scalar_operands.apply(module)
         fold_constants.apply(module)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import torch
-from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from penstock.compiler import kernels, report
 from penstock.compiler.arguments import arguments
-from penstock.compiler.rewrite import functionalize
 from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, RESTRICTED, of_prims
-from penstock.compiler.rewrite.edit import add_attribute, copy_origin, fake_mode
+from penstock.compiler.rewrite.edit import add_attribute, copy_origin, fake, fake_mode
+from penstock.compiler.rewrite.record import Call, Recording, record
 from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS
 from penstock.compiler.rewrite.sizes import SizeNodes
 from penstock.errors import UnsupportedError
@@ -35,8 +33,9 @@ def apply(module: GraphModule) -> int:
     """
     sizes = SizeNodes(module)
     changes = 0
-    for node in list(module.graph.nodes):
-        changes += _decompose(module, node, sizes, 0)
+    with fake_mode(module):
+        for node in list(module.graph.nodes):
+            changes += _decompose(module, node, sizes, 0)
     return changes
 
 
@@ -58,7 +57,7 @@ def _decompose(module: GraphModule, node: Node, sizes: SizeNodes, depth: int) ->
         node.target = twin
         return 1
     if depth == MAX_DEPTH:
-        raise UnsupportedError(f"{target} has no kernel, and its decomposition does not end")
+        raise _hopeless(node)
     made = inline_decomposition(module, node, sizes, function or target)
     return 1 + sum(_decompose(module, item, sizes, depth + 1) for item in made)
 
@@ -69,19 +68,57 @@ def _restricted(node: Node) -> Callable[..., Any] | None:
     return found[1] if found is not None and found[0](arguments(node)) else None
 
 
+def _hopeless(node: Node) -> UnsupportedError:
+    where = report.describe_origin(node)
+    return UnsupportedError(f"{node.target} has neither a kernel nor a decomposition{where}")
+
+
+class _Decompositions(Mapping[Any, Callable[..., Any]]):
+    """How operators without a kernel decompose: as Penstock says, else as their own definition
+    does, else as the core ATen set, else by whatever PyTorch has. Asked of few operators, hence
+    not worked out for all."""
+
+    def __init__(self) -> None:
+        core = torch._decomp._core_aten_decompositions_post_autograd()
+        known = torch._decomp.decomposition_table
+        self._tables = (core, known, of_prims())
+        self._found: dict[Any, Callable[..., Any] | None] = {}
+
+    def _find(self, target: Any) -> Callable[..., Any] | None:
+        if target not in self._found:
+            stays = needs_nothing(target) or kernels.copying_twin(target) is not None
+            self._found[target] = None if stays else self._search(target)
+        return self._found[target]
+
+    def _search(self, target: torch._ops.OpOverload) -> Callable[..., Any] | None:
+        if target in DECOMPOSITIONS:
+            return DECOMPOSITIONS[target]
+        if target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            return target.decompose  # type: ignore[no-any-return]
+        return next((table[target] for table in self._tables if target in table), None)
+
+    def __getitem__(self, target: Any) -> Callable[..., Any]:
+        function = self._find(target)
+        if function is None:
+            raise KeyError(target)
+        return function
+
+    def __contains__(self, target: object) -> bool:
+        return self._find(target) is not None
+
+    def __iter__(self) -> Any:
+        known = dict.fromkeys(
+            target for table in (DECOMPOSITIONS, *self._tables) for target in table
+        )
+        return (t for t in known if isinstance(t, torch._ops.OpOverload) and t in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 @cache
-def _table() -> dict[Any, Callable[..., Any]]:
-    """How operators without a kernel decompose: as Penstock says, else as the core ATen set does,
-    else by whatever PyTorch has."""
-    known = torch._decomp.decomposition_table
-    everything = of_prims() | known | torch._decomp.core_aten_decompositions() | DECOMPOSITIONS
-    return {
-        target: function
-        for target, function in everything.items()
-        if isinstance(target, torch._ops.OpOverload)
-        and not needs_nothing(target)
-        and kernels.copying_twin(target) is None
-    }
+def _decompositions() -> _Decompositions:
+    return _Decompositions()
 
 
 def inline_decomposition(
@@ -100,95 +137,80 @@ def inline_decomposition(
         return function(*args, **kwargs)
 
     try:
-        traced = _trace(module, call, [source.meta["val"] for source in sources])
-    except RecursionError:  # PyTorch's table goes round in a circle
+        recording = record(call, [source.meta["val"] for source in sources], _decompositions())
+    except (RecursionError, NotImplementedError):  # PyTorch's table may go round in a circle
         raise _hopeless(node) from None
-    if any(item.target is function for item in traced.graph.nodes):
+    if any(item.target is function for item in recording.calls):
         raise _hopeless(node)
-    return _inline(module, node, traced, sources, sizes)
-
-
-def _hopeless(node: Node) -> UnsupportedError:
-    where = report.describe_origin(node)
-    return UnsupportedError(f"{node.target} has neither a kernel nor a decomposition{where}")
-
-
-def _trace(module: GraphModule, function: Callable[..., Any], inputs: list[Any]) -> GraphModule:
-    with (
-        fake_mode(module),
-        torch.no_grad(),
-        enable_python_dispatcher(),
-        # else recurrent cells end in one operator of that library
-        torch.backends.mkldnn.flags(enabled=False),
-    ):
-        traced = make_fx(function, decomposition_table=_table(), tracing_mode="real")(*inputs)
-        if any(map(functionalize.writes_to_a_view, traced.graph.nodes)):
-            # Only torch can follow these, at some cost.
-            traced = make_fx(torch.func.functionalize(traced), tracing_mode="real")(*inputs)
-    functionalize.apply(traced)
-    for node in list(traced.graph.nodes):
-        if node.target in ASSERTIONS:
-            traced.graph.erase_node(node)
-    traced.graph.eliminate_dead_code()
-    return traced
+    return _Inlining(module, node, sources, sizes).run(recording)
 
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _inline(
-    module: GraphModule, node: Node, traced: GraphModule, sources: list[Node], sizes: SizeNodes
-) -> list[Node]:
-    graph = module.graph
-    env: dict[Node, Any] = {}
-    made: list[Node] = []
-    inputs = iter(sources)
-    result: Any = None
-    with graph.inserting_before(node):
-        for inner in traced.graph.nodes:
-            if inner.op == "placeholder":
-                env[inner] = next(inputs)
-            elif inner.op == "get_attr":
-                env[inner] = _constant(module, node, getattr(traced, str(inner.target)))
-            elif inner.op == "call_function":
-                args, kwargs = torch.fx.node.map_arg(
-                    (inner.args, inner.kwargs), lambda item: env[item]
-                )
-                args, kwargs = sizes.replace(args), sizes.replace(kwargs)
-                fresh = graph.call_function(inner.target, args, kwargs)
-                fresh.meta["val"] = inner.meta["val"] if "val" in inner.meta else _value(inner)
-                copy_origin(node, fresh)
-                env[inner] = fresh
-                made.append(fresh)
-            elif inner.op == "output":
-                result = torch.fx.node.map_arg(inner.args[0], lambda item: env[item])
-    _replace(node, result)
-    return made
+class _Inlining:
+    """Puts recorded calls into the graph, before ``node``, and its readers onto their result."""
 
+    def __init__(
+        self, module: GraphModule, node: Node, sources: list[Node], sizes: SizeNodes
+    ) -> None:
+        self.module = module
+        self.node = node
+        self.sizes = sizes
+        self.made: list[Node] = []
+        self.nodes = {id(source.meta["val"]): source for source in sources}
 
-def _value(node: Node) -> Any:
-    """The value of a traced call that the tracer left without one (of numbers, mostly)."""
-    assert callable(node.target)
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda item: item.meta["val"])
-    return node.target(*args, **kwargs)
+    def run(self, recording: Recording) -> list[Node]:
+        with self.module.graph.inserting_before(self.node):
+            for call in recording.calls:
+                if call.target not in ASSERTIONS:
+                    self._insert(call)
+            self._replace(recording.result)
+        return self.made
 
+    def _insert(self, call: Call) -> None:
+        args, kwargs = torch.fx.node.map_aggregate((call.args, call.kwargs), self._argument)
+        fresh = self._add(call.target, args, dict(kwargs), call.result)
+        if isinstance(call.result, (tuple, list)):
+            for number, item in enumerate(call.result):
+                if _is_tensor(item):
+                    self.nodes[id(item)] = self._add(operator.getitem, (fresh, number), {}, item)
+        elif _is_tensor(call.result):
+            self.nodes[id(call.result)] = fresh
+        else:
+            self.sizes.know(call.result, fresh)
 
-def _constant(module: GraphModule, node: Node, tensor: torch.Tensor) -> Node:
-    if isinstance(tensor, FakeTensor):
-        raise UnsupportedError(f"{node.target} cannot be decomposed (node {node.name})")
-    made = module.graph.create_node("get_attr", add_attribute(module, tensor, "_constant"))
-    with fake_mode(module):
-        made.meta["val"] = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-    return made
+    def _add(self, target: Any, args: Any, kwargs: dict[str, Any], value: Any) -> Node:
+        fresh = self.module.graph.call_function(target, tuple(args), kwargs)
+        fresh.meta["val"] = value
+        copy_origin(self.node, fresh)
+        self.made.append(fresh)
+        return fresh
 
+    def _argument(self, value: Any) -> Any:
+        if _is_tensor(value):
+            return self.nodes[id(value)] if id(value) in self.nodes else self._constant(value)
+        return self.sizes.replace(value)
 
-def _replace(node: Node, result: Any) -> None:
-    if not isinstance(node.meta["val"], (tuple, list)):
-        node.replace_all_uses_with(result)
-    else:
-        for user in list(node.users):
-            assert user.target is operator.getitem
-            user.replace_all_uses_with(result[user.args[1]])
-            node.graph.erase_node(user)
-    node.graph.erase_node(node)
+    def _constant(self, tensor: torch.Tensor) -> Node:
+        if isinstance(tensor, FakeTensor):
+            if tensor.constant is None:
+                raise _hopeless(self.node)
+            tensor = tensor.constant
+        name = add_attribute(self.module, tensor, "_constant")
+        made = self.module.graph.create_node("get_attr", name)
+        made.meta["val"] = fake(self.module, tensor)
+        self.nodes[id(tensor)] = made
+        return made
+
+    def _replace(self, result: Any) -> None:
+        node = self.node
+        if not isinstance(node.meta["val"], (tuple, list)):
+            node.replace_all_uses_with(self._argument(result))
+        else:
+            for user in list(node.users):
+                assert user.target is operator.getitem
+                user.replace_all_uses_with(self._argument(result[user.args[1]]))
+                node.graph.erase_node(user)
+        node.graph.erase_node(node)

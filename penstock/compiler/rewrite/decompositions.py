@@ -126,17 +126,13 @@ def bucketize(
     return searchsorted(boundaries, values, out_int32=out_int32, right=right)
 
 
-def addbmm(
-    x: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1
-) -> Tensor:
+def addbmm(x: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """A sum of products is one product of what stands side by side."""
     wide, tall = left.transpose(0, 1).flatten(1), right.flatten(0, 1)
     return torch.addmm(x, wide, tall, beta=beta, alpha=alpha)
 
 
-def rrelu(
-    x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *_: Any
-) -> Tensor:
+def rrelu(x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *_: Any) -> Tensor:
     """What it is in evaluation mode."""
     return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
 
@@ -155,9 +151,7 @@ def avg_pool3d(
     planes = torch.nn.functional.avg_pool2d(flat[:, None], kernel[1:], strides[1:], pads[1:])
     planes = planes[:, 0].unflatten(0, x.shape[:-2])
     columns = planes.flatten(-2)
-    deep = torch.nn.functional.avg_pool2d(
-        columns, (kernel[0], 1), (strides[0], 1), (pads[0], 0)
-    )
+    deep = torch.nn.functional.avg_pool2d(columns, (kernel[0], 1), (strides[0], 1), (pads[0], 0))
     result = deep.unflatten(-1, planes.shape[-2:])
     if divisor_override:
         result = result * (kernel[0] * kernel[1] * kernel[2] / divisor_override)

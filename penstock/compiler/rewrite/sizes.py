@@ -58,6 +58,11 @@ class SizeNodes:
             self._made[expression] = self._compute(expression)
         return self._made[expression]
 
+    def know(self, value: Any, node: Node) -> None:
+        """``node`` computes the symbolic number ``value``."""
+        if isinstance(value, (torch.SymInt, torch.SymFloat)):
+            self._made.setdefault(value.node.expr, node)
+
     def _compute(self, expression: Expr) -> Node | int | float:
         if expression.is_Integer:
             return int(expression)
