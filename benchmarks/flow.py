@@ -1,10 +1,12 @@
 """Compiles one model of the zoo by our flow or by the stock one, in a process of its own.
 
     python -m benchmarks.flow ours|stock MODEL fp32|q8 OUTPUT.pte
+    python -m benchmarks.flow eager MODEL FOLDER
 
-prints one JSON object: seconds of each stage (imports and the making of the model apart), the
-number of delegated pieces and of nodes outside, and the peak memory. Both flows get the same
-weights, example inputs and calibration data.
+The first prints one JSON object: seconds of each stage (imports and the making of the model
+apart), the number of delegated pieces and of nodes outside, and the peak memory. Both flows get the
+same weights, example inputs and calibration data. The second runs eager PyTorch and writes the
+inputs and outputs of a few samples to ``FOLDER/MODEL.<n>.in.npz`` and ``.out.npz``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from typing import Any
 from benchmarks.worker import peak_kib, reset_peak
 
 CALIBRATION_BATCHES = 16
+
+# Samples on which answers are compared: the first ones of the calibration data.
+SAMPLES = 4
 
 
 def main(kind: str, name: str, precision: str, output: str) -> dict[str, Any]:
@@ -109,7 +114,27 @@ def _stock_quantized(module: Any, model: Any) -> Any:
     return convert_pt2e(prepared)
 
 
+def eager(name: str, folder: str) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(1)
+    from penstock import zoo
+
+    model = zoo.create(name)
+    for index, batch in enumerate(model.calibration(SAMPLES)):
+        with torch.no_grad():
+            outputs = model.module(*batch)
+        for kind, values in (("in", batch), ("out", outputs)):
+            leaves = torch.utils._pytree.tree_leaves(values)
+            arrays = {f"{kind}{i}": leaf.detach().numpy() for i, leaf in enumerate(leaves)}
+            np.savez(Path(folder) / f"{name}.{index}.{kind}.npz", **arrays)
+    return {"parameters": sum(p.numel() for p in model.module.parameters())}
+
+
 if __name__ == "__main__":
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    out.write(json.dumps(main(*sys.argv[1:5])) + "\n")
+    kind, *arguments = sys.argv[1:]
+    found = eager(*arguments) if kind == "eager" else main(kind, *arguments)
+    out.write(json.dumps(found) + "\n")

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+Run = Callable[[Sequence[Any]], Sequence[Any]]
+
 
 def peak_kib() -> int:
     """The largest resident size so far, since the start or the last :func:`reset_peak`."""
@@ -39,10 +41,11 @@ class Ours:
         self._load = penstock.load
         self._threads = threads
 
-    def load(self, path: str, inputs: Sequence[np.ndarray]) -> Callable[[], Sequence[Any]]:
-        method = self._load(path, threads=self._threads).method("forward")
-        given = list(inputs)
-        return lambda: method.run(given)
+    def load(self, path: str) -> Run:
+        return self._load(path, threads=self._threads).method("forward").run
+
+    def given(self, inputs: Sequence[np.ndarray]) -> list[Any]:
+        return list(inputs)
 
 
 class Stock:
@@ -56,14 +59,13 @@ class Stock:
         torch.set_num_threads(1)
         self._torch = torch
         self._runtime = Runtime.get()
-        self._kept: list[Any] = []
 
-    def load(self, path: str, inputs: Sequence[np.ndarray]) -> Callable[[], Sequence[Any]]:
-        program = self._runtime.load_program(path)
-        method = program.load_method("forward")
-        self._kept.append(program)
-        given = [self._torch.from_numpy(array) for array in inputs]
-        return lambda: method.execute(given)
+    def load(self, path: str) -> Run:
+        method = self._runtime.load_program(path).load_method("forward")
+        return lambda inputs: method.execute(inputs)
+
+    def given(self, inputs: Sequence[np.ndarray]) -> list[Any]:
+        return [self._torch.from_numpy(array) for array in inputs]
 
 
 def _as_arrays(outputs: Sequence[Any]) -> list[np.ndarray]:
@@ -73,51 +75,60 @@ def _as_arrays(outputs: Sequence[Any]) -> list[np.ndarray]:
 def serve(kind: str, threads: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the answers
-    runtime = {"ours": Ours, "stock": Stock}[kind](threads)
-    programs: dict[str, Callable[[], Sequence[Any]]] = {}
+    server = Server({"ours": Ours, "stock": Stock}[kind](threads))
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = _answer(request, runtime, programs)
+            answer = getattr(server, request.pop("do"))(**request)
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def _answer(request: dict[str, Any], runtime: Any, programs: dict[str, Any]) -> dict[str, Any]:
-    key = request["key"]
-    if request["do"] == "load":
-        with np.load(request["inputs"]) as data:
-            inputs = [data[name] for name in data.files]
+class Server:
+    """The requests; each gives a dictionary."""
+
+    def __init__(self, runtime: Ours | Stock) -> None:
+        self._runtime = runtime
+        self._programs: dict[str, tuple[Run, list[Any]]] = {}
+
+    def load(self, key: str, path: str, inputs: str) -> dict[str, Any]:
+        given = self._given(inputs)
         reset_peak()
         before = peak_kib()
         start = time.perf_counter()
-        programs[key] = runtime.load(request["path"], inputs)
-        outputs = programs[key]()
+        run = self._runtime.load(path)
+        run(given)
         seconds = time.perf_counter() - start
-        return {
-            "seconds": seconds,
-            "growth_kib": peak_kib() - before,
-            "peak_kib": peak_kib(),
-            "outputs": len(outputs),
-        }
-    if request["do"] == "time":
-        run, clock = programs[key], time.perf_counter_ns
+        self._programs[key] = run, given
+        return {"seconds": seconds, "growth_kib": peak_kib() - before, "peak_kib": peak_kib()}
+
+    def time(self, key: str, runs: int) -> dict[str, Any]:
+        run, given = self._programs[key]
+        clock = time.perf_counter_ns
         times = []
-        for _ in range(request["runs"]):
-            start_ns = clock()
-            run()
-            times.append(clock() - start_ns)
+        for _ in range(runs):
+            start = clock()
+            run(given)
+            times.append(clock() - start)
         return {"ns": times}
-    if request["do"] == "outputs":
-        arrays = _as_arrays(programs[key]())
-        np.savez(request["path"], **{f"out{i}": array for i, array in enumerate(arrays)})
+
+    def outputs(self, key: str, path: str, inputs: str | None) -> dict[str, Any]:
+        run, given = self._programs[key]
+        if inputs is not None:
+            given = self._given(inputs)
+        arrays = [np.array(o.numpy() if hasattr(o, "numpy") else o) for o in run(given)]
+        np.savez(path, **{f"out{i}": array for i, array in enumerate(arrays)})
         return {}
-    if request["do"] == "unload":
-        programs.pop(key, None)
+
+    def unload(self, key: str) -> dict[str, Any]:
+        self._programs.pop(key, None)
         return {}
-    raise ValueError(f"unknown request {request['do']!r}")
+
+    def _given(self, path: str) -> list[Any]:
+        with np.load(path) as data:
+            return self._runtime.given([data[name] for name in data.files])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,14 @@ class Worker:
         times: list[int] = self._ask(do="time", key=key, runs=runs)["ns"]
         return times
 
-    def outputs(self, key: str, path: Path) -> list[np.ndarray]:
-        self._ask(do="outputs", key=key, path=str(path.resolve()))
-        with np.load(path) as data:
-            return [data[name] for name in data.files]
+    def outputs(self, key: str, inputs: Path | None = None) -> list[np.ndarray]:
+        """What the program answers to ``inputs`` (those it was loaded with)."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "outputs.npz"
+            given = None if inputs is None else str(inputs.resolve())
+            self._ask(do="outputs", key=key, path=str(path), inputs=given)
+            with np.load(path) as data:
+                return [data[name] for name in data.files]
 
     def unload(self, key: str) -> None:
         self._ask(do="unload", key=key)

@@ -36,7 +36,11 @@ def inspect_command(
     from penstock.runtime.program import map_file
 
     data = map_file(file)
-    found = describe(read_program(data), nodes=nodes)
+    try:
+        program = read_program(data)
+    except InvalidProgramError as error:
+        raise InvalidProgramError(f"{file}: {error}") from error
+    found = describe(program, nodes=nodes)
     found = {"path": str(file), "bytes": len(data), **found}
     if as_json:
         print(json.dumps(found, indent=2))
