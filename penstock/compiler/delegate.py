@@ -48,6 +48,8 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
     outputs = tuple(node for node in group if any(user not in builder.group for user in node.users))
     outputs = tuple(node for node in outputs if isinstance(builder.bound(node), Tensor))
     for position, node in enumerate(outputs, len(builder.inputs)):
+        if node.meta["val"].dtype is torch.bool:
+            raise NodeLoweringError(node, "its boolean result is read outside XNNPACK")
         tensor = builder.tensor(node)
         builder.output(tensor, layout.identity(tensor.rank), position)
     for position, node in enumerate(builder.inputs):

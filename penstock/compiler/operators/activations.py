@@ -50,9 +50,7 @@ def lower_hardsigmoid(b: GraphBuilder, node: Node) -> Tensor:
     return ex.multiply(b, shifted, ex.scalar(b, 1 / 6))
 
 
-@operator(
-    "leaky_relu", aten.leaky_relu.default, constraints=FLOATS, quantization=Independent()
-)
+@operator("leaky_relu", aten.leaky_relu.default, constraints=FLOATS, quantization=Independent())
 def lower_leaky_relu(b: GraphBuilder, node: Node) -> Tensor:
     return leaky_relu(b, b.tensor(node.args[0]), float(arguments(node)["negative_slope"]))
 

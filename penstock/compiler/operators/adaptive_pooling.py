@@ -68,7 +68,7 @@ def windows(size: Dim, count: Dim) -> list[tuple[int, int]]:
 def _averages(size: Dim, count: Dim) -> torch.Tensor:
     """[count, size]: each row averages one window."""
     places = windows(size, count)
-    matrix = torch.zeros(len(places), size)  # type: ignore[arg-type]
+    matrix = torch.zeros(len(places), size)
     for row, (start, end) in zip(matrix, places, strict=True):
         row[start:end] = 1.0 / (end - start)
     return matrix

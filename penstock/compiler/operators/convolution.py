@@ -36,6 +36,14 @@ def _two_or_fewer(node: Node) -> str | None:
     return None
 
 
+def _not_depthwise(node: Node) -> bool:
+    """XNNPACK's depthwise convolutions take no activation that is quantized at run time."""
+    named = arguments(node)
+    weight = named["weight"].meta["val"]
+    transposed = bool(named.get("transposed", False))
+    return bool(transposed or named["groups"] == 1 or weight.shape[1] > 1)
+
+
 @operator(
     "convolution",
     aten.conv1d.default,
@@ -43,7 +51,7 @@ def _two_or_fewer(node: Node) -> str | None:
     aten.conv1d.padding,
     aten.conv2d.padding,
     constraints=(*CONSTANT_WEIGHTS, _two_or_fewer),
-    quantization=Weighted(),
+    quantization=Weighted(dynamic=_not_depthwise),
     notes="one and two spatial axes; groups; depthwise; padding='same'",
 )
 def lower_conv(b: GraphBuilder, node: Node) -> Tensor:
@@ -80,7 +88,7 @@ def _named_padding(padding: str, weight: Tensor, dilation: Sequence[int]) -> lis
     aten.conv_transpose1d.default,
     aten.conv_transpose2d.input,
     constraints=(*CONSTANT_WEIGHTS, _two_or_fewer),
-    quantization=Weighted(channel_axis=1),
+    quantization=Weighted(channel_axis=1, dynamic=True),
 )
 def lower_conv_transpose(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
@@ -99,7 +107,10 @@ def lower_conv_transpose(b: GraphBuilder, node: Node) -> Tensor:
     "general convolution",
     aten.convolution.default,
     constraints=(*CONSTANT_WEIGHTS, _two_or_fewer),
-    quantization=Weighted(channel_axis=lambda node: 1 if arguments(node)["transposed"] else 0),
+    quantization=Weighted(
+        channel_axis=lambda node: 1 if arguments(node)["transposed"] else 0,
+        dynamic=_not_depthwise,
+    ),
 )
 def lower_convolution(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)

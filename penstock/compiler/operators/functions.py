@@ -182,6 +182,10 @@ def _divisor(argument: Any) -> float:
     notes="by a power of two",
 )  # fmt: skip
 def lower_floor_divide(b: GraphBuilder, node: Node) -> Tensor:
+    return _floor_quotient(b, node)
+
+
+def _floor_quotient(b: GraphBuilder, node: Node) -> Tensor:
     divisor = _divisor(node.args[1])
     return _unary(b, ex.affine(b, b.tensor(node.args[0]), 1 / divisor, 0.0), NodeKind.FLOOR)
 
@@ -193,7 +197,7 @@ def lower_floor_divide(b: GraphBuilder, node: Node) -> Tensor:
 def lower_div_mode(b: GraphBuilder, node: Node) -> Tensor:
     mode = arguments(node)["rounding_mode"]
     if mode == "floor":
-        return lower_floor_divide(b, node)
+        return _floor_quotient(b, node)
     quotient = ex.divide(b, b.tensor(node.args[0]), b.tensor(node.args[1]))
     return truncated(b, quotient) if mode == "trunc" else quotient
 
@@ -211,9 +215,9 @@ operator(
     "remainder", aten.remainder.Scalar, aten.remainder.Tensor, constraints=FLOATS,
     notes="by a power of two",
 )(_remainder(lambda b, x: _unary(b, x, NodeKind.FLOOR)))  # fmt: skip
-operator(
-    "fmod", aten.fmod.Scalar, aten.fmod.Tensor, constraints=FLOATS, notes="by a power of two"
-)(_remainder(truncated))
+operator("fmod", aten.fmod.Scalar, aten.fmod.Tensor, constraints=FLOATS, notes="by a power of two")(
+    _remainder(truncated)
+)
 
 
 @operator("sign", aten.sign.default, aten.sgn.default, constraints=FLOATS)

@@ -86,8 +86,8 @@ def index_dims(
         x = b.permute(x, [*dims, *(dim for dim in range(x.rank) if dim not in dims)])
     flat = torch.zeros_like(common[0])
     for index, extent in zip(common, extents, strict=True):
-        flat = flat * extent + index % extent  # type: ignore[operator]
-    merged = math.prod(extents)  # type: ignore[arg-type]
+        flat = flat * extent + index % extent
+    merged = math.prod(extents)
     front, back = x.shape[:place], x.shape[place + len(dims) :]
     taken = movement.take(
         b, b.reshape(x, (*front, merged, *back)), place, flat.reshape(-1).tolist()
@@ -103,7 +103,7 @@ def index_dims(
 def lower_gather(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
-    index = _integers(b, named.get("index", named.get("indices")))
+    index = _integers(b, named["index"] if "index" in named else named["indices"])
     target = layout.shape_of(node.meta["val"])
     if named["dim"] is None:
         x = b.reshape(x, (layout.product(x.shape),))
@@ -111,16 +111,14 @@ def lower_gather(b: GraphBuilder, node: Node) -> Tensor:
     dim = named["dim"] % x.rank
     along_dim = torch.moveaxis(index, dim, 0).reshape(index.shape[dim], -1)
     same_elsewhere = bool((along_dim == along_dim[:, :1]).all())
-    others_whole = all(
-        d == dim or layout.same(target[d], size) for d, size in enumerate(x.shape)
-    )
+    others_whole = all(d == dim or layout.same(target[d], size) for d, size in enumerate(x.shape))
     if same_elsewhere and others_whole:
         return movement.take(b, x, dim, along_dim[:, 0].tolist())
     if not layout.is_static(x.shape) or not layout.is_static(target):
         raise LoweringError("it gathers from a dynamic shape")
-    shape = [int(size) for size in target]  # type: ignore[arg-type]
+    shape = [int(size) for size in target]
     grid = list(torch.meshgrid(*(torch.arange(size) for size in shape), indexing="ij"))
-    grid[dim] = index.expand(shape) % x.shape[dim]  # type: ignore[operator]
+    grid[dim] = index.expand(shape) % x.shape[dim]
     if grid[dim].numel() > movement.MOST_SLICES:
         raise LoweringError("it gathers many single elements")
     return index_dims(b, x, list(range(x.rank)), grid)
@@ -165,7 +163,7 @@ def _list(value: Any) -> list[Any]:
 def lower_repeat(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
-    times = list(named.get("repeats", named.get("dims")))
+    times = list(named["repeats"] if "repeats" in named else named["dims"])
     if any(not isinstance(count, int) for count in times):
         raise LoweringError("how often it repeats is computed at run time")
     times = [1] * (x.rank - len(times)) + times
@@ -248,9 +246,7 @@ def lower_slice_scatter(b: GraphBuilder, node: Node) -> Tensor:
     return replaced(b, x, dim, start, max(start, end), source)
 
 
-def replaced(
-    b: GraphBuilder, x: Tensor, dim: int, start: int, end: int, source: Tensor
-) -> Tensor:
+def replaced(b: GraphBuilder, x: Tensor, dim: int, start: int, end: int, source: Tensor) -> Tensor:
     """``x`` with indices ``start`` to ``end`` of ``dim`` taken from ``source``."""
     extent = x.shape[dim]
     assert isinstance(extent, int)

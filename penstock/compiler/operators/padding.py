@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -17,7 +18,7 @@ from penstock.compiler.operators.registry import Shared, operator
 aten = torch.ops.aten
 
 #: target -> its mode, where it has no argument that says it
-MODES = {
+MODES: dict[Any, str] = {
     aten.constant_pad_nd.default: "constant",
     aten.reflection_pad1d.default: "reflect",
     aten.reflection_pad2d.default: "reflect",
@@ -28,10 +29,13 @@ MODES = {
 }
 
 
-def _known_amounts(node: Node) -> str | None:
+def _amounts(node: Node) -> list[Any]:
     named = arguments(node)
-    amounts = named.get("pad", named.get("padding"))
-    if any(isinstance(amount, Node) for amount in amounts):
+    return list(named["pad"] if "pad" in named else named["padding"])
+
+
+def _known_amounts(node: Node) -> str | None:
+    if any(isinstance(amount, Node) for amount in _amounts(node)):
         return "how much it pads is computed at run time"
     return None
 
@@ -43,8 +47,8 @@ def _known_amounts(node: Node) -> str | None:
 def lower_pad(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
-    amounts = [int(amount) for amount in named.get("pad", named.get("padding"))]
-    mode = MODES.get(node.target, named.get("mode", "constant"))
+    amounts = [int(amount) for amount in _amounts(node)]
+    mode = str(named["mode"]) if "mode" in named else MODES[node.target]
     before, after = amounts[0::2], amounts[1::2]
     # ATen begins with the last dimension.
     pre = [0] * (x.rank - len(before)) + before[::-1]
@@ -58,9 +62,7 @@ def lower_pad(b: GraphBuilder, node: Node) -> Tensor:
     return x
 
 
-def pad_by_values(
-    b: GraphBuilder, x: Tensor, dim: int, left: int, right: int, mode: str
-) -> Tensor:
+def pad_by_values(b: GraphBuilder, x: Tensor, dim: int, left: int, right: int, mode: str) -> Tensor:
     """One dimension padded by its own values; negative amounts cut."""
     extent = x.shape[dim]
     if not isinstance(extent, int):
@@ -70,15 +72,11 @@ def pad_by_values(
         x = ex.cut(b, x, dim, start, extent - start - max(0, -right))
         return pad_by_values(b, x, dim, max(0, left), max(0, right), mode) if left + right else x
     edges = _edges(extent, left, right, mode)
-    first, last = (
-        [movement.take(b, x, dim, indices)] if indices else [] for indices in edges
-    )
+    first, last = ([movement.take(b, x, dim, indices)] if indices else [] for indices in edges)
     return ex.concatenate(b, [*first, x, *last], dim)
 
 
-def _edges(
-    extent: int, left: int, right: int, mode: str
-) -> tuple[Sequence[int], Sequence[int]]:
+def _edges(extent: int, left: int, right: int, mode: str) -> tuple[Sequence[int], Sequence[int]]:
     """The indices that come before and behind."""
     if mode == "reflect":
         return range(left, 0, -1), range(extent - 2, extent - 2 - right, -1)

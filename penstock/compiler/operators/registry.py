@@ -30,15 +30,19 @@ class Weighted:
     """Convolutions and linear: int8 activation times int8 weight, int32 bias.
 
     ``channel_axis`` is the weight's output-channel dimension (a function of the node where it
-    depends on the arguments). ``dynamic`` says whether XNNPACK has the operator with an
-    activation that is quantized at run time.
+    depends on the arguments). ``dynamic`` says whether XNNPACK has the operator, or this node,
+    with an activation that is quantized at run time.
     """
 
     input: int = 0
     weight: int = 1
     bias: int | None = 2
     channel_axis: int | Callable[[Node], int] = 0
-    dynamic: bool = False
+    dynamic: bool | Callable[[Node], bool] = False
+
+    def is_dynamic(self, node: Node) -> bool:
+        """Whether XNNPACK has ``node`` with an activation that is quantized at run time."""
+        return self.dynamic(node) if callable(self.dynamic) else self.dynamic
 
 
 @dataclass(frozen=True)

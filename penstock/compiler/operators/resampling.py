@@ -32,7 +32,7 @@ def _sizes(b: GraphBuilder, node: Node) -> tuple[Tensor, list[int], list[int]]:
     old, new = x.shape[2:], target[2:]
     if not layout.is_static((*old, *new)):
         raise LoweringError("it resizes a dynamic size")
-    return x, list(old), list(new)  # type: ignore[arg-type]
+    return x, list(old), list(new)
 
 
 def _scales(node: Node, axes: int) -> list[float | None]:
@@ -91,7 +91,8 @@ _Axis = Callable[[torch.Tensor, int, "float | None", bool], torch.Tensor]
 
 
 def _linear_axis(unit: torch.Tensor, size: int, scale: float | None, align: bool) -> torch.Tensor:
-    return aten.upsample_linear1d.default(unit, [size], align, scale)
+    line: torch.Tensor = aten.upsample_linear1d.default(unit, [size], align, scale)
+    return line
 
 
 def _planar(function: Any) -> _Axis:
