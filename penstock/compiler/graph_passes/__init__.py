@@ -7,6 +7,7 @@ from penstock.compiler.graph_passes import (
     fold_scale,
     fuse_clamp,
     fuse_quantized,
+    quantize_at_run_time,
     split_products,
 )
 from penstock.formats.payload import XnnGraph
@@ -18,6 +19,7 @@ def run(graph: XnnGraph) -> XnnGraph:
     split_products.apply(graph)
     fold_scale.apply(graph)
     fuse_clamp.apply(graph)
+    quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
     clean_up.remove_dead(graph)
     return clean_up.renumbered(graph)

@@ -156,8 +156,7 @@ def _take_over(index: Index, node: Node, result: Value, converts: list[Node]) ->
 
 
 def _merge_converts(index: Index, node: Node) -> None:
-    """quantize(dequantize(q)): nothing if the parameters are equal, else one requantize;
-    dequantize(quantize at run time(x)) without a product in between is ``x``."""
+    """quantize(dequantize(q)): nothing if the parameters are equal, else one requantize."""
     source, result = index.values[node.inputs[0]], index.values[node.outputs[0]]
     if result.dtype in INT8:
         origin = _quantized_source(index, source.id)
@@ -179,33 +178,18 @@ def _settle_weighted(index: Index, node: Node) -> None:
     integer_weight = weight.dtype in (DataType.QINT8, DataType.QCINT8)
     convert = index.made_by(node.inputs[0], NodeKind.CONVERT)
     source = index.values[convert.inputs[0]] if convert is not None else None
-    if integer_weight and source is not None and convert is not None:
-        if source.dtype is DataType.QDINT8 and node.kind is NodeKind.FULLY_CONNECTED:
-            _settle_dynamic(index, node, source, weight)
-            return
+    if index.values[node.inputs[0]].dtype is DataType.QDINT8:
+        return
+    if integer_weight and source is not None and source.dtype is DataType.QINT8:
         result = _quantized_result(index, node)
-        if source.dtype is DataType.QINT8 and result is not None:
+        if result is not None:
             bias = _integer_bias(index, node, source, weight)
             index.set_inputs(node, (source.id, weight.id, bias))
             _take_over(index, node, *result)
             return
-    if source is not None and source.dtype is DataType.QDINT8 and convert is not None:
-        # Quantized at run time for nothing: read what was quantized.
-        origin = index.made_by(source.id, NodeKind.CONVERT)
-        assert origin is not None
-        index.set_inputs(node, (origin.inputs[0], *node.inputs[1:]))
     if integer_weight:
         real = Value(0, DataType.FP32, weight.shape, None, _real(weight))
         index.set_inputs(node, (node.inputs[0], index.new_value(real), *node.inputs[2:]))
-
-
-def _settle_dynamic(index: Index, node: Node, source: Value, weight: Value) -> None:
-    """Activation quantized at run time, int8 weight, float bias and output."""
-    if isinstance(weight.quantization, PerTensor):
-        scales = np.full(weight.shape[0], weight.quantization.scale, np.float32)
-        weight = Value(0, DataType.QCINT8, weight.shape, PerChannel(scales, 0), weight.data)
-        index.new_value(weight)
-    index.set_inputs(node, (source.id, weight.id, node.inputs[2]))
 
 
 def _integer_bias(index: Index, node: Node, source: Value, weight: Value) -> int:
@@ -301,10 +285,7 @@ def _inserted_convert(index: Index, node: Node, source: Value, target: Value) ->
     """``source`` with the type and parameters of ``target``, by a CONVERT before ``node``."""
     new = index.new_value(Value(0, target.dtype, source.shape, target.quantization))
     convert = Node(NodeKind.CONVERT, (source.id,), (new,), debug_handle=node.debug_handle)
-    position = next(i for i, item in enumerate(index.graph.nodes) if item is node)
-    index.graph.nodes.insert(position, convert)
-    index.producer[new] = convert
-    index.readers[source.id].append(convert)
+    index.insert_before(node, convert)
     return new
 
 

@@ -57,9 +57,15 @@ class Index:
                 del self.producer[output]
         self._removed.add(id(node))
 
+    def insert_before(self, anchor: Node, node: Node) -> None:
+        self._insert(anchor, 0, node)
+
     def insert_after(self, anchor: Node, node: Node) -> None:
+        self._insert(anchor, 1, node)
+
+    def _insert(self, anchor: Node, offset: int, node: Node) -> None:
         position = next(i for i, item in enumerate(self.graph.nodes) if item is anchor)
-        self.graph.nodes.insert(position + 1, node)
+        self.graph.nodes.insert(position + offset, node)
         for output in node.outputs:
             self.producer[output] = node
         for value in _distinct(node.inputs):

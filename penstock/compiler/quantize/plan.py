@@ -152,7 +152,9 @@ def _reason_against(
     decision.rule = entry.quantization
     if decision.rule is None:
         return "XNNPACK has it in float only"
-    if decision.is_dynamic and not (isinstance(decision.rule, Weighted) and decision.rule.dynamic):
+    if decision.is_dynamic and not (
+        isinstance(decision.rule, Weighted) and decision.rule.is_dynamic(decision.node)
+    ):
         return "XNNPACK does not have it with activations quantized at run time"
     return _reason_against_inputs(decision, masks) or entry.reason_against(decision.node)
 

@@ -1,0 +1,99 @@
+"""Products whose activations are quantized at run time, just before them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from penstock.compiler.graph_passes.index import Index
+from penstock.formats.payload import (
+    DataType,
+    Node,
+    NodeKind,
+    PerChannel,
+    PerTensor,
+    PerToken,
+    Value,
+    XnnGraph,
+)
+
+#: Products that XNNPACK has with such activations -> how many innermost dimensions share one pair
+#: of parameters: a row for linear, an image for convolutions.
+SHARED_DIMS = {
+    NodeKind.FULLY_CONNECTED: 1,
+    NodeKind.CONV_2D: 3,
+    NodeKind.CONV_TRANSPOSE_2D: 3,
+}
+MOVEMENT = {NodeKind.STATIC_TRANSPOSE, NodeKind.STATIC_RESHAPE, NodeKind.STATIC_SLICE}
+
+
+def apply(graph: XnnGraph) -> None:
+    """Given float → CONVERT to QDINT8 → CONVERT to float → moves → product with int8 weights
+    → Result: moves → CONVERT to QDINT8 → product; one conversion for all products of a value.
+    Conversions that reach no such product vanish."""
+    index = Index(graph)
+    wanted = _lift(index)
+    if not wanted:
+        return
+    converted: dict[tuple[int, int], int] = {}
+    for node in list(graph.nodes):
+        if node.kind not in SHARED_DIMS or not node.inputs:
+            continue
+        weight = index.values[node.inputs[1]]
+        if weight.dtype not in (DataType.QINT8, DataType.QCINT8):
+            continue
+        if not _reaches(index, node.inputs[0], wanted):
+            continue
+        key = (node.inputs[0], SHARED_DIMS[node.kind])
+        if key not in converted:
+            converted[key] = _convert_before(index, node, *key)
+        inputs = (converted[key], _per_channel(index, weight), *node.inputs[2:])
+        index.set_inputs(node, inputs)
+    index.finish()
+
+
+def _lift(index: Index) -> set[int]:
+    """Removes the pairs of conversions; returns the floats that were to be quantized."""
+    wanted: set[int] = set()
+    for back in list(index.graph.nodes):
+        if back.kind is not NodeKind.CONVERT or not back.inputs:
+            continue
+        middle = index.values[back.inputs[0]]
+        if middle.dtype is not DataType.QDINT8:
+            continue
+        origin = index.producer[middle.id].inputs[0]
+        index.replace_uses(back.outputs[0], origin)
+        index.remove(back)
+        wanted.add(origin)
+    for node in list(index.graph.nodes):
+        unread = node.inputs and not index.readers[node.outputs[0]]
+        if unread and index.values[node.outputs[0]].dtype is DataType.QDINT8:
+            index.remove(node)
+    return wanted
+
+
+def _reaches(index: Index, value: int, wanted: set[int]) -> bool:
+    """Whether ``value`` is one of ``wanted``, or moved from one."""
+    while value not in wanted:
+        producer = index.producer.get(value)
+        if producer is None or producer.kind not in MOVEMENT:
+            return False
+        value = producer.inputs[0]
+    return True
+
+
+def _convert_before(index: Index, node: Node, source: int, dims: int) -> int:
+    shape = index.values[source].shape
+    result = index.new_value(Value(0, DataType.QDINT8, shape, PerToken(dims)))
+    convert = Node(NodeKind.CONVERT, (source,), (result,), debug_handle=node.debug_handle)
+    index.insert_before(node, convert)
+    return result
+
+
+def _per_channel(index: Index, weight: Value) -> int:
+    """XNNPACK wants a scale for each output channel, even where all are the same."""
+    if not isinstance(weight.quantization, PerTensor):
+        return weight.id
+    scales = np.full(weight.shape[0], weight.quantization.scale, np.float32)
+    return index.new_value(
+        Value(0, DataType.QCINT8, weight.shape, PerChannel(scales, 0), weight.data)
+    )
