@@ -205,6 +205,15 @@ def _permuted(value: Any) -> Any:
     return np.asfortranarray(value)
 
 
+def _channels_last(value: Any) -> Any:
+    """The same values with the second dimension innermost in memory."""
+    if isinstance(value, list):
+        return [_channels_last(item) for item in value]
+    if not isinstance(value, np.ndarray) or value.ndim < 3:
+        return value
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(value, 1, -1)), -1, 1)
+
+
 def _frozen(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = value.view()
@@ -225,9 +234,11 @@ def check(name: str, case: Case, *, tuples_only: bool = False) -> bool:
     if not _out_names(schema):
         compare(name, case, call(name, [_frozen(a) for a in case.args], [], False), wanted)
         return True
-    for layout in (lambda value: value, _permuted):
+    for layout in (lambda value: value, _permuted, _channels_last):
         args = [_frozen(layout(value)) for value in case.args]
         outs = [layout(np.zeros(array.shape, array.dtype)) for array in wanted]
+        if layout is _channels_last and all(np.ndim(a) < 3 for a in (*args, *outs)):
+            continue
         results = call(name, args, outs, listed)
         if case.same_type:
             for result, array in zip(results, wanted, strict=True):

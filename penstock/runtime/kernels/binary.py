@@ -12,6 +12,7 @@ from penstock.runtime.kernels.common import (
     Array,
     DType,
     Scalar,
+    destination,
     documented,
     floating,
     is_float,
@@ -347,10 +348,10 @@ def _clamped(x: Array, low: Operand, high: Operand, dtype: DType, out: Array) ->
             return np.full(x.shape, np.nan, dtype)
     lower = None if low is None else widened(low, dtype)
     upper = None if high is None else widened(high, dtype)
-    if lower is not None and upper is not None and wide.dtype == dtype == out.dtype:
+    if lower is not None and upper is not None:
         shape = np.broadcast_shapes(wide.shape, lower.shape, upper.shape)
-        if out.shape == shape:
-            return np.asarray(np.minimum(np.maximum(wide, lower, out=out), upper, out=out))
+        target = destination(out, shape, dtype) if wide.dtype == dtype else None
+        return rounded(np.clip(wide, lower, upper, out=target), dtype)
     if lower is not None:
         wide = np.maximum(wide, lower)
     if upper is not None:

@@ -27,7 +27,7 @@ FLOAT32: DType = np.dtype(np.float32)
 FLOAT64: DType = np.dtype(np.float64)
 
 #: Bytes of scratch memory that a chunked kernel aims at.
-SCRATCH_BYTES = 16 << 20
+SCRATCH_BYTES = 4 << 20
 
 
 def documented(function: _F, name: str, doc: str) -> _F:

@@ -12,15 +12,14 @@ Four ways, all of whole-array work:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from penstock.runtime.kernels.blas import matmul
+from penstock.runtime.kernels.columns import columns, rows_at_a_time
 from penstock.runtime.kernels.common import (
-    SCRATCH_BYTES,
     Array,
-    DType,
     promote,
     rounded,
     widened,
@@ -103,39 +102,9 @@ def _forward(
     return result
 
 
-def _row_chunks(dims: Sequence[Axis], row_bytes: int) -> Iterator[list[tuple[int, int]]]:
-    """Bounds of outputs, some rows of the first spatial dimension at a time."""
-    rest = [(0, axis.out) for axis in dims[1:]]
-    step = max(1, SCRATCH_BYTES // max(1, row_bytes))
-    for start in range(0, dims[0].out, step):
-        yield [(start, min(start + step, dims[0].out)), *rest]
-
-
-def _whole(dims: Sequence[Axis], bounds: Sequence[tuple[int, int]]) -> bool:
-    """Whether no tap of these outputs sees padding, so that a gather fills every column."""
-    return all(
-        start * axis.stride >= axis.padding
-        and (stop - 1) * axis.stride - axis.padding + (axis.taps - 1) * axis.dilation < axis.size
-        for axis, (start, stop) in zip(dims, bounds, strict=True)
-    )
-
-
 def is_pointwise(dims: Sequence[Axis]) -> bool:
     """A 1x1 window that touches every element once."""
     return all(axis.taps == 1 and axis.stride == 1 and axis.padding == 0 for axis in dims)
-
-
-def columns(
-    x: Array, dims: Sequence[Axis], bounds: Sequence[tuple[int, int]], dtype: DType
-) -> Array:
-    """The windows of (C, ...) as an array (C, taps..., outputs...)."""
-    counts = [axis.taps for axis in dims]
-    extents = [stop - start for start, stop in bounds]
-    make = np.empty if _whole(dims, bounds) else np.zeros
-    gathered: Array = make((x.shape[0], *counts, *extents), dtype)
-    for tap, outputs, inputs in taps(dims, bounds):
-        gathered[(slice(None), *tap, *outputs)] = x[(slice(None), *inputs)]
-    return gathered
 
 
 def _columns_first(
@@ -144,20 +113,17 @@ def _columns_first(
     """result = weight * x for (N, C, ...) memory."""
     depth = math.prod(weight.shape[1:])
     matrix = weight.reshape(groups, weight.shape[0] // groups, depth)
-    row_bytes = x.shape[1] * math.prod(weight.shape[2:]) * x.itemsize
-    row_bytes *= math.prod(axis.out for axis in dims[1:])
     for image, target in zip(x, result, strict=True):
         if is_pointwise(dims):
             flat = target.reshape(groups, matrix.shape[1], -1)
             matmul(matrix, image.reshape(groups, depth, -1), out=flat)
             continue
-        for bounds in _row_chunks(dims, row_bytes):
-            gathered = columns(image, dims, bounds, x.dtype).reshape(groups, depth, -1)
-            start, stop = bounds[0]
-            if (start, stop) == (0, dims[0].out):
-                matmul(matrix, gathered, out=target.reshape(groups, matrix.shape[1], -1))
+        for rows, piece in columns(image, dims):
+            part = target[:, rows]
+            gathered = piece.reshape(groups, depth, -1)
+            if part.flags.c_contiguous:
+                matmul(matrix, gathered, out=part.reshape(groups, matrix.shape[1], -1))
             else:
-                part = target[:, start:stop]
                 part[...] = matmul(matrix, gathered).reshape(part.shape)
 
 
@@ -167,21 +133,13 @@ def _columns_last(
     """result = weight * x + bias for (N, ..., C) memory; ``result`` is (N, ..., O)."""
     outputs, channels = weight.shape[:2]
     matrix = np.ascontiguousarray(np.moveaxis(weight, 1, -1)).reshape(outputs, -1).T
-    row_bytes = matrix.shape[0] * x.itemsize * math.prod(axis.out for axis in dims[1:])
-    counts = [axis.taps for axis in dims]
     for image, target in zip(np.moveaxis(x, 1, -1), result, strict=True):
         if is_pointwise(dims):
             matmul(image.reshape(-1, channels), matrix, out=target.reshape(-1, outputs))
             continue
-        for bounds in _row_chunks(dims, row_bytes):
-            extents = [stop - start for start, stop in bounds]
-            make = np.empty if _whole(dims, bounds) else np.zeros
-            gathered: Array = make((*extents, *counts, channels), x.dtype)
-            for tap, outs, inputs in taps(dims, bounds):
-                gathered[outs + tap] = image[inputs]
-            start, stop = bounds[0]
-            flat = target[start:stop].reshape(-1, outputs)
-            matmul(gathered.reshape(-1, matrix.shape[0]), matrix, out=flat)
+        for rows, piece in columns(image, dims, channels_last=True):
+            flat = target[rows].reshape(-1, outputs)
+            matmul(piece.reshape(-1, matrix.shape[0]), matrix, out=flat)
     if bias is not None:
         result += bias
 
@@ -221,9 +179,10 @@ def scatter(x: Array, weight: Array, dims: Sequence[Axis], groups: int) -> Array
     row_bytes = channels * math.prod(counts) * x.itemsize
     row_bytes *= math.prod(axis.out for axis in dims[1:])
     for image, target in zip(x, result, strict=True):
-        for bounds in _row_chunks(dims, row_bytes):
-            extents = [stop - start for start, stop in bounds]
-            rows = image[:, slice(*bounds[0])].reshape(groups, matrix.shape[2], -1)
+        for start, stop in rows_at_a_time(dims, row_bytes):
+            bounds = [(start, stop), *((0, axis.out) for axis in dims[1:])]
+            extents = [stop - start, *(axis.out for axis in dims[1:])]
+            rows = image[:, start:stop].reshape(groups, matrix.shape[2], -1)
             spread = matmul(matrix, rows).reshape(channels, *counts, *extents)
             for tap, outputs, inputs in taps(dims, bounds):
                 target[(slice(None), *inputs)] += spread[(slice(None), *tap, *outputs)]

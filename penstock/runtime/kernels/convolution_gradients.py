@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from penstock.runtime.kernels.blas import matmul
+from penstock.runtime.kernels.columns import columns
 from penstock.runtime.kernels.common import Array, promote, rounded, widened
-from penstock.runtime.kernels.convolution import columns, convolution, scatter, transposed_axes
+from penstock.runtime.kernels.convolution import convolution, scatter, transposed_axes
 from penstock.runtime.kernels.registry import KernelError, kernel, reserve
 from penstock.runtime.kernels.windows import Axis, axes
 
@@ -71,9 +72,9 @@ def _weight_gradient(
 ) -> Array:
     """``x`` has the input sizes of the axes, ``grad`` their output sizes."""
     total = np.zeros(shape, x.dtype).reshape(groups, shape[0] // groups, -1)
-    bounds = [(0, axis.out) for axis in dims]
     for image, slope in zip(x, grad, strict=True):
-        gathered = columns(image, dims, bounds, x.dtype).reshape(groups, total.shape[2], -1)
-        rows = slope.reshape(groups, total.shape[1], -1)
-        total += matmul(rows, gathered.swapaxes(1, 2))
+        for rows, piece in columns(image, dims):
+            gathered = piece.reshape(groups, total.shape[2], -1)
+            part = slope[:, rows].reshape(groups, total.shape[1], -1)
+            total += matmul(part, gathered.swapaxes(1, 2))
     return total.reshape(shape)

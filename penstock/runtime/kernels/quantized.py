@@ -40,8 +40,10 @@ def _quantized(x: Array, scale: Array, zero_point: Array, low: int, high: int, d
     offset = zero_point.astype(step)
 
     def block(part: Array, inverse: Array, offset: Array) -> Array:
-        value = part.astype(FLOAT64 if x.dtype == FLOAT64 else FLOAT32) * inverse
-        value = np.rint(value.astype(FLOAT32, copy=False)).astype(step, copy=False)
+        if part.dtype != FLOAT64:
+            part = part.astype(FLOAT32, copy=False)
+        value = np.multiply(part, inverse).astype(FLOAT32, copy=False)
+        value = np.rint(value, out=value).astype(step, copy=False)
         value += offset
         # NaN becomes the lower end, as the largest of it and the lower end does in C.
         np.fmax(value, step.type(low), out=value)
