@@ -214,6 +214,12 @@ def _channels_last(value: Any) -> Any:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(value, 1, -1)), -1, 1)
 
 
+def _rank(value: Any) -> int:
+    if isinstance(value, list):
+        return max((_rank(item) for item in value), default=0)
+    return value.ndim if isinstance(value, np.ndarray) else 0
+
+
 def _frozen(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = value.view()
@@ -234,11 +240,12 @@ def check(name: str, case: Case, *, tuples_only: bool = False) -> bool:
     if not _out_names(schema):
         compare(name, case, call(name, [_frozen(a) for a in case.args], [], False), wanted)
         return True
-    for layout in (lambda value: value, _permuted, _channels_last):
+    layouts = [lambda value: value, _permuted]
+    if max((_rank(value) for value in (*case.args, *wanted)), default=0) > 2:
+        layouts.append(_channels_last)
+    for layout in layouts:
         args = [_frozen(layout(value)) for value in case.args]
         outs = [layout(np.zeros(array.shape, array.dtype)) for array in wanted]
-        if layout is _channels_last and all(np.ndim(a) < 3 for a in (*args, *outs)):
-            continue
         results = call(name, args, outs, listed)
         if case.same_type:
             for result, array in zip(results, wanted, strict=True):
