@@ -115,8 +115,9 @@ class _Folding:
         def value_of(source: Node) -> Any:
             if source in self.known:
                 return self.known[source]
-            like = source.meta["val"]
-            return torch.empty(1, dtype=like.dtype).expand(layout.shape_of(like))
+            # Only the type is read, and the shape where it is the result's.
+            shape = layout.shape_of(node.meta["val"])
+            return torch.empty(1, dtype=source.meta["val"].dtype).expand(shape)
 
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
         with torch.no_grad():
