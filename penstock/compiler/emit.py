@@ -15,9 +15,12 @@ from penstock.compiler.builder import attribute
 from penstock.compiler.capture import Captured
 from penstock.compiler.delegation import DelegateModule, executorch_call_delegate
 from penstock.compiler.layout import Dynamic
+from penstock.compiler.rewrite.state import BUFFER
 from penstock.errors import UnsupportedError
 from penstock.formats import program as pte
+from penstock.compiler.structure import structure_of
 from penstock.formats.payload_writer import write_payload
+from penstock.formats.structure import encode
 
 #: Arithmetic on sizes, as the runtime's primitive operators.
 PRIMITIVES: dict[Any, str] = {
@@ -93,7 +96,9 @@ class _Emitter:
         inputs: list[int] = []
         outputs: list[int] = []
         for node in nodes:
-            if node.op == "placeholder":
+            if node.op == "placeholder" and BUFFER in node.meta:
+                self.index[node] = self._constant(node.meta[BUFFER])
+            elif node.op == "placeholder":
                 self.index[node] = self._input(node)
                 inputs.append(self.index[node])
             elif node.op == "get_attr":
@@ -116,8 +121,8 @@ class _Emitter:
             operators=list(self.operators),
             delegates=self.delegates,
             memory_sizes=sizes,
-            input_structure=pytree.treespec_dumps(captured.input_structure),
-            output_structure=pytree.treespec_dumps(captured.output_structure),
+            input_structure=encode(structure_of(captured.input_structure)),
+            output_structure=encode(structure_of(captured.output_structure)),
         )
 
     # --- values ------------------------------------------------------------------------------
@@ -167,26 +172,31 @@ class _Emitter:
         raise UnsupportedError(f"input {node.name} is a {type(value).__name__}")
 
     def _constant(self, target: str) -> int:
+        """A parameter, buffer or other constant; the same memory is one value."""
         tensor = attribute(self.module, target).detach()
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         mutable = target in self.mutated
-        if mutable:
+        key: tuple[object, ...] = (
+            tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype,
+        )  # fmt: skip
+        if mutable or tensor.numel() == 0:
             key = (target,)
-        if key not in self.constants or tensor.numel() == 0:
-            contiguous = tensor.contiguous()
-            data = contiguous.reshape(-1).view(torch.uint8).numpy() if contiguous.numel() else b""
-            index = self._add(
-                pte.Tensor(
-                    SCALAR_TYPES[tensor.dtype],
-                    tuple(tensor.shape),
-                    data=memoryview(data),
-                    name=target if mutable else None,
-                )
-            )
-            if mutable:
-                self.lives[index] = [0, 1 << 62]
-            self.constants[key] = index
+        if key not in self.constants:
+            self.constants[key] = self._new_constant(tensor, target, mutable)
         return self.constants[key]
+
+    def _new_constant(self, tensor: torch.Tensor, target: str, mutable: bool) -> int:
+        if tensor.dtype not in SCALAR_TYPES:
+            raise UnsupportedError(f"{target} has type {tensor.dtype}, which .pte files cannot hold")
+        shape, dtype = tuple(tensor.shape), SCALAR_TYPES[tensor.dtype]
+        if tensor.numel() == 0:  # nothing to keep: planned like an intermediate one
+            index = self._add(pte.Tensor(dtype, shape))
+            self.lives[index] = [0, 0]
+            return index
+        data = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        index = self._add(pte.Tensor(dtype, shape, data=data, name=target if mutable else None))
+        if mutable:
+            self.lives[index] = [0, 1 << 62]
+        return index
 
     def _plan(self) -> list[int]:
         end = len(self.instructions)

@@ -35,6 +35,7 @@ from penstock.compiler.rewrite import (
     fold_constants,
     fuse_quantized_kernels,
     scalar_operands,
+    state,
 )
 from penstock.errors import InputError
 from penstock.formats.program import Program
@@ -153,6 +154,7 @@ def _delegated(
     captured: Captured, delegate: bool, progress: Progress
 ) -> tuple[Program, str, Delegation]:
     module = captured.module
+    state.apply(module)
     dynamic = Dynamic(captured.bounds)
     with progress.stage("partition") as stage:
         split, groups = (

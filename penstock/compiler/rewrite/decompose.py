@@ -52,7 +52,7 @@ def _decompose(module: GraphModule, node: Node, sizes: SizeNodes, depth: int) ->
         return 0
     target = node.target
     assert isinstance(target, torch._ops.OpOverload)
-    twin = None if function else kernels.copying_twin(target)
+    twin = None if function or target in DECOMPOSITIONS else kernels.copying_twin(target)
     if twin is not None:
         node.target = twin
         return 1
@@ -86,13 +86,16 @@ class _Decompositions(Mapping[Any, Callable[..., Any]]):
 
     def _find(self, target: Any) -> Callable[..., Any] | None:
         if target not in self._found:
-            stays = needs_nothing(target) or kernels.copying_twin(target) is not None
-            self._found[target] = None if stays else self._search(target)
+            self._found[target] = self._search(target)
         return self._found[target]
 
     def _search(self, target: torch._ops.OpOverload) -> Callable[..., Any] | None:
+        if needs_nothing(target):
+            return None
         if target in DECOMPOSITIONS:
             return DECOMPOSITIONS[target]
+        if kernels.copying_twin(target) is not None:
+            return None
         if target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
             return target.decompose  # type: ignore[no-any-return]
         return next((table[target] for table in self._tables if target in table), None)

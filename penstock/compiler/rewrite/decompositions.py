@@ -158,6 +158,29 @@ def avg_pool3d(
     return result
 
 
+def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """As a slice, whose kernel takes negative dimensions."""
+    start = start + x.shape[dim] if start < 0 else start
+    return aten.slice.Tensor(x, dim, start, start + length)
+
+
+def adaptive_avg_pool3d(x: Tensor, output_size: list[int]) -> Tensor:
+    """Pooling of the planes, then of the depth beside the flattened plane."""
+    planes = aten._adaptive_avg_pool2d.default(x.flatten(0, -3), output_size[1:])
+    planes = planes.unflatten(0, x.shape[:-2])
+    flat = planes.flatten(-2)
+    deep = aten._adaptive_avg_pool2d.default(flat, [output_size[0], flat.shape[-1]])
+    return deep.unflatten(-1, planes.shape[-2:])
+
+
+def diagonal_scatter(
+    x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Tensor:
+    """The diagonal's places in the flattened tensor get the source's elements."""
+    places = torch.arange(x.numel()).reshape(x.shape).diagonal(offset, dim1, dim2).reshape(-1)
+    return x.reshape(-1).scatter(0, places, source.reshape(-1)).reshape(x.shape)
+
+
 def constant_pad(x: Tensor, pad: list[int], value: float = 0.0) -> Tensor:
     """Negative padding cuts off."""
     for position in range(0, len(pad), 2):
@@ -212,6 +235,9 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.bucketize.Tensor: bucketize,
     aten.addbmm.default: addbmm,
     aten.avg_pool3d.default: avg_pool3d,
+    aten.narrow.default: narrow,
+    aten._adaptive_avg_pool3d.default: adaptive_avg_pool3d,
+    aten.diagonal_scatter.default: diagonal_scatter,
     aten.rrelu_with_noise.default: rrelu,
     aten.__lshift__.Scalar: aten.bitwise_left_shift.Tensor_Scalar,
     aten.__rshift__.Scalar: aten.bitwise_right_shift.Tensor_Scalar,

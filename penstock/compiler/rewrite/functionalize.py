@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from penstock.compiler.operators.registry import functional_twin
+from penstock.compiler.rewrite.state import STATE
 
 
 def apply(module: GraphModule) -> int:
     """Given ``y = relu_(x)``; later readers of ``x`` → Result ``y = relu(x)``; they read ``y``.
 
     A write to a parameter or buffer also leaves ``copy_(buffer, y)`` at the graph's end, once, so
-    that the state the next call sees is right. Nobody sees what a program writes to its inputs.
-    Writes through views are not met here: capture has torch functionalize such models.
+    that the state the next call sees is right; readers of such a buffer read ``state(buffer)``,
+    since it is no constant. Nobody sees what a program writes to its inputs. Writes through views
+    are not met here: capture has torch functionalize such models.
     """
-    changes = 0
-    written: dict[Node, Node] = {}
     graph = module.graph
     output = next(node for node in graph.nodes if node.op == "output")
+    _merge_attributes(graph)
+    changes = 0
+    written: dict[Node, Node] = {}
+    stored: set[Node] = set()
     for node in list(graph.nodes):
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
@@ -27,6 +31,7 @@ def apply(module: GraphModule) -> int:
             continue
         target = node.args[0]
         if node.target is torch.ops.aten.copy_.default and _is_store(node, output):
+            stored.add(target)
             continue
         node.target = twin
         target.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: node < user)
@@ -36,8 +41,31 @@ def apply(module: GraphModule) -> int:
         if root.op == "get_attr":
             with graph.inserting_before(output):
                 store = graph.call_function(torch.ops.aten.copy_.default, (root, value))
-                store.meta["val"] = root.meta.get("val")
+            store.meta["val"] = root.meta.get("val")
+            stored.add(root)
+    for buffer in stored:
+        _read_as_state(graph, buffer)
     return changes
+
+
+def _merge_attributes(graph: Graph) -> None:
+    """One ``get_attr`` node for each attribute."""
+    first: dict[object, Node] = {}
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and first.setdefault(node.target, node) is not node:
+            node.replace_all_uses_with(first[node.target])
+            graph.erase_node(node)
+
+
+def _read_as_state(graph: Graph, buffer: Node) -> None:
+    with graph.inserting_after(buffer):
+        state = graph.call_function(STATE, (buffer,))
+    state.meta["val"] = buffer.meta["val"]
+    buffer.replace_all_uses_with(
+        state,
+        delete_user_cb=lambda user: user is not state
+        and not (user.target is torch.ops.aten.copy_.default and user.args[0] is buffer),
+    )
 
 
 def _is_store(node: Node, output: Node) -> bool:

@@ -72,7 +72,10 @@ def compile_and_run(case: Case, directory: Path) -> Result:
     result = Result(lowered=penstock.lower(module, args, kwargs, **case.lower))
     path = directory / f"{case.name}.pte"
     result.lowered.save(path)
-    runs = [pytree.tree_leaves((arrays(a), arrays(k))) for a, k in pairs]
+    runs = [
+        pytree.tree_leaves((arrays(a), {name: arrays(k[name]) for name in kwargs}))
+        for a, k in pairs
+    ]
     path.with_suffix(".in.pkl").write_bytes(pickle.dumps(runs))
     program = penstock.load(path, threads=1)
     result.ours = [
