@@ -117,7 +117,7 @@ class _Folding:
                 return self.known[source]
             # Only the type is read, and the shape where it is the result's.
             shape = layout.shape_of(node.meta["val"])
-            return torch.empty(1, dtype=source.meta["val"].dtype).expand(shape)
+            return torch.empty((), dtype=source.meta["val"].dtype).expand(shape)
 
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
         with torch.no_grad():
