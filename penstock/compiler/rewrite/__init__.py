@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from penstock.compiler.rewrite import (
     additive_masks,
+    decompose_for_delegate,
     fold_batch_norm,
     fold_constants,
     functionalize,
@@ -27,6 +28,7 @@ PIPELINE: Sequence[Rewrite] = (
     remove_no_ops.apply,
     additive_masks.apply,
     fold_constants.apply,
+    decompose_for_delegate.apply,
     fold_batch_norm.apply,
 )
 

@@ -145,6 +145,15 @@ def inline_decomposition(
         raise _hopeless(node) from None
     if any(item.target is function for item in recording.calls):
         raise _hopeless(node)
+    return inline(module, node, sizes, recording)
+
+
+def inline(
+    module: GraphModule, node: Node, sizes: SizeNodes, recording: Recording
+) -> list[Node]:
+    """Replaces ``node`` by the calls of ``recording``, which was made of the values of its tensor
+    inputs; returns the new nodes."""
+    sources = [item for item in node.all_input_nodes if _is_tensor(item.meta.get("val"))]
     return _Inlining(module, node, sources, sizes).run(recording)
 
 

@@ -1,0 +1,196 @@
+"""Operators that XNNPACK lacks become smaller ones that it has."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_aggregate
+
+from penstock.compiler import layout
+from penstock.compiler.operators import registry
+from penstock.compiler.partition import reason_against
+from penstock.compiler.rewrite import fold_constants, remove_no_ops
+from penstock.compiler.rewrite.decompose import inline
+from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, of_prims
+from penstock.compiler.rewrite.edit import fake_mode
+from penstock.compiler.rewrite.record import Recording, record
+from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS, NO_OPS
+from penstock.compiler.rewrite.sizes import SizeNodes
+from penstock.errors import UnsupportedError
+
+#: An operator that was left alone this often is not tried again.
+MOST_REFUSALS = 3
+
+
+def apply(module: GraphModule) -> int:
+    """Given an operator on floats that has no entry, or whose entry refuses it (``einsum``,
+    ``huber_loss``, ``addmm`` with factors …) → Result: what PyTorch's definition of it comes to,
+    if XNNPACK takes all of that; else it stays as it is."""
+    candidates = [node for node in module.graph.nodes if _is_candidate(node)]
+    if not candidates:
+        return 0
+    sizes = SizeNodes(module)
+    refusals: Counter[Any] = Counter()
+    changes = 0
+    with fake_mode(module):
+        for node in candidates:
+            if refusals[node.target] >= MOST_REFUSALS:
+                continue
+            recording = _recorded(node)
+            if recording is None or not _all_delegable(node, recording):
+                refusals[node.target] += 1
+                continue
+            inline(module, node, sizes, recording)
+            changes += 1
+    if changes:
+        remove_no_ops.apply(module)
+        fold_constants.apply(module)
+    return changes
+
+
+def _is_candidate(node: Node) -> bool:
+    """An ATen operator that gives a float32 tensor and is not delegated as it is."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return False
+    value = node.meta.get("val")
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    if not isinstance(first, torch.Tensor) or first.dtype != torch.float32:
+        return False
+    if not any(isinstance(s.meta.get("val"), torch.Tensor) for s in node.all_input_nodes):
+        return False
+    return reason_against(node) is not None and _definition(target) is not None
+
+
+# --- definitions -------------------------------------------------------------------------------
+
+
+@cache
+def _tables() -> tuple[Mapping[Any, Callable[..., Any]], ...]:
+    core = torch._decomp._core_aten_decompositions_post_autograd()
+    return (core, torch._decomp.decomposition_table, of_prims())
+
+
+def _definition(target: torch._ops.OpOverload) -> Callable[..., Any] | None:
+    """How PyTorch computes ``target`` from other operators."""
+    if target in DECOMPOSITIONS:
+        return DECOMPOSITIONS[target]
+    if target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+        return target.decompose  # type: ignore[no-any-return]
+    return next((table[target] for table in _tables() if target in table), None)
+
+
+class _Missing(Mapping[Any, Callable[..., Any]]):
+    """The definitions of operators that have no entry."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, Callable[..., Any] | None] = {}
+
+    def _find(self, target: Any) -> Callable[..., Any] | None:
+        if target not in self._found:
+            known = registry.find(target) is not None or target in NO_OPS
+            self._found[target] = None if known else _definition(target)
+        return self._found[target]
+
+    def __getitem__(self, target: Any) -> Callable[..., Any]:
+        function = self._find(target)
+        if function is None:
+            raise KeyError(target)
+        return function
+
+    def __contains__(self, target: object) -> bool:
+        return self._find(target) is not None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([target for target, function in self._found.items() if function])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+_MISSING = _Missing()
+
+
+def _recorded(node: Node) -> Recording | None:
+    """What the node's operator comes to; ``None`` where that cannot be found out."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    function = _definition(node.target)
+    assert function is not None
+    sources = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+    position = {source: number for number, source in enumerate(sources)}
+
+    def call(*tensors: Any) -> Any:
+        args, kwargs = torch.fx.node.map_arg(
+            (node.args, node.kwargs),
+            lambda item: tensors[position[item]] if item in position else item.meta["val"],
+        )
+        return function(*args, **kwargs)
+
+    try:
+        return record(call, [source.meta["val"] for source in sources], _MISSING)
+    except (RuntimeError, TypeError, ValueError, UnsupportedError):
+        # The definition needs values, goes round in a circle, or is not for these arguments.
+        return None
+
+
+# --- would it be delegated? --------------------------------------------------------------------
+
+
+def _all_delegable(node: Node, recording: Recording) -> bool:
+    """Asks every entry about a sketch of the recorded calls."""
+    graph = Graph()
+    known: dict[int, Node] = {}
+    for source in node.all_input_nodes:
+        if source.op == "get_attr":
+            twin = graph.create_node("get_attr", str(source.target))
+        else:
+            twin = graph.placeholder(source.name)
+        twin.meta = source.meta
+        known[id(source.meta.get("val"))] = twin
+    made: list[Node] = []
+
+    def argument(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if id(value) not in known:
+            known[id(value)] = graph.create_node("get_attr", f"constant_{len(known)}")
+            known[id(value)].meta["val"] = value
+        return known[id(value)]
+
+    for call in recording.calls:
+        if call.target in ASSERTIONS:
+            continue
+        if call.target is node.target:
+            return False
+        args, kwargs = map_aggregate((call.args, call.kwargs), argument)
+        item = graph.create_node("call_function", call.target, tuple(args), dict(kwargs))
+        item.meta["val"] = call.result
+        if _is_constant(item):
+            item = graph.create_node("get_attr", f"constant_{len(known)}")
+            item.meta["val"] = call.result
+        elif not (item.target in NO_OPS and NO_OPS[item.target](item)):
+            made.append(item)
+        if isinstance(call.result, (tuple, list)):
+            for number, result in enumerate(call.result):
+                piece = graph.call_function(operator.getitem, (item, number))
+                piece.meta["val"] = result
+                known[id(result)] = piece
+        else:
+            known[id(call.result)] = item
+    return all(reason_against(item) is None for item in made)
+
+
+def _is_constant(item: Node) -> bool:
+    """Whether the call gives the same whatever the inputs are."""
+    sources = item.all_input_nodes
+    if item.target in fold_constants.SHAPE_ONLY and layout.is_static(
+        layout.shape_of(item.meta["val"])
+    ):
+        sources = [source for source in sources if source is not item.args[0]]
+    return all(source.op == "get_attr" for source in sources)
