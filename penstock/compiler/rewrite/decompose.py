@@ -12,7 +12,6 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
 from penstock.compiler import kernels, report
-from penstock.compiler.arguments import arguments
 from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, RESTRICTED, of_prims
 from penstock.compiler.rewrite.edit import add_attribute, copy_origin, fake, fake_mode
 from penstock.compiler.rewrite.record import Call, Recording, record
@@ -65,7 +64,7 @@ def _decompose(module: GraphModule, node: Node, sizes: SizeNodes, depth: int) ->
 def _restricted(node: Node) -> Callable[..., Any] | None:
     """What to compute instead of an operator whose kernel does not take these arguments."""
     found = RESTRICTED.get(node.target)
-    return found[1] if found is not None and found[0](arguments(node)) else None
+    return found[1] if found is not None and found[0](node) else None
 
 
 def _hopeless(node: Node) -> UnsupportedError:

@@ -7,12 +7,17 @@ ATen computes them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
+
+from penstock.compiler import layout
+from penstock.compiler.arguments import arguments
 
 aten = torch.ops.aten
 
@@ -245,17 +250,40 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.__rshift__.Tensor: aten.bitwise_right_shift.Tensor,
 }
 
+def unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
+    return [aten.select.int(x, dim, index) for index in range(x.shape[dim])]
+
+
+def split(x: Tensor, size: int, dim: int = 0) -> list[Tensor]:
+    return split_with_sizes(x, [part.shape[dim] for part in aten.split.Tensor(x, size, dim)], dim)
+
+
+def split_with_sizes(x: Tensor, sizes: list[int], dim: int = 0) -> list[Tensor]:
+    ends = list(itertools.accumulate(sizes, initial=0))
+    return [aten.slice.Tensor(x, dim, *pair) for pair in itertools.pairwise(ends)]
+
+
+def _cuts_off(node: Node) -> bool:
+    return any(isinstance(size, int) and size < 0 for size in arguments(node)["pad"])
+
+
+def _is_3d(node: Node) -> bool:
+    named = arguments(node)
+    return len(named["stride"]) == 3 and not named["transposed"]
+
+
+def _is_dynamic(node: Node) -> bool:
+    return not layout.is_static(layout.shape_of(node.all_input_nodes[0].meta["val"]))
+
+
 #: Operators that have a kernel, which does not take all that the operator takes: when it does
-#: not, by the node's arguments, and what to compute instead.
-RESTRICTED: dict[Any, tuple[Callable[[dict[str, Any]], bool], Callable[..., Any]]] = {
-    aten.constant_pad_nd.default: (
-        lambda given: any(isinstance(size, int) and size < 0 for size in given["pad"]),
-        constant_pad,
-    ),
-    aten.convolution.default: (
-        lambda given: len(given["stride"]) == 3 and not given["transposed"],
-        convolution_3d,
-    ),
+#: not, and what to compute instead. Kernels with a list of outputs do not change these' shapes.
+RESTRICTED: dict[Any, tuple[Callable[[Node], bool], Callable[..., Any]]] = {
+    aten.constant_pad_nd.default: (_cuts_off, constant_pad),
+    aten.convolution.default: (_is_3d, convolution_3d),
+    aten.unbind.int: (_is_dynamic, unbind),
+    aten.split.Tensor: (_is_dynamic, split),
+    aten.split_with_sizes.default: (_is_dynamic, split_with_sizes),
 }
 
 
