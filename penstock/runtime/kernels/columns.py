@@ -11,8 +11,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from penstock.runtime.kernels.common import SCRATCH_BYTES, Array
+from penstock.runtime.kernels.common import SCRATCH_BYTES, Array, Index
 from penstock.runtime.kernels.windows import Axis, taps
+
+#: The subscript of a whole dimension.
+EVERY: Index = (slice(None),)
 
 
 def rows_at_a_time(dims: Sequence[Axis], row_bytes: int) -> Iterator[tuple[int, int]]:
@@ -51,7 +54,7 @@ def columns(
             if channels_last:
                 piece[outputs + tap] = image[inputs]
             else:
-                piece[(slice(None), *tap, *outputs)] = image[(slice(None), *inputs)]
+                piece[EVERY + tap + outputs] = image[EVERY + inputs]
         yield slice(start, stop), piece
 
 

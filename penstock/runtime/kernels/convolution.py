@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from penstock.runtime.kernels.blas import matmul
-from penstock.runtime.kernels.columns import columns, rows_at_a_time
+from penstock.runtime.kernels.columns import EVERY, columns, rows_at_a_time
 from penstock.runtime.kernels.common import (
     Array,
     promote,
@@ -185,5 +185,5 @@ def scatter(x: Array, weight: Array, dims: Sequence[Axis], groups: int) -> Array
             rows = image[:, start:stop].reshape(groups, matrix.shape[2], -1)
             spread = matmul(matrix, rows).reshape(channels, *counts, *extents)
             for tap, outputs, inputs in taps(dims, bounds):
-                target[(slice(None), *inputs)] += spread[(slice(None), *tap, *outputs)]
+                target[EVERY + inputs] += spread[EVERY + tap + outputs]
     return result

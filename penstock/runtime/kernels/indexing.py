@@ -62,13 +62,13 @@ def _subscript(x: Array, indices: Sequence[Array | None]) -> tuple[Any, ...]:
 def index_tensor(x: Array, indices: Sequence[Array | None], out: Array) -> Array:
     """x at positions given by integer tensors, broadcast together, or masks; None keeps a
     dimension."""
-    subscript = _subscript(x, indices)
+    subscript = (*_subscript(x, indices), ...)
     integer = [index.shape for index in indices if index is not None and index.dtype.kind == "i"]
     if all(index is None or index.dtype.kind == "i" for index in indices):
         rest = [size for size, i in zip(x.shape, indices, strict=False) if i is None]
         rest += x.shape[len(indices) :]
         reserve([*np.broadcast_shapes(*integer), *rest], out)
-    return np.asarray(x[(*subscript, ...)])
+    return np.asarray(x[subscript])
 
 
 def _put(x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool) -> Array:
@@ -164,7 +164,7 @@ def _position(x: Array, dim: int, index: Array) -> tuple[Array, tuple[Array, ...
 def gather(x: Array, dim: int, index: Array, sparse_grad: bool, out: Array) -> Array:
     """For each position of the index tensor, x there but at the given index of one dimension."""
     rows, where = _position(x, dim, index)
-    return np.asarray(rows[where]).reshape(index.shape)
+    return np.reshape(rows[where], index.shape)
 
 
 def _source(index: Array, source: Array) -> Array:
@@ -186,7 +186,7 @@ def scatter(x: Array, dim: int, index: Array, source: Array, out: Array) -> Arra
     rows, where = _position(x, dim, index)
     result: Array = np.array(rows)
     result[where] = _source(index, source)
-    return result.reshape(x.shape)
+    return np.reshape(result, x.shape)
 
 
 @kernel("aten::scatter.value_out")
@@ -195,7 +195,7 @@ def scatter_value(x: Array, dim: int, index: Array, value: Scalar, out: Array) -
     rows, where = _position(x, dim, index)
     result: Array = np.array(rows)
     result[where] = np.array(value).astype(x.dtype)
-    return result.reshape(x.shape)
+    return np.reshape(result, x.shape)
 
 
 @kernel("aten::scatter_add.out")

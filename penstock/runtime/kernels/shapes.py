@@ -106,7 +106,7 @@ def pixel_shuffle(x: Array, factor: int, out: Array) -> Array:
     n = len(lead)
     order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
     shape = (*lead, channels // (factor * factor), height * factor, width * factor)
-    return blocks.transpose(order).reshape(shape)
+    return np.reshape(blocks.transpose(order), shape)
 
 
 @kernel("aten::pixel_unshuffle.out")
@@ -119,7 +119,8 @@ def pixel_unshuffle(x: Array, factor: int, out: Array) -> Array:
     blocks = x.reshape(*lead, channels, height, factor, width, factor)
     n = len(lead)
     order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
-    return blocks.transpose(order).reshape(*lead, channels * factor * factor, height, width)
+    shape = (*lead, channels * factor * factor, height, width)
+    return np.reshape(blocks.transpose(order), shape)
 
 
 # -- other orders ----------------------------------------------------------------------------------
