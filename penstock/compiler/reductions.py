@@ -64,13 +64,37 @@ def mean(
 def total(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
     """The sum over ``dims``."""
     count = layout.product([x.shape[dim] for dim in dims])
-    if not isinstance(count, int):
-        raise LoweringError("it sums over a dynamic dimension")
-    if not x.is_expanded and count > 1:
+    if isinstance(count, int) and not x.is_expanded and count > 1:
         view = _View(b, x, dims)
         if view.shape[3] == 1 and count <= LONGEST_ROW:
             return view.restored(b, _weighted_sum(b, view, 1.0), keepdim)
-    return ex.affine(b, mean(b, x, dims, keepdim), float(count), 0.0)
+    result = mean(b, x, dims, True)
+    known = 1
+    for dim in dims:
+        size = x.shape[dim]
+        if isinstance(size, int):
+            known *= size
+        else:
+            result = ex.divide(b, result, _reciprocal_size(b, x, dim))
+    result = ex.affine(b, result, float(known), 0.0)
+    return b.reshape(result, reduced_shape(x.shape, dims, keepdim))
+
+
+def _reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
+    """1 / the size of a dynamic dimension, as a tensor of one element: one entry of the softmax
+    of a row of (nearly) zeros of that size."""
+    starts = [0] * x.rank
+    row = ex.slice_dims(b, x, starts, [n if d == dim else 1 for d, n in enumerate(x.shape)])
+    zeros = b.unary(NodeKind.CLAMP, row, None, (0.0, 1e-30))
+    return ex.slice_dims(b, ex.softmax(b, zeros, dim), starts, [1] * x.rank)
+
+def reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
+    """1 / the size of a dynamic dimension, as a tensor of one element: one entry of the softmax
+    of a row of (nearly) zeros of that size."""
+    starts = [0] * x.rank
+    row = ex.slice_dims(b, x, starts, [n if d == dim else 1 for d, n in enumerate(x.shape)])
+    zeros = b.unary(NodeKind.CLAMP, row, None, (0.0, 1e-30))
+    return ex.slice_dims(b, ex.softmax(b, zeros, dim), starts, [1] * x.rank)
 
 
 def _weighted_sum(b: GraphBuilder, view: _View, weight: float) -> Tensor:
