@@ -1,1 +1,1 @@
-"""Documents, and the command that writes the generated tables in them."""
+"""The documents; ``docs.generate`` writes the generated ones."""

@@ -1,0 +1,139 @@
+"""Every command and every code block in README.md and docs/ is run.
+
+A file's blocks run in order, in one folder: ``python`` blocks in one namespace, ``bash`` blocks
+with the command line's programs on the path. A ``text`` block right after one of them is what it
+prints; ``...`` in it stands for anything. Blocks in other languages are not code (``mermaid``).
+``make`` commands are the exception, since the tests themselves are one: here it is only seen that
+the target is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN = ("python", "bash")
+NOT_CODE = ("text", "mermaid")
+PROGRAMS = {
+    "python3": "",
+    "penstock": "-m penstock",
+    "xnn_executor_runner": '-c "from penstock.cli.runners import xnn_executor_runner as r; r()"',
+    "executor_runner": '-c "from penstock.cli.runners import executor_runner as r; r()"',
+}
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+    line: int
+    # The text block that follows at once.
+    expected: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text()
+    found = list(_BLOCK.finditer(text))
+    result = []
+    for index, match in enumerate(found):
+        following = found[index + 1] if index + 1 < len(found) else None
+        expected = None
+        if following is not None and following[1] == "text":
+            between = text[match.end() : following.start()]
+            expected = following[2] if not between.strip() else None
+        result.append(Block(match[1], match[2], text.count("\n", 0, match.start()) + 1, expected))
+    return result
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_say_what_they_are(page: Path) -> None:
+    assert {block.language for block in blocks(page)} <= {*RUN, *NOT_CODE}
+    assert page.read_text().count("\n```") % 2 == 0
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language in RUN for b in blocks(page))],
+    ids=lambda page: page.name,
+)  # fmt: skip
+def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, programs = tmp_path / "work", tmp_path / "bin"
+    folder.mkdir()
+    programs.mkdir()
+    for name, arguments in PROGRAMS.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{folder}")
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("COLUMNS", "100")
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.language not in RUN:
+            continue
+        run = _python if block.language == "python" else _bash
+        printed = run(block, namespace, f"{page.name}:{block.line}")
+        if block.expected is not None:
+            _compare(block.expected, printed, f"{page.name}:{block.line}")
+
+
+def _python(block: Block, namespace: dict[str, Any], place: str) -> str:
+    # A first line "# file.py" names the file that the reader is told to make.
+    first = re.match(r"# (\w+\.py)\n", block.text)
+    if first:
+        Path(first[1]).write_text(block.text)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block.text, place, "exec"), namespace)
+    return printed.getvalue()
+
+
+def _bash(block: Block, _namespace: dict[str, Any], place: str) -> str:
+    lines = block.text.splitlines()
+    for line in lines:
+        if line.startswith("make "):
+            target = line.split()[1]
+            asked = ["make", "-n", "-C", str(ROOT), target]
+            assert subprocess.run(asked, capture_output=True, check=False).returncode == 0, line
+    text = "\n".join(
+        line for line in lines if not line.startswith(("make ", ". .venv", "git clone", "cd "))
+    )
+    if not text.strip():
+        return ""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{place}: {done.stderr}"
+    return done.stdout
+
+
+def _compare(expected: str, printed: str, place: str) -> None:
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    matches = doctest.OutputChecker().check_output(expected, printed, options)
+    assert matches, f"{place} prints\n{printed}\nand not\n{expected}"
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    check = [sys.executable, "-m", "docs.generate", "--check"]
+    done = subprocess.run(check, cwd=ROOT, check=False)
+    assert done.returncode == 0, "docs/operators.md is out of date; run: make docs"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
