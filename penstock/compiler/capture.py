@@ -7,14 +7,22 @@ scaled_dot_product_attention …) stay whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import inspect
+import io
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sympy
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from penstock.compiler.rewrite import fold_constants
@@ -62,6 +70,8 @@ def capture(
     example_args, example_kwargs = (
         (tuple(args), dict(kwargs or {})) if args is not None else program.example_inputs
     )
+    if pytree.tree_structure((example_args, example_kwargs)) != program.call_spec.in_spec:
+        raise InputError("the example inputs do not have the structure that was exported")
     module = _module(program)
     if any(writes_to_a_view(node) for node in module.graph.nodes):
         # Writes to constants are carried out here and now; for the others, only torch's own
@@ -69,6 +79,8 @@ def capture(
         fold_constants.apply(module)
         if any(writes_to_a_view(node) for node in module.graph.nodes):
             module = _module(program.run_decompositions({}))
+    bounds = _upper_bounds(program)
+    _require_bounds(module, bounds)
     spec = program.call_spec
     examples = pytree.tree_leaves((example_args, example_kwargs))
     return Captured(
@@ -78,7 +90,7 @@ def capture(
         output_structure=spec.out_spec,
         args=tuple(example_args),
         kwargs=dict(example_kwargs),
-        bounds=_upper_bounds(program),
+        bounds=bounds,
     )
 
 
@@ -98,18 +110,25 @@ def _exported(
     if isinstance(model, ExportedProgram):
         return model
     if isinstance(model, (str, Path)):
+        if not Path(model).is_file():
+            raise InputError(f"no archive at {model}; torch.export.save makes one")
         try:
             return torch.export.load(str(model))
         except Exception as error:
-            raise ExportError(f"cannot load {model}: {_first_line(error)}") from error
+            raise ExportError(f"cannot load {model}: {_in_one_line(error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"expected a torch.nn.Module, got a {type(model).__name__}")
     if args is None or isinstance(args, (torch.Tensor, str)):
         raise InputError("example inputs must be a tuple, e.g. (x,)")
+    name = type(model).__name__
+    try:
+        inspect.signature(model.forward).bind(*args, **(kwargs or {}))
+    except TypeError as error:
+        raise InputError(f"the example inputs do not fit {name}.forward: {error}") from None
     if model.training:
         model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _quietly():
             return torch.export.export(
                 model,
                 tuple(args),
@@ -118,20 +137,68 @@ def _exported(
                 strict=False,
             )
     except Exception as error:
-        raise ExportError(
-            f"torch.export cannot capture {type(model).__name__}: {_first_line(error)}"
-        ) from error
+        raise ExportError(f"torch.export cannot capture {name}: {_in_one_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what PyTorch logs and prints before it raises: the exception says it, too."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+#: Where PyTorch's messages turn to those who debug PyTorch.
+NOISE = re.compile(
+    r"For more information, run with|For extended logs|If you suspect|For more debugging|For C\+\+"
+    r"|The error above occurred|If you would like|User code traceback|Caused by: \(_export"
+    r"|\(unhinted|\(Size-like|from user code|Set TORCH|Potential framework|consider using data-dependent|Suggested fixes"
+)
+#: The line of the model that PyTorch names.
+CULPRIT = re.compile(r'The following call raised this error:\s+File "(.*?)", line (\d+)')
+MAX_REASON = 500
+
+
+def _in_one_line(error: BaseException) -> str:
+    """The error's type and message: as much of it as says what is wrong, and where."""
+    message = str(error)
+    lines = [NOISE.split(line)[0].strip() for line in message.splitlines()]
+    blank = next((i for i, line in enumerate(lines) if i and not line), len(lines))
+    text = " ".join(" ".join(lines[:blank]).split())
+    culprit = CULPRIT.search(message)
+    if culprit is not None:
+        text += f" ({culprit[1]}:{culprit[2]})"
+    if isinstance(error, GuardOnDataDependentSymNode):
+        text += "; what a model computes may not decide which operators it runs: use torch.where"
+    fixes = message.partition("Suggested fixes:")[2].strip().partition("\n\n")[0]
+    if fixes:
+        text += f"; dimensions that would fit: {', '.join(fixes.split(chr(10)))}"
+    text = " ".join(text.split())
+    if len(text) > MAX_REASON:
+        text = text[: MAX_REASON - 3] + "..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _require_bounds(module: GraphModule, bounds: Mapping[Any, int]) -> None:
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "placeholder" or not isinstance(value, torch.Tensor):
+            continue
+        for position, size in enumerate(value.shape):
+            if isinstance(size, torch.SymInt) and not set(size.node.expr.free_symbols) <= set(bounds):
+                raise InputError(
+                    f"dimension {position} of input {node.name} is dynamic and has no upper bound; "
+                    'give one: torch.export.Dim("name", max=...)'
+                )
 
 
 def _upper_bounds(program: ExportedProgram) -> dict[Any, int]:
     bounds: dict[Any, int] = {}
     for symbol, values in program.range_constraints.items():
-        upper = values.upper
-        if upper.is_number and upper.is_finite and int(upper) < 2**31:
-            bounds[symbol] = int(upper)
+        if isinstance(values.upper, sympy.Integer) and values.upper < 2**31:
+            bounds[symbol] = int(values.upper)
     return bounds

@@ -147,7 +147,10 @@ def _quantized(
     calibration: Iterable[Any] | None,
     progress: Progress,
 ) -> tuple[GraphModule, QuantizationReport]:
-    return quantize(captured.module, captured.args, scheme, calibration, progress)
+    return quantize(
+        captured.module, captured.args, scheme, calibration, progress,
+        example_kwargs=captured.kwargs,
+    )  # fmt: skip
 
 
 def _delegated(
