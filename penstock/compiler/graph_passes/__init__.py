@@ -8,6 +8,7 @@ from penstock.compiler.graph_passes import (
     fuse_clamp,
     fuse_quantized,
     quantize_at_run_time,
+    split_depthwise,
     split_products,
 )
 from penstock.formats.payload import XnnGraph
@@ -21,5 +22,6 @@ def run(graph: XnnGraph) -> XnnGraph:
     fuse_clamp.apply(graph)
     quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
+    split_depthwise.apply(graph)
     clean_up.remove_dead(graph)
     return clean_up.renumbered(graph)
