@@ -6,15 +6,22 @@ memory. Run as a script, in a process of its own whose memory is limited; prints
 
 from __future__ import annotations
 
+import inspect
 import resource
 import signal
 import sys
+import warnings
 import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import quantized_cases
 import test_against_eager  # noqa: F401  (registers the cases)
-from harness import BFLOAT16, GENERATORS, call, describe, operator
+from harness import BFLOAT16, GENERATORS, Case, call, describe, operator
+
+from penstock.runtime.kernels import registry
 
 HEADROOM = 1 << 30
 SECONDS = 5
@@ -68,46 +75,69 @@ def alarm(*_: object) -> None:
     raise TooSlow
 
 
-def attack(name: str, rng: np.random.Generator, cases: int, tries: int) -> list[str]:
+@dataclass
+class Target:
+    """A kernel, good arguments for it, and how many out tensors it takes (in a list)."""
+
+    pool: list[Sequence[Any]]
+    outs: int
+    listed: bool = False
+
+
+def targets() -> Iterator[tuple[str, Target]]:
+    """Every kernel of which there are cases."""
+    for name, generator in GENERATORS.items():
+        arguments = [a for a in operator(name)._schema.arguments if a.alias_info and a.kwarg_only]
+        listed = bool(arguments) and str(arguments[-1].type) == "List[Tensor]"
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        yield name, Target([case.args for case in generator(rng)], len(arguments), listed)
+    quantized: dict[str, Target] = {}
+    for name, args, outs in quantized_cases.cases():
+        quantized.setdefault(name, Target([], len(outs))).pool.append(args)
+    yield from quantized.items()
+    for name in registry.names():
+        if name.startswith("executorch_prim::"):
+            found = registry.find(name)
+            assert found is not None
+            count = len(inspect.signature(found.function).parameters)
+            yield name, Target([[2] * count, [2.5] * count, [True] * count], 0)
+
+
+def attack(name: str, target: Target, rng: np.random.Generator, tries: int) -> list[str]:
     """What went wrong with one kernel."""
-    schema = operator(name)._schema
-    outs = [a for a in schema.arguments if a.kwarg_only and a.alias_info is not None]
-    listed = bool(outs) and str(outs[-1].type) == "List[Tensor]"
-    pool = list(GENERATORS[name](rng))
     wrong = []
-    for number in rng.integers(0, len(pool), cases):
-        case = pool[number]
-        for _ in range(tries):
-            args = list(case.args)
-            for _ in range(rng.integers(1, 3)):
-                at = rng.integers(len(args))
-                args[at] = damaged(rng, args[at])
-            shape = tuple(rng.integers(0, 5, rng.integers(0, 5)))
-            buffers = [np.zeros(shape, rng.choice([np.float32, np.int64])) for _ in outs]
-            what = f"{name}{describe(type(case)(args))}"
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
-            try:
-                call(name, args, buffers, listed)
-            except TooSlow:
-                wrong.append(f"slow: {what}")
-            except MemoryError:
-                wrong.append(f"memory: {what}")
-            except Exception:
-                pass
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+    for _ in range(tries):
+        args = list(target.pool[rng.integers(len(target.pool))])
+        for _ in range(rng.integers(1, 3)):
+            at = rng.integers(len(args))
+            args[at] = damaged(rng, args[at])
+        shape = tuple(rng.integers(0, 5, rng.integers(0, 5)))
+        buffers = [np.zeros(shape, rng.choice([np.float32, np.int64])) for _ in range(target.outs)]
+        what = f"{name}{describe(Case(args))}"
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                call(name, args, buffers, target.listed)
+        except TooSlow:
+            wrong.append(f"slow: {what}")
+        except MemoryError:
+            wrong.append(f"memory: {what}")
+        except Exception:  # what a kernel is allowed to do
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     return wrong
 
 
-def main(cases: int, tries: int) -> None:
+def main(tries: int, seed: int) -> None:
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + HEADROOM, used + HEADROOM))
     signal.signal(signal.SIGALRM, alarm)
-    for name in sorted(GENERATORS):
+    for name, target in targets():
         print(f"# {name}", flush=True)
-        rng = np.random.default_rng(zlib.crc32(name.encode()))
-        for line in attack(name, rng, cases, tries):
+        for line in attack(name, target, np.random.default_rng(seed), tries):
             print(line, flush=True)
 
 

@@ -100,7 +100,7 @@ def test_hostile_arguments() -> None:
     script = Path(__file__).with_name("hostile_arguments.py")
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, str(script), "8", "10"],
+        [sys.executable, str(script), "80", "1"],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
