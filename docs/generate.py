@@ -1,62 +1,124 @@
-"""``make docs``: writes ``docs/operators.md`` from the operator table and the kernel registry."""
+"""``make docs``: writes ``docs/operators.md`` from the operator table and the kernel registry.
+
+With ``--check`` it writes nothing, and ends with code 1 if the page is not what it would write.
+"""
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parent / "operators.md"
 
+INTRODUCTION = """\
+# Operators
+
+Made by `make docs` from the code; a test keeps it up to date.
+
+## To XNNPACK
+
+{entries} entries answer to {overloads} ATen overloads; overloads that work in place, such as
+`relu_`, are turned into these before. The names in the first column are those that
+`Quantization(skip=...)` and the reports use.
+
+All tensors of a delegated operator are float32 (or int8 between a quantize and a dequantize), have
+at most 6 dimensions and are not empty; what an entry asks beyond that stands under *conditions*.
+Some refusals show only when a node is lowered, a reshape to two dynamic sizes for instance. Either
+way the reason is in `lowered.delegation.undelegated`.
+
+*In int8* says how an entry takes part in static quantization:
+
+- *weights*: int8 activations and weights, int32 bias. *Also dynamic*: in the dynamic scheme too,
+  with activations quantized at run time;
+- *own*: inputs and output have parameters of their own;
+- *shared*: the output has its input's parameters, because values only move or are selected;
+- *fixed*: the output's parameters are known beforehand;
+- float: not at all.
+
+A relu, relu6, hardtanh or clamp right after a convolution, a product or arithmetic is taken into
+that operator as its output range, in float and in int8.
+"""
+
+KERNELS = """\
+## Kernels
+
+What is outside a delegate runs on NumPy: {own} operators. The stock runtime registers {stock}
+in its portable, optimized and quantized libraries; {both} of them are here. Overloads that the
+stock runtime lacks are in brackets. *Family* is the module in `penstock/runtime/kernels`.
+
+| operator | overloads | family |
+| --- | --- | --- |"""
+
 
 def page() -> str:
-    from penstock.compiler.operators import registry as operators
+    """The whole page."""
+    from penstock.compiler.operators import registry
     from penstock.formats.kernel_names import stock_kernels
     from penstock.runtime.instructions import CORE_OPERATORS
-    from penstock.runtime.kernels import registry as kernels
+    from penstock.runtime.kernels import table
 
-    entries = sorted(operators.entries(), key=lambda entry: entry.name)
-    stock = stock_kernels()
-    own = set(kernels.names()) | set(CORE_OPERATORS)
-    return "\n".join(
-        [
-            "# Operators",
-            "",
-            "Made by `make docs` from the code; a test keeps it up to date.",
-            "",
-            "## To XNNPACK",
-            "",
-            f"{len(entries)} entries answer to {sum(len(e.targets) for e in entries)} ATen "
-            "overloads. *Quantized* says how an entry takes part in int8: *weights* (int8 "
-            "activations and weights, int32 bias; *dynamic*: also with activations that are "
-            "quantized at run time), *own range* (inputs and output each with parameters of their "
-            "own), *shared range* (the output has its input's parameters), *fixed range* (known "
-            "beforehand), or not at all (float).",
-            "",
-            "| entry | ATen overloads | quantized | remarks |",
-            "| --- | --- | --- | --- |",
-            *(
-                f"| {e.name} | {_overloads(e.targets)} | {_quantized(e.quantization)} "
-                f"| {_cell(e.notes)} |"
-                for e in entries
-            ),
-            "",
-            "## Kernels",
-            "",
-            f"What runs outside a delegate: {len(own)} operators. The stock runtime has "
-            f"{len(stock)} in its portable, optimized and quantized libraries; "
-            f"{len(stock & own)} of them are here.",
-            "",
-            "| operator | overloads | in the stock runtime |",
-            "| --- | --- | --- |",
-            *_kernel_rows(own, stock),
-            "",
-        ]
-    )
+    entries = registry.entries()
+    lines = [
+        INTRODUCTION.format(
+            entries=len(entries), overloads=sum(len(entry.targets) for entry in entries)
+        )
+    ]
+    for family, members in groupby(sorted(entries, key=_family), _family):
+        lines += _family_table(family, list(members))
+    stock, kernels = stock_kernels(), {_full_name(row): row.family for row in table.rows()}
+    kernels.update(dict.fromkeys(CORE_OPERATORS, "the method itself"))
+    lines.append(KERNELS.format(own=len(kernels), stock=len(stock), both=len(stock & set(kernels))))
+    return "\n".join([*lines, *_kernel_rows(kernels, stock), ""])
 
 
-def _overloads(targets: tuple[Any, ...]) -> str:
-    return ", ".join(f"`{str(target).removeprefix('aten.')}`" for target in targets)
+def _family(entry: Any) -> str:
+    return str(entry.lower.__module__).rpartition(".")[2].replace("_", " ")
+
+
+def _family_table(family: str, entries: Sequence[Any]) -> Iterable[str]:
+    """What all entries of a family ask for is said above its table."""
+    from penstock.compiler.operators import constraints as everywhere
+
+    shared = set(everywhere.FLOATS)
+    common = [c for c in entries[0].constraints if c not in shared]
+    common = [c for c in common if len(entries) > 1 and all(c in e.constraints for e in entries)]
+    shared.update(common)
+    yield f"### {family}\n"
+    if conditions := _cell(_conditions(common)):
+        yield f"All: {conditions}.\n"
+    yield "| entry | ATen overloads | in int8 | conditions and remarks |"
+    yield "| --- | --- | --- | --- |"
+    for entry in entries:
+        overloads = ", ".join(f"`{str(target).removeprefix('aten.')}`" for target in entry.targets)
+        conditions = _conditions([c for c in entry.constraints if c not in shared])
+        remarks = _cell([*conditions, entry.notes])
+        yield f"| {entry.name} | {overloads} | {_quantized(entry.quantization)} | {remarks} |"
+    yield ""
+
+
+def _conditions(constraints: Sequence[Any]) -> Iterable[str]:
+    """What constraints ask for, in words. One without a docstring leaves that to the notes."""
+    from penstock.compiler.operators import constraints as common
+
+    constants = []
+    for check in constraints:
+        maker = check.__qualname__.split(".")[0]
+        given = inspect.getclosurevars(check).nonlocals
+        if maker == common.constant.__name__:
+            constants.append(str(given["name"]).replace("_", " "))
+        elif maker == common.argument_is.__name__:
+            yield f"{given['name']} = {' or '.join(sorted({f'{v:g}' for v in given['allowed']}))}"
+        elif "names" in given:
+            yield f"{maker.strip('_').replace('_', ' ')} {' and '.join(given['names'])}"
+        elif check.__doc__:
+            text = inspect.cleandoc(check.__doc__).split("\n\n")[0].rstrip(".")
+            yield text[0].lower() + text[1:]
+    if constants:
+        yield f"constant {', '.join(constants)}"
 
 
 def _quantized(rule: Any) -> str:
@@ -65,29 +127,30 @@ def _quantized(rule: Any) -> str:
     kind = type(rule).__name__
     if kind == "Weighted":
         if callable(rule.dynamic):
-            return "weights, some dynamic"
-        return "weights, dynamic" if rule.dynamic else "weights"
-    return {"Independent": "own range", "Shared": "shared range", "FixedOutput": "fixed range"}[
-        kind
-    ]
+            return "weights, some also dynamic"
+        return "weights, also dynamic" if rule.dynamic else "weights"
+    return {"Independent": "own", "Shared": "shared", "FixedOutput": "fixed"}[kind]
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _cell(texts: Iterable[str]) -> str:
+    return "; ".join(" ".join(text.split()).replace("|", "\\|") for text in texts if text)
 
 
-def _kernel_rows(own: set[str], stock: frozenset[str]) -> list[str]:
-    families: dict[str, list[str]] = {}
-    for name in sorted(own | stock):
-        families.setdefault(name.partition(".")[0], []).append(name)
-    rows = []
-    for family, names in families.items():
-        overloads = ", ".join(f"`{name.partition('.')[2] or '-'}`" for name in names)
-        present = sum(name in stock for name in names)
-        there = "all" if present == len(names) else f"{present} of {len(names)}" if present else ""
-        missing = [name for name in names if name not in own]
-        rows.append(f"| `{family}` | {overloads} | {there}{' (missing here)' if missing else ''} |")
-    return rows
+def _full_name(row: Any) -> str:
+    return f"{row.name}.{row.overload}" if row.overload else str(row.name)
+
+
+def _kernel_rows(kernels: Mapping[str, str], stock: frozenset[str]) -> Iterable[str]:
+    for name, overloads in groupby(sorted(kernels), lambda full_name: full_name.partition(".")[0]):
+        members = list(overloads)
+        shown = ", ".join(_overload(full_name, full_name in stock) for full_name in members)
+        families = ", ".join(dict.fromkeys(kernels[m].replace("_", " ") for m in members))
+        yield f"| `{name}` | {shown} | {families} |"
+
+
+def _overload(full_name: str, is_stock: bool) -> str:
+    text = f"`{full_name.partition('.')[2] or '-'}`"
+    return text if is_stock else f"({text})"
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
 A file's blocks run in order, in one folder: ``python`` blocks in one namespace, ``bash`` blocks
 with the command line's programs on the path. A ``text`` block right after one of them is what it
 prints; ``...`` in it stands for anything. Blocks in other languages are not code (``mermaid``).
-``make`` commands are the exception, since the tests themselves are one: here it is only seen that
-the target is there.
+Of what sets up the environment that the tests run in, it is only seen that it is there: ``make``
+targets, and the activation of ``.venv``. Nothing else is left out, unless a comment before the
+block says why (``<!-- not run: needs the network -->``), with one of the reasons below.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = ("python", "bash")
 NOT_CODE = ("text", "mermaid")
+#: The reasons for which a block may be marked as not run.
+REASONS = {"needs the network", "takes many minutes"}
+ACTIVATION = ". .venv/bin/activate"
 PROGRAMS = {
     "python3": "",
     "penstock": "-m penstock",
     "xnn_executor_runner": '-c "from penstock.cli.runners import xnn_executor_runner as r; r()"',
     "executor_runner": '-c "from penstock.cli.runners import executor_runner as r; r()"',
 }
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^<!-- not run: (.*) -->\n+)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Block:
     line: int
     # The text block that follows at once.
     expected: str | None
+    # Why it is not run.
+    skipped: str | None
 
 
 def blocks(page: Path) -> list[Block]:
@@ -51,10 +59,11 @@ def blocks(page: Path) -> list[Block]:
     for index, match in enumerate(found):
         following = found[index + 1] if index + 1 < len(found) else None
         expected = None
-        if following is not None and following[1] == "text":
+        if following is not None and following[2] == "text":
             between = text[match.end() : following.start()]
-            expected = following[2] if not between.strip() else None
-        result.append(Block(match[1], match[2], text.count("\n", 0, match.start()) + 1, expected))
+            expected = following[3] if not between.strip() else None
+        line = text.count("\n", 0, match.start(2)) + 1
+        result.append(Block(match[2], match[3], line, expected, match[1]))
     return result
 
 
@@ -62,6 +71,13 @@ def blocks(page: Path) -> list[Block]:
 def test_blocks_say_what_they_are(page: Path) -> None:
     assert {block.language for block in blocks(page)} <= {*RUN, *NOT_CODE}
     assert page.read_text().count("\n```") % 2 == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_only_what_may_be_is_left_out(page: Path) -> None:
+    skipped = [block.skipped for block in blocks(page) if block.skipped is not None]
+    assert set(skipped) <= REASONS
+    assert page.read_text().count("<!-- not run") == len(skipped)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +98,7 @@ def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("COLUMNS", "100")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
-        if block.language not in RUN:
+        if block.language not in RUN or block.skipped is not None:
             continue
         run = _python if block.language == "python" else _bash
         printed = run(block, namespace, f"{page.name}:{block.line}")
@@ -108,9 +124,7 @@ def _bash(block: Block, _namespace: dict[str, Any], place: str) -> str:
             target = line.split()[1]
             asked = ["make", "-n", "-C", str(ROOT), target]
             assert subprocess.run(asked, capture_output=True, check=False).returncode == 0, line
-    text = "\n".join(
-        line for line in lines if not line.startswith(("make ", ". .venv", "git clone", "cd "))
-    )
+    text = "\n".join(line for line in lines if not line.startswith("make ") and line != ACTIVATION)
     if not text.strip():
         return ""
     done = subprocess.run(
