@@ -78,7 +78,7 @@ def test_close_to_float_and_complete(scheme: str, least_db: float) -> None:
     assert_complete(module)
     assert sqnr_db(model(IMAGES), run(module, IMAGES)) > least_db
     assert not any(node.op == "call_module" for node in module.graph.nodes)
-    assert len(report.quantized) == (1 if scheme == "dynamic_per_channel" else 5)
+    assert len(report.quantized) == (2 if scheme == "dynamic_per_channel" else 5)
 
 
 def test_weights_are_int8_behind_one_dequantize() -> None:
@@ -226,7 +226,13 @@ def test_alone_between_float_operators_it_stays_in_float() -> None:
     model = Model(lambda f, x: f(torch.erf(torch.erf(x) + torch.erf(2 * x))), f=nn.Linear(8, 3))
     module, report = quantized(model, (IMAGES,))
     assert not any(map(is_quantized, calls(module, aten.add.Tensor)))
-    assert {layer.operator for layer in report.quantized} == {"linear"}
+    assert {layer.operator for layer in report.quantized} == {"linear", "convolution"}
+
+
+def test_depthwise_convolutions_take_no_dynamic_activations() -> None:
+    model = Model(lambda q, c, x: c(q(x)), q=conv(3, 6), c=conv(6, 6, groups=6))
+    module, report = quantized(model, (IMAGES,), "dynamic", calibration=[])
+    assert [layer.module for layer in report.quantized] == ["q"]
     reasons = {layer.operator: layer.reason for layer in report.floating}
     assert "stands alone" in reasons["add"] or "neighbours" in reasons["add"]
 
@@ -304,12 +310,18 @@ def test_dynamic_activations() -> None:
     first, second = calls(module, aten.linear.default)
     assert first.args[0] is second.args[0], "one quantization of x serves both"
     assert first.args[0].target is torch.ops.quantized_decomposed.dequantize_per_tensor.tensor
-    assert not is_quantized(calls(module, aten.conv2d.default)[0])
+    assert calls(module, aten.conv2d.default)[0].args[0] is first.args[0]
     (chosen,) = calls(module, torch.ops.quantized_decomposed.choose_qparams.tensor)
     assert chosen.args[1:] == (-128, 127, 2.0**-12, torch.int8)
     other = torch.randn(2, 3, 8, 8) * 50
     assert sqnr_db(model(other), run(module, other)) > 35
-    assert {layer.operator for layer in report.quantized} == {"linear"}
+    assert {layer.operator for layer in report.quantized} == {"linear", "convolution"}
+
+
+def test_depthwise_convolutions_take_no_dynamic_activations() -> None:
+    model = Model(lambda q, c, x: c(q(x)), q=conv(3, 6), c=conv(6, 6, groups=6))
+    module, report = quantized(model, (IMAGES,), "dynamic", calibration=[])
+    assert [layer.module for layer in report.quantized] == ["q"]
 
 
 def test_skip_and_overrides() -> None:
