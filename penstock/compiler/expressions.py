@@ -117,8 +117,10 @@ def linear(b: GraphBuilder, x: Tensor, weight: Tensor, bias: Tensor | None) -> T
     if weight.constant is None:
         product = matmul(b, x, b.permute(weight, (1, 0)))
         return product if bias is None else add(b, product, bias)
+    if x.rank == 1:
+        row = linear(b, b.reshape(x, (1, *x.shape)), weight, bias)
+        return b.reshape(row, row.shape[1:])
     late_bias = None if bias is None or bias.constant is not None else bias
-    x = b.unsqueeze_front(innermost(b, x, x.rank - 1), 2) if x.rank < 2 else x
     x = innermost(b, x, x.rank - 1)
     shape: Shape = (*x.shape[:-1], weight.shape[0])
     filter_value = weight_value(b, weight, (0, 1))
