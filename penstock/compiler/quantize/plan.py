@@ -12,6 +12,8 @@ Rules, in this order:
    between float operators int8 saves nothing and costs accuracy.
 4. (static schemes) An operator without weights with more float neighbours than quantized ones
    goes back to float, for the same reason.
+5. Where rules 3 and 4 leave nothing at all, what computes is quantized after all: the caller
+   asked for it.
 """
 
 from __future__ import annotations
@@ -200,7 +202,8 @@ def _following_clamp(decision: Decision, quantization: Quantization) -> Node | N
 
 
 def _drop_what_does_not_pay(plan: Plan) -> None:
-    """Rules 3 and 4, until nothing changes."""
+    """Rules 3 and 4, until nothing changes; then rule 5."""
+    candidates = [decision for decision in plan.decisions if decision.quantized]
     owners = {decision.result: decision for decision in plan.decisions}
     readers = {decision.node: decision for decision in plan.decisions}
     for decision in plan.decisions:
@@ -218,6 +221,10 @@ def _drop_what_does_not_pay(plan: Plan) -> None:
             if decision.quantized and _stands_in_float(decision, owners, readers):
                 changed = True
                 decision.reason = "most of its neighbours stay in float"
+    if not any(decision.quantized for decision in plan.decisions):
+        for decision in candidates:
+            if not isinstance(decision.rule, Shared):
+                decision.reason = None
     for decision in plan.decisions:
         if not decision.quantized and decision.clamp is not None:
             clamp = registry.find(decision.clamp.target)
