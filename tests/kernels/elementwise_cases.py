@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from harness import (
+from kernel_harness import (
     BFLOAT16,
     BOOL,
     C64,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import quantized_cases
 import test_against_eager  # noqa: F401  (registers the cases)
-from harness import BFLOAT16, GENERATORS, Case, call, describe, operator
+from kernel_harness import BFLOAT16, GENERATORS, Case, call, describe, operator
 
 from penstock.runtime.kernels import registry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from harness import BFLOAT16, DTYPES, F16, F32, F64, FLOATS, I64, Case, cases, values
+from kernel_harness import BFLOAT16, DTYPES, F16, F32, F64, FLOATS, I64, Case, cases, values
 
 Rng = np.random.Generator
 SHAPES = ((), (5,), (2, 3, 4), (2, 0, 3), (0,))

@@ -12,7 +12,7 @@ import pytest
 import reduction_cases  # noqa: F401
 import shape_cases  # noqa: F401
 import spatial_cases  # noqa: F401
-from harness import GENERATORS, check
+from kernel_harness import GENERATORS, check
 
 
 @pytest.mark.parametrize("name", sorted(GENERATORS))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import BFLOAT16, call
+from kernel_harness import BFLOAT16, call
 
 from penstock.runtime.kernels import registry
 from penstock.runtime.kernels.registry import KernelError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import test_against_eager  # noqa: F401  (registers the cases)
-from harness import GENERATORS, operator
+from kernel_harness import GENERATORS, operator
 
 from penstock.runtime.kernels import registry
 from penstock.runtime.kernels.table import rows

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import quantized_cases
-from harness import call, stored
+from kernel_harness import call, stored
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("executorch") is None, reason="needs the stock executorch package"
