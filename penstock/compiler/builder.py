@@ -102,7 +102,7 @@ class GraphBuilder:
         self._module = module
         self._tensors: dict[Node, Tensor | tuple[Tensor, ...]] = {}
         self._placed_constants: dict[tuple[object, ...], Value] = {}
-        self._reordered: dict[tuple[int, Order], Tensor] = {}
+        self._reordered: dict[tuple[int, Order, Order], Tensor] = {}
         self._keep_alive: list[torch.Tensor] = []
         self.debug_handle = 0
 
@@ -243,7 +243,8 @@ class GraphBuilder:
         if tensor.order == order:
             return tensor
         value = self.value_of(tensor)
-        cached = self._reordered.get((value.id, order))
+        # The same memory may be seen in several logical orders: both orders make the key.
+        cached = self._reordered.get((value.id, tensor.order, order))
         if cached is not None and cached.stored == tensor.stored:
             return replace(cached, shape=tensor.shape)
         quantization = value.quantization
@@ -259,7 +260,7 @@ class GraphBuilder:
             self.add_node(
                 NodeKind.STATIC_TRANSPOSE, [tensor], output, payload.TransposeAttributes(perm)
             )
-        self._reordered[(value.id, order)] = output
+        self._reordered[(value.id, tensor.order, order)] = output
         return output
 
     def _place_constant(self, tensor: Tensor, order: Order, dtype: DataType | None) -> Tensor:
