@@ -2,7 +2,7 @@
 
     python -m benchmarks.zoo [MODEL ...]
 
-Results are kept in ``build/zoo/results.json``; with names given only these are made again.
+Results are kept in ``build/measured/zoo.json``; with names given only these are made again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from benchmarks.flows import (
     same_bits,
     samples,
     sqnr,
+    stock_flow,
 )
 from benchmarks.workers import ROOT, Worker, WorkerError, contest
 from penstock import zoo
 
-FOLDER = ROOT / "build" / "zoo"
+FOLDER = ROOT / "build" / "measured"
 PAGE = ROOT / "docs" / "zoo.md"
 THREADS = 1
 
@@ -40,7 +41,7 @@ def measure(name: str, precision: str) -> dict[str, Any]:
     except FlowError as error:
         row["ours"] = {"error": str(error)}
     try:
-        row["stock"] = run_flow("stock", name, precision, str(stock))
+        row["stock"] = stock_flow(FOLDER, name, precision)
     except FlowError as error:
         row["stock"] = {"error": str(error)}
     inputs, eager = samples(FOLDER, name)
@@ -75,7 +76,7 @@ def measure(name: str, precision: str) -> dict[str, Any]:
 
 def main(names: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    store = FOLDER / "results.json"
+    store = FOLDER / "zoo.json"
     results = json.loads(store.read_text()) if names and store.exists() else {}
     for name in names or zoo.names():
         start = time.perf_counter()
@@ -102,7 +103,7 @@ def line(name: str, precision: str, row: dict[str, Any]) -> str:
         cells = [f"**fails**: {ours['error']}"] + [""] * 8
         return "| " + " | ".join([name, precision, *cells]) + " |"
     times = row.get("ms", {})
-    stock_seconds = f"{stock['seconds']:.0f}" if "seconds" in stock else "fails"
+    stock_seconds = f"{stock['cpu_seconds']:.0f}" if "cpu_seconds" in stock else "fails"
     error = row.get("ours_error")
     runs = row.get("ours_run_error") or (f"error {error:.1e}" if error is not None else "")
     if "ported_run_error" in row:
@@ -115,7 +116,7 @@ def line(name: str, precision: str, row: dict[str, Any]) -> str:
     cells = [
         f"{ours['pieces']}, {ours['share']:.0%}",
         f"{ours['bytes'] / 1e6:.2f}",
-        f"{ours['seconds']:.1f} ({stock_seconds})",
+        f"{ours['cpu_seconds']:.1f} ({stock_seconds})",
         runs,
         ported,
         f"{row.get('ours_sqnr', float('nan')):.1f} ({stock_sqnr})",
@@ -142,6 +143,7 @@ def page(results: dict[str, Any]) -> str:
             "Penstock and by the stock flow of executorch 1.5.1 from the same weights, example "
             "inputs and calibration data, and run on four samples.",
             "",
+            "- *compile*: CPU seconds with one thread of torch, imports and the model apart",
             "- *on ours*: largest difference from eager PyTorch, in parts of the output's range",
             "- *on stock's runtime*: our file there, against our file here",
             "- *SQNR*: against eager PyTorch, of the worst output; in brackets the stock flow's",
