@@ -67,9 +67,10 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
     """Groups the delegable ones of ``nodes`` (all of a graph, in order).
 
     Every node gets a level: one more than its inputs' each time the way leads from a delegable
-    node to another one, or back. Delegable nodes of one level form a group. A path that leaves a
-    group passes a node outside it, hence to a higher level, and never returns: the groups are
-    acyclic, and there are no more of them than alternations on the longest path.
+    node to another one, or back. Delegable nodes begin at 0, others at -1: what is made outside
+    from the inputs alone comes before all groups. Delegable nodes of one level form a group. A
+    path that leaves a group passes a node outside it, hence to a higher level, and never returns:
+    the groups are acyclic, and there are no more of them than alternations on the longest path.
     """
     undelegated: dict[Node, Reason] = {}
     levels: dict[Node, int] = {}
@@ -81,14 +82,12 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
         if node.target is operator.getitem and node.args[0] in known_reasons:
             reason = known_reasons[node.args[0]]  # type: ignore[index]
         inside = reason is None
-        level = 0
+        level = 0 if inside else -1
         for source in node.all_input_nodes:
             if source in levels:
                 change = inside != (source not in undelegated)
                 level = max(level, levels[source] + change)
-        if level % 2 != (0 if inside else 1):
-            level += 1  # even levels are delegated, odd ones are not
-        levels[node] = level
+        levels[node] = level  # even for delegable nodes, odd for others
         if reason is None:
             groups.setdefault(level, []).append(node)
         else:

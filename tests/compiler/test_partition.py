@@ -42,6 +42,18 @@ def test_independent_branches_share_a_group() -> None:
     assert not result.undelegated
 
 
+def test_what_is_made_outside_from_inputs_alone_splits_nothing() -> None:
+    class Masked(torch.nn.Module):
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            mask = torch.where(torch.arange(4) < lengths[:, None], 0.0, -1e4)
+            return torch.softmax(x.exp() + 1 + mask, -1)
+
+    module, result = split(Masked(), torch.randn(3, 4), torch.tensor([1, 2, 4]))
+    assert len(result.groups) == 1
+    assert "aten.lt.Tensor" in {str(node.target) for node in result.undelegated}
+    assert any(node.target is torch.ops.aten.exp.default for node in result.groups[0])
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_group_is_in_a_cycle(seed: int) -> None:
     """Random graphs: contracting the groups to points must leave a graph without cycles."""

@@ -99,6 +99,23 @@ def test_positions_and_tables_are_folded() -> None:
     assert targets == Counter({"aten.add.Tensor": 1})
 
 
+def test_state_is_read_once_however_often_the_rewrites_run() -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.zeros(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.total.add_(x)
+            return self.total * 2
+
+    module = capture(Counter(), (torch.randn(3),)).module
+    for _ in range(3):
+        run(module)
+    targets = [str(node.target) for node in module.graph.nodes]
+    assert targets.count("penstock.state.default") == 1
+
+
 def test_state_is_not_folded() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
@@ -185,8 +202,33 @@ def test_boolean_masks_become_numbers(value: float) -> None:
         Masked(), (torch.randn(2, 6), torch.tensor([3, 6])), additive_masks.apply
     )
     assert "aten.masked_fill.Scalar" not in targets
-    assert targets["aten.where.self"] == (1 if math.isinf(value) else 2)
+    # With finite values, x alone is finite for certain: exp(x) is kept between bounds.
+    assert targets["aten.where.self"] == (1 if math.isinf(value) else 4)
     assert isinstance(module, GraphModule)
+
+
+@pytest.mark.parametrize("values", [(-math.inf, 0.0), (math.inf, -2.0), (-math.inf, math.inf)])
+def test_masks_replace_infinities_too(values: tuple[float, float]) -> None:
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            hidden = x.masked_fill(mask, values[0])
+            return hidden.max(-1).values + hidden.relu().masked_fill(mask, values[1]).sum(-1)
+
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    _, targets = rewritten(Twice(), (torch.randn(2, 3), mask), additive_masks.apply)
+    assert "aten.masked_fill.Scalar" not in targets
+
+
+def test_what_is_written_over_leaves_no_copy() -> None:
+    class Painted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            y[:, 1:3] = x[:, :1]
+            y[0] = torch.arange(5)
+            return y
+
+    _, targets = rewritten(Painted(), (torch.randn(4, 5),), remove_no_ops.apply)
+    assert "aten.copy.default" not in targets
 
 
 def test_a_boolean_attention_mask_becomes_additive() -> None:

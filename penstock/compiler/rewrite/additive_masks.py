@@ -8,6 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import attribute
 from penstock.compiler.rewrite.edit import call, get_attribute
 
 aten = torch.ops.aten
@@ -18,9 +19,10 @@ def apply(module: GraphModule) -> int:
 
     Given ``scaled_dot_product_attention(q, k, v, mask)`` with a boolean mask → Result: the mask
     ``where(mask, 0, -inf)``.
-    Given ``masked_fill(x, mask, value)`` on float32 → Result ``x + where(mask, value, 0)`` for an
-    infinite value, else ``x * where(mask, 0, 1) + where(mask, value, 0)``: the same numbers for
-    every finite ``x``.
+    Given ``masked_fill(x, mask, value)`` on float32 → Result ``x * where(mask, 0, 1) +
+    where(mask, value, 0)`` where ``x`` is finite for certain, else
+    ``maximum(minimum(x, where(mask, value, inf)), where(mask, value, -inf))``, of which one is
+    enough for an infinite value.
 
     A mask that several operators read is converted once. What is made of a constant mask is
     constant too, and folded afterwards.
@@ -75,14 +77,60 @@ def _attention(node: Node, masks: _Masks) -> int:
 def _masked_fill(module: GraphModule, node: Node, masks: _Masks) -> int:
     named = arguments(node)
     x, mask, value = named["self"], named["mask"], named["value"]
-    if not _is_boolean(mask) or not isinstance(value, (int, float)):
+    if not _is_boolean(mask) or not isinstance(value, (int, float)) or math.isnan(value):
         return 0
     if not isinstance(x, Node) or x.meta["val"].dtype != torch.float32:
         return 0
-    kept = x
-    if math.isfinite(value):
-        kept = call(module, node, aten.mul.Tensor, x, masks.where(mask, 0.0, 1.0))
-    filled = call(module, node, aten.add.Tensor, kept, masks.where(mask, float(value), 0.0))
+    value = float(value)
+    filled = x
+    if math.isfinite(value) and not _may_be_infinite(module, x):
+        filled = call(module, node, aten.mul.Tensor, filled, masks.where(mask, 0.0, 1.0))
+        filled = call(module, node, aten.add.Tensor, filled, masks.where(mask, value, 0.0))
+    else:
+        if value < math.inf:
+            upper = masks.where(mask, value, math.inf)
+            filled = call(module, node, aten.minimum.default, filled, upper)
+        if value > -math.inf:
+            lower = masks.where(mask, value, -math.inf)
+            filled = call(module, node, aten.maximum.default, filled, lower)
     node.replace_all_uses_with(filled)
     module.graph.erase_node(node)
     return 1
+
+
+#: Give infinities or not-a-number for finite inputs. (Softmax for rows without a finite score.)
+UNBOUNDED = {
+    "log", "log2", "log10", "log1p", "log_softmax", "div", "reciprocal", "rsqrt", "pow", "exp",
+    "exp2", "expm1", "softmax", "_softmax", "logit", "tan", "where", "masked_fill", "sqrt",
+    "minimum", "maximum", "scaled_dot_product_attention",
+}  # fmt: skip
+
+#: Make finite numbers out of finite ones, and nothing of use out of others.
+BARRIERS = {
+    "linear", "addmm", "conv1d", "conv2d", "conv3d", "layer_norm", "group_norm", "rms_norm",
+    "batch_norm", "sigmoid", "tanh", "embedding",
+}  # fmt: skip
+
+
+def _may_be_infinite(module: GraphModule, value: Node) -> bool:
+    """Whether ``value`` may hold infinities though the model's inputs are finite: whether an
+    operator that makes them, or an infinite constant, stands before it."""
+    seen: set[Node] = set()
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op == "get_attr":
+            if not bool(attribute(module, str(node.target)).isfinite().all()):
+                return True
+            continue
+        target = node.target
+        name = target._schema.name if isinstance(target, torch._ops.OpOverload) else ""
+        name = name.partition("::")[2]
+        if name in UNBOUNDED:
+            return True
+        if name not in BARRIERS:
+            waiting.extend(node.all_input_nodes)
+    return False

@@ -58,6 +58,8 @@ def _merge_attributes(graph: Graph) -> None:
 
 
 def _read_as_state(graph: Graph, buffer: Node) -> None:
+    if any(user.target is STATE for user in buffer.users):
+        return  # an earlier run of this rewrite has done it
     with graph.inserting_after(buffer):
         state = graph.call_function(STATE, (buffer,))
     state.meta["val"] = buffer.meta["val"]

@@ -9,6 +9,7 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
+from penstock.compiler.rewrite.edit import call
 
 aten = torch.ops.aten
 
@@ -115,10 +116,26 @@ def _drop_empty(node: Node) -> bool:
     return True
 
 
+def _written_over(module: GraphModule, node: Node) -> bool:
+    """``copy(x, y)``, which functionalization leaves of ``x[...] = y``, has nothing of ``x`` but
+    its shape and type."""
+    x, source = node.args[:2]
+    if not isinstance(source, Node) or not isinstance(source.meta.get("val"), torch.Tensor):
+        return False
+    if source.meta["val"].dtype != node.meta["val"].dtype:
+        source = call(module, node, aten.to.dtype, source, node.meta["val"].dtype)
+    if layout.shape_of(source.meta["val"]) != layout.shape_of(node.meta["val"]):
+        assert isinstance(x, Node)
+        source = call(module, node, aten.expand_as.default, source, x)
+    node.replace_all_uses_with(source)
+    node.graph.erase_node(node)
+    return True
+
+
 def apply(module: GraphModule) -> int:
     """Given ``y = op(x, …)`` with ``y`` equal to ``x`` (dropout, clone, to the same type, expand
-    and view to the same shape, times one …) → Result: readers of ``y`` read ``x``. Run-time
-    assertions are dropped."""
+    and view to the same shape, times one …) → Result: readers of ``y`` read ``x``. ``copy(x, y)``
+    is ``y``, as wide as ``x``. Run-time assertions are dropped."""
     changes = 0
     for node in list(module.graph.nodes):
         if node.op == "call_module" and not node.users:
@@ -126,6 +143,8 @@ def apply(module: GraphModule) -> int:
         elif node.op != "call_function":
             continue
         elif node.target is aten.cat.default and _drop_empty(node):
+            pass
+        elif node.target is aten.copy.default and _written_over(module, node):
             pass
         elif node.target in ASSERTIONS:
             module.graph.erase_node(node)
