@@ -7,6 +7,7 @@ from penstock.compiler.graph_passes import (
     fold_scale,
     fuse_clamp,
     fuse_quantized,
+    merge_columns,
     quantize_at_run_time,
     split_depthwise,
     split_products,
@@ -23,5 +24,6 @@ def run(graph: XnnGraph) -> XnnGraph:
     quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
     split_depthwise.apply(graph)
+    merge_columns.apply(graph)
     clean_up.remove_dead(graph)
     return clean_up.renumbered(graph)
