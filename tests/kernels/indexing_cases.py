@@ -6,7 +6,20 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
-from kernel_harness import BFLOAT16, BOOL, DTYPES, F16, F32, FLOATS, I32, I64, U8, Case, cases, values
+from kernel_harness import (
+    BFLOAT16,
+    BOOL,
+    DTYPES,
+    F16,
+    F32,
+    FLOATS,
+    I32,
+    I64,
+    U8,
+    Case,
+    cases,
+    values,
+)
 
 Rng = np.random.Generator
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from kernel_harness import BFLOAT16, BOOL, C64, DTYPES, F16, F32, F64, I32, I64, U8, Case, cases, values
+from kernel_harness import (
+    BFLOAT16,
+    BOOL,
+    C64,
+    DTYPES,
+    F16,
+    F32,
+    F64,
+    I32,
+    I64,
+    U8,
+    Case,
+    cases,
+    values,
+)
 
 Rng = np.random.Generator
 SOME = (F32, F16, BFLOAT16, I64, U8, BOOL)

@@ -7,7 +7,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from kernel_harness import BFLOAT16, BOOL, C64, F16, F32, F64, FLOATS, I32, I64, U8, Case, cases, values
+from kernel_harness import (
+    BFLOAT16,
+    BOOL,
+    C64,
+    F16,
+    F32,
+    F64,
+    FLOATS,
+    I32,
+    I64,
+    U8,
+    Case,
+    cases,
+    values,
+)
 
 Rng = np.random.Generator
 ROUGH = {F16: (4e-3, 2e-2), BFLOAT16: (3e-2, 0.2), F32: (1e-5, 2e-5), F64: (1e-12, 1e-12)}
