@@ -28,16 +28,16 @@ class Lowered:
     names: dict[int, str]
 
 
-class NodeLoweringError(Exception):
-    """``node`` cannot be lowered; the message is the reason."""
+class GroupLoweringError(Exception):
+    """Some nodes of a group cannot be lowered: ``reasons`` says which and why."""
 
-    def __init__(self, node: Node, reason: str) -> None:
-        super().__init__(reason)
-        self.node = node
+    def __init__(self, reasons: dict[Node, str]) -> None:
+        super().__init__("; ".join(f"{node.name}: {why}" for node, why in reasons.items()))
+        self.reasons = reasons
 
 
 def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) -> Lowered:
-    """Lowers ``group`` (in the graph's order). Raises :class:`NodeLoweringError` with the node
+    """Lowers ``group`` (in the graph's order). Raises :class:`GroupLoweringError` with all nodes
     that turned out to be impossible, which the partitioner then leaves outside."""
     builder = GroupBuilder(module, dynamic, frozenset(group))
     names: dict[int, str] = {}
@@ -47,9 +47,12 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
         builder.lower(node)
     outputs = tuple(node for node in group if any(user not in builder.group for user in node.users))
     outputs = tuple(node for node in outputs if isinstance(builder.bound(node), Tensor))
-    for position, node in enumerate(outputs, len(builder.inputs)):
+    for node in outputs:
         if node.meta["val"].dtype is torch.bool:
-            raise NodeLoweringError(node, "its boolean result is read outside XNNPACK")
+            builder.reasons[node] = "its boolean result is read outside XNNPACK"
+    if builder.reasons:
+        raise GroupLoweringError(builder.reasons)
+    for position, node in enumerate(outputs, len(builder.inputs)):
         tensor = builder.tensor(node)
         builder.output(tensor, layout.identity(tensor.rank), position)
     for position, node in enumerate(builder.inputs):
@@ -65,13 +68,20 @@ class GroupBuilder(GraphBuilder):
         super().__init__(module, dynamic)
         self.group = group
         self.inputs: list[Node] = []
+        #: Nodes that cannot be lowered, and why.
+        self.reasons: dict[Node, str] = {}
+        #: Those, and nodes that failed only because an input had failed.
+        self.given_up: set[Node] = set()
 
     def lower(self, node: Node) -> None:
-        """Lowers one node and binds its result; NodeLoweringError names the node on failure."""
+        """Lowers one node and binds its result, or notes why that cannot be done. What reads a
+        failed node is lowered as if it came from outside, to find all failures at once."""
         try:
             self.bind(node, self._lowered(node))
         except LoweringError as error:
-            raise NodeLoweringError(node, str(error)) from error
+            if not any(source in self.given_up for source in node.all_input_nodes):
+                self.reasons[node] = str(error)
+            self.given_up.add(node)
 
     def _lowered(self, node: Node) -> Tensor | tuple[Tensor, ...]:
         if node.target is operator.getitem:
@@ -102,8 +112,10 @@ class GroupBuilder(GraphBuilder):
     def tensor(self, argument: object) -> Tensor:
         if isinstance(argument, Node) and self.bound(argument) is None:
             if is_constant(argument) and argument.op != "get_attr":
-                self.lower(argument)
-            elif argument.op != "get_attr" and argument not in self.group:
+                self.bind(argument, self._lowered(argument))
+            elif argument in self.given_up or (
+                argument.op != "get_attr" and argument not in self.group
+            ):
                 self.bind(argument, self._external(argument))
         return super().tensor(argument)
 

@@ -15,8 +15,8 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler import rewrite
 from penstock.compiler.capture import Captured, capture
+from penstock.compiler.delegate import GroupLoweringError, lower_group
 from penstock.compiler.delegate import Lowered as LoweredGroup
-from penstock.compiler.delegate import NodeLoweringError, lower_group
 from penstock.compiler.delegation import insert_calls
 from penstock.compiler.emit import emit
 from penstock.compiler.layout import Dynamic
@@ -186,18 +186,21 @@ def _nothing_delegated(module: GraphModule) -> Partition:
 
 
 def _partition(module: GraphModule, dynamic: Dynamic) -> tuple[Partition, list[LoweredGroup]]:
-    """Partitions and lowers. A node that turns out to be impossible while it is lowered goes
+    """Partitions and lowers. Nodes that turn out to be impossible while they are lowered go
     outside, with the reason, and the partition is made again."""
     reasons: dict[Node, Reason] = {}
     finished: dict[tuple[Node, ...], LoweredGroup] = {}
     while True:
         split = partition(list(module.graph.nodes), reasons)
-        try:
-            for group in split.groups:
-                if group not in finished:
+        failed: dict[Node, str] = {}
+        for group in split.groups:
+            if group not in finished:
+                try:
                     finished[group] = lower_group(module, group, dynamic)
-        except NodeLoweringError as failure:
-            reasons[failure.node] = Reason(LOWERING, str(failure))
+                except GroupLoweringError as failure:
+                    failed.update(failure.reasons)
+        if failed:
+            reasons.update({node: Reason(LOWERING, why) for node, why in failed.items()})
             continue
         return split, [finished[group] for group in split.groups]
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch.fx import GraphModule, Node
 
+import penstock
 from penstock.compiler.capture import capture
+from penstock.compiler.delegate import GroupLoweringError, lower_group
+from penstock.compiler.layout import Dynamic
 from penstock.compiler.partition import Partition, Reason, is_operator, partition
 
 
@@ -93,3 +96,36 @@ def test_every_operator_is_in_a_group_or_has_a_reason() -> None:
     for node in module.graph.nodes:
         if is_operator(node):
             assert (node in grouped) != (node in result.undelegated)
+
+
+class Reshapes(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, _ = x.shape
+        total = x.mean(2)
+        for heads in (2, 4, 8):
+            y = (x * heads).reshape(batch, length, heads, -1)  # two dynamic dimensions
+            total = total + y.mean((2, 3))
+        return total
+
+
+def test_all_nodes_that_cannot_be_lowered_are_found_at_once() -> None:
+    sizes = {0: torch.export.Dim("batch", max=4), 1: torch.export.Dim("length", max=9)}
+    captured = capture(Reshapes(), (torch.randn(2, 5, 16),), None, ({**sizes},))
+    split = partition(list(captured.module.graph.nodes), {})
+    (group,) = split.groups
+    with pytest.raises(GroupLoweringError, match="one dynamic dimension") as failure:
+        lower_group(captured.module, group, Dynamic(captured.bounds))
+    names = sorted(node.name for node in failure.value.reasons)
+    assert names == ["mean", "reshape", "reshape_1", "reshape_2"]
+
+
+def test_what_cannot_be_lowered_runs_outside() -> None:
+    sizes = {0: torch.export.Dim("batch", max=4), 1: torch.export.Dim("length", max=9)}
+    model, x = Reshapes(), torch.randn(2, 5, 16)
+    lowered = penstock.lower(model, (x,), dynamic_shapes=({**sizes},))
+    kinds = {reason.kind for _, reason in lowered.delegation.undelegated}
+    assert kinds == {"lowering"}
+    for shape in ((2, 5, 16), (4, 9, 16), (1, 2, 16)):
+        x = torch.randn(*shape)
+        (actual,) = penstock.load(lowered.to_bytes())(x)
+        torch.testing.assert_close(torch.from_numpy(actual), model(x), rtol=1e-4, atol=1e-5)
