@@ -34,9 +34,7 @@ def rewritten(
         torch.testing.assert_close(
             module(*inputs), model(*inputs), rtol=1e-4, atol=1e-5, equal_nan=True
         )
-    targets = Counter(
-        str(node.target) for node in module.graph.nodes if node.op == "call_function"
-    )
+    targets = Counter(str(node.target) for node in module.graph.nodes if node.op == "call_function")
     return module, targets
 
 
@@ -140,7 +138,10 @@ def test_state_is_not_folded() -> None:
         (nn.Sequential(nn.Conv1d(3, 8, 3, bias=False), nn.BatchNorm1d(8)), (torch.randn(2, 3, 9),)),
         (nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, affine=False)), (torch.randn(5, 4),)),
         (nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)), (torch.randn(1, 3, 6, 6),)),
-        (nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)), (torch.randn(1, 4, 6, 6),)),
+        (
+            nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)),
+            (torch.randn(1, 4, 6, 6),),
+        ),
     ],
 )
 def test_batch_norms_are_folded(model: nn.Sequential, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -241,3 +242,46 @@ def test_a_boolean_attention_mask_becomes_additive() -> None:
     keep = torch.tensor([[True, True, False, True, False]])
     _, targets = rewritten(Attention(), (torch.randn(1, 2, 5, 4), keep), additive_masks.apply)
     assert targets["aten.where.self"] == 1
+
+
+def test_what_is_written_at_run_time_is_no_constant() -> None:
+    """Also where a view of it alone is written to."""
+
+    class Collected(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = torch.zeros(4, 3)
+            out[3] = 2.0
+            state = x[0]
+            for i in range(x.shape[0]):
+                state = state * 0.5 + x[i]
+                out[i] = state
+            return out
+
+    module, targets = rewritten(Collected(), (torch.randn(3, 3),), fold_constants.apply)
+    assert "aten.copy_.default" not in targets
+    assert capture(Collected(), (torch.randn(3, 3),)).module is not module
+
+
+def test_a_constant_is_viewed_whatever_its_strides() -> None:
+    class Turned(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            table = torch.arange(6.0).view(2, 3).t().contiguous().view(6)
+            return x + table
+
+    _, targets = rewritten(Turned(), (torch.randn(6),), remove_no_ops.apply, fold_constants.apply)
+    assert set(targets) == {"aten.add.Tensor"}
+
+
+def test_shapes_and_types_are_read_at_compile_time() -> None:
+    class Alike(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            y = x.exp()
+            return y * mask.unsqueeze(-1).expand_as(y).type_as(y) + mask.view_as(y[:, 0]).to(y)[0]
+
+    module, targets = rewritten(Alike(), (torch.randn(4, 4), torch.arange(4)), remove_no_ops.apply)
+    assert not {"aten.expand_as.default", "aten.type_as.default", "aten.view_as.default"} & set(
+        targets
+    )
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.to.dtype:
+            assert node.args[0].meta["val"].dtype == torch.int64

@@ -39,20 +39,28 @@ def apply(module: GraphModule) -> int:
     """Given an operator whose every tensor input is a constant (position tables, masks, folded
     scales, ``arange``, ``zeros_like`` of a static shape …) → Result: a ``get_attr`` of its value.
 
-    So is every result that has no elements. Writes in place to such values are carried out too, in their order and through views, so a
-    mask that the model paints region by region is one constant afterwards.
+    So is every result that has no elements. Writes in place to such values are carried out too, in
+    their order and through views, so a mask that the model paints region by region is one constant
+    afterwards. What is also written to at run time is left alone, and all views of it.
     """
-    folding = _Folding(module)
-    for node in list(module.graph.nodes):
-        folding.visit(node)
-    return folding.finish()
+    variable: set[Node] = set()
+    while True:
+        folding = _Folding(module, frozenset(variable))
+        for node in list(module.graph.nodes):
+            folding.visit(node)
+        if folding.written <= variable:
+            return folding.finish()
+        variable |= folding.written
 
 
 class _Folding:
-    """The values known so far, and which constants the rest of the graph needs."""
+    """The values known so far, and which constants the rest of the graph needs. ``variable`` are
+    nodes that must not be known, ``written`` those that turn out to be such."""
 
-    def __init__(self, module: GraphModule) -> None:
+    def __init__(self, module: GraphModule, variable: frozenset[Node]) -> None:
         self.module = module
+        self.variable = variable
+        self.written: set[Node] = set()
         self.known: dict[Node, Any] = {}
         #: storages made here; only those are written to
         self.owned: set[int] = set()
@@ -70,12 +78,24 @@ class _Folding:
             self.known[node] = torch.empty(
                 layout.shape_of(node.meta["val"]), dtype=node.meta["val"].dtype
             )
-        elif self._foldable(node):
+        elif node not in self.variable and self._foldable(node):
             self._fold(node)
         if node not in self.known:
+            if _is_write(node):
+                self._note_write(node)
             for source in node.all_input_nodes:
                 if source in self.known and source.op != "get_attr":
                     self._need(source, node)
+
+    def _note_write(self, node: Node) -> None:
+        """A write at run time: whatever shares memory with its target is no constant."""
+        targets = {_storage(self.known.get(source)) for source in _written_by(node)} & self.owned
+        if targets:
+            self.written.update(
+                known
+                for known, value in self.known.items()
+                if any(_storage(item) in targets for item in _items(value))
+            )
 
     def _need(self, source: Node, reader: Node) -> None:
         key = (source, self.writes)
@@ -120,8 +140,12 @@ class _Folding:
             return torch.empty((), dtype=source.meta["val"].dtype).expand(shape)
 
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
+        target = node.target
+        if target is aten.view.default:
+            # What made the input contiguous may have been dropped.
+            target = aten.reshape.default
         with torch.no_grad():
-            value = node.target(*args, **kwargs)  # type: ignore[operator]
+            value = target(*args, **kwargs)  # type: ignore[operator]
         if _is_write(node):
             self.writes += 1
         elif (
@@ -131,7 +155,7 @@ class _Folding:
             return
         self.known[node] = value
         inputs = {_storage(self.known.get(source)) for source in node.all_input_nodes}
-        for item in value if isinstance(value, (tuple, list)) else (value,):
+        for item in _items(value):
             storage = _storage(item)
             if storage is not None and storage not in inputs:
                 self.owned.add(storage)
@@ -177,6 +201,19 @@ def _is_write(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
+def _written_by(node: Node) -> list[Node]:
+    """The inputs that an operator writes to."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    pairs = [*zip(schema.arguments, node.args, strict=False)]
+    pairs += [(a, node.kwargs[a.name]) for a in schema.arguments if a.name in node.kwargs]
+    return [
+        value
+        for argument, value in pairs
+        if argument.alias_info is not None and argument.alias_info.is_write
+        if isinstance(value, Node)
+    ]
+
+
 def _written_attributes(module: GraphModule) -> set[str]:
     """Names of parameters and buffers that the model writes to: state, not constants."""
     written: set[str] = set()
@@ -197,6 +234,10 @@ def _static(node: Node) -> bool:
 
 def _storage(value: Any) -> int | None:
     return value.untyped_storage().data_ptr() if isinstance(value, torch.Tensor) else None
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
 def _bytes(value: Any) -> int:

@@ -97,7 +97,7 @@ ASSERTIONS = {
 }
 
 
-def _drop_empty(node: Node) -> bool:
+def _drop_empty(module: GraphModule, node: Node) -> bool:
     """Takes tensors without elements out of a concatenation."""
     tensors = node.args[0]
     assert isinstance(tensors, (list, tuple))
@@ -119,32 +119,66 @@ def _drop_empty(node: Node) -> bool:
 def _written_over(module: GraphModule, node: Node) -> bool:
     """``copy(x, y)``, which functionalization leaves of ``x[...] = y``, has nothing of ``x`` but
     its shape and type."""
-    x, source = node.args[:2]
+    source = node.args[1]
     if not isinstance(source, Node) or not isinstance(source.meta.get("val"), torch.Tensor):
         return False
     if source.meta["val"].dtype != node.meta["val"].dtype:
         source = call(module, node, aten.to.dtype, source, node.meta["val"].dtype)
     if layout.shape_of(source.meta["val"]) != layout.shape_of(node.meta["val"]):
-        assert isinstance(x, Node)
-        source = call(module, node, aten.expand_as.default, source, x)
+        source = call(module, node, aten.expand.default, source, list(node.meta["val"].shape))
     node.replace_all_uses_with(source)
     node.graph.erase_node(node)
     return True
 
 
+def _left_alone(module: GraphModule, node: Node) -> bool:
+    return False
+
+
+def _by_type(module: GraphModule, node: Node) -> bool:
+    """Of the other tensor only the type is read."""
+    if _same_type(node):
+        return False
+    _replace(module, node, aten.to.dtype, node.args[0], node.meta["val"].dtype)
+    return True
+
+
+def _by_shape(module: GraphModule, node: Node) -> bool:
+    """Of the other tensor only the shape is read."""
+    target = aten.expand.default if node.target is aten.expand_as.default else aten.reshape.default
+    _replace(module, node, target, node.args[0], list(node.meta["val"].shape))
+    return True
+
+
+def _replace(module: GraphModule, node: Node, target: object, *args: object) -> None:
+    node.replace_all_uses_with(call(module, node, target, *args))
+    node.graph.erase_node(node)
+
+
+#: Those that are not simply dropped. Each function says whether it replaced its node.
+SPECIAL: dict[object, Callable[[GraphModule, Node], bool]] = {
+    aten.cat.default: _drop_empty,
+    aten.copy.default: _written_over,
+    aten.type_as.default: _by_type,
+    aten.to.other: _by_type,
+    aten.expand_as.default: _by_shape,
+    aten.view_as.default: _by_shape,
+    aten.reshape_as.default: _by_shape,
+}
+
+
 def apply(module: GraphModule) -> int:
     """Given ``y = op(x, …)`` with ``y`` equal to ``x`` (dropout, clone, to the same type, expand
     and view to the same shape, times one …) → Result: readers of ``y`` read ``x``. ``copy(x, y)``
-    is ``y``, as wide as ``x``. Run-time assertions are dropped."""
+    is ``y``, as wide as ``x``; what reads another tensor's shape or type alone (``expand_as``,
+    ``type_as``) reads it no more. Run-time assertions are dropped."""
     changes = 0
     for node in list(module.graph.nodes):
         if node.op == "call_module" and not node.users:
             module.graph.erase_node(node)
         elif node.op != "call_function":
             continue
-        elif node.target is aten.cat.default and _drop_empty(node):
-            pass
-        elif node.target is aten.copy.default and _written_over(module, node):
+        elif SPECIAL.get(node.target, _left_alone)(module, node):
             pass
         elif node.target in ASSERTIONS:
             module.graph.erase_node(node)
