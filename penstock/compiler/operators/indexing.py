@@ -31,6 +31,13 @@ def _constant_indices(node: Node) -> str | None:
     return None
 
 
+def _no_masks(node: Node) -> str | None:
+    for item in arguments(node)["indices"]:
+        if item is not None and item.meta["val"].dtype in (torch.bool, torch.uint8):
+            return "it selects by a mask, so its size depends on values"
+    return None
+
+
 def _integers(b: GraphBuilder, argument: Node) -> torch.Tensor:
     constant = b.integer_constant(argument).constant
     assert constant is not None
@@ -49,8 +56,8 @@ def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
 
 
 @operator(
-    "index", aten.index.Tensor, constraints=(*WITH_INDICES, _constant_indices),
-    quantization=Shared(), notes="constant indices or masks, of any number of dimensions",
+    "index", aten.index.Tensor, constraints=(*WITH_INDICES, _constant_indices, _no_masks),
+    quantization=Shared(), notes="constant indices of any number of dimensions",
 )  # fmt: skip
 def lower_index(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
@@ -60,14 +67,8 @@ def lower_index(b: GraphBuilder, node: Node) -> Tensor:
         if item is None:
             dim += 1
             continue
-        index = _integers(b, item)
-        if index.dtype in (torch.bool, torch.uint8):
-            for part in index.nonzero(as_tuple=True):
-                where.append((dim, part))
-                dim += 1
-        else:
-            where.append((dim, index))
-            dim += 1
+        where.append((dim, _integers(b, item)))
+        dim += 1
     return index_dims(b, x, [d for d, _ in where], [i for _, i in where])
 
 

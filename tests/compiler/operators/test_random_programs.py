@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from harness import check
+from operator_harness import check
 from torch import Tensor, nn
 
 MAX_ELEMENTS = 4096

@@ -110,9 +110,7 @@ def kinds(graph: XnnGraph) -> list[NodeKind]:
     return [node.kind for node in graph.nodes]
 
 
-def reasons_outside(
-    model: torch.nn.Module | Callable[..., Any], *inputs: torch.Tensor
-) -> set[str]:
+def reasons_outside(model: torch.nn.Module | Callable[..., Any], *inputs: torch.Tensor) -> set[str]:
     """Why what stays outside XNNPACK does."""
     with torch.no_grad():
         lowered = penstock.lower(as_module(model), tuple(inputs))

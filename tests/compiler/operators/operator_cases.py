@@ -1,0 +1,226 @@
+"""One small program or more for every operator entry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GENERATOR = torch.Generator().manual_seed(7)
+
+
+def numbers(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=GENERATOR)
+
+
+def positive(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=GENERATOR) * 3 + 0.05
+
+
+def fractions(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=GENERATOR) * 0.96 + 0.02
+
+
+@dataclass(frozen=True)
+class Case:
+    """``function(*inputs)`` must be one delegate and go through the entry ``entry``."""
+
+    entry: str
+    function: nn.Module | Callable[..., Any]
+    inputs: tuple[Tensor, ...]
+    tolerance: float = 1e-4
+
+
+CASES: list[Case] = []
+
+
+def case(
+    entry: str,
+    function: nn.Module | Callable[..., Any],
+    *inputs: Tensor,
+    tolerance: float = 1e-4,
+) -> None:
+    CASES.append(Case(entry, function, inputs, tolerance))
+
+
+def every_shape(make: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+    return (make(), make(7), make(3, 5), make(2, 3, 4, 5), make(2, 1, 3, 2, 2))
+
+
+def elementwise(
+    entry: str, function: Callable[[Tensor], Tensor], make: Callable[..., Tensor] = numbers
+) -> None:
+    """Over shapes of all ranks, and over a tensor that lies in memory in another order."""
+
+    def all_of_them(*inputs: Tensor) -> list[Tensor]:
+        moved = function(inputs[3].permute(0, 2, 3, 1)) + 1
+        return [*(function(x) for x in inputs), moved]
+
+    case(entry, all_of_them, *every_shape(make))
+
+
+def edge_values(*shape: int) -> Tensor:
+    """Numbers among which are zero, halves, whole, large and tiny ones."""
+    special = torch.tensor([0.0, 0.5, -0.5, 1.0, -1.0, 1.5, 2.5, -2.5, 3e6, -3e6, 40.0, -40.0])
+    result = numbers(*shape) * 4
+    flat = result.view(-1)
+    count = min(flat.numel(), special.numel())
+    flat[:count] = special[:count]
+    return result
+
+
+# --- activations -------------------------------------------------------------------------------
+
+for _entry, _module in {
+    "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), "hardswish": nn.Hardswish(),
+    "hardsigmoid": nn.Hardsigmoid(), "leaky_relu": nn.LeakyReLU(0.2), "rrelu": nn.RReLU().eval(),
+    "elu": nn.ELU(0.7), "celu": nn.CELU(1.7), "selu": nn.SELU(), "gelu": nn.GELU(),
+    "silu": nn.SiLU(), "mish": nn.Mish(), "softplus": nn.Softplus(), "softshrink": nn.Softshrink(),
+    "log_sigmoid": nn.LogSigmoid(), "hardshrink": nn.Hardshrink(), "clamp": nn.ReLU6(),
+    "threshold": nn.Threshold(0.3, -7.0),
+}.items():  # fmt: skip
+    elementwise(_entry, _module)
+    elementwise(_entry, _module, lambda *shape: numbers(*shape) * 30)
+elementwise("gelu", nn.GELU(approximate="tanh"))
+elementwise("softplus", nn.Softplus(beta=2.5, threshold=30))
+elementwise("threshold", nn.Threshold(0.1, 0.1))
+elementwise("leaky_relu", nn.LeakyReLU(-0.3))
+elementwise("clamp", lambda x: F.hardtanh(x, -0.3, 0.7).clamp(max=0.5).clamp_min(-0.2).relu())
+elementwise("elu", lambda x: torch.ops.aten.elu.default(x, 0.5, 1.3, 0.8))
+case("prelu", nn.PReLU(), numbers(2, 3, 4, 5))
+case("prelu", nn.PReLU(3), numbers(2, 3, 4, 5))
+case("prelu", nn.PReLU(3), numbers(2, 3))
+case(
+    "prelu", nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(4), nn.Conv2d(4, 2, 1)), numbers(1, 3, 6, 5)
+)
+case("glu", nn.GLU(1), numbers(2, 6, 5))
+case("glu", nn.GLU(), numbers(2, 6))
+
+# --- arithmetic --------------------------------------------------------------------------------
+
+X, Y = numbers(2, 3, 4), numbers(3, 1)
+case("add", lambda x, y: (x + y, x.add(y, alpha=2.5), y + 3, x + x), X, Y)
+case("sub", lambda x, y: (x - y, y - x, x.sub(y, alpha=-1.5), x - 2), X, Y)
+case("rsub", lambda x: 3 - x, X)
+case("mul", lambda x, y: (x * y, x * 0.3, x * x), X, Y)
+case("div", lambda x, y: (x / y, x / 4, x / 3), X, positive(3, 1))
+case("reciprocal", torch.reciprocal, positive(2, 3))
+case("maximum", lambda x, y: (torch.maximum(x, y), torch.fmax(y, x), torch.max(x, y)), X, Y)
+case("minimum", lambda x, y: (torch.minimum(x, y), torch.fmin(y, x)), X, Y)
+case("clamp by tensors", lambda x, y: (torch.clamp(x, y, y + 1), torch.clamp(x, max=y)), X, Y)
+case("hypot", torch.hypot, X, Y)
+case("addcmul", lambda x, y: torch.addcmul(x, x, y, value=0.3), X, Y)
+case("addcdiv", lambda x, y: torch.addcdiv(x, x, y.abs() + 1, value=-2.0), X, Y)
+case("lerp", lambda x, y: (torch.lerp(x, y, 0.3), torch.lerp(x, x + 1, y)), X, Y)
+for _entry in ("abs", "neg", "square", "sin", "cos"):
+    elementwise(_entry, getattr(torch, _entry))
+for _entry in ("floor", "ceil", "trunc", "round", "frac", "sign"):
+    elementwise(_entry, getattr(torch, _entry), edge_values)
+for _entry in ("log", "sqrt", "rsqrt", "log2", "log10", "log1p"):
+    elementwise(_entry, getattr(torch, _entry), positive)
+for _entry in ("exp", "exp2", "expm1", "sinh", "cosh", "erf"):
+    elementwise(_entry, getattr(torch, _entry))
+elementwise("erf", torch.erf, lambda *shape: numbers(*shape) * 0.01)
+elementwise("expm1", torch.expm1, lambda *shape: numbers(*shape) * 1e-5)
+elementwise("tan", torch.tan, lambda *shape: fractions(*shape) * 2.4 - 1.2)
+elementwise("logit", torch.logit, fractions)
+elementwise("logit", lambda x: torch.logit(x, 1e-3), lambda *shape: fractions(*shape).round())
+elementwise("remainder", lambda x: torch.remainder(x, 2.0), edge_values)
+elementwise("remainder", lambda x: x % -0.5)
+elementwise("fmod", lambda x: torch.fmod(x, 0.5), lambda *shape: numbers(*shape) * 9)
+elementwise("floor_divide", lambda x: x // 0.25)
+elementwise("div with rounding", lambda x: torch.div(x, 0.3, rounding_mode="trunc"))
+elementwise("div with rounding", lambda x: torch.div(x, 0.5, rounding_mode="floor"))
+for _exponent in (2, 3, 7, 1, 0, -1, -2):
+    elementwise("pow", lambda x, n=_exponent: (x.abs() + 0.1) * x**n)  # type: ignore[misc]
+for _exponent in (0.5, -0.5, 1.5, 2.2, 0.3, -1.7, 2.5):
+    elementwise("pow", lambda x, n=_exponent: x**n, positive)  # type: ignore[misc]
+case("pow", lambda x: torch.tensor([2.0, 3.0, 0.5]) ** x, numbers(4, 3))
+case("pow", lambda x: x ** torch.tensor([2.5, 0.3, -0.7]), positive(4, 3))
+case("pow", lambda x, m=nn.Parameter(torch.tensor([3.0])): x.clamp(min=1e-6) ** m, numbers(4, 3))
+elementwise("pow of a number", lambda x: 1.7**x)
+
+# --- comparisons -------------------------------------------------------------------------------
+
+A, B = numbers(2, 3, 4), numbers(2, 3, 4)
+A[0, 0], B[0, 0] = 0.5, 0.5
+A[1, 1, 1] = -math.inf
+for _entry, _compare in {
+    "gt": torch.gt, "lt": torch.lt, "ge": torch.ge, "le": torch.le, "eq": torch.eq, "ne": torch.ne,
+}.items():  # fmt: skip
+    case(_entry, lambda x, y, f=_compare: torch.where(f(x, y), x, y), A, B)  # type: ignore[misc]
+    case(_entry, lambda x, y, f=_compare: torch.where(f(x, 0.5), 1.0, y), A, B)  # type: ignore[misc]
+case("and", lambda x, y: torch.where((x > 0) & (y > 0), x, -1.0), A, B)
+case("or", lambda x, y: torch.where(torch.logical_or(x > 0, y > 0), x, y), A, B)
+case("xor", lambda x, y: ((x > 0) ^ (y > 0)).float(), A, B)
+case("not", lambda x, y: torch.where(~(x > y), 2.0, y), A, B)
+case("mask to numbers", lambda x: (x > 0).float() * 3, A)
+case("where", lambda x: torch.where(x > 0, -math.inf, x), B)
+case("where", lambda x: torch.where(x > 0, x, math.inf), B)
+MASK = torch.tensor([True, False, True, True])
+case("where", lambda x, y: (torch.where(MASK, x, y), torch.where(MASK, x, 3.0)), A, B)
+case("where", lambda x: torch.where(MASK, -math.inf, x).softmax(-1), B)
+case("masked_fill", lambda x: torch.ops.aten.masked_fill.Tensor(x, x > 0, torch.tensor(9.0)), B)
+
+# --- products ----------------------------------------------------------------------------------
+
+case("linear", nn.Linear(5, 7), numbers(2, 3, 5))
+case("linear", nn.Linear(5, 7, bias=False), numbers(5))
+case("linear", lambda x, y: F.linear(x, y), numbers(2, 5), numbers(3, 5))
+case("addmm", torch.addmm, numbers(4), numbers(3, 5), numbers(5, 4))
+case("addmm", lambda x: torch.addmm(torch.ones(4), x, torch.ones(5, 4)), numbers(3, 5))
+case("matmul", torch.matmul, numbers(2, 3, 4), numbers(4, 5))
+case("matmul", torch.matmul, numbers(3, 1, 4, 5), numbers(2, 5, 3))
+case("matmul", lambda x, y: (x @ y, y @ x[0], x[0] @ y), numbers(4, 4), numbers(4))
+case("matmul", lambda x: x @ x.transpose(-1, -2), numbers(2, 3, 4))
+case("matmul", lambda x: torch.einsum("bchw,bcxy->bhwxy", x, x), numbers(1, 3, 2, 4))
+case("baddbmm", lambda x, y, z: torch.baddbmm(x, y, z, beta=0.5, alpha=2.0),
+     numbers(2, 3, 4), numbers(2, 3, 5), numbers(2, 5, 4))  # fmt: skip
+case("scaled_dot_product_attention", lambda x: F.scaled_dot_product_attention(x, x, x),
+     numbers(2, 2, 5, 4))  # fmt: skip
+case("scaled_dot_product_attention",
+     lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True), numbers(1, 2, 5, 4))  # fmt: skip
+case("softmax", lambda x: (x.softmax(-1), x.softmax(1), x.softmax(0)), numbers(2, 3, 4))
+case("log_softmax", lambda x: (x.log_softmax(-1), x.log_softmax(1)), numbers(2, 3, 4) * 60)
+case("log_softmax", lambda x: x.log_softmax(-1), numbers(3, 1000))
+
+# --- images ------------------------------------------------------------------------------------
+
+IMAGES = numbers(2, 4, 7, 6)
+case("convolution", nn.Conv2d(4, 6, 3, 2, 1), IMAGES)
+case("convolution", nn.Conv2d(4, 8, (3, 2), padding="same", groups=4, dilation=2), IMAGES)
+case("convolution", nn.Conv1d(4, 6, 3, groups=2, padding=1), numbers(2, 4, 9))
+case("convolution", nn.Conv2d(4, 6, 3), IMAGES[0])
+case("transposed convolution", nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), IMAGES)
+case("transposed convolution", nn.ConvTranspose1d(4, 6, 4, 3), numbers(2, 4, 9))
+case("general convolution", lambda x, w=numbers(6, 2, 3, 3): torch.convolution(
+    x, w, None, [1, 2], [1, 0], [1, 1], False, [0, 0], 2), IMAGES)  # fmt: skip
+case("general convolution", lambda x, w=numbers(4, 3, 3, 3): torch.convolution(
+    x, w, None, [2, 2], [1, 1], [1, 1], True, [1, 0], 1), IMAGES)  # fmt: skip
+case("max_pool", lambda x: (F.max_pool2d(x, 3, 2, 1), F.max_pool2d(x, 2, ceil_mode=True)), IMAGES)
+case("max_pool", nn.MaxPool1d(3, 2, 1, 2), numbers(2, 4, 11))
+case("max_pool with indices", lambda x: torch.ops.aten.max_pool2d_with_indices(x, 2)[0], IMAGES)
+case(
+    "avg_pool", lambda x: (F.avg_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 3, 1, 1, False, False)), IMAGES
+)
+case("avg_pool", lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), IMAGES)
+case("avg_pool", lambda x: F.avg_pool2d(x, 3, 2, 1, True, False), IMAGES)
+case("avg_pool", lambda x: F.avg_pool2d(x, 2, 2, 1, True, divisor_override=3), IMAGES)
+case("avg_pool", nn.AvgPool1d(3, 2, 1), numbers(4, 9))
+case(
+    "adaptive_avg_pool",
+    lambda x: [F.adaptive_avg_pool2d(x, s) for s in ((1, 1), (7, 3), (3, 4))],
+    IMAGES,
+)
+case("adaptive_avg_pool", nn.AdaptiveAvgPool1d(4), numbers(2, 3, 10))
+case(
+    "adaptive_max_pool",
+    lambda x: [F.adaptive_max_pool2d(x, s) for s in ((1, 1), (7, 3), (3, 4))],
+    IMAGES,
+)
+case("adaptive_max_pool", nn.AdaptiveMaxPool1d(4), numbers(2, 3, 10))
