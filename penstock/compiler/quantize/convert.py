@@ -205,5 +205,8 @@ class _Conversion:
 
 
 def _like(value: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A fake tensor like ``value``, which may be that one itself."""
+    if value.dtype == dtype:
+        return value  # type: ignore[no-any-return]
     with value.fake_mode:
         return torch.empty_like(value, dtype=dtype, requires_grad=False)

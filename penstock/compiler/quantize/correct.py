@@ -20,7 +20,7 @@ from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
 from penstock.compiler.operators.registry import Weighted
 from penstock.compiler.quantize.plan import Plan
-from penstock.compiler.quantize.runner import Stepper
+from penstock.compiler.quantize.runner import Snapshot, Stepper
 from penstock.compiler.quantize.values import argument
 from penstock.compiler.rewrite.edit import copy_origin, get_attribute
 
@@ -29,7 +29,7 @@ SAMPLES_ALIKE = 4
 
 
 def correct_biases(
-    floating: GraphModule, quantized: GraphModule, plan: Plan, batches: Sequence[Sequence[Any]]
+    floating: Snapshot, quantized: GraphModule, plan: Plan, batches: Sequence[Sequence[Any]]
 ) -> int:
     """Changes the biases of the static weighted operators of ``quantized`` so that on ``batches``
     the mean of each output channel is that of ``floating``; layer by layer, each seeing the
@@ -44,7 +44,8 @@ def correct_biases(
         if isinstance(decision.rule, Weighted) and not decision.is_dynamic
     }
     changed = 0
-    reference, result = Stepper(floating, batches), Stepper(quantized, batches)
+    reference, result = Stepper(floating, batches), Stepper(Snapshot.of(quantized), batches)
+    nodes = {node.name: node for node in quantized.graph.nodes}
     while (node := result.step()) is not None:
         rule = rules.get(node.name)
         if rule is None or rule.bias is None:
@@ -56,7 +57,7 @@ def correct_biases(
         shift = _shift(reference.values(original), result.values(node), channel_axis)
         if shift is None or not bool(shift.any()):
             continue
-        _add_to_bias(quantized, node, rule.bias, shift)
+        _add_to_bias(quantized, nodes[node.name], rule.bias, shift)
         shape = [1] * node.meta["val"].dim()
         shape[channel_axis] = -1
         result.replace(node, [value + shift.view(shape) for value in result.values(node)])
@@ -68,17 +69,18 @@ def _shift(
     expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], axis: int
 ) -> torch.Tensor | None:
     """The certain part of the mean of (expected - found), float32 [channels]."""
-    errors = torch.cat(
-        [
-            (one.double() - other.double()).movedim(axis, 0).flatten(1)
-            for one, other in zip(expected, found, strict=True)
-        ],
-        1,
-    )
-    count = errors.shape[1]
+    moments = []
+    for one, other in zip(expected, found, strict=True):
+        error = one - other
+        others = [dim for dim in range(error.dim()) if dim != axis % error.dim()]
+        variance, mean = torch.var_mean(error, others, correction=0)
+        moments.append((error.numel() // mean.numel(), mean.double(), variance.double()))
+    count = sum(size for size, _, _ in moments)
     if count < 2:
         return None
-    mean, variance = errors.mean(1), errors.var(1)
+    mean = sum((m * (size / count) for size, m, _ in moments), torch.zeros(()))
+    square = sum(((v + m.square()) * (size / count) for size, m, v in moments), torch.zeros(()))
+    variance = (square - mean.square()).clamp(min=0.0) * count / (count - 1)
     uncertainty = variance * SAMPLES_ALIKE / count
     certain = (1.0 - uncertainty / mean.square().clamp(min=1e-30)).clamp(min=0.0)
     return (mean * certain).float()

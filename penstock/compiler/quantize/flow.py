@@ -6,18 +6,19 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch.fx import Graph, GraphModule
+from torch.fx import GraphModule
 
 from penstock.compiler.operators.registry import Shared
 from penstock.compiler.progress import Progress, Silent
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
-from penstock.compiler.quantize.convert import convert, is_observer
+from penstock.compiler.quantize.convert import convert
 from penstock.compiler.quantize.correct import correct_biases
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import prepare
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer
 from penstock.compiler.quantize.report import MOST_BATCHES, Comparison, QuantizationReport
+from penstock.compiler.quantize.runner import Snapshot
 from penstock.errors import QuantizationError
 
 
@@ -57,13 +58,13 @@ def quantize(
         repeated = {d.result.name for d in done if isinstance(d.rule, Shared)}
         calibrate(prepared, batches, progress, repeated)
     with progress.stage("convert to int8"):
-        floating = _without_observers(prepared)
+        floating = Snapshot.of(prepared)
         converted = convert(prepared)
         if any(not decision.is_dynamic for decision in done):
             some = list(itertools.islice(batches.again(), MOST_BATCHES))
             correct_biases(floating, converted, quantizer.plan, some)
         # The caller goes on to rewrite the result, so the report keeps a graph of its own.
-        comparison = Comparison(floating, _copied(converted), batches.again())
+        comparison = Comparison(floating, Snapshot.of(converted), batches.again())
         report = QuantizationReport.of(quantizer.plan, quantizer.quantization, comparison)
     return converted, report
 
@@ -77,25 +78,6 @@ def _prepared(module: GraphModule, quantizer: XNNPACKQuantizer) -> GraphModule:
         module, {}, is_qat=False, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback
     )
     return prepared
-
-
-def _copied(module: GraphModule) -> GraphModule:
-    """A graph of its own on the same tensors."""
-    graph = Graph()
-    result = graph.graph_copy(module.graph, {})
-    graph.output(result)
-    return GraphModule(module, graph)
-
-
-def _without_observers(prepared: GraphModule) -> GraphModule:
-    """The float model that ``prepared`` observes."""
-    copy = _copied(prepared)
-    for node in list(copy.graph.nodes):
-        if node.op == "call_module" and is_observer(copy, node):
-            node.replace_all_uses_with(node.args[0])
-            copy.graph.erase_node(node)
-    copy.delete_all_unused_submodules()
-    return copy
 
 
 def _require_something(plan: Plan, quantization: Quantization) -> None:

@@ -47,7 +47,6 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
             if not isinstance(decision.rule, Weighted) and decision.rule is not None:
                 _numbers_to_constants(model, decision.node, decision.rule.inputs)
             _name_by_position(decision.node)
-        model.recompile()
         return model
 
     def annotate(self, model: GraphModule) -> GraphModule:

@@ -10,12 +10,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.quantization import Quantization
-from penstock.compiler.quantize.runner import Stepper
+from penstock.compiler.quantize.runner import Snapshot, Stepper
 
 #: The ratios are measured on no more than this many batches.
 MOST_BATCHES = 8
@@ -25,8 +25,8 @@ MOST_BATCHES = 8
 class Comparison:
     """A float graph and its quantized form, run side by side on ``batches``."""
 
-    floating: GraphModule
-    quantized: GraphModule
+    floating: Snapshot
+    quantized: Snapshot
     batches: Iterable[Sequence[Any]]
 
     @cached_property

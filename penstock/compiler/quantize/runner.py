@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import Graph, GraphModule, Interpreter, Node
+
+from penstock.compiler.quantize.convert import is_observer
 
 aten = torch.ops.aten
+quantized = torch.ops.quantized_decomposed
 
 #: A view is computed as a reshape, because the compiler drops the copies that made it a view.
 RESHAPES: dict[object, Any] = {
@@ -23,8 +27,8 @@ class GraphRunner(Interpreter):
     Guards that ``torch.export`` puts into its modules are passed over: inputs are checked before.
     """
 
-    def __init__(self, module: GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=True)
+    def __init__(self, module: torch.nn.Module, graph: Graph | None = None) -> None:
+        super().__init__(module, garbage_collect_values=True, graph=graph)
 
     def run_node(self, n: Node) -> Any:
         if n.op == "call_module" and n.target == "_guards_fn":
@@ -39,26 +43,84 @@ class GraphRunner(Interpreter):
             return self.run(*values, enable_io_processing=False)
 
 
-class Stepper:
-    """Runs a graph node by node on several batches at once."""
+@dataclass
+class Snapshot:
+    """A graph as it was, whatever becomes of the module that it was taken from.
 
-    def __init__(self, module: GraphModule, batches: Sequence[Sequence[Any]]) -> None:
-        self.runners = [GraphRunner(module) for _ in batches]
+    It holds the same tensors (``attributes``, by the target of their ``get_attr``), so it costs
+    little; observers are left out.
+    """
+
+    graph: Graph
+    attributes: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: GraphModule) -> Snapshot:
+        graph = Graph()
+        graph.output(graph.graph_copy(module.graph, {}))
+        for node in list(graph.nodes):
+            if node.op == "call_module" and is_observer(module, node):
+                node.replace_all_uses_with(node.args[0])
+                graph.erase_node(node)
+        source = Interpreter(module)
+        targets = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+        return cls(graph, {target: source.fetch_attr(target) for target in targets})
+
+
+class _SnapshotRunner(GraphRunner):
+    """Computes quantize and dequantize pairs in one go, in floating point: the quantize node gives
+    the rounded values, not the integers, and the dequantize node hands them on."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(torch.nn.Module(), snapshot.graph)
+        self.snapshot = snapshot
+
+    def fetch_attr(self, target: str) -> Any:
+        return self.snapshot.attributes[target]
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is quantized.quantize_per_tensor.default:
+            value, scale, zero_point, low, high, _ = args
+            return torch.fake_quantize_per_tensor_affine(value, scale, zero_point, low, high)
+        if target is quantized.dequantize_per_tensor.default and args[0].is_floating_point():
+            return args[0]
+        return super().call_function(target, args, kwargs)
+
+
+class Stepper:
+    """Runs a snapshot node by node on several batches at once. What depends on constants alone is
+    computed once for all."""
+
+    def __init__(self, snapshot: Snapshot, batches: Sequence[Sequence[Any]]) -> None:
+        self.snapshot = snapshot
+        self.runners = [_SnapshotRunner(snapshot) for _ in batches]
         self.inputs = [iter(values) for values in batches]
-        self.waiting = iter(list(module.graph.nodes))  # (the graph's own iterator starts over)
+        self.waiting = iter(list(snapshot.graph.nodes))
+        self.constant: set[Node] = set()
 
     def step(self) -> Node | None:
         """Computes the next node for every batch; ``None`` when the graph has no more."""
         node: Node | None = next(self.waiting, None)
         if node is None or node.op == "output":
             return None
+        constant = node.op != "placeholder" and all(
+            source in self.constant for source in node.all_input_nodes
+        )
         with torch.no_grad():
-            for runner, inputs in zip(self.runners, self.inputs, strict=True):
-                value = next(inputs) if node.op == "placeholder" else runner.run_node(node)
-                runner.env[node] = value
-                for unused in runner.user_to_last_uses.get(node, []):
-                    del runner.env[unused]
+            if constant:
+                self.constant.add(node)
+                self.replace(node, [self.runners[0].run_node(node)] * len(self.runners))
+            else:
+                self.replace(node, [self._value(node, i) for i in range(len(self.runners))])
+        for runner in self.runners:
+            for unused in runner.user_to_last_uses.get(node, []):
+                del runner.env[unused]
         return node
+
+    def _value(self, node: Node, batch: int) -> Any:
+        if node.op == "placeholder":
+            return next(self.inputs[batch])
+        return self.runners[batch].run_node(node)
 
     def step_to(self, name: str) -> Node | None:
         """Computes up to and with the node of that name; ``None`` if it does not come."""
@@ -72,6 +134,6 @@ class Stepper:
         return [runner.env[node] for runner in self.runners]
 
     def replace(self, node: Node, values: Sequence[Any]) -> None:
-        """Lets the nodes to come see other values than the node gave."""
+        """Lets the nodes to come see these values of ``node``."""
         for runner, value in zip(self.runners, values, strict=True):
             runner.env[node] = value
