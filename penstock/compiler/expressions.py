@@ -135,7 +135,8 @@ def matmul(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
     """PyTorch's ``matmul`` for any ranks, batch dimensions broadcast."""
     if left.rank == 1:
         product = matmul(b, b.reshape(left, (1, left.shape[0])), right)
-        return b.reshape(product, (*product.shape[:-2], product.shape[-1]))
+        row = len(product.shape) - (1 if right.rank == 1 else 2)
+        return b.reshape(product, (*product.shape[:row], *product.shape[row + 1 :]))
     if right.rank == 1:
         product = matmul(b, left, b.reshape(right, (right.shape[0], 1)))
         return b.reshape(product, product.shape[:-1])

@@ -183,8 +183,11 @@ case("baddbmm", lambda x, y, z: torch.baddbmm(x, y, z, beta=0.5, alpha=2.0),
      numbers(2, 3, 4), numbers(2, 3, 5), numbers(2, 5, 4))  # fmt: skip
 case("scaled_dot_product_attention", lambda x: F.scaled_dot_product_attention(x, x, x),
      numbers(2, 2, 5, 4))  # fmt: skip
-case("scaled_dot_product_attention",
-     lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True), numbers(1, 2, 5, 4))  # fmt: skip
+case(
+    "scaled_dot_product_attention",
+    lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
+    numbers(1, 2, 5, 4),
+)
 case("softmax", lambda x: (x.softmax(-1), x.softmax(1), x.softmax(0)), numbers(2, 3, 4))
 case("log_softmax", lambda x: (x.log_softmax(-1), x.log_softmax(1)), numbers(2, 3, 4) * 60)
 case("log_softmax", lambda x: x.log_softmax(-1), numbers(3, 1000))
