@@ -105,6 +105,8 @@ class GraphBuilder:
         self._reordered: dict[tuple[int, Order, Order], Tensor] = {}
         self._keep_alive: list[torch.Tensor] = []
         self.debug_handle = 0
+        #: Whether no value has a dynamic dimension but, perhaps, its first.
+        self.fixed_sizes = True
 
     # --- graph nodes and their tensors -------------------------------------------------------
 
@@ -171,6 +173,8 @@ class GraphBuilder:
             raise LoweringError(str(error)) from None
         if 0 in sizes:
             raise LoweringError("XNNPACK has no tensors without elements")
+        if not layout.is_static(shape[1:]):
+            self.fixed_sizes = False
         value = Value(len(self.graph.values), dtype, sizes, quantization, data)
         self.graph.values.append(value)
         return value

@@ -58,7 +58,8 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
     for position, node in enumerate(builder.inputs):
         value = builder.value_of(builder.tensor(node))
         value.external_id = position
-    return Lowered(graph_passes.run(builder.graph), tuple(builder.inputs), outputs, names)
+    graph = graph_passes.run(builder.graph, fixed_sizes=builder.fixed_sizes)
+    return Lowered(graph, tuple(builder.inputs), outputs, names)
 
 
 class GroupBuilder(GraphBuilder):

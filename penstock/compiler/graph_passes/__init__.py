@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penstock.compiler.graph_passes import (
     clean_up,
+    drop_padding,
     fold_scale,
     fuse_clamp,
     fuse_quantized,
@@ -15,8 +16,9 @@ from penstock.compiler.graph_passes import (
 from penstock.formats.payload import XnnGraph
 
 
-def run(graph: XnnGraph) -> XnnGraph:
-    """All passes in order; returns the finished graph."""
+def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
+    """All passes in order; returns the finished graph. ``fixed_sizes``: no dimension but the
+    first varies, so shapes are what they seem and not upper bounds."""
     clean_up.merge_equal_nodes(graph)
     split_products.apply(graph)
     fold_scale.apply(graph)
@@ -24,6 +26,9 @@ def run(graph: XnnGraph) -> XnnGraph:
     quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
     split_depthwise.apply(graph)
-    merge_columns.apply(graph)
+    drop_padding.crop(graph)
+    if fixed_sizes:
+        merge_columns.apply(graph)
+        drop_padding.divide(graph)
     clean_up.remove_dead(graph)
     return clean_up.renumbered(graph)

@@ -99,7 +99,9 @@ def apply(graph: XnnGraph) -> None:
             _settle_weighted(index, node)
         elif node.kind in MOVEMENT:
             _sink_dequantize(index, node)
-        elif node.kind in CONCATENATION or node.kind in SAME_PARAMETERS:
+        elif node.kind in CONCATENATION:
+            _sink_dequantize(index, node) or _settle_shared(index, node)
+        elif node.kind in SAME_PARAMETERS:
             _settle_shared(index, node)
         elif node.kind in ARITHMETIC:
             _settle_arithmetic(index, node)
@@ -234,21 +236,28 @@ def _real(value: Value) -> np.ndarray:
 # --- everything else ---------------------------------------------------------------------------
 
 
-def _sink_dequantize(index: Index, node: Node) -> None:
-    """Given ``move(dequantize(q))`` → Result ``dequantize(move(q))``: a quarter of the bytes
-    moves, and the dequantize comes next to who needs it (or to a quantize that cancels it)."""
-    source = _quantized_source(index, node.inputs[0])
-    if source is None or index.values[node.outputs[0]].is_output:
-        return
+def _sink_dequantize(index: Index, node: Node) -> bool:
+    """Given ``move(dequantize(q), …)``, the same parameters for all → Result
+    ``dequantize(move(q, …))``: a quarter of the bytes moves, and the dequantize comes next to who
+    needs it (or to a quantize that cancels it). Says whether it was so."""
+    sources = [_quantized_source(index, value) for value in node.inputs]
+    first = sources[0]
+    if first is None or index.values[node.outputs[0]].is_output:
+        return False
+    if any(s is None or s.quantization != first.quantization for s in sources):
+        return False
+    if any(s is None or s.dtype is not first.dtype for s in sources):
+        return False
     old = index.values[node.outputs[0]]
-    moved = index.new_value(Value(0, source.dtype, old.shape, source.quantization))
-    index.set_inputs(node, (source.id,))
+    moved = index.new_value(Value(0, first.dtype, old.shape, first.quantization))
+    index.set_inputs(node, tuple(s.id for s in sources if s is not None))
     index.set_output(node, moved)
     convert = Node(NodeKind.CONVERT, (moved,), (old.id,), debug_handle=node.debug_handle)
     index.insert_after(node, convert)
     for reader in list(index.readers[old.id]):
         if reader.kind is NodeKind.CONVERT:
             _merge_converts(index, reader)
+    return True
 
 
 def _hoist_quantize(index: Index, node: Node) -> None:
