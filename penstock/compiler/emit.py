@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
@@ -145,7 +146,7 @@ class _Emitter:
     def _tensor(self, value: torch.Tensor, name: str) -> int:
         """A planned tensor with the shape, type and memory order of a fake one."""
         try:
-            shape = tuple(self.dynamic.upper(dim) for dim in layout.shape_of(value))
+            shape = tuple(map(self._upper, value.shape))
         except ValueError as error:
             raise UnsupportedError(
                 f"{name}: {error}; give one with torch.export.Dim(..., max=...)"
@@ -158,6 +159,18 @@ class _Emitter:
         now = len(self.instructions)
         self.lives[index] = [now, now]
         return index
+
+    def _upper(self, size: int | torch.SymInt) -> int:
+        """The largest a size can be. Of one that depends on the data, PyTorch knows what it may
+        be at most (the elements that are not zero are no more than there are elements)."""
+        try:
+            return self.dynamic.upper(layout.dim_of(size))
+        except ValueError:
+            assert isinstance(size, torch.SymInt)
+            upper = size.node.shape_env.bound_sympy(size.node.expr).upper
+            if not isinstance(upper, sympy.Integer) or upper >= 2**31:
+                raise
+            return int(upper)
 
     def _input(self, node: Node) -> int:
         value = node.meta.get("val")

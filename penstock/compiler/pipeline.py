@@ -38,8 +38,8 @@ from penstock.compiler.rewrite import (
     state,
 )
 from penstock.errors import InputError
-from penstock.formats.program import Program
-from penstock.formats.program_writer import write_program
+from penstock.formats.program import Buffer, Program
+from penstock.formats.program_writer import program_chunks, write_program
 
 NOT_ASKED = Reason("not asked", "delegation was not asked for")
 
@@ -66,18 +66,19 @@ class LoweredProgram:
     def save(self, path: str | Path) -> None:
         """Writes the ``.pte`` file: all of it, or nothing. Raises :class:`InputError` where the
         place cannot be written to."""
-        write_atomically(Path(path), self.to_bytes())
+        write_atomically(Path(path), program_chunks(self.program))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a temporary file beside ``path`` and renames it."""
+def write_atomically(path: Path, chunks: Iterable[Buffer]) -> None:
+    """Writes a temporary file beside ``path`` and renames it. The chunks are not joined before:
+    they are as large as the weights."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(chunks)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except OSError as error:
