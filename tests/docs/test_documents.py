@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import importlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -35,6 +37,12 @@ PROGRAMS = {
     "penstock": "-m penstock",
     "xnn_executor_runner": '-c "from penstock.cli.runners import xnn_executor_runner as r; r()"',
     "executor_runner": '-c "from penstock.cli.runners import executor_runner as r; r()"',
+}
+#: The functions behind the programs, for those that need no process of their own.
+ENTRIES = {
+    "penstock": "penstock.cli.main:main",
+    "xnn_executor_runner": "penstock.cli.runners:xnn_executor_runner",
+    "executor_runner": "penstock.cli.runners:executor_runner",
 }
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (.*) -->\n+)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
@@ -124,14 +132,47 @@ def _bash(block: Block, _namespace: dict[str, Any], place: str) -> str:
             target = line.split()[1]
             asked = ["make", "-n", "-C", str(ROOT), target]
             assert subprocess.run(asked, capture_output=True, check=False).returncode == 0, line
-    text = "\n".join(line for line in lines if not line.startswith("make ") and line != ACTIVATION)
-    if not text.strip():
-        return ""
+    kept = [line for line in lines if line.strip()]
+    kept = [line for line in kept if not line.startswith("make ") and line != ACTIVATION]
+    commands = [_entry(line) for line in kept]
+    if all(command is not None for command in commands):
+        return "".join(_in_this_process(*command) for command in commands if command is not None)
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True, check=False
+        ["bash", "-euo", "pipefail", "-c", "\n".join(kept)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{place}: {done.stderr}"
     return done.stdout
+
+
+def _entry(line: str) -> tuple[str, list[str]] | None:
+    """The function that the command calls, and its arguments, if it is one of ours."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:  # it goes on in the next line
+        return None
+    if set(words) & {"|", ">", "||", "&&", ";", "2>&1"}:
+        return None
+    if words[:2] == ["python3", "-m"] and words[2].startswith("examples."):
+        return f"{words[2]}:main", words[2:]
+    if words and words[0] in ENTRIES:
+        return ENTRIES[words[0]], words
+    return None
+
+
+def _in_this_process(entry: str, words: list[str]) -> str:
+    """Importing torch for every command would take most of the time."""
+    module, _, function = entry.partition(":")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", words)
+        try:
+            getattr(importlib.import_module(module), function)()
+        except SystemExit as end:
+            assert not end.code, f"{words} ends with {end.code}"
+    return printed.getvalue()
 
 
 def _compare(expected: str, printed: str, place: str) -> None:
