@@ -100,7 +100,8 @@ def apply(graph: XnnGraph) -> None:
         elif node.kind in MOVEMENT:
             _sink_dequantize(index, node)
         elif node.kind in CONCATENATION:
-            _sink_dequantize(index, node) or _settle_shared(index, node)
+            if not _sink_dequantize(index, node):
+                _settle_shared(index, node)
         elif node.kind in SAME_PARAMETERS:
             _settle_shared(index, node)
         elif node.kind in ARITHMETIC:
@@ -240,17 +241,16 @@ def _sink_dequantize(index: Index, node: Node) -> bool:
     """Given ``move(dequantize(q), …)``, the same parameters for all → Result
     ``dequantize(move(q, …))``: a quarter of the bytes moves, and the dequantize comes next to who
     needs it (or to a quantize that cancels it). Says whether it was so."""
-    sources = [_quantized_source(index, value) for value in node.inputs]
+    found = (_quantized_source(index, value) for value in node.inputs)
+    sources = [source for source in found if source is not None]
+    if len(sources) < len(node.inputs) or index.values[node.outputs[0]].is_output:
+        return False
     first = sources[0]
-    if first is None or index.values[node.outputs[0]].is_output:
-        return False
-    if any(s is None or s.quantization != first.quantization for s in sources):
-        return False
-    if any(s is None or s.dtype is not first.dtype for s in sources):
+    if any((s.dtype, s.quantization) != (first.dtype, first.quantization) for s in sources):
         return False
     old = index.values[node.outputs[0]]
     moved = index.new_value(Value(0, first.dtype, old.shape, first.quantization))
-    index.set_inputs(node, tuple(s.id for s in sources if s is not None))
+    index.set_inputs(node, tuple(source.id for source in sources))
     index.set_output(node, moved)
     convert = Node(NodeKind.CONVERT, (moved,), (old.id,), debug_handle=node.debug_handle)
     index.insert_after(node, convert)
