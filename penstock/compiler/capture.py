@@ -25,7 +25,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
-from penstock.compiler.rewrite import fold_constants
+from penstock.compiler.rewrite import fold_constants, inline_regions
 from penstock.compiler.rewrite.functionalize import writes_to_a_view
 from penstock.errors import ExportError, InputError
 
@@ -98,6 +98,7 @@ def _module(program: ExportedProgram) -> GraphModule:
     module = program.module(check_guards=False)
     if not isinstance(module, GraphModule):
         raise ExportError(f"torch.export gave a {type(module).__name__}, not a graph")
+    inline_regions.apply(module)
     return module
 
 

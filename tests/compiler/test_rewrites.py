@@ -17,9 +17,11 @@ from penstock.compiler.rewrite import (
     fold_batch_norm,
     fold_constants,
     functionalize,
+    promote_operands,
     remove_no_ops,
     run,
 )
+from penstock.errors import ExportError
 
 
 def rewritten(
@@ -285,3 +287,47 @@ def test_shapes_and_types_are_read_at_compile_time() -> None:
     for node in module.graph.nodes:
         if node.target is torch.ops.aten.to.dtype:
             assert node.args[0].meta["val"].dtype == torch.int64
+
+
+def test_integers_beside_floats_are_cast_by_themselves() -> None:
+    class Mixed(nn.Module):
+        def forward(
+            self, x: torch.Tensor, counts: torch.Tensor, keep: torch.Tensor
+        ) -> tuple[torch.Tensor, ...]:
+            masked = x * keep + counts * keep
+            mean = masked.sum(-1, keepdim=True) / counts.clamp(min=1)
+            return mean, torch.where(keep, x, counts), x > counts, counts - x, counts * counts
+
+    inputs = (torch.randn(2, 3), torch.tensor([[1], [3]]), torch.tensor([[True, False, True]] * 2))
+    module, _ = rewritten(Mixed(), inputs, promote_operands.apply)
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.div.Tensor:
+            assert {source.meta["val"].dtype for source in node.all_input_nodes} == {torch.float32}
+    assert sum(node.target is torch.ops.aten.to.dtype for node in module.graph.nodes) == 4
+
+
+class Regions(nn.Module):
+    def __init__(self, enabled: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.enabled = enabled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=self.enabled):
+            y = self.linear(x).relu()
+            with torch.no_grad():
+                table = torch.arange(3.0) * 2
+                first, second = (y * table).chunk(2)
+        with torch.autocast("cpu", enabled=False):
+            return torch.cat([first, second + 1]) @ torch.ones(3, 3)
+
+
+def test_regions_become_part_of_the_graph() -> None:
+    module, targets = rewritten(Regions(), (torch.randn(4, 3),))
+    assert all(target.startswith("aten.") or "getitem" in target for target in targets)
+    assert not [name for name, _ in module.named_modules() if "submod" in name]
+
+
+def test_a_region_of_another_type_is_refused() -> None:
+    with pytest.raises(ExportError, match="autocast"):
+        capture(Regions(enabled=True).eval(), (torch.randn(4, 3),))

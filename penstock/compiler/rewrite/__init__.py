@@ -17,6 +17,7 @@ from penstock.compiler.rewrite import (
     fold_batch_norm,
     fold_constants,
     functionalize,
+    promote_operands,
     remove_no_ops,
 )
 
@@ -26,6 +27,7 @@ Rewrite = Callable[[GraphModule], int]
 PIPELINE: Sequence[Rewrite] = (
     functionalize.apply,
     remove_no_ops.apply,
+    promote_operands.apply,
     additive_masks.apply,
     fold_constants.apply,
     decompose_for_delegate.apply,

@@ -141,7 +141,7 @@ class _Folding:
 
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
         target = node.target
-        if target is aten.view.default:
+        if target in (aten.view.default, aten._unsafe_view.default):
             # What made the input contiguous may have been dropped.
             target = aten.reshape.default
         with torch.no_grad():
