@@ -19,6 +19,7 @@ from penstock.errors import (
     PenstockError,
     QuantizationError,
     UnsupportedError,
+    for_missing_package,
 )
 from penstock.runtime import LoadedProgram, Method, ScalarSpec, TensorSpec, load
 
@@ -52,7 +53,10 @@ _COMPILER = frozenset({"Lowered", "Quantization", "lower"})
 def __getattr__(name: str) -> Any:
     if name not in _COMPILER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module("penstock.compiler"), name)
+    try:
+        value = getattr(importlib.import_module("penstock.compiler"), name)
+    except ModuleNotFoundError as error:
+        raise for_missing_package(error) or error from error
     globals()[name] = value
     return value
 

@@ -32,3 +32,29 @@ class InputError(PenstockError):
 
 class BackendUnavailableError(PenstockError):
     """A backend that the program needs is not there, or fails its self-test."""
+
+
+#: What `pip install penstock[compile]` and `penstock[zoo]` add.
+_EXTRAS = {
+    "torch": "compile",
+    "torchao": "compile",
+    "torchvision": "zoo",
+    "timm": "zoo",
+    "transformers": "zoo",
+    "torchaudio": "zoo",
+    "torchsr": "zoo",
+    "sklearn": "zoo",
+    "PIL": "zoo",
+}
+
+
+def for_missing_package(error: ModuleNotFoundError) -> BackendUnavailableError | None:
+    """The error to raise where a package that comes with one of Penstock's extras is missing;
+    ``None`` where it is another one."""
+    package = (error.name or "").split(".")[0]
+    extra = _EXTRAS.get(package)
+    if extra is None:
+        return None
+    return BackendUnavailableError(
+        f"this needs {package}, which is not installed: pip install 'penstock[{extra}]'"
+    )

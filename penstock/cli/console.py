@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, for_missing_package
 
 
 class _Stage:
@@ -69,8 +69,11 @@ def errors_in_one_line() -> Iterator[None]:
     """Ends the program with one line on stderr and exit code 1 when Penstock raises an error."""
     try:
         yield
-    except PenstockError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (PenstockError, ModuleNotFoundError) as error:
+        known = error if isinstance(error, PenstockError) else for_missing_package(error)
+        if known is None:
+            raise
+        print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
