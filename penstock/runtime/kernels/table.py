@@ -20,10 +20,10 @@ class Row:
 
 
 def rows() -> Iterator[Row]:
-    """All kernels in the order of their names."""
+    """All kernels of Penstock itself, in the order of their names."""
     for full_name in registry.names():
         found = registry.find(full_name)
-        if found is None:
+        if found is None or not found.function.__module__.startswith("penstock."):
             continue
         name, _, overload = full_name.partition(".")
         family = found.function.__module__.rpartition(".")[2]
