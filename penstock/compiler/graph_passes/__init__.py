@@ -9,6 +9,7 @@ from penstock.compiler.graph_passes import (
     fuse_clamp,
     fuse_quantized,
     merge_columns,
+    merge_movement,
     quantize_at_run_time,
     split_depthwise,
     split_products,
@@ -20,11 +21,14 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
     """All passes in order; returns the finished graph. ``fixed_sizes``: no dimension but the
     first varies, so shapes are what they seem and not upper bounds."""
     clean_up.merge_equal_nodes(graph)
+    merge_movement.apply(graph)
     split_products.apply(graph)
     fold_scale.apply(graph)
+    merge_movement.apply(graph)
     fuse_clamp.apply(graph)
     quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
+    merge_movement.apply(graph)
     split_depthwise.apply(graph)
     drop_padding.crop(graph)
     if fixed_sizes:
