@@ -101,7 +101,9 @@ def _weighted_sum(b: GraphBuilder, view: _View, weight: float) -> Tensor:
     """Every row of ``view`` times ``weight``, summed: [lead..., 1]."""
     run = view.shape[1]
     assert isinstance(run, int)
-    source = b.reshape(view.whole, (*view.lead, run))
+    source = view.whole
+    if source.rank < 2 or source.shape[-1] != run:
+        source = b.reshape(source, (*view.lead, run))
     return ex.linear(b, source, b.constant(_row(run, weight)), None)
 
 
