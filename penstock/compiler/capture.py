@@ -127,7 +127,8 @@ def _exported(
     except TypeError as error:
         raise InputError(f"the example inputs do not fit {name}.forward: {error}") from None
     if model.training:
-        model.eval()
+        with contextlib.suppress(NotImplementedError):  # what convert_pt2e gives, say
+            model.eval()
     try:
         with torch.no_grad(), _quietly():
             return torch.export.export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,10 +41,23 @@ class Delegation:
 
 
 def describe(partition: Partition) -> Delegation:
+    """What ``partition`` says of the operators. (That one of an operator's several results is
+    picked out of a tuple is no operator of its own.)"""
     return Delegation(
-        tuple(tuple(map(node_report, group)) for group in partition.groups),
-        tuple((node_report(node), why) for node, why in partition.undelegated.items()),
+        tuple(
+            tuple(node_report(node) for node in group if not _picks_result(node))
+            for group in partition.groups
+        ),
+        tuple(
+            (node_report(node), why)
+            for node, why in partition.undelegated.items()
+            if not _picks_result(node)
+        ),
     )
+
+
+def _picks_result(node: Node) -> bool:
+    return node.target is operator.getitem
 
 
 def node_report(node: Node) -> NodeReport:
