@@ -142,7 +142,8 @@ for _exponent in (0.5, -0.5, 1.5, 2.2, 0.3, -1.7, 2.5):
     elementwise("pow", lambda x, n=_exponent: x**n, positive)  # type: ignore[misc]
 case("pow", lambda x: torch.tensor([2.0, 3.0, 0.5]) ** x, numbers(4, 3))
 case("pow", lambda x: x ** torch.tensor([2.5, 0.3, -0.7]), positive(4, 3))
-case("pow", lambda x, m=nn.Parameter(torch.tensor([3.0])): x.clamp(min=1e-6) ** m, numbers(4, 3))
+CUBE = nn.Parameter(torch.tensor([3.0]))
+case("pow", lambda x: x.clamp(min=1e-6) ** CUBE, numbers(4, 3))
 elementwise("pow of a number", lambda x: 1.7**x)
 
 # --- comparisons -------------------------------------------------------------------------------
@@ -201,10 +202,17 @@ case("convolution", nn.Conv1d(4, 6, 3, groups=2, padding=1), numbers(2, 4, 9))
 case("convolution", nn.Conv2d(4, 6, 3), IMAGES[0])
 case("transposed convolution", nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), IMAGES)
 case("transposed convolution", nn.ConvTranspose1d(4, 6, 4, 3), numbers(2, 4, 9))
-case("general convolution", lambda x, w=numbers(6, 2, 3, 3): torch.convolution(
-    x, w, None, [1, 2], [1, 0], [1, 1], False, [0, 0], 2), IMAGES)  # fmt: skip
-case("general convolution", lambda x, w=numbers(4, 3, 3, 3): torch.convolution(
-    x, w, None, [2, 2], [1, 1], [1, 1], True, [1, 0], 1), IMAGES)  # fmt: skip
+WEIGHT, TURNED = numbers(6, 2, 3, 3), numbers(4, 3, 3, 3)
+case(
+    "general convolution",
+    lambda x: torch.convolution(x, WEIGHT, None, [1, 2], [1, 0], [1, 1], False, [0, 0], 2),
+    IMAGES,
+)
+case(
+    "general convolution",
+    lambda x: torch.convolution(x, TURNED, None, [2, 2], [1, 1], [1, 1], True, [1, 0], 1),
+    IMAGES,
+)
 case("max_pool", lambda x: (F.max_pool2d(x, 3, 2, 1), F.max_pool2d(x, 2, ceil_mode=True)), IMAGES)
 case("max_pool", nn.MaxPool1d(3, 2, 1, 2), numbers(2, 4, 11))
 case("max_pool with indices", lambda x: torch.ops.aten.max_pool2d_with_indices(x, 2)[0], IMAGES)

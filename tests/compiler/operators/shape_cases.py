@@ -126,9 +126,10 @@ def lively(module: nn.Module) -> nn.Module:
 case("layer_norm", lively(nn.LayerNorm(5)), X * 4 + 9)
 case("layer_norm", nn.LayerNorm((3, 4, 5), elementwise_affine=False), X)
 case("layer_norm", nn.Sequential(nn.Conv1d(5, 6, 1), nn.LayerNorm(7)), numbers(2, 5, 7))
+OVER_CHANNELS = lively(nn.LayerNorm(4))
 case(
     "layer_norm",
-    lambda x, m=lively(nn.LayerNorm(4)): m(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+    lambda x: OVER_CHANNELS(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
     IMAGES,
 )
 case("rms_norm", lively(nn.RMSNorm(5)), X)
@@ -159,22 +160,23 @@ case("batch_norm", lively(nn.BatchNorm3d(2)), numbers(1, 2, 3, 4, 5))
 # --- recurrent ---------------------------------------------------------------------------------
 
 STEPS = numbers(5, 2, 4)
+LSTM, GRU, LSTM_CELL = nn.LSTM(4, 3, bias=False), nn.GRU(4, 3), nn.LSTMCell(4, 3)
 case("lstm", nn.LSTM(4, 3, 2, bidirectional=True, batch_first=True), STEPS)
 case("lstm", nn.LSTM(4, 6, proj_size=3), STEPS)
 case(
     "lstm",
-    lambda x, h, c, m=nn.LSTM(4, 3, bias=False): m(x, (h, c)),
+    lambda x, h, c: LSTM(x, (h, c)),
     STEPS,
     numbers(1, 2, 3),
     numbers(1, 2, 3),
 )
 case("gru", nn.GRU(4, 3, 2, bidirectional=True), STEPS)
-case("gru", lambda x, h, m=nn.GRU(4, 3): m(x, h), numbers(5, 4), numbers(1, 3))
+case("gru", lambda x, h: GRU(x, h), numbers(5, 4), numbers(1, 3))
 case("rnn_tanh", nn.RNN(4, 3, 2), STEPS)
 case("rnn_relu", nn.RNN(4, 3, nonlinearity="relu", bidirectional=True), STEPS)
 case(
     "lstm_cell",
-    lambda x, h, c, m=nn.LSTMCell(4, 3): m(x, (h, c)),
+    lambda x, h, c: LSTM_CELL(x, (h, c)),
     STEPS[0],
     numbers(2, 3),
     numbers(2, 3),

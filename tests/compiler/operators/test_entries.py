@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import shape_cases  # noqa: F401  registers its cases
+import window_cases  # noqa: F401
 from operator_cases import CASES, Case
 from operator_harness import as_module, captured_graph, check
 

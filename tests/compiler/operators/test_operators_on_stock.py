@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import shape_cases  # noqa: F401  registers its cases
 import torch
+import window_cases  # noqa: F401
 from operator_cases import CASES
 from operator_harness import as_module
 from test_quantized_entries import OPERATIONS, Between

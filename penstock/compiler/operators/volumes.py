@@ -1,0 +1,170 @@
+"""Three spatial axes on XNNPACK's two: depth by depth.
+
+A convolution over [D, H, W] is one over [H, W] of the slices that a window covers, joined as
+channels; pooling over a box is pooling over its planes, then over its depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler import expressions as ex
+from penstock.compiler import layout, movement
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.layout import CHANNELS_LAST, Dim, Shape
+from penstock.compiler.operators.constraints import FLOATS, constant
+from penstock.compiler.operators.convolution import convolve
+from penstock.compiler.operators.pooling import average_pool, channels_last
+from penstock.compiler.operators.registry import Shared, operator
+from penstock.formats.payload import NodeKind, Pool2dAttributes
+
+aten = torch.ops.aten
+
+
+def _three(value: Any, default: int) -> list[int]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    values = values or [default]
+    return values * 3 if len(values) == 1 else values
+
+
+def _with_batch(b: GraphBuilder, x: Tensor) -> Tensor:
+    return b.reshape(x, (1, *x.shape)) if x.rank == 4 else x
+
+
+def _planes(b: GraphBuilder, x: Tensor) -> Tensor:
+    """[N, C, D, H, W] → [N * D, C, H, W]."""
+    moved = b.permute(x, (0, 2, 1, 3, 4))
+    return b.reshape(moved, (moved.shape[0] * moved.shape[1], *moved.shape[2:]))
+
+
+def _volume(b: GraphBuilder, planes: Tensor, batch: Dim, depth: Dim) -> Tensor:
+    """[N * D, C, H, W] → [N, C, D, H, W]."""
+    split = b.reshape(planes, (batch, depth, *planes.shape[1:]))
+    return b.permute(split, (0, 2, 1, 3, 4))
+
+
+@operator(
+    "conv3d", aten.conv3d.default, aten.conv3d.padding,
+    constraints=(*FLOATS, constant("weight"), constant("bias")),
+    notes="as a two-dimensional convolution over joined slices of the depth",
+)  # fmt: skip
+def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x, weight = _with_batch(b, b.tensor(named["input"])), b.tensor(named["weight"])
+    bias = None if named["bias"] is None else b.tensor(named["bias"])
+    stride, dilation = _three(named["stride"], 1), _three(named["dilation"], 1)
+    kernel = [int(size) for size in weight.shape[2:]]
+    if named["padding"] == "same":
+        spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        pads = [(span // 2, span - span // 2) for span in spans]
+    elif named["padding"] == "valid":
+        pads = [(0, 0)] * 3
+    else:
+        pads = [(amount, amount) for amount in _three(named["padding"], 0)]
+    x = ex.pad_constant(b, x, [0, 0, pads[0][0], 0, 0], [0, 0, pads[0][1], 0, 0], 0.0)
+    depth = x.shape[2]
+    if not isinstance(depth, int):
+        raise LoweringError("its depth is dynamic")
+    count = (depth - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
+    slices = [
+        movement.strided(b, x, 2, k * dilation[0], count, stride[0]) for k in range(kernel[0])
+    ]
+    # A channel's slices stand beside each other, so that groups stay together.
+    wide = [b.reshape(s, (*s.shape[:2], 1, *s.shape[2:])) for s in slices]
+    joined = ex.concatenate(b, wide, 2)
+    batch, channels = joined.shape[:2]
+    joined = b.reshape(joined, (batch, channels * kernel[0], count, *joined.shape[4:]))
+    flat = weight.real().flatten(1, 2)
+    planes = convolve(
+        b, _planes(b, joined), b.constant(flat), bias, stride[1:], pads[1:], dilation[1:],
+        named["groups"],
+    )  # fmt: skip
+    return b.reshape(_volume(b, planes, batch, count), layout.shape_of(node.meta["val"]))
+
+
+def _overhang(sizes: Sequence[Dim], results: Shape, named: dict[str, Any]) -> list[int]:
+    """How far ``ceil_mode``'s last windows reach beyond the padding."""
+    kernel, padding = _three(named["kernel_size"], 1), _three(named["padding"], 0)
+    stride = _three(named["stride"] or named["kernel_size"], 1)
+    dilation = _three(named.get("dilation", 1), 1)
+    extra = []
+    for size, result, k, s, p, d in zip(
+        sizes, results, kernel, stride, padding, dilation, strict=True
+    ):
+        if not isinstance(size, int) or not isinstance(result, int):
+            raise LoweringError("it pools a dynamic size")
+        covered = (result - 1) * s + d * (k - 1) + 1
+        extra.append(max(0, covered - size - 2 * p))
+    return extra
+
+
+def _along_depth(b: GraphBuilder, x: Tensor) -> Tensor:
+    """[N, C, D, H, W] → [N, C, D, H * W]."""
+    return b.reshape(x, (*x.shape[:3], x.shape[3] * x.shape[4]))
+
+
+@operator("max_pool3d", aten.max_pool3d.default, constraints=FLOATS, quantization=Shared())
+def lower_max_pool3d(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = _with_batch(b, b.tensor(node.args[0]))
+    target = layout.shape_of(node.meta["val"])
+    kernel, padding = _three(named["kernel_size"], 1), _three(named["padding"], 0)
+    stride = _three(named["stride"] or named["kernel_size"], 1)
+    dilation = _three(named["dilation"], 1)
+    depth, height, width = target[-3:]
+    extra = _overhang(x.shape[2:], target[-3:], named)
+
+    def pool(planes: Tensor, shape: Shape, axes: slice) -> Tensor:
+        (kh, kw), (sh, sw), (dh, dw) = kernel[axes], stride[axes], dilation[axes]
+        (top, left), (more_down, more_right) = padding[axes], extra[axes]
+        pads = (top, left + more_right, top + more_down, left)
+        attributes = Pool2dAttributes(pads, (kh, kw), (sh, sw), (dh, dw))
+        output = b.result(shape, CHANNELS_LAST)
+        kind = NodeKind.MAX_POOLING_2D
+        return b.add_node(kind, [channels_last(b, planes)], output, attributes)
+
+    planes = _planes(b, x)
+    planes = pool(planes, (*planes.shape[:2], height, width), slice(1, 3))
+    deep = _along_depth(b, _volume(b, planes, x.shape[0], x.shape[2]))
+    for values in (kernel, stride, dilation):
+        values.insert(1, 1)
+    padding.insert(1, 0)
+    extra.insert(1, 0)
+    pooled = pool(deep, (*deep.shape[:2], depth, deep.shape[3]), slice(0, 2))
+    return b.reshape(pooled, target)
+
+
+@operator("avg_pool3d", aten.avg_pool3d.default, constraints=FLOATS, quantization=Shared())
+def lower_avg_pool3d(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x = _with_batch(b, b.tensor(node.args[0]))
+    target = layout.shape_of(node.meta["val"])
+    kernel, padding = _three(named["kernel_size"], 1), _three(named["padding"], 0)
+    stride = _three(named["stride"] or named["kernel_size"], 1)
+    divisor = named["divisor_override"]
+    extra = _overhang(x.shape[2:], target[-3:], named)
+    if divisor is not None or named["count_include_pad"]:
+        x = ex.pad_constant(b, x, [0, 0, *padding], [0, 0, *padding], 0.0)
+        padding = [0, 0, 0]
+    if divisor is not None:
+        x = ex.pad_constant(b, x, [0] * 5, [0, 0, *extra], 0.0)
+        extra = [0, 0, 0]
+    depth, height, width = target[-3:]
+    planes = _planes(b, x)
+    planes = average_pool(
+        b, planes, (kernel[1], kernel[2]), (stride[1], stride[2]), (padding[1], padding[2]),
+        (*planes.shape[:2], height, width), (extra[1], extra[2]),
+    )  # fmt: skip
+    deep = _along_depth(b, _volume(b, planes, x.shape[0], x.shape[2]))
+    pooled = average_pool(
+        b, deep, (kernel[0], 1), (stride[0], 1), (padding[0], 0),
+        (*deep.shape[:2], depth, deep.shape[3]), (extra[0], 0),
+    )  # fmt: skip
+    if divisor is not None:
+        pooled = ex.affine(b, pooled, kernel[0] * kernel[1] * kernel[2] / divisor, 0.0)
+    return b.reshape(pooled, target)
