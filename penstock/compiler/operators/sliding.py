@@ -21,7 +21,10 @@ aten = torch.ops.aten
 MOST_PLACES = 256
 
 
-@operator("unfold", aten.unfold.default, aten.unfold_copy.default, constraints=FLOATS, quantization=Shared())
+@operator(
+    "unfold", aten.unfold.default, aten.unfold_copy.default, constraints=FLOATS,
+    quantization=Shared(),
+)  # fmt: skip
 def lower_unfold(b: GraphBuilder, node: Node) -> Tensor:
     """[..., L, ...] → [..., windows, ..., size]."""
     named = arguments(node)
