@@ -16,8 +16,9 @@ def page(results: dict[str, Any]) -> str:
         "package, both with the same XNNPACK library, from the same weights, inputs and "
         "calibration data. What is compared was measured by turns (A B B A ...) in one run, each "
         "runtime in a process of its own that is kept alive. A ratio is the stock time over ours: "
-        "above 1 is faster than stock. It is the median over the turns; the quartiles are in "
-        "brackets. Times are the best turn's.",
+        "above 1 is faster than stock. Times are the best run's, and a ratio is that of the best "
+        "runs; in brackets are the quartiles of the ratio from turn to turn, which other work on "
+        "the machine widens.",
         "",
         *(f"- {key}: {value}" for key, value in machine.items()),
     ]
@@ -100,8 +101,8 @@ def _latency(key: str, row: dict[str, Any], threads: int) -> list[str]:
 def _ratio(found: dict[str, Any]) -> str:
     if "ratio" not in found:
         return ""
-    middle, low, high = found["ratio"]
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    low, high = found["spread"]
+    return f"{found['ratio']:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _compile(key: str, row: dict[str, Any]) -> list[str]:
