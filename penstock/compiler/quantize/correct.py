@@ -25,7 +25,7 @@ from penstock.compiler.quantize.values import argument
 from penstock.compiler.rewrite.edit import copy_origin, get_attribute
 
 #: Neighbours in a picture or a text are alike: so many of them count as one independent sample.
-SAMPLES_ALIKE = 4
+SAMPLES_ALIKE = 8
 
 
 def correct_biases(

@@ -19,9 +19,8 @@ BINS = 8192
 STEPS_PER_OCTAVE = 16
 OCTAVES = 6
 
-#: How much worse a saturated value is than a rounded one of the same squared error: its error is
-#: not random, so it does not average out in the sums of later layers. (Found by trial on networks.)
-SATURATION_WEIGHT = 4.0
+#: With fewer values than this no extreme can be called rare, and the range keeps them all.
+FEW_VALUES = 1024
 
 #: A quantized bias leaves this much room below int32's limit for the sum of products.
 LARGEST_BIAS = 2.0**30
@@ -39,6 +38,7 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.seen = 0  # values other than zero
         self.limit = 0.0
         self.low = 0.0
         self.high = 0.0
@@ -61,7 +61,9 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
             return x
         self._widen(extent)
         counts = torch.histc(values.float(), BINS, -self.limit, self.limit).double()
-        counts[BINS // 2] -= values.numel() - int(torch.count_nonzero(values))
+        nonzero = int(torch.count_nonzero(values))
+        counts[BINS // 2] -= values.numel() - nonzero
+        self.seen += nonzero
         self.histogram += counts
         return x
 
@@ -84,8 +86,8 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         return parameters
 
     def best_range(self) -> tuple[float, float]:
-        """The (low, high) of the least expected error; all that was seen when it is nothing."""
-        if self.limit == 0.0:
+        """The (low, high) of the least expected error."""
+        if self.seen < FEW_VALUES:
             return self.low, self.high
         factors = 2.0 ** (-torch.arange(OCTAVES * STEPS_PER_OCTAVE + 1).double() / STEPS_PER_OCTAVE)
         lows = self.low * factors if self.low < 0.0 else torch.zeros(1, dtype=torch.float64)
@@ -94,9 +96,7 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         below, under = self._beyond(self.histogram.flip(0), -lows)
         inside = self.histogram.sum() - above[None, :] - below[:, None]
         step = (highs[None, :] - lows[:, None]) / (self.quant_max - self.quant_min)
-        error = inside.clamp(min=0.0) * step**2 / 12.0 + SATURATION_WEIGHT * (
-            over[None, :] + under[:, None]
-        )
+        error = inside.clamp(min=0.0) * step**2 / 12.0 + over[None, :] + under[:, None]
         best = int(error.argmin())
         row, column = divmod(best, highs.numel())
         return float(lows[row]), float(highs[column])
