@@ -20,6 +20,7 @@ from penstock.compiler.rewrite import (
     promote_operands,
     remove_no_ops,
     run,
+    widen_floats,
 )
 from penstock.errors import ExportError
 
@@ -331,3 +332,39 @@ def test_regions_become_part_of_the_graph() -> None:
 def test_a_region_of_another_type_is_refused() -> None:
     with pytest.raises(ExportError, match="autocast"):
         capture(Regions(enabled=True).eval(), (torch.randn(4, 3),))
+
+
+class Narrow(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, dtype=dtype)
+        self.norm = nn.BatchNorm2d(4, dtype=dtype)
+        self.linear = nn.Linear(4, 2, dtype=dtype)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = self.norm(self.conv(x)).relu()
+        pooled = y.float().mean((2, 3)).to(x.dtype) + torch.ones(4, dtype=x.dtype)
+        return self.linear(pooled), pooled.float() * scale, y.split(2, 1)[0], x
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bit_floats_become_32_bit(dtype: torch.dtype) -> None:
+    model = Narrow(dtype).eval()
+    inputs = (torch.randn(1, 3, 6, 6, dtype=dtype), torch.tensor(2.0))
+    module = capture(model, inputs).module
+    run(module)
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if node.op == "call_function" and node.target is not torch.ops.aten.to.dtype:
+            assert isinstance(value, (tuple, list)) or value.dtype == torch.float32
+    module.recompile()
+    for actual, expected in zip(module(*inputs), model(*inputs), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_the_bits_of_16_bit_floats_are_left_alone() -> None:
+    class Bits(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * 2).view(torch.int16)
+
+    rewritten(Bits(), (torch.randn(4, dtype=torch.float16),), widen_floats.apply)

@@ -19,6 +19,7 @@ from penstock.compiler.rewrite import (
     functionalize,
     promote_operands,
     remove_no_ops,
+    widen_floats,
 )
 
 Rewrite = Callable[[GraphModule], int]
@@ -26,6 +27,7 @@ Rewrite = Callable[[GraphModule], int]
 #: In the order in which they run. Before quantization, so that it sees one form of everything.
 PIPELINE: Sequence[Rewrite] = (
     functionalize.apply,
+    widen_floats.apply,
     remove_no_ops.apply,
     promote_operands.apply,
     additive_masks.apply,

@@ -1,0 +1,106 @@
+"""Models of 16-bit floats compute in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.builder import attribute
+from penstock.compiler.rewrite.edit import call, copy_origin, fake_mode, get_attribute
+from penstock.compiler.rewrite.state import STATE
+
+aten = torch.ops.aten
+
+NARROW = (torch.float16, torch.bfloat16)
+
+
+def apply(module: GraphModule) -> int:
+    """Given a graph on float16 or bfloat16 → Result: the same one on float32, with a cast behind
+    each such input and before each such output. XNNPACK computes in 16 bits on few machines; in
+    float32 it does everywhere, and the answers are closer to what the weights mean.
+
+    Left alone: graphs that look at the bits of such numbers, or keep state in them.
+    """
+    nodes = list(module.graph.nodes)
+    if not any(map(_is_narrow, nodes)) or any(map(_depends_on_bits, nodes)):
+        return 0
+    changes = 0
+    returned = {node: _types(node) for node in nodes if _is_narrow(node)}
+    for node in nodes:
+        if node.op == "placeholder" and node in returned:
+            returned[_cast_input(module, node)] = returned[node]
+        elif node.op == "get_attr" and node in returned:
+            value = attribute(module, str(node.target)).float()
+            wide = get_attribute(module, node, value, "_wide")
+            copy_origin(node, wide)
+            returned[wide] = returned[node]
+            node.replace_all_uses_with(wide)
+            module.graph.erase_node(node)
+        elif node.op == "call_function":
+            node.args, node.kwargs = _widened((node.args, node.kwargs))
+            if node in returned:
+                with fake_mode(module):
+                    node.meta["val"] = _wide_value(node.meta["val"])
+        elif node.op == "output":
+            _cast_outputs(module, node, returned)
+        else:
+            continue
+        changes += 1
+    return changes
+
+
+def _types(node: Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else None
+
+
+def _is_narrow(node: Node) -> bool:
+    value = node.meta.get("val")
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    return any(isinstance(item, torch.Tensor) and item.dtype in NARROW for item in items)
+
+
+def _depends_on_bits(node: Node) -> bool:
+    if node.target in (aten.view.dtype, aten.view_copy.dtype):
+        return True
+    return node.target is STATE and _is_narrow(node)
+
+
+def _cast_input(module: GraphModule, node: Node) -> Node:
+    readers = list(node.users)
+    anchor = node.next
+    while anchor.op in ("placeholder", "get_attr"):
+        anchor = anchor.next
+    wide = call(module, anchor, aten.to.dtype, node, torch.float32)
+    for reader in readers:
+        reader.replace_input_with(node, wide)
+    return wide
+
+
+def _cast_outputs(module: GraphModule, output: Node, types: dict[Node, torch.dtype | None]) -> None:
+    def cast(node: Node) -> Node:
+        dtype = types.get(node)
+        return node if dtype is None else call(module, output, aten.to.dtype, node, dtype)
+
+    output.args = torch.fx.node.map_arg(output.args, cast)
+
+
+def _widened(arguments: Any) -> Any:
+    """The arguments with float32 for every 16-bit type."""
+    if isinstance(arguments, torch.dtype):
+        return torch.float32 if arguments in NARROW else arguments
+    if isinstance(arguments, (tuple, list)):
+        return type(arguments)(_widened(item) for item in arguments)
+    if isinstance(arguments, dict):
+        return {key: _widened(item) for key, item in arguments.items()}
+    return arguments
+
+
+def _wide_value(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return type(value)(_wide_value(item) for item in value)
+    if isinstance(value, torch.Tensor) and value.dtype in NARROW:
+        return value.to(torch.float32)
+    return value
