@@ -86,7 +86,11 @@ def run_file(request: RunRequest) -> RunReport:
         outputs = method.run(inputs)
         latencies.append((time.perf_counter() - start) * 1e3)
     report = RunReport(
-        request.model_path, method.name, [str(spec) for spec in method.inputs], outputs, load_ms,
+        request.model_path,
+        method.name,
+        [str(spec) for spec in method.inputs],
+        outputs,
+        load_ms,
         latencies,
     )
     if request.output_file:

@@ -27,7 +27,8 @@ _Inputs = Annotated[
 _OutputFile = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        "--output_file", "--output-file",
+        "--output_file",
+        "--output-file",
         help="Where the outputs go: NAME.npz, NAME.npy, or NAME for raw files NAME-0.bin, ...",
         metavar="NAME",
     ),
@@ -39,7 +40,8 @@ _PrintOutput = Annotated[
 _Executions = Annotated[
     int,
     typer.Option(
-        "--num_executions", "--num-executions",
+        "--num_executions",
+        "--num-executions",
         help="Run so many times; with more than one, print min, median and p95 latency.",
     ),
 ]

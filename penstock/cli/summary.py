@@ -70,9 +70,9 @@ def outside(delegation: Delegation, limit: int = 12) -> list[str]:
         groups.setdefault((node.target, str(reason)), []).append(node)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     lines = []
-    for (operator, reason), nodes in ordered[:limit]:
+    for (operator, why), nodes in ordered[:limit]:
         times = f" x {len(nodes)}" if len(nodes) > 1 else ""
-        lines.append(f"{operator}{times} ({_place(nodes)}): {reason}")
+        lines.append(f"{operator}{times} ({_place(nodes)}): {why}")
     if len(ordered) > limit:
         lines.append(f"and {len(ordered) - limit} kinds more (--json lists them)")
     return lines

@@ -158,7 +158,8 @@ def _quietly() -> Iterator[None]:
 NOISE = re.compile(
     r"For more information, run with|For extended logs|If you suspect|For more debugging|For C\+\+"
     r"|The error above occurred|If you would like|User code traceback|Caused by: \(_export"
-    r"|\(unhinted|\(Size-like|from user code|Set TORCH|Potential framework|consider using data-dependent|Suggested fixes"
+    r"|\(unhinted|\(Size-like|from user code|Set TORCH|Potential framework"
+    r"|consider using data-dependent|Suggested fixes"
 )
 #: The line of the model that PyTorch names.
 CULPRIT = re.compile(r'The following call raised this error:\s+File "(.*?)", line (\d+)')
@@ -191,7 +192,9 @@ def _require_bounds(module: GraphModule, bounds: Mapping[Any, int]) -> None:
         if node.op != "placeholder" or not isinstance(value, torch.Tensor):
             continue
         for position, size in enumerate(value.shape):
-            if isinstance(size, torch.SymInt) and not set(size.node.expr.free_symbols) <= set(bounds):
+            if not isinstance(size, torch.SymInt):
+                continue
+            if not set(size.node.expr.free_symbols) <= set(bounds):
                 raise InputError(
                     f"dimension {position} of input {node.name} is dynamic and has no upper bound; "
                     'give one: torch.export.Dim("name", max=...)'

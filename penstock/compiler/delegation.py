@@ -46,9 +46,8 @@ def insert_calls(
                 item = graph.call_function(operator.getitem, (call, position))
                 item.meta["val"] = node.meta["val"]
                 moved[node] = item
-                node.replace_all_uses_with(
-                    item, delete_user_cb=lambda user, inside=inside: user not in inside
-                )
+                for user in [user for user in node.users if user not in inside]:
+                    user.replace_input_with(node, item)
         for node in reversed(group):
             graph.erase_node(node)
     _sort(module)

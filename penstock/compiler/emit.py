@@ -17,9 +17,9 @@ from penstock.compiler.capture import Captured
 from penstock.compiler.delegation import DelegateModule, executorch_call_delegate
 from penstock.compiler.layout import Dynamic
 from penstock.compiler.rewrite.state import BUFFER
+from penstock.compiler.structure import structure_of
 from penstock.errors import UnsupportedError
 from penstock.formats import program as pte
-from penstock.compiler.structure import structure_of
 from penstock.formats.payload_writer import write_payload
 from penstock.formats.structure import encode
 
@@ -199,13 +199,15 @@ class _Emitter:
 
     def _new_constant(self, tensor: torch.Tensor, target: str, mutable: bool) -> int:
         if tensor.dtype not in SCALAR_TYPES:
-            raise UnsupportedError(f"{target} has type {tensor.dtype}, which .pte files cannot hold")
+            raise UnsupportedError(
+                f"{target} has type {tensor.dtype}, which .pte files cannot hold"
+            )
         shape, dtype = tuple(tensor.shape), SCALAR_TYPES[tensor.dtype]
         if tensor.numel() == 0:  # nothing to keep: planned like an intermediate one
             index = self._add(pte.Tensor(dtype, shape))
             self.lives[index] = [0, 0]
             return index
-        data = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
         index = self._add(pte.Tensor(dtype, shape, data=data, name=target if mutable else None))
         if mutable:
             self.lives[index] = [0, 1 << 62]
@@ -257,9 +259,7 @@ class _Emitter:
         now = len(self.instructions)
         for value in (*arguments, *results):
             self._touch(value, now)
-        self.instructions.append(
-            pte.DelegateCall(len(self.delegates), tuple((*arguments, *results)))
-        )
+        self.instructions.append(pte.DelegateCall(len(self.delegates), (*arguments, *results)))
         self.delegates.append(
             pte.Delegate(XNNPACK_BACKEND, write_payload(delegate.graph, self.named_data))
         )

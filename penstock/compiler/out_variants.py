@@ -15,6 +15,7 @@ Source of the schemas: ExecuTorch 1.5.1, ``kernels/quantized/quantized.yaml``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -30,9 +31,7 @@ _SUM = (
 )
 _OUT = "*, Tensor(a!) out) -> Tensor(a!)"
 _OUT_DTYPE = "*, ScalarType? out_dtype=None, Tensor(a!) out) -> Tensor(a!)"
-_PARAMETERS_OUT = (
-    "*, Tensor(a!) scale_out, Tensor(b!) zero_point_out) -> (Tensor(a!), Tensor(b!))"
-)
+_PARAMETERS_OUT = "*, Tensor(a!) scale_out, Tensor(b!) zero_point_out) -> (Tensor(a!), Tensor(b!))"
 
 SCHEMAS = (
     f"add.out({_SUM}, {_OUT}",
@@ -86,7 +85,7 @@ def schemas_of(name: str) -> tuple[Any, ...]:
 _library = torch.library.Library("penstock", "FRAGMENT")
 
 
-def _define(schema: str) -> Any:
+def _define(schema: str) -> Callable[[Callable[..., Any]], Any]:
     """Registers a function as an operator, for real and for fake tensors."""
     name = schema.split("(")[0]
     if not hasattr(torch.ops.penstock, name):
@@ -165,7 +164,8 @@ def unpacked(weight: torch.Tensor, bits: int) -> torch.Tensor:
         return weight
     shifts = (4, 0) if bits == 4 else (0, 2, 4, 6)
     parts = [((weight >> shift) & (2**bits - 1)).to(torch.int8) for shift in shifts]
-    return torch.stack(parts, -1).flatten(1) - 2 ** (bits - 1)
+    signed: torch.Tensor = torch.stack(parts, -1).flatten(1) - 2 ** (bits - 1)
+    return signed
 
 
 def packed(weight: torch.Tensor, bits: int) -> torch.Tensor:

@@ -88,6 +88,7 @@ def _reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     zeros = b.unary(NodeKind.CLAMP, row, None, (0.0, 1e-30))
     return ex.slice_dims(b, ex.softmax(b, zeros, dim), starts, [1] * x.rank)
 
+
 def reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     """1 / the size of a dynamic dimension, as a tensor of one element: one entry of the softmax
     of a row of (nearly) zeros of that size."""

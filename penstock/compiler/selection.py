@@ -76,9 +76,7 @@ def _choose_by_constant(b: GraphBuilder, mask: torch.Tensor, yes: Tensor, no: Te
     return ex.add(b, _replaced(b, yes, mask, zero), _replaced(b, no, ~mask, zero))
 
 
-def _replaced(
-    b: GraphBuilder, x: Tensor, keep: torch.Tensor, value: torch.Tensor
-) -> Tensor:
+def _replaced(b: GraphBuilder, x: Tensor, keep: torch.Tensor, value: torch.Tensor) -> Tensor:
     """``x`` where ``keep`` is set, else ``value``."""
     low = torch.where(keep, torch.tensor(-math.inf), value)
     high = torch.where(keep, torch.tensor(math.inf), value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+
 from torch.utils import _pytree as pytree
 
 from penstock.errors import ExportError

@@ -236,7 +236,9 @@ def make_step(bound: Bound, method: Method, state: State, position: int) -> Step
         return move
     if isinstance(instruction, JumpFalseCall):
         condition, destination, following = (
-            instruction.condition, instruction.destination, position + 1,
+            instruction.condition,
+            instruction.destination,
+            position + 1,
         )
         return lambda: following if _truth(values[condition]) else destination
     if isinstance(instruction, FreeCall):

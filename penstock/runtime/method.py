@@ -145,7 +145,8 @@ class Method:
         self._computes = any(isinstance(one, KernelCall) for one in method.instructions)
         # What holds arrays of the caller after a call, hence is let go.
         self._transient = [
-            i for i in {*method.inputs, *method.outputs}
+            i
+            for i in {*method.inputs, *method.outputs}
             if (slot := slots[i]) is not None and slot.memory is None
         ]
 

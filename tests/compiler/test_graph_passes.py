@@ -28,9 +28,7 @@ def kinds(graph: XnnGraph) -> Counter[NodeKind]:
 
 
 def output_types(graph: XnnGraph, *without: NodeKind) -> set[DataType]:
-    return {
-        graph.values[node.outputs[0]].dtype for node in graph.nodes if node.kind not in without
-    }
+    return {graph.values[node.outputs[0]].dtype for node in graph.nodes if node.kind not in without}
 
 
 def check(

@@ -134,9 +134,7 @@ def main(directory: Path) -> None:
     def make(name, model, *inputs, partitioner=(), config=CONFIG, shapes=None, passes=(), kw=None):
         """``inputs``: one tuple for each run."""
         kwargs = kw or {}
-        program = export(
-            model.eval(), inputs[0], kwargs, dynamic_shapes=shapes, strict=False
-        )
+        program = export(model.eval(), inputs[0], kwargs, dynamic_shapes=shapes, strict=False)
         edge = lower(program, partitioner=list(partitioner), compile_config=config)
         save(directory, name, edge, [("forward", args, kwargs) for args in inputs], passes)
 
@@ -154,8 +152,11 @@ def main(directory: Path) -> None:
     make("mapped", Mapped(), *[(torch.randn(3, 4), torch.randn(4)) for _ in range(2)])
     for config, name in ((CONFIG, "nested"), (DIMENSION_ORDER, "nested_dim_order")):
         make(
-            name, Nested(), ({"a": torch.randn(2, 3)}, (torch.randn(2, 3), torch.arange(-2, 4))),
-            kw={"mask": torch.tensor([True, False])}, config=config,
+            name,
+            Nested(),
+            ({"a": torch.randn(2, 3)}, (torch.randn(2, 3), torch.arange(-2, 4))),
+            kw={"mask": torch.tensor([True, False])},
+            config=config,
         )
     image = torch.randn(1, 3, 8, 8)
     make("pool", Pool(), (image,), partitioner=delegate)
@@ -168,7 +169,9 @@ def main(directory: Path) -> None:
     Two.forward = Two.encode
     programs = {"forward": forward, "encode": export(two, args, strict=False)}
     edge = lower(
-        programs, partitioner=delegate, constant_methods={"size": 8, "label": "two"},
+        programs,
+        partitioner=delegate,
+        constant_methods={"size": 8, "label": "two"},
         compile_config=CONFIG,
     )
     save(directory, "two_methods", edge, [("forward", args, {}), ("encode", args, {})])

@@ -18,7 +18,11 @@ def signature(args: Any, kwargs: Any, outputs: Any) -> Signature:
 
     return Signature(
         Method(
-            "forward", [], list(range(leaves((args, kwargs)))), list(range(leaves(outputs))), [],
+            "forward",
+            [],
+            list(range(leaves((args, kwargs)))),
+            list(range(leaves(outputs))),
+            [],
             input_structure=encode(structure_of((args, kwargs))),
             output_structure=encode(structure_of(outputs)),
         )
@@ -39,7 +43,11 @@ def test_plain() -> None:
 def test_nested_and_keyword_inputs() -> None:
     nested = signature(({"a": 0, "b": [0, 0]}, 0), {"mask": 0, "more": (0,)}, 0)
     assert nested.labels == [
-        "input 0['a']", "input 0['b'][0]", "input 0['b'][1]", "input 1", "input 'mask'",
+        "input 0['a']",
+        "input 0['b'][0]",
+        "input 0['b'][1]",
+        "input 1",
+        "input 'mask'",
         "input 'more'[0]",
     ]
     tree = {"b": [2, 3], "a": 1}

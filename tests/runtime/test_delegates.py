@@ -60,12 +60,18 @@ def method(
             Value(0, kind, physical(source), external_id=1, is_input=True),
             Value(1, out_kind or kind, physical(target), external_id=0, is_output=True),
         ],
-        inputs=[0], outputs=[1],
+        inputs=[0],
+        outputs=[1],
     )
     executable = Doubling()
     data = MethodData(
-        "forward", [source, target], [0], [1], [DelegateCall(0, (1, 0))],
-        delegates=[Delegate("XnnpackBackend", b"")], memory_sizes=[0, 1 << 20],
+        "forward",
+        [source, target],
+        [0],
+        [1],
+        [DelegateCall(0, (1, 0))],
+        delegates=[Delegate("XnnpackBackend", b"")],
+        memory_sizes=[0, 1 << 20],
     )
     return Method(data, lambda _: BoundDelegate("XnnpackBackend", graph, executable)), executable
 

@@ -123,7 +123,13 @@ def make(
         else:
             instructions.append(one)
     method = Method(
-        "forward", values, inputs, outputs, instructions, operators, memory_sizes=[0, memory],
+        "forward",
+        values,
+        inputs,
+        outputs,
+        instructions,
+        operators,
+        memory_sizes=[0, memory],
         **rest,
     )
     return LoadedProgram(Program([method]))
@@ -170,7 +176,9 @@ def test_channels_last() -> None:
         tensor(1, 3, 4, 5),
     ]
     program = make(
-        values, [0], [1, 2],
+        values,
+        [0],
+        [1, 2],
         [("test::add.out", 0, 0, 1, 1), ("test::same.out", 1, 2, 2)],
     )
     x = np.random.default_rng(0).random((1, 3, 4, 5), np.float32)
@@ -201,9 +209,7 @@ def test_elided_view_as_output() -> None:
 def test_memory_is_reused_in_turns() -> None:
     """Input, intermediate and output share bytes 0.. as a planner would let them."""
     values = [tensor(2, 3, at=0), tensor(2, 3, at=64), tensor(2, 3, at=0)]
-    program = make(
-        values, [0], [2], [("test::add.out", 0, 0, 1, 1), ("test::add.out", 1, 1, 2, 2)]
-    )
+    program = make(values, [0], [2], [("test::add.out", 0, 0, 1, 1), ("test::add.out", 1, 1, 2, 2)])
     x = ONES.copy()
     np.testing.assert_array_equal(run(program, x)[0], ONES * 4)
     np.testing.assert_array_equal(x, ONES)
@@ -212,9 +218,7 @@ def test_memory_is_reused_in_turns() -> None:
 def test_mutable_buffer_persists() -> None:
     state = np.full((2, 3), 10, np.float32)
     values = [tensor(2, 3), tensor(2, 3, at=0, data=state.tobytes()), tensor(2, 3, at=64)]
-    program = make(
-        values, [0], [2], [("test::add.out", 0, 1, 2, 2), ("test::copy_", 1, 2, 1)]
-    )
+    program = make(values, [0], [2], [("test::add.out", 0, 1, 2, 2), ("test::copy_", 1, 2, 1)])
     assert [run(program, ONES)[0][0, 0] for _ in range(3)] == [11, 12, 13]
 
 
@@ -222,7 +226,9 @@ def test_view_and_its_source_share_memory() -> None:
     size = IntList((3, 4))
     values = [tensor(2, 3), tensor(6, at=0), size, -1, 1, tensor(6, 1, at=0), tensor(6, 1)]
     program = make(
-        values, [0], [5, 6],
+        values,
+        [0],
+        [5, 6],
         [
             ("executorch_prim::et_view.default", 0, 2, 5),
             ("test::add.out", 5, 5, 6, 6),
@@ -238,8 +244,15 @@ def test_loop_over_rows() -> None:
     """map: row i of the output = row i of the input, doubled; the loop ends with i == 4."""
     x, rows, i, row, doubled, one, four, done, zero = range(9)
     values = [
-        tensor(4, 3), tensor(4, 3, at=0, dynamism=Dynamism.DYNAMIC_BOUND), 0,
-        tensor(3, at=64), tensor(3, at=128), 1, 4, False, 0,
+        tensor(4, 3),
+        tensor(4, 3, at=0, dynamism=Dynamism.DYNAMIC_BOUND),
+        0,
+        tensor(3, at=64),
+        tensor(3, at=128),
+        1,
+        4,
+        False,
+        0,
     ]
     code = [
         ("test::row.out", x, i, row, row),
@@ -259,8 +272,12 @@ def test_loop_over_rows() -> None:
 def test_jump_and_move() -> None:
     """Both ways of a condition, given as a bool tensor."""
     values = [
-        tensor(dtype=BOOL), tensor(2, 3), tensor(2, 3, at=0), tensor(2, 3, at=64),
-        tensor(2, 3, at=128), False,
+        tensor(dtype=BOOL),
+        tensor(2, 3),
+        tensor(2, 3, at=0),
+        tensor(2, 3, at=64),
+        tensor(2, 3, at=128),
+        False,
     ]
     code = [
         JumpFalseCall(0, 4),
@@ -292,11 +309,20 @@ def test_numbers_stay_within_64_bits() -> None:
 
 def test_lists_and_several_outputs() -> None:
     values = [
-        tensor(4), tensor(2, at=0), tensor(2, at=64), TensorList((1, 2)),
-        OptionalTensorList((1, -1, 2)), None, tensor(2), tensor(2),  tensor(2),
+        tensor(4),
+        tensor(2, at=0),
+        tensor(2, at=64),
+        TensorList((1, 2)),
+        OptionalTensorList((1, -1, 2)),
+        None,
+        tensor(2),
+        tensor(2),
+        tensor(2),
     ]
     program = make(
-        values, [0], [6, 7, 8],
+        values,
+        [0],
+        [6, 7, 8],
         [
             ("test::halves.out", 0, 3, 3),
             ("test::total.out", 4, 6, 6),
@@ -312,9 +338,7 @@ def test_lists_and_several_outputs() -> None:
 def test_dynamic_shapes_up_to_the_bound() -> None:
     dynamic: dict[str, Any] = {"dynamism": Dynamism.DYNAMIC_BOUND}
     values = [tensor(4, 3, **dynamic, at=at) for at in (0, 64, None)]
-    program = make(
-        values, [0], [2], [("test::add.out", 0, 0, 1, 1), ("test::add.out", 1, 1, 2, 2)]
-    )
+    program = make(values, [0], [2], [("test::add.out", 0, 0, 1, 1), ("test::add.out", 1, 1, 2, 2)])
     for rows in (4, 1, 3, 0, 4):
         x = np.random.default_rng(rows).random((rows, 3), np.float32)
         np.testing.assert_array_equal(run(program, x)[0], x * 4)
@@ -324,12 +348,17 @@ def test_dynamic_shapes_up_to_the_bound() -> None:
 
 def test_unbounded_output() -> None:
     values = [
-        IntList((1, 2)), 3, 5, 2.5,
+        IntList((1, 2)),
+        3,
+        5,
+        2.5,
         tensor(1, 1, dynamism=Dynamism.DYNAMIC_UNBOUND, at=0),
         tensor(1, 1, dynamism=Dynamism.DYNAMIC_UNBOUND),
     ]
     program = make(
-        values, [], [5],
+        values,
+        [],
+        [5],
         [("test::sized.out", 0, 3, 4, 4), ("test::add.out", 4, 4, 5, 5), FreeCall(4)],
     )
     for _ in range(2):
@@ -341,12 +370,20 @@ def test_scalar_inputs() -> None:
     program = make(values, [0, 1, 2, 3, 4, 5], [3, 2], [("test::times", 0, 0, 3)])
     method = program.method()
     assert [str(spec) for spec in method.inputs] == [
-        "int", "float = 2.0", "float32[2, 3]", "int", "bool = True", "None = None"
+        "int",
+        "float = 2.0",
+        "float32[2, 3]",
+        "int",
+        "bool = True",
+        "None = None",
     ]
     assert run(program, 5, 2.0, ONES, 4, True, None)[0] == 25
     for wrong in (
-        (5.0, 2.0, ONES, 4, True, None), (True, 2.0, ONES, 4, True, None),
-        (5, 2.5, ONES, 4, True, None), (5, 2.0, ONES, 4, False, None), (5, 2.0, ONES, 4, True, 1),
+        (5.0, 2.0, ONES, 4, True, None),
+        (True, 2.0, ONES, 4, True, None),
+        (5, 2.5, ONES, 4, True, None),
+        (5, 2.0, ONES, 4, False, None),
+        (5, 2.0, ONES, 4, True, 1),
     ):
         with pytest.raises(InputError, match=r"^input \d is "):
             run(program, *wrong)
@@ -419,7 +456,9 @@ _SQUARE = [("test::add.out", 0, 0, 1, 1)]
         (lambda: make([tensor(2)] * 2, [0], [1], [JumpFalseCall(0, 1)]), "not a bool"),
         (
             lambda: make(
-                [tensor(2), IntList((2, 2, 2)), 1 << 20, 0.0, tensor(2)], [0], [4],
+                [tensor(2), IntList((2, 2, 2)), 1 << 20, 0.0, tensor(2)],
+                [0],
+                [4],
                 [("test::sized.out", 1, 3, 4, 4)],
             ),
             "does not fit",
@@ -469,7 +508,9 @@ def test_methods_by_name() -> None:
 
 def test_calls_from_several_threads_take_turns() -> None:
     program = make(
-        [tensor(64), tensor(64, at=0), tensor(64)], [0], [2],
+        [tensor(64), tensor(64, at=0), tensor(64)],
+        [0],
+        [2],
         [("test::add.out", 0, 0, 1, 1), ("test::add.out", 1, 1, 2, 2)],
     )
     wrong: list[int] = []

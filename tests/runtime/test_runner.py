@@ -42,12 +42,18 @@ def save(path: Path, program: Program) -> Path:
 def doubles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """forward: y = x + 1 * x on float32 (2, 3); answer: 42."""
     values: list[Any] = [
-        Tensor(ScalarType.FLOAT, (2, 3), allocation=Allocation(1, 0)), 1,
+        Tensor(ScalarType.FLOAT, (2, 3), allocation=Allocation(1, 0)),
+        1,
         Tensor(ScalarType.FLOAT, (2, 3), allocation=Allocation(1, 64)),
     ]
     forward = Method(
-        "forward", values, [0], [2], [KernelCall(0, (0, 0, 1, 2, 2))],
-        [Operator("aten::add", "out")], memory_sizes=[0, 128],
+        "forward",
+        values,
+        [0],
+        [2],
+        [KernelCall(0, (0, 0, 1, 2, 2))],
+        [Operator("aten::add", "out")],
+        memory_sizes=[0, 128],
     )
     answer = Method("answer", [42], [], [0], [])
     return save(tmp_path_factory.mktemp("doubles") / "doubles.pte", Program([forward, answer]))
@@ -57,7 +63,11 @@ def doubles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def delegated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values: list[Any] = [Tensor(ScalarType.FLOAT, (2,)), Tensor(ScalarType.FLOAT, (2,))]
     method = Method(
-        "forward", values, [0], [1], [DelegateCall(0, (0, 1))],
+        "forward",
+        values,
+        [0],
+        [1],
+        [DelegateCall(0, (0, 1))],
         delegates=[Delegate("XnnpackBackend", b"not a payload")],
     )
     return save(tmp_path_factory.mktemp("delegated") / "delegated.pte", Program([method]))
@@ -71,7 +81,9 @@ def command(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         "finally: assert 'torch' not in sys.modules and 'executorch' not in sys.modules"
     )
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True,
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
@@ -87,9 +99,19 @@ def test_command_prints_the_outputs(doubles: Path) -> None:
 def test_command_as_json(doubles: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(6, dtype=np.float32).reshape(2, 3))
     done = command(
-        "executor_runner", "--model_path", str(doubles), "--inputs", str(tmp_path / "x.npy"),
-        "--num_executions=3", "--print_output", "all", "--json", "--cpu_threads", "1",
-        "--output_file", str(tmp_path / "y.npz"),
+        "executor_runner",
+        "--model_path",
+        str(doubles),
+        "--inputs",
+        str(tmp_path / "x.npy"),
+        "--num_executions=3",
+        "--print_output",
+        "all",
+        "--json",
+        "--cpu_threads",
+        "1",
+        "--output_file",
+        str(tmp_path / "y.npz"),
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -128,7 +128,10 @@ def test_running_imports_no_torch(stock: Path) -> None:
         "print({m.split('.')[0] for m in sys.modules} & {'torch', 'executorch', 'ml_dtypes'})"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.strip() == "set()"
@@ -169,7 +172,9 @@ print(sorted(kinds))
 def test_damaged_files_give_errors(stock: Path, name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DAMAGE, str(stock / f"{name}.pte"), "0"],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "InvalidProgramError" in done.stdout

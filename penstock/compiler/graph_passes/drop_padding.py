@@ -172,7 +172,7 @@ def _divide(index: Index, node: Node, slices: dict[tuple[int, ...], int]) -> Non
     options = [o for o in options if all(1 <= len(runs) <= 5 for runs in o)]
     costs = [_cost(conv, axes, rows, columns, source) for rows, columns in options]
     best = min(range(len(options)), key=costs.__getitem__)
-    before = _cost(conv, axes, *whole, source)
+    before = _cost(conv, axes, whole[0], whole[1], source)
     if costs[best] > WORTHWHILE * before:
         return
     bands = []

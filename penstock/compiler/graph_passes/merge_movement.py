@@ -139,7 +139,8 @@ def _composed(
     source: tuple[int, ...], chain: Sequence[Node], target: tuple[int, ...]
 ) -> Moves | None:
     """The chain as few moves; None where it cannot be said so."""
-    shapes = [node.attributes.new_shape for node in chain if _is_reshape(node.attributes)]
+    attributes = [node.attributes for node in chain]
+    shapes = [item.new_shape for item in attributes if isinstance(item, ReshapeAttributes)]
     if len(shapes) == len(chain):
         same = source == target and not any(0 in shape for shape in shapes)
         return Moves(None, None, None if same else shapes[-1])
@@ -165,10 +166,6 @@ def _composed(
     return _moves(
         source, [_settled([atom]) for atom in start], [_settled(dim) for dim in dims], target
     )
-
-
-def _is_reshape(attributes: object) -> bool:
-    return isinstance(attributes, ReshapeAttributes)
 
 
 def _regrouped(atoms: Sequence[Atom], shape: Sequence[int]) -> list[list[Atom]] | None:

@@ -154,9 +154,7 @@ def _gru(b: GraphBuilder, weights: Weights) -> tuple[Product, Step]:
         open_ = b.unary(NodeKind.SIGMOID, opening)
         reset, update = (_piece(b, open_, i * size, size) for i in range(2))
         remembered = ex.multiply(b, reset, hidden_new(h))
-        new = b.unary(
-            NodeKind.TANH, ex.add(b, _piece(b, gates, 2 * size, size), remembered)
-        )
+        new = b.unary(NodeKind.TANH, ex.add(b, _piece(b, gates, 2 * size, size), remembered))
         return (ex.add(b, new, ex.multiply(b, update, ex.subtract(b, h, new))),)
 
     return inputs, step

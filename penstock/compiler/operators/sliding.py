@@ -79,9 +79,7 @@ def lower_im2col(b: GraphBuilder, node: Node) -> Tensor:
         for size, k, s, d in zip((height, width), kernel, stride, dilation, strict=True)
     )
     if stride == kernel and dilation == (1, 1):
-        whole = ex.slice_dims(
-            b, x, [0] * 4, [*x.shape[:2], rows * kernel[0], columns * kernel[1]]
-        )
+        whole = ex.slice_dims(b, x, [0] * 4, [*x.shape[:2], rows * kernel[0], columns * kernel[1]])
         split = b.reshape(whole, (*x.shape[:2], rows, kernel[0], columns, kernel[1]))
         stacked = b.permute(split, [0, 1, 3, 5, 2, 4])
     else:

@@ -96,7 +96,7 @@ class _Decompositions(Mapping[Any, Callable[..., Any]]):
         if kernels.copying_twin(target) is not None:
             return None
         if target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
-            return target.decompose  # type: ignore[no-any-return]
+            return target.decompose
         return next((table[target] for table in self._tables if target in table), None)
 
     def __getitem__(self, target: Any) -> Callable[..., Any]:
@@ -147,9 +147,7 @@ def inline_decomposition(
     return inline(module, node, sizes, recording)
 
 
-def inline(
-    module: GraphModule, node: Node, sizes: SizeNodes, recording: Recording
-) -> list[Node]:
+def inline(module: GraphModule, node: Node, sizes: SizeNodes, recording: Recording) -> list[Node]:
     """Replaces ``node`` by the calls of ``recording``, which was made of the values of its tensor
     inputs; returns the new nodes."""
     sources = [item for item in node.all_input_nodes if _is_tensor(item.meta.get("val"))]

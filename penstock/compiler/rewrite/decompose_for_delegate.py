@@ -82,7 +82,7 @@ def _definition(target: torch._ops.OpOverload) -> Callable[..., Any] | None:
     if target in DECOMPOSITIONS:
         return DECOMPOSITIONS[target]
     if target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
-        return target.decompose  # type: ignore[no-any-return]
+        return target.decompose
     return next((table[target] for table in _tables() if target in table), None)
 
 

@@ -157,7 +157,7 @@ def avg_pool3d(
     planes = planes[:, 0].unflatten(0, x.shape[:-2])
     columns = planes.flatten(-2)
     deep = torch.nn.functional.avg_pool2d(columns, (kernel[0], 1), (strides[0], 1), (pads[0], 0))
-    result = deep.unflatten(-1, planes.shape[-2:])
+    result: Tensor = deep.unflatten(-1, planes.shape[-2:])
     if divisor_override:
         result = result * (kernel[0] * kernel[1] * kernel[2] / divisor_override)
     return result
@@ -166,7 +166,8 @@ def avg_pool3d(
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     """As a slice, whose kernel takes negative dimensions."""
     start = start + x.shape[dim] if start < 0 else start
-    return aten.slice.Tensor(x, dim, start, start + length)
+    result: Tensor = aten.slice.Tensor(x, dim, start, start + length)
+    return result
 
 
 def adaptive_avg_pool3d(x: Tensor, output_size: list[int]) -> Tensor:
@@ -174,8 +175,9 @@ def adaptive_avg_pool3d(x: Tensor, output_size: list[int]) -> Tensor:
     planes = aten._adaptive_avg_pool2d.default(x.flatten(0, -3), output_size[1:])
     planes = planes.unflatten(0, x.shape[:-2])
     flat = planes.flatten(-2)
-    deep = aten._adaptive_avg_pool2d.default(flat, [output_size[0], flat.shape[-1]])
-    return deep.unflatten(-1, planes.shape[-2:])
+    deep: Tensor = aten._adaptive_avg_pool2d.default(flat, [output_size[0], flat.shape[-1]])
+    result: Tensor = deep.unflatten(-1, planes.shape[-2:])
+    return result
 
 
 def diagonal_scatter(
@@ -193,7 +195,9 @@ def constant_pad(x: Tensor, pad: list[int], value: float = 0.0) -> Tensor:
         start, end = (max(0, -int(amount)) for amount in pad[position : position + 2])
         if start or end:
             x = x.narrow(dim, start, x.shape[dim] - start - end)
-    return aten.constant_pad_nd.default(x, [max(0, amount) for amount in pad], value)
+    kept = [max(0, amount) for amount in pad]
+    padded: Tensor = aten.constant_pad_nd.default(x, kept, value)
+    return padded
 
 
 def convolution_3d(
@@ -249,6 +253,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.__lshift__.Tensor: aten.bitwise_left_shift.Tensor,
     aten.__rshift__.Tensor: aten.bitwise_right_shift.Tensor,
 }
+
 
 def unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
     return [aten.select.int(x, dim, index) for index in range(x.shape[dim])]

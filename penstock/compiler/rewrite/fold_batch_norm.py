@@ -33,7 +33,7 @@ def apply(module: GraphModule) -> int:
     changes = 0
     for node in list(module.graph.nodes):
         if node.target is aten._native_batch_norm_legit_no_training.default:
-            node = _whole(module, node)  # noqa: PLW2901
+            node = _whole(module, node)
         if node.target is aten.batch_norm.default and _foldable(node):
             _fold(module, node)
             changes += 1

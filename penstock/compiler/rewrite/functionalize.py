@@ -34,7 +34,8 @@ def apply(module: GraphModule) -> int:
             stored.add(target)
             continue
         node.target = twin
-        target.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: node < user)
+        for user in [user for user in target.users if node < user]:
+            user.replace_input_with(target, node)
         written[node] = written.pop(target, target)
         changes += 1
     for value, root in written.items():
@@ -65,8 +66,10 @@ def _read_as_state(graph: Graph, buffer: Node) -> None:
     state.meta["val"] = buffer.meta["val"]
     buffer.replace_all_uses_with(
         state,
-        delete_user_cb=lambda user: user is not state
-        and not (user.target is torch.ops.aten.copy_.default and user.args[0] is buffer),
+        delete_user_cb=lambda user: (
+            user is not state
+            and not (user.target is torch.ops.aten.copy_.default and user.args[0] is buffer)
+        ),
     )
 
 

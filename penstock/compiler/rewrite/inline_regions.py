@@ -42,7 +42,7 @@ def apply(module: GraphModule) -> int:
 
 
 def _inline(module: GraphModule, node: Node) -> None:
-    position = REGIONS[node.target]
+    position = REGIONS[node.target]  # type: ignore[index]
     holder, inputs = node.args[position], node.args[position + 1 :]
     assert isinstance(holder, Node)
     path = str(holder.target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -38,7 +40,7 @@ def apply(module: GraphModule) -> int:
 def _to_be_cast(node: Node) -> list[Node]:
     operands = node.args[1:3] if node.target is aten.where.self else node.args[:2]
     tensors = [item for item in operands if isinstance(item, Node)]
-    values = [item.meta.get("val") for item in tensors]
+    values: list[Any] = [item.meta.get("val") for item in tensors]
     if len(tensors) < 2 or not all(isinstance(value, torch.Tensor) for value in values):
         return []
     if torch.result_type(*values) is not torch.float32:

@@ -65,7 +65,7 @@ def _record(
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, decompositions: Mapping[Any, Callable[..., Any]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.decompositions = decompositions
         self.calls: list[Call] = []
 

@@ -28,7 +28,7 @@ def apply(module: GraphModule) -> int:
         for place, parameter in enumerate(node.target._schema.arguments):
             keyword = place >= len(node.args)
             value = node.kwargs.get(parameter.name) if keyword else node.args[place]
-            if "Tensor" != str(parameter.type) or not _is_number(value):
+            if str(parameter.type) != "Tensor" or not _is_number(value):
                 continue
             dtype = _dtype(node, value)
             tensor = (

@@ -84,9 +84,9 @@ class SizeNodes:
 
     def _fold(self, function: Any, expressions: list[Any]) -> Node | int | float:
         operands = [self.node(item) for item in expressions]
+        result: Node | int | float = operands[0]
         if len(operands) == 1:
-            return self._call(function, operands[0])
-        result = operands[0]
+            result = self._call(function, result)
         for operand in operands[1:]:
             result = self._call(function, result, operand)
         return result
