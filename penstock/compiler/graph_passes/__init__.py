@@ -11,6 +11,7 @@ from penstock.compiler.graph_passes import (
     merge_columns,
     merge_movement,
     quantize_at_run_time,
+    slice_early,
     split_depthwise,
     split_products,
 )
@@ -25,6 +26,9 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
     split_products.apply(graph)
     fold_scale.apply(graph)
     merge_movement.apply(graph)
+    if fixed_sizes:
+        slice_early.apply(graph)
+        clean_up.merge_equal_nodes(graph)
     fuse_clamp.apply(graph)
     quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
