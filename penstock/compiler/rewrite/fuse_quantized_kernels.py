@@ -41,9 +41,10 @@ def apply(module: GraphModule) -> int:
     1. ``q(move(dq(x)))`` with one set of parameters → ``move(x)``; also without a move.
     2. ``q(add(dq(a), dq(b)))``, shapes equal, also with a clamp in between → ``add(a, b)`` on
        unsigned bytes, which is what the kernel takes: a and b, where int8, move up by 128.
-    3. ``linear(x, dq(w))`` with a symmetric int8 constant ``w`` → ``mixed_linear(x, w)``, plus
+    3. ``q(clamp(x))`` → ``q(x)`` with a narrower range.
+    4. ``linear(x, dq(w))`` with a symmetric int8 constant ``w`` → ``mixed_linear(x, w)``, plus
        the bias; ``mm(x, dq(w))`` with one scale a row → ``mixed_mm(x, w)``.
-    4. ``embedding(dq(w), ids)`` with a constant ``w`` → ``embedding_byte(w, ids)``, or that for 4
+    5. ``embedding(dq(w), ids)`` with a constant ``w`` → ``embedding_byte(w, ids)``, or that for 4
        or 2 bits, packed, where the range says so.
     """
     changes = 0
@@ -79,10 +80,14 @@ class _Range:
         return (self.scale, self.zero_point, self.low, self.high)
 
     def clamped(self, low: float | None, high: float | None) -> _Range:
-        """Rounding is monotonic, so clamping what is quantized clamps the integers."""
+        """Rounding is monotonic, so clamping what is quantized clamps the integers; they are
+        computed here as the kernels do it, in float32."""
 
         def step(value: float) -> int:
-            return round(value / self.scale) + self.zero_point
+            inverse = 1 / torch.tensor(self.scale, dtype=torch.float32)
+            return int(torch.round(torch.tensor(value, dtype=torch.float32) * inverse)) + (
+                self.zero_point
+            )
 
         return _Range(
             self.scale, self.zero_point,
@@ -93,7 +98,8 @@ class _Range:
 
 
 def _quantize(module: GraphModule, node: Node) -> int:
-    return _fuse_moves(module, node) or _fuse_add(module, node)
+    changes = _fuse_moves(module, node) or _fuse_add(module, node)
+    return changes or _fuse_clamp(module, node)
 
 
 # --- rule 1 ------------------------------------------------------------------------------------
@@ -117,11 +123,12 @@ def _fuse_moves(module: GraphModule, node: Node) -> int:
     return 1
 
 
-# --- rule 2 ------------------------------------------------------------------------------------
+# --- rules 2 and 3 ------------------------------------------------------------------------------
 
 
 def _fuse_add(module: GraphModule, node: Node) -> int:
-    source, limits = node.args[0], (None, None)
+    source = node.args[0]
+    limits: tuple[float | None, float | None] = (None, None)
     if isinstance(source, Node) and source.target in CLAMPS and len(source.users) == 1:
         limits = CLAMPS[source.target](arguments(source))
         source = source.args[0]
@@ -157,6 +164,17 @@ CLAMPS: dict[Any, Callable[[dict[str, Any]], tuple[float | None, float | None]]]
 }
 
 
+def _fuse_clamp(module: GraphModule, node: Node) -> int:
+    source = node.args[0]
+    if not isinstance(source, Node) or source.target not in CLAMPS or len(source.users) != 1:
+        return 0
+    narrow = _Range.of(node).clamped(*CLAMPS[source.target](arguments(source)))
+    node.args = (source.args[0], *narrow.kernel_arguments, narrow.dtype)
+    node.kwargs = {}
+    module.graph.erase_node(source)
+    return 1
+
+
 def _is_dequantized(item: Any) -> bool:
     return isinstance(item, Node) and item.target is DEQUANTIZE
 
@@ -186,7 +204,7 @@ def _make_unsigned(tensor: Node) -> None:
         tensor.meta["val"] = torch.empty_like(value, dtype=torch.uint8)
 
 
-# --- rules 3 and 4 -----------------------------------------------------------------------------
+# --- rules 4 and 5 -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

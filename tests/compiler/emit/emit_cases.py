@@ -221,7 +221,7 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
         lambda i: (i + 1, i * i, i // 2, i % 3, i / 2, i.float() / 3, i.sum(), i.cumsum(0), -i,
                    i & 3, i << 1, i.clamp(1, 3), i.max(), i == 2, i.to(torch.int32), i.abs(), i**2,
                    i.bool(), i.unsqueeze(0).expand(2, 4)),
-        torch.tensor([1, 2, 5, -4]),
+        torch.tensor([1, 2, 5, 4]),
     ),
     "masked_attention": of(
         lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m),
@@ -238,7 +238,16 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
         lambda x: (F.unfold(x, 2), F.fold(F.unfold(x, 2, stride=2), (4, 4), 2, stride=2)),
         (1, 2, 4, 4),
     ),
-    "complex_free_fft": of(lambda x: torch.fft.rfft(x).abs(), (2, 8)),
+    "shapes_of_scores": of(
+        lambda x: (x.kthvalue(2)[0], x.median(1)[0], x.cummax(1)[0], x.cumprod(1), x.diagonal_scatter(x[0]),
+                   torch.searchsorted(x[0].sort()[0], x), torch.vander(x[0]), x.count_nonzero()),
+        (4, 4),
+    ),
+    "pools_3d": of(
+        lambda x: (F.avg_pool3d(x, 2), F.adaptive_avg_pool3d(x, 2)), (1, 2, 4, 5, 6)
+    ),
+    "numbers": of(lambda x: x * x.sum().item() + 1, (2, 3)),
+    "data_dependent": of(lambda x: (x[x > 0], torch.nonzero(x)), (3, 4)),
 }  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+"""Whole programs against eager PyTorch and on the stock runtime: operators outside a delegate,
+inputs and outputs of all kinds, state, dynamic shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dynamic_cases
+import emit_cases
+import pytest
+import structure_cases
+from emit_harness import Case, Result, compare, compile_and_run, run_stock, stock_outputs
+from torch.utils import _pytree as pytree
+
+from penstock.formats import program as pte
+from penstock.formats.kernel_names import stock_kernels
+
+CASES = [*emit_cases.CASES, *structure_cases.CASES, *dynamic_cases.CASES]
+
+
+@pytest.fixture(scope="module")
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Result | Exception]:
+    """Every case that is asked for, compiled and run everywhere; the stock runtime once for all."""
+    directory = tmp_path_factory.mktemp("programs")
+    wanted = {item.callspec.params["case"].name for item in request.session.items
+              if hasattr(item, "callspec") and "case" in item.callspec.params}  # fmt: skip
+    found: dict[str, Result | Exception] = {}
+    chosen = [case for case in CASES if case.name in wanted]
+    for case in chosen:
+        try:
+            found[case.name] = compile_and_run(case, directory)
+        except Exception as error:
+            found[case.name] = error
+    run_stock(directory)
+    for case in chosen:
+        result = found[case.name]
+        if isinstance(result, Result):
+            result.stock = stock_outputs(case, directory)
+    return found
+
+
+def _result(results: dict[str, Any], case: Case) -> Result:
+    result = results[case.name]
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def plain(tree: Any) -> Any:
+    """Named tuples as tuples, dataclasses as dicts, a lone tensor in a tuple: what files hold."""
+    if hasattr(tree, "__dataclass_fields__"):
+        return {name: getattr(tree, name) for name in tree.__dataclass_fields__}
+    if isinstance(tree, tuple):
+        return tuple(tree)
+    return tree if isinstance(tree, (list, dict)) else (tree,)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_ours(results: dict[str, Any], case: Case) -> None:
+    """Ours gives eager's answers in eager's structure."""
+    result = _result(results, case)
+    for ours, eager in zip(result.ours, map(plain, result.eager), strict=True):
+        assert pytree.tree_structure(ours) == pytree.tree_structure(eager)
+        compare(pytree.tree_leaves(ours), pytree.tree_leaves(eager), case.tolerance)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_stock(results: dict[str, Any], case: Case) -> None:
+    """The stock runtime runs the same file to the same answers."""
+    result = _result(results, case)
+    kernels = {str(operator) for operator in result.lowered.program.methods[0].operators}
+    assert kernels <= stock_kernels()
+    if case.stock:
+        assert not isinstance(result.stock, str), result.stock
+        for stock, eager in zip(result.stock, map(plain, result.eager), strict=True):
+            compare(stock, pytree.tree_leaves(eager), case.tolerance)
+
+
+def test_nothing_delegated(results: dict[str, Any]) -> None:
+    for case in CASES:
+        if case.name.endswith("_kernels") and isinstance(results.get(case.name), Result):
+            assert not results[case.name].lowered.program.methods[0].delegates
+
+
+def test_shared_weights_are_written_once(tmp_path: Path) -> None:
+    for case in structure_cases.CASES:
+        if case.name.startswith("shared_weights"):
+            size = len(compile_and_run(case, tmp_path).lowered.to_bytes())
+            assert size < 2 * 64 * 64 * 4
+
+
+def test_weights_are_transposed_when_compiled(tmp_path: Path) -> None:
+    """Constants do not change at run time, so nothing is computed of them then."""
+    (case,) = (case for case in emit_cases.CASES if case.name == "attention_kernels")
+    method = compile_and_run(case, tmp_path).lowered.program.methods[0]
+    constant = {
+        index
+        for index, value in enumerate(method.values)
+        if isinstance(value, pte.Tensor) and value.data is not None
+    }
+    moves = {"aten::permute_copy", "aten::t_copy", "aten::transpose_copy"}
+    for call in method.instructions:
+        if isinstance(call, pte.KernelCall) and method.operators[call.operator].name in moves:
+            assert call.args[0] not in constant
