@@ -201,14 +201,19 @@ def _runs(axis: Axis) -> list[Run]:
     return runs
 
 
+def _is_whole(axis: Axis, run: Run) -> bool:
+    """Whether ``run`` is the whole axis with all taps. (A single run may lack some.)"""
+    return run.last - run.first == axis.outputs and (run.low, run.high) == (0, axis.kernel)
+
+
 def _padding(axis: Axis, run: Run) -> tuple[int, int]:
     """What ``run`` needs of the padding: all where it is the whole axis, else nothing."""
-    return (axis.before, axis.after) if run.last - run.first == axis.outputs else (0, 0)
+    return (axis.before, axis.after) if _is_whole(axis, run) else (0, 0)
 
 
 def _span(axis: Axis, run: Run) -> tuple[int, int]:
     """The part of the input that ``run`` sees, as start and size."""
-    if run.last - run.first == axis.outputs:
+    if _is_whole(axis, run):
         return 0, axis.size
     start = axis.position(run.first, run.low)
     return start, axis.position(run.last - 1, run.high - 1) + 1 - start

@@ -204,6 +204,8 @@ def deconvolve(
             [1, *stride], [0, *padding], [0, *extra], [1, *dilation], groups,
         )  # fmt: skip
         return b.reshape(wide, (wide.shape[0], wide.shape[1], wide.shape[3]))
+    if any(amount >= step for amount, step in zip(extra, stride, strict=True)):
+        raise LoweringError(f"its output padding {list(extra)} is not less than its stride")
     in_channels, group_out = weight.shape[:2]
     kernel = weight.shape[2:]
     assert isinstance(in_channels, int) and isinstance(group_out, int)
