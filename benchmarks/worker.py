@@ -1,6 +1,6 @@
 """A process that holds programs in one runtime and times them when it is told to.
 
-    python -m benchmarks.worker ours|stock THREADS
+    python -m benchmarks.worker ours|stock|onnxruntime|openvino THREADS
 
 reads one JSON object a line and answers with one. ``benchmarks.workers`` is the other end. Each
 runtime has its own process, kept alive, so that two of them can be measured by turns.
@@ -72,10 +72,18 @@ def _as_arrays(outputs: Sequence[Any]) -> list[np.ndarray]:
     return [np.array(o.numpy() if hasattr(o, "numpy") else o) for o in outputs]
 
 
+def runtime(kind: str) -> Callable[[int], Any]:
+    if kind in ("ours", "stock"):
+        return Ours if kind == "ours" else Stock
+    from benchmarks.peer_runtimes import RUNTIMES
+
+    return RUNTIMES[kind]
+
+
 def serve(kind: str, threads: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the answers
-    server = Server({"ours": Ours, "stock": Stock}[kind](threads))
+    server = Server(runtime(kind)(threads))
     for line in sys.stdin:
         request = json.loads(line)
         try:

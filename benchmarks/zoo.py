@@ -84,9 +84,9 @@ def main(names: list[str]) -> None:
         for precision in ("fp32", "q8"):
             results[f"{name} {precision}"] = measure(name, precision)
             store.write_text(json.dumps(results, indent=1))
+            PAGE.write_text(page(results))
             print(f"{line(name, precision, results[f'{name} {precision}'])}", flush=True)
         print(f"  {time.perf_counter() - start:.0f} s", flush=True)
-    PAGE.write_text(page(results))
     print(f"written: {PAGE.relative_to(ROOT)}")
 
 
