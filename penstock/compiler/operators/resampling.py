@@ -49,24 +49,14 @@ def _scales(node: Node, axes: int) -> list[float | None]:
 
 # --- nearest -----------------------------------------------------------------------------------
 
-NEAREST: dict[Any, Callable[..., torch.Tensor]] = {
-    **dict.fromkeys(
-        (
-            aten.upsample_nearest1d.vec, aten.upsample_nearest1d.default,
-            aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default,
-            aten.upsample_nearest3d.vec, aten.upsample_nearest3d.default,
-        ),
-        aten.upsample_nearest1d.default,
-    ),
-    **dict.fromkeys(
-        (
-            aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact1d.default,
-            aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact2d.default,
-            aten._upsample_nearest_exact3d.vec, aten._upsample_nearest_exact3d.default,
-        ),
-        aten._upsample_nearest_exact1d.default,
-    ),
-}  # fmt: skip
+NEAREST = (
+    aten.upsample_nearest1d.vec, aten.upsample_nearest1d.default,
+    aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default,
+    aten.upsample_nearest3d.vec, aten.upsample_nearest3d.default,
+    aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact1d.default,
+    aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact2d.default,
+    aten._upsample_nearest_exact3d.vec, aten._upsample_nearest_exact3d.default,
+)  # fmt: skip
 
 
 @operator(
@@ -74,13 +64,17 @@ NEAREST: dict[Any, Callable[..., torch.Tensor]] = {
     notes="whole factors by joining a tensor with itself, others by slices",
 )  # fmt: skip
 def lower_nearest(b: GraphBuilder, node: Node) -> Tensor:
-    x, old, new = _sizes(b, node)
-    one_axis = NEAREST[node.target]
-    scales = _scales(node, len(old))
+    """Which index goes where, the operator itself says, asked about a picture of indices."""
+    x, old, _ = _sizes(b, node)
+    if any(isinstance(source, Node) for source in node.all_input_nodes[1:]):
+        raise LoweringError("its size is computed at run time")
     # The last axis first: what is copied stays small the longest.
     for axis in range(len(old) - 1, -1, -1):
-        places = torch.arange(old[axis], dtype=torch.float32).view(1, 1, -1)
-        indices = one_axis(places, [new[axis]], scales[axis]).reshape(-1).long().tolist()
+        view = [1] * (len(old) + 2)
+        view[axis + 2] = old[axis]
+        places = torch.arange(old[axis], dtype=torch.float32).view(view).expand(1, 1, *old)
+        result = node.target(places.contiguous(), *node.args[1:], **node.kwargs)  # type: ignore[operator]
+        indices = result.movedim(axis + 2, 0).flatten(1)[:, 0].long().tolist()
         x = movement.take(b, x, axis + 2, indices)
     return x
 
