@@ -19,7 +19,7 @@ from penstock.compiler.layout import Shape
 from penstock.formats import payload
 from penstock.formats.payload import NodeKind
 
-#: Rows longer than this are pooled: one run of float32 additions over them would lose digits.
+#: Longer rows are summed in two steps: one run of float32 additions would lose digits.
 LONGEST_ROW = 1 << 14
 
 
@@ -51,7 +51,7 @@ def mean(
         return b.reshape(x, reduced_shape(x.shape, dims, keepdim))
     view = _View(b, x, dims)
     run = view.shape[1]
-    if isinstance(run, int) and view.shape[3] == 1 and run <= LONGEST_ROW and not pooled:
+    if isinstance(run, int) and view.shape[3] == 1 and _parts(run) and not pooled:
         rows = _weighted_sum(b, view, 1.0 / run)
     else:
         source = view.images or b.reshape(view.whole, (*view.lead, *view.shape[1:]))
@@ -66,7 +66,7 @@ def total(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Ten
     count = layout.product([x.shape[dim] for dim in dims])
     if isinstance(count, int) and not x.is_expanded and count > 1:
         view = _View(b, x, dims)
-        if view.shape[3] == 1 and count <= LONGEST_ROW:
+        if view.shape[3] == 1 and _parts(count):
             return view.restored(b, _weighted_sum(b, view, 1.0), keepdim)
     result = mean(b, x, dims, True)
     known = 1
@@ -98,14 +98,28 @@ def reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     return ex.slice_dims(b, ex.softmax(b, zeros, dim), starts, [1] * x.rank)
 
 
+def _parts(run: int) -> int | None:
+    """Into how many equal parts a row is cut so that none is too long; ``None``: that cannot be
+    done (pooling takes such rows)."""
+    fewest = -(-run // LONGEST_ROW)
+    return next((parts for parts in range(fewest, 65) if run % parts == 0), None)
+
+
 def _weighted_sum(b: GraphBuilder, view: _View, weight: float) -> Tensor:
     """Every row of ``view`` times ``weight``, summed: [lead..., 1]."""
     run = view.shape[1]
     assert isinstance(run, int)
+    parts = _parts(run)
+    assert parts is not None
     source = view.whole
-    if source.rank < 2 or source.shape[-1] != run:
+    if parts > 1:
+        source = b.reshape(source, (*view.lead, parts, run // parts))
+    elif source.rank < 2 or source.shape[-1] != run:
         source = b.reshape(source, (*view.lead, run))
-    return ex.linear(b, source, b.constant(_row(run, weight)), None)
+    rows = ex.linear(b, source, b.constant(_row(run // parts, weight)), None)
+    if parts == 1:
+        return rows
+    return ex.linear(b, b.reshape(rows, (*view.lead, parts)), b.constant(_row(parts, 1.0)), None)
 
 
 class _View:

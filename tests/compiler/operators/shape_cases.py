@@ -184,3 +184,9 @@ case(
 case("gru_cell", nn.GRUCell(4, 3), STEPS[0], numbers(2, 3))
 case("rnn_tanh_cell", nn.RNNCell(4, 3), STEPS[0], numbers(2, 3))
 case("rnn_relu_cell", nn.RNNCell(4, 3, nonlinearity="relu"), numbers(4))
+
+# --- long rows, in two steps -------------------------------------------------------------------
+
+case("mean", lambda x: (x.mean(-1), x.mean()), numbers(3, 30000) + 5)
+case("mean", lambda x: x.mean(-1), numbers(2, 16411) + 5)  # a prime: by pooling
+case("sum", lambda x: (x.sum(-1, keepdim=True), x.sum()), numbers(2, 40000))
