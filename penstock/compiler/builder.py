@@ -8,7 +8,7 @@ them, and convolutions run channels-last without anybody asking for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -309,18 +309,15 @@ class GraphBuilder:
 
     def dense(self, tensor: Tensor) -> Tensor:
         """``tensor`` with every lazily expanded dimension written out."""
-        if not tensor.is_expanded:
-            return tensor
-        if tensor.constant is not None:
-            return self.constant(self.full_constant(tensor))
-        if not layout.is_static(tensor.shape):
-            raise LoweringError("it expands a tensor to a dynamic size")
-        zeros = [
-            size if stored == 1 else 1
-            for size, stored in zip(tensor.shape, tensor.stored, strict=True)
-        ]
-        unexpanded = replace(tensor, shape=tensor.stored)
-        return self.binary(NodeKind.ADD, unexpanded, self.full(zeros, 0.0))
+        from penstock.compiler.expansion import written_out
+
+        return written_out(self, tensor) if tensor.is_expanded else tensor
+
+    def placed_tensors(self) -> Iterator[Tensor]:
+        """The tensors of graph nodes that have a value, the last one first."""
+        for found in reversed(self._tensors.values()):
+            if isinstance(found, Tensor) and found.value is not None:
+                yield found
 
     def _reshape_target(self, shape: Shape) -> tuple[int, ...]:
         """``shape`` for STATIC_RESHAPE: at most one dynamic dimension, written as 0."""

@@ -54,7 +54,12 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
         raise GroupLoweringError(builder.reasons)
     for position, node in enumerate(outputs, len(builder.inputs)):
         tensor = builder.tensor(node)
-        builder.output(tensor, layout.identity(tensor.rank), position)
+        try:
+            builder.output(tensor, layout.identity(tensor.rank), position)
+        except LoweringError as error:
+            builder.reasons[node] = str(error)
+    if builder.reasons:
+        raise GroupLoweringError(builder.reasons)
     for position, node in enumerate(builder.inputs):
         value = builder.value_of(builder.tensor(node))
         value.external_id = position

@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from penstock.compiler.capture import capture
 from penstock.compiler.rewrite import (
     additive_masks,
+    constant_products,
     fold_batch_norm,
     fold_constants,
     functionalize,
@@ -368,3 +369,29 @@ def test_the_bits_of_16_bit_floats_are_left_alone() -> None:
             return (x * 2).view(torch.int16)
 
     rewritten(Bits(), (torch.randn(4, dtype=torch.float16),), widen_floats.apply)
+
+
+def test_products_with_constants_become_linear() -> None:
+    class Products(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 5))
+            self.bias = nn.Parameter(torch.randn(5))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            y = x[0]
+            return (
+                torch.addmm(self.bias, y, self.weight),
+                torch.addmm(self.bias, y, self.weight, alpha=2),
+                torch.addmm(self.bias[:1], y, self.weight),
+                y.mm(self.weight),
+                x @ self.weight,
+                x[0, 0] @ self.weight,
+                self.weight.t() @ y.t(),
+            )
+
+    _, targets = rewritten(
+        Products(), (torch.randn(2, 3, 4),), constant_products.apply, remove_no_ops.apply
+    )
+    assert targets["aten.linear.default"] == 4
+    assert targets["aten.addmm.default"] == 2

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from penstock.compiler.rewrite import (
     additive_masks,
+    constant_products,
     decompose_for_delegate,
     fold_batch_norm,
     fold_constants,
@@ -33,6 +34,7 @@ PIPELINE: Sequence[Rewrite] = (
     additive_masks.apply,
     fold_constants.apply,
     decompose_for_delegate.apply,
+    constant_products.apply,
     fold_batch_norm.apply,
 )
 

@@ -1,0 +1,63 @@
+"""Lazily expanded tensors, written out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from penstock.compiler import layout
+from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.layout import Dim
+from penstock.formats import payload
+from penstock.formats.payload import DataType, NodeKind
+
+
+def written_out(b: GraphBuilder, tensor: Tensor) -> Tensor:
+    """``tensor`` plus zeros of its full shape."""
+    if tensor.constant is not None and layout.is_static(tensor.shape):
+        return b.constant(b.full_constant(tensor))
+    sizes: list[Dim] = [
+        1 if layout.same(size, stored) else size
+        for size, stored in zip(tensor.shape, tensor.stored, strict=True)
+    ]
+    result = replace(tensor, shape=tensor.stored)
+    for dim, size in enumerate(sizes):
+        if not isinstance(size, int):
+            zeros = _zeros_along(b, dim, size, tensor.rank)
+            result = b.binary(NodeKind.ADD, result, zeros)
+    static = [size if isinstance(size, int) else 1 for size in sizes]
+    if set(static) != {1}:
+        result = b.binary(NodeKind.ADD, result, b.full(static, 0.0))
+    return result
+
+
+def _zeros_along(b: GraphBuilder, dim: int, size: Dim, rank: int) -> Tensor:
+    """Zeros of the dynamic ``size`` in dimension ``dim``, of size 1 in the others: a line of some
+    tensor that has such a dimension, bounded by zero from both sides. Its size is known when the
+    program runs, and in no other way can XNNPACK be told one."""
+    for found in b.placed_tensors():
+        assert found.value is not None
+        if found.value.dtype is not DataType.FP32:
+            continue
+        for position, stored in enumerate(found.stored):
+            if not isinstance(stored, int) and layout.same(stored, size):
+                line = _line(b, found, position)
+                target = tuple(stored if place == dim else 1 for place in range(rank))
+                zero = b.constant(torch.tensor(0.0))
+                line = b.binary(NodeKind.MAXIMUM, b.reshape(line, target), zero)
+                return b.binary(NodeKind.MINIMUM, line, zero)
+    raise LoweringError(f"it expands a tensor to the size {size}, which no other tensor has")
+
+
+def _line(b: GraphBuilder, source: Tensor, position: int) -> Tensor:
+    """Dimension ``position`` of ``source`` at the first index of all others."""
+    kept = tuple(size if place == position else 1 for place, size in enumerate(source.stored))
+    whole = replace(source, shape=source.stored)
+    if kept == source.stored:
+        return whole
+    shape = layout.physical(kept, source.order)
+    attributes = payload.SliceAttributes(
+        (0,) * len(shape), tuple(size if isinstance(size, int) else 0 for size in shape)
+    )
+    return b.add_node(NodeKind.STATIC_SLICE, [whole], b.result(kept, source.order), attributes)
