@@ -14,7 +14,7 @@ from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
 from penstock.compiler.out_variants import packed
-from penstock.compiler.rewrite.edit import call, get_attribute
+from penstock.compiler.rewrite.edit import call, copy_origin, get_attribute
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
@@ -117,7 +117,11 @@ def _fuse_moves(module: GraphModule, node: Node) -> int:
         return 0
     result = source.args[0]
     for move in reversed(moves):
-        result = call(module, move, move.target, result, *move.args[1:], **move.kwargs)
+        with module.graph.inserting_before(move):
+            made = module.graph.call_function(move.target, (result, *move.args[1:]), move.kwargs)
+        copy_origin(move, made)
+        made.meta["val"] = _like(move.meta["val"], node.meta["val"].dtype)
+        result = made
     node.replace_all_uses_with(result)  # type: ignore[arg-type]
     module.graph.erase_node(node)
     return 1
@@ -199,9 +203,14 @@ def _make_unsigned(tensor: Node) -> None:
         up = (old.zero_point + 128, old.low + 128, old.high + 128, torch.uint8)
         node.args = (node.args[0], old.scale, *up)
         node.kwargs = {k: v for k, v in node.kwargs.items() if k == "out_dtype"}
-    value = tensor.meta["val"]
+    tensor.meta["val"] = _like(tensor.meta["val"], torch.uint8)
+
+
+def _like(value: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A fake tensor with another type; computing one may fail where strides differ that no
+    program has."""
     with value.fake_mode:
-        tensor.meta["val"] = torch.empty_like(value, dtype=torch.uint8)
+        return torch.empty_like(value, dtype=dtype)
 
 
 # --- rules 4 and 5 -----------------------------------------------------------------------------

@@ -175,7 +175,8 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
         (3, 4), (3, 4),
     ),
     "products": of(
-        lambda x, y, z: (x @ y, torch.mm(x, y), torch.addmm(z, x, y), torch.einsum("ij,jk->ki", x, y),
+        lambda x, y, z: (x @ y, torch.mm(x, y), torch.addmm(z, x, y),
+                         torch.einsum("ij,jk->ki", x, y),
                          torch.outer(x[0], y[0]), torch.dot(x[0], x[1]), x @ y[:, 0],
                          torch.baddbmm(z[None], x[None], y[None]), torch.matmul(x[None], y),
                          torch.kron(x, y), torch.cdist(x, x), F.cosine_similarity(x, x + 1),
@@ -201,7 +202,8 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
     ),
     "padding": of(
         lambda x: (F.pad(x, (1, 2, 0, 1)), F.pad(x, (1, 1, 1, 1), mode="reflect"),
-                   F.pad(x, (1, 1, 1, 1), mode="replicate"), F.pad(x, (1, 1, 1, 1), mode="circular"),
+                   F.pad(x, (1, 1, 1, 1), mode="replicate"),
+                   F.pad(x, (1, 1, 1, 1), mode="circular"),
                    F.pad(x, (-1, 0)), F.pad(x, (1, 0), value=3.0)),
         (1, 2, 4, 4),
     ),
@@ -239,7 +241,8 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
         (1, 2, 4, 4),
     ),
     "shapes_of_scores": of(
-        lambda x: (x.kthvalue(2)[0], x.median(1)[0], x.cummax(1)[0], x.cumprod(1), x.diagonal_scatter(x[0]),
+        lambda x: (x.kthvalue(2)[0], x.median(1)[0], x.cummax(1)[0], x.cumprod(1),
+                   x.diagonal_scatter(x[0]),
                    torch.searchsorted(x[0].sort()[0], x), torch.vander(x[0]), x.count_nonzero()),
         (4, 4),
     ),
@@ -269,4 +272,37 @@ class Gates(nn.Module):
         return F.gelu(x, approximate="tanh"), F.glu(x, -1), self.p(x)
 
 
-CASES = [Case(f"{name}_kernels", make, KERNELS_ONLY) for name, make in FUNCTIONS.items()]
+class Residual(nn.Module):
+    """Adds of one shape, with and without an activation, and one that broadcasts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.l = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu6(self.a(x))
+        x = F.relu(x + self.b(x))
+        x = x + self.b(x)
+        return self.l((x + x.mean((2, 3), keepdim=True)).mean((2, 3)))
+
+
+QUANTIZED: dict[str, tuple[Callable[[], Any], str]] = {
+    "residual": (module(Residual, (2, 3, 8, 8)), "static"),
+    "residual_per_tensor": (module(Residual, (2, 3, 8, 8)), "static_per_tensor"),
+    "convolutional": (module(SmallConvolutional, (2, 3, 20, 20)), "static"),
+    "linear_dynamic": (module(lambda: nn.Linear(16, 8), (3, 16)), "dynamic"),
+    "linear_3d": (module(lambda: nn.Linear(16, 8), (2, 3, 16)), "static"),
+    "encoder_layer_dynamic": (
+        module(lambda: nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), (2, 5, 16)),
+        "dynamic",
+    ),
+}
+
+CASES = [
+    *(Case(f"{name}_kernels", make, KERNELS_ONLY) for name, make in FUNCTIONS.items()),
+    *(
+        Case(f"{name}_int8_kernels", make, {**KERNELS_ONLY, "quantize": scheme}, 0.1)
+        for name, (make, scheme) in QUANTIZED.items()
+    ),
+]
