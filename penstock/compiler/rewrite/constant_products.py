@@ -38,22 +38,21 @@ def apply(module: GraphModule) -> int:
 
 def _parts(node: Node) -> tuple[Node, Node, Node | None] | None:
     """``x``, the constant matrix and the constant bias of a product that is a linear layer."""
-    arguments: tuple[Any, ...]
+    given: tuple[Any, ...] = node.args
     if node.target in PRODUCTS:
-        arguments = (*node.args, None)
+        x, weight = given
+        bias = None
     elif node.target is aten.addmm.default and not node.kwargs:
-        bias, x, weight = node.args
+        bias, x, weight = given
         if not _is_float(bias) or bias.op != "get_attr" or bias.meta["val"].dim() != 1:
             return None
         if bias.meta["val"].shape[0] != weight.meta["val"].shape[-1]:
             return None
-        arguments = (x, weight, bias)
     else:
         return None
-    x, weight, bias = arguments
-    if not _is_float(x) or not _is_float(weight):
+    if not _is_float(x) or not _is_float(weight) or x.op == "get_attr":
         return None
-    if weight.op != "get_attr" or weight.meta["val"].dim() != 2 or x.op == "get_attr":
+    if weight.op != "get_attr" or weight.meta["val"].dim() != 2:
         return None
     return x, weight, bias
 
