@@ -72,7 +72,8 @@ def test_number_of_outs_is_that_of_the_schema(name: str) -> None:
 def test_table_describes_every_kernel() -> None:
     table = list(rows())
     names = [f"{row.name}.{row.overload}" if row.overload else row.name for row in table]
-    assert names == registry.names()
+    # Tests of the method core register kernels of their own in the same process.
+    assert names == [name for name in registry.names() if not name.startswith("test::")]
     for row in table:
         assert row.doc.endswith("."), row
         assert row.family.isidentifier(), row

@@ -60,6 +60,7 @@ def test_the_packed_library_comes_before_an_installed_executorch(
     # Importing this package would fail; finding the library must not.
     (installed.parent / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "executorch", raising=False)
     monkeypatch.setattr(library, "PACKED", packed)
     assert library.find() == packed / NAME
     (packed / NAME).unlink()
