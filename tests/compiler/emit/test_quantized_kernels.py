@@ -49,9 +49,7 @@ def fused(
     fuse_quantized_kernels.apply(module)
     module.graph.lint()
     module.recompile()
-    names = [
-        node.target._schema.name for node in module.graph.nodes if node.op == "call_function"
-    ]
+    names = [node.target._schema.name for node in module.graph.nodes if node.op == "call_function"]
     return names, before, module(*args)
 
 
