@@ -117,6 +117,7 @@ def _fuse_moves(module: GraphModule, node: Node) -> int:
         return 0
     result = source.args[0]
     for move in reversed(moves):
+        assert callable(move.target)
         with module.graph.inserting_before(move):
             made = module.graph.call_function(move.target, (result, *move.args[1:]), move.kwargs)
         copy_origin(move, made)
