@@ -1,0 +1,169 @@
+"""Models outside the zoo -> docs/unseen-models.md.
+
+    python -m benchmarks.unseen [PART OF A NAME ...]
+
+Each is compiled in fp32 and in int8, run here and on the stock runtime. Results are kept in
+``build/measured/unseen.json``; with names given only these are made again.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import penstock
+from benchmarks.flows import relative_error, same_bits, sqnr
+from benchmarks.unseen_models import MODELS, Unseen
+from benchmarks.workers import ROOT, Worker, WorkerError
+from penstock.compiler.quantize import Quantization
+
+FOLDER = ROOT / "build" / "measured"
+PAGE = ROOT / "docs" / "unseen-models.md"
+CALIBRATION = 8
+SAMPLES = 2
+
+
+def measure(model: Unseen, precision: str, path: Path) -> dict[str, Any]:
+    """One model in one precision: pieces, errors, seconds."""
+    batches = list(islice(model.batches(CALIBRATION + SAMPLES), CALIBRATION + SAMPLES))
+    samples = [batches[0], *batches[CALIBRATION + 1 :]]
+    start = time.process_time()
+    lowered = penstock.lower(
+        model.module,
+        batches[0],
+        quantize=None if precision == "fp32" else Quantization(scheme=model.scheme),
+        calibration=batches[:CALIBRATION],
+    )
+    lowered.save(path)
+    seconds = time.process_time() - start
+    row: dict[str, Any] = {
+        "seconds": seconds,
+        "export": seconds * lowered.timings["capture"] / sum(lowered.timings.values()),
+        "bytes": path.stat().st_size,
+        "pieces": len(lowered.delegation.subgraphs),
+        "delegated": len(lowered.delegation.delegated),
+        "outside": [(node.target, str(why)) for node, why in lowered.delegation.undelegated],
+    }
+    method = penstock.load(path, threads=1).method("forward")
+    arrays = [[tensor.numpy() for tensor in sample] for sample in samples]
+    got = [[np.array(a) for a in method.run(inputs)] for inputs in arrays]
+    with torch.no_grad():
+        eager = [[t.numpy() for t in model.module(*sample)] for sample in samples]
+    row["error"], row["sqnr"] = relative_error(eager, got), sqnr(eager, got)
+    row["stock"] = _on_stock(path, arrays[0], got[0])
+    return row
+
+
+def _on_stock(path: Path, inputs: list[np.ndarray], ours: list[np.ndarray]) -> str:
+    """What the stock runtime makes of the file."""
+    given = path.with_suffix(".npz")
+    np.savez(given, *inputs)
+    with Worker("stock", 1) as stock:
+        try:
+            stock.load("ours", path, given)
+            answer = stock.outputs("ours")
+        except WorkerError as error:
+            return f"fails: {error}"
+    if same_bits([answer], [ours]):
+        return "same bits"
+    return f"differs by {relative_error([answer], [ours]):.0e}"
+
+
+def main(parts: list[str]) -> None:
+    torch.set_num_threads(1)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    store = FOLDER / "unseen.json"
+    results = json.loads(store.read_text()) if store.exists() else {}
+    for name, make in MODELS.items():
+        if parts and not any(part in name for part in parts):
+            continue
+        torch.manual_seed(0)
+        model = make()
+        for precision in ("fp32", "q8"):
+            try:
+                row = measure(model, precision, FOLDER / "unseen.pte")
+            except penstock.PenstockError as error:
+                row = {"fails": str(error)}
+            results.setdefault(name, {})[precision] = row
+            store.write_text(json.dumps(results, indent=1))
+            print(name, precision, {k: v for k, v in row.items() if k != "outside"}, flush=True)
+        del model
+        gc.collect()
+    PAGE.write_text(page(results))
+    print(f"written: {PAGE.relative_to(ROOT)}")
+
+
+HEADER = (
+    "model", "pieces fp32, q8", "in XNNPACK", "outside", "error fp32", "SQNR q8, dB",
+    "compile, s (of it torch.export)", "on the stock runtime",
+)  # fmt: skip
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    full, small = row["fp32"], row["q8"]
+    failed = [f"{kind} **fails**: {r['fails']}" for kind, r in row.items() if "fails" in r]
+    if failed:
+        return f"| {name} | {'; '.join(failed)} |" + " |" * (len(HEADER) - 2)
+    stock = dict.fromkeys([full["stock"], small["stock"]])
+    cells = [
+        name,
+        f"{full['pieces']}, {small['pieces']}",
+        f"{full['delegated']} of {full['delegated'] + len(full['outside'])}",
+        outside(full["outside"]),
+        f"{full['error']:.1e}",
+        f"{small['sqnr']:.1f}",
+        f"{full['seconds']:.1f} ({full['export']:.1f}), {small['seconds']:.1f} "
+        f"({small['export']:.1f})",
+        ", ".join(stock),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def outside(nodes: list[tuple[str, str]]) -> str:
+    """``2 embedding, 1 where``."""
+    counts = Counter(target.split(".")[1] if "." in target else target for target, _ in nodes)
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+
+
+def page(results: dict[str, Any]) -> str:
+    rows = [line(name, results[name]) for name in MODELS if name in results]
+    reasons: dict[str, set[str]] = {}
+    for row in results.values():
+        for target, why in row["fp32"].get("outside", ()):
+            reasons.setdefault(target, set()).add(why)
+    listed = [f"- `{target}`: {'; '.join(sorted(why))}" for target, why in sorted(reasons.items())]
+    return "\n".join(
+        [
+            "# Models outside the zoo",
+            "",
+            "Made by `python -m benchmarks.unseen`. Models of torchvision, timm and transformers "
+            "that nothing in Penstock was made for, with random weights.",
+            "",
+            "- *pieces*: calls of XNNPACK in the compiled program; *in XNNPACK*: operators, fp32",
+            "- *error*: largest difference from eager PyTorch, in parts of the output's range",
+            "- *SQNR*: of int8 against eager PyTorch, of the worst output; static quantization "
+            f"(calibrated on {CALIBRATION} batches) for torchvision and timm, dynamic for "
+            "transformers",
+            "- *compile*: seconds of CPU time on one thread",
+            "- *on the stock runtime*: the same file there, against the answers here",
+            "",
+            "| " + " | ".join(HEADER) + " |",
+            "|" + " --- |" * len(HEADER),
+            *rows,
+            "",
+            *(["Why operators are outside:", "", *listed, ""] if listed else []),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
