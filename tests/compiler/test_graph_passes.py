@@ -161,3 +161,18 @@ def test_quantized_weights_of_one_scale() -> None:
     graph = check(model, (torch.randn(1, 3, 9, 9),), quantize="static_per_tensor")
     weights = {graph.values[n.inputs[1]].dtype for n in graph.nodes if n.kind is NodeKind.CONV_2D}
     assert weights == {DataType.QINT8}
+
+
+@pytest.mark.parametrize("first", [nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 3, padding=9, dilation=9)])
+def test_convolutions_side_by_side_on_what_is_quantized_at_run_time(first: nn.Module) -> None:
+    """XNNPACK makes a product of one of them; the other one must not read the same value."""
+
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = first, nn.Conv2d(8, 16, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.first(x), self.second(x)], 1)
+
+    check(Parallel(), (torch.randn(2, 8, 9, 9),), quantize="dynamic", sqnr=30.0)

@@ -30,11 +30,11 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
         slice_early.apply(graph)
         clean_up.merge_equal_nodes(graph)
     fuse_clamp.apply(graph)
+    drop_padding.crop(graph)
     quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
     merge_movement.apply(graph)
     split_depthwise.apply(graph)
-    drop_padding.crop(graph)
     if fixed_sizes:
         merge_columns.apply(graph)
         drop_padding.divide(graph)

@@ -6,6 +6,7 @@ import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
 from penstock.formats.payload import (
+    Conv2dAttributes,
     DataType,
     Node,
     NodeKind,
@@ -28,13 +29,14 @@ MOVEMENT = {NodeKind.STATIC_TRANSPOSE, NodeKind.STATIC_RESHAPE, NodeKind.STATIC_
 
 def apply(graph: XnnGraph) -> None:
     """Given float → CONVERT to QDINT8 → CONVERT to float → moves → product with int8 weights
-    → Result: moves → CONVERT to QDINT8 → product; one conversion for all products of a value.
+    → Result: moves → CONVERT to QDINT8 → product; one conversion for all products of a kind
+    that read a value.
     Conversions that reach no such product vanish."""
     index = Index(graph)
     wanted = _lift(index)
     if not wanted:
         return
-    converted: dict[tuple[int, int], int] = {}
+    converted: dict[tuple[int, int, bool], int] = {}
     for node in list(graph.nodes):
         if node.kind not in SHARED_DIMS or not node.inputs:
             continue
@@ -43,9 +45,9 @@ def apply(graph: XnnGraph) -> None:
             continue
         if not _reaches(index, node.inputs[0], wanted):
             continue
-        key = (node.inputs[0], SHARED_DIMS[node.kind])
+        key = (node.inputs[0], SHARED_DIMS[node.kind], _is_pointwise(node))
         if key not in converted:
-            converted[key] = _convert_before(index, node, *key)
+            converted[key] = _convert_before(index, node, *key[:2])
         inputs = (converted[key], _per_channel(index, weight), *node.inputs[2:])
         index.set_inputs(node, inputs)
     index.finish()
@@ -79,6 +81,18 @@ def _reaches(index: Index, value: int, wanted: set[int]) -> bool:
             return False
         value = producer.inputs[0]
     return True
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Whether XNNPACK makes a fully-connected node of a convolution. It changes the parameters of
+    the input with it, so that no other convolution can read that any more."""
+    conv = node.attributes
+    return (
+        isinstance(conv, Conv2dAttributes)
+        and conv.kernel == conv.stride == (1, 1)
+        and not any(conv.padding)
+        and conv.groups == 1
+    )
 
 
 def _convert_before(index: Index, node: Node, source: int, dims: int) -> int:
