@@ -357,3 +357,12 @@ def test_dynamic_shapes_survive() -> None:
             assert isinstance(node.meta["val"].shape[0], torch.SymInt), node
     larger = torch.randn(7, 3, 8, 8)
     assert sqnr_db(model(larger), run(module, larger)) > 25
+
+
+def test_a_model_that_computes_in_small_units() -> None:
+    model = SmallNet().eval()
+    with torch.no_grad():
+        for parameter in (*model.depthwise.parameters(), *model.head.parameters()):
+            parameter *= 1e-5
+    module, _ = quantized(model, (IMAGES,))
+    assert sqnr_db(model(IMAGES), run(module, IMAGES)) > 25

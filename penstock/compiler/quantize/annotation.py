@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 from penstock.compiler.operators.registry import FixedOutput, Shared, Weighted
 from penstock.compiler.quantize.observers import (
     ActivationObserver,
+    HistogramActivationObserver,
     PerChannelWeightObserver,
     TensorWeightObserver,
 )
@@ -24,7 +25,6 @@ from penstock.compiler.quantize.plan import Decision, Plan
 from penstock.compiler.quantize.pt2e import (
     Q_ANNOTATION_KEY,
     FixedQParamsQuantizationSpec,
-    MinMaxObserver,
     PlaceholderObserver,
     QuantizationAnnotation,
     QuantizationSpec,
@@ -34,8 +34,10 @@ from penstock.compiler.quantize.pt2e import (
 from penstock.compiler.quantize.quantization import Observer
 from penstock.compiler.quantize.values import is_constant
 
-#: The least scale of an activation.
-ACTIVATION_EPSILON = 2.0**-12
+#: The least scale of an activation. Small, because models may compute in small units.
+ACTIVATION_EPSILON = 2.0**-30
+#: The least scale of an activation that is quantized at run time.
+DYNAMIC_EPSILON = 2.0**-12
 #: The least scale of a weight. Smaller than an activation's: weights of a channel that a batch
 #: norm scaled down are small, and no less in need of their eight bits.
 WEIGHT_EPSILON = 2.0**-24
@@ -173,7 +175,7 @@ def _channel_axis(decision: Decision) -> int | None:
 
 
 def _activation(observer: Observer) -> QuantizationSpec:
-    kind = ActivationObserver if observer == "histogram" else MinMaxObserver
+    kind = HistogramActivationObserver if observer == "histogram" else ActivationObserver
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
@@ -194,7 +196,7 @@ def _dynamic() -> QuantizationSpec:
         quant_max=127,
         qscheme=torch.per_tensor_affine,
         is_dynamic=True,
-        observer_or_fake_quant_ctr=PlaceholderObserver.with_args(eps=ACTIVATION_EPSILON),
+        observer_or_fake_quant_ctr=PlaceholderObserver.with_args(eps=DYNAMIC_EPSILON),
     )
 
 

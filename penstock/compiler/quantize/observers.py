@@ -26,23 +26,24 @@ FEW_VALUES = 1024
 LARGEST_BIAS = 2.0**30
 
 
-class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
-    """Finds the range that quantizes a tensor with the least squared error.
+#: The scale of a value that was zero throughout calibration.
+SCALE_OF_NOTHING = 2.0**-12
 
-    A histogram is kept over all that was seen. For a candidate range [low, high] the expected
-    error is ``inside * step**2 / 12`` (rounding, uniform) plus the squared distance to the range
-    of what lies outside (saturation). Zeros are left out: the range always holds zero, and zero is
-    exact. Sums over the bins make every candidate a look-up, so that a whole grid of ranges is
-    compared at once.
-    """
+#: XNNPACK's convolutions and fully-connected layers refuse (activation scale x weight scale /
+#: result scale) from 256 on.
+LARGEST_RATIO = 128.0
+
+
+class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
+    """Takes the range of all that was seen, and zero."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.seen = 0  # values other than zero
-        self.limit = 0.0
         self.low = 0.0
         self.high = 0.0
-        self.histogram = torch.zeros(BINS, dtype=torch.float64)
+        self.sources: list[tuple[Any, Any]] = []
+        self.parameters_found: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.busy = False
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -56,16 +57,74 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
                 return x
             low, high = (float(extreme) for extreme in torch.aminmax(values))
         self.low, self.high = min(self.low, low), max(self.high, high)
-        extent = max(-low, high)
+        self.parameters_found = None
+        self.observe(values, max(-low, high))
+        return x
+
+    def observe(self, values: torch.Tensor, extent: float) -> None:
+        """Looks at finite values, none beyond ``extent`` in magnitude."""
+
+    def best_range(self) -> tuple[float, float]:
+        """The (low, high) to quantize; low <= 0 <= high."""
+        return self.low, self.high
+
+    def watch(self, activation: Any, weight: Any) -> None:
+        """The value is the result of an operator with these inputs' observers."""
+        self.sources.append((activation, weight))
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(scale, zero point), each [1]."""
+        if self.parameters_found is None:
+            low, high = self.best_range()
+            if low == high:
+                high = SCALE_OF_NOTHING * (self.quant_max - self.quant_min)
+            scale = (high - low) / (self.quant_max - self.quant_min)
+            wider = max(1.0, self._least_scale() / scale)
+            self.parameters_found = self._calculate_qparams(
+                torch.tensor(low * wider), torch.tensor(high * wider)
+            )
+        return self.parameters_found
+
+    def _least_scale(self) -> float:
+        """What XNNPACK needs. (Values may share an observer around a loop of operators: then one
+        of them goes without.)"""
+        if self.busy:
+            return 0.0
+        self.busy = True
+        products = (
+            float(activation.calculate_qparams()[0]) * float(weight.calculate_qparams()[0].max())
+            for activation, weight in self.sources
+        )
+        least = max(products, default=0.0) / LARGEST_RATIO
+        self.busy = False
+        return least
+
+
+class HistogramActivationObserver(ActivationObserver):
+    """Finds the range that quantizes a tensor with the least squared error.
+
+    A histogram is kept over all that was seen. For a candidate range [low, high] the expected
+    error is ``inside * step**2 / 12`` (rounding, uniform) plus the squared distance to the range
+    of what lies outside (saturation). Zeros are left out: the range always holds zero, and zero is
+    exact. Sums over the bins make every candidate a look-up, so that a whole grid of ranges is
+    compared at once.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen = 0  # values other than zero
+        self.limit = 0.0
+        self.histogram = torch.zeros(BINS, dtype=torch.float64)
+
+    def observe(self, values: torch.Tensor, extent: float) -> None:
         if extent == 0.0:
-            return x
+            return
         self._widen(extent)
         counts = torch.histc(values.float(), BINS, -self.limit, self.limit).double()
         nonzero = int(torch.count_nonzero(values))
         counts[BINS // 2] -= values.numel() - nonzero
         self.seen += nonzero
         self.histogram += counts
-        return x
 
     def _widen(self, extent: float) -> None:
         """Makes the bins cover ``extent``, which moves no count to a wrong bin."""
@@ -76,14 +135,6 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
             self.histogram = torch.zeros_like(self.histogram)
             self.histogram[BINS // 4 : BINS // 4 * 3] = merged
             self.limit *= 2.0
-
-    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(scale, zero point), each [1]. The range always holds zero."""
-        low, high = self.best_range()
-        parameters: tuple[torch.Tensor, torch.Tensor] = self._calculate_qparams(
-            torch.tensor(low), torch.tensor(high)
-        )
-        return parameters
 
     def best_range(self) -> tuple[float, float]:
         """The (low, high) of the least expected error."""

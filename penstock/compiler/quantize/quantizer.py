@@ -11,6 +11,8 @@ In a flow of one's own::
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -20,6 +22,7 @@ from penstock.compiler.builder import attribute
 from penstock.compiler.operators import registry
 from penstock.compiler.operators.registry import Weighted
 from penstock.compiler.quantize.annotation import annotate
+from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import Plan, make_plan
 from penstock.compiler.quantize.pt2e import Quantizer
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
@@ -60,15 +63,19 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
     def prepare_obs_or_fq_callback(
         self, model: GraphModule, edge_or_node_to_obs_or_fq: dict[object, object]
     ) -> None:
-        """Tells each weight's observer of the bias that will be measured in its scale."""
+        """Tells the observers of a weighted operator of each other: their scales together must be
+        within XNNPACK's limits."""
         for decision in self.plan.quantized:
-            if decision.is_dynamic or decision.weight is None or decision.bias is None:
+            if decision.is_dynamic or decision.weight is None:
                 continue
             (source,) = decision.inputs
-            weight = edge_or_node_to_obs_or_fq[decision.weight, decision.node]
-            activation = edge_or_node_to_obs_or_fq[source, decision.node]
-            bias = attribute(model, str(decision.bias.target))
-            weight.guard.watch(bias, activation)  # type: ignore[attr-defined]
+            weight: Any = edge_or_node_to_obs_or_fq[decision.weight, decision.node]
+            activation: Any = edge_or_node_to_obs_or_fq[source, decision.node]
+            result = edge_or_node_to_obs_or_fq[decision.result]
+            if decision.bias is not None:
+                weight.guard.watch(attribute(model, str(decision.bias.target)), activation)
+            if isinstance(result, ActivationObserver):
+                result.watch(activation, weight)
 
 
 def _numbers_to_constants(module: GraphModule, node: Node, positions: tuple[int, ...]) -> None:
