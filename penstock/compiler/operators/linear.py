@@ -38,12 +38,8 @@ def lower_linear(b: GraphBuilder, node: Node) -> Tensor:
 )
 def lower_addmm(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
-    weight = b.permute(b.tensor(named["mat2"]), (1, 0))
-    bias = b.tensor(named["self"])
-    if weight.is_constant and bias.is_constant and bias.rank == 1 and bias.shape != (1,):
-        return ex.linear(b, b.tensor(named["mat1"]), weight, bias)
     product = ex.matmul(b, b.tensor(named["mat1"]), b.tensor(named["mat2"]))
-    return ex.add(b, product, bias)
+    return ex.add(b, product, b.tensor(named["self"]))
 
 
 @operator(
