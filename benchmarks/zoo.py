@@ -141,7 +141,8 @@ def page(results: dict[str, Any]) -> str:
             "",
             "Made by `make zoo`. Every model of the zoo with seeded random weights, compiled by "
             "Penstock and by the stock flow of executorch 1.5.1 from the same weights, example "
-            "inputs and calibration data, and run on four samples.",
+            "inputs and calibration data, and run on four samples. These rows were measured on a "
+            "machine busy with other work: times are the best single runs.",
             "",
             "- *compile*: CPU seconds with one thread of torch, imports and the model apart",
             "- *on ours*: largest difference from eager PyTorch, in parts of the output's range",

@@ -125,6 +125,8 @@ def _compares_floats(node: Node) -> str | None:
         if _type_of(source) not in SUPPORTED_FLOATS:
             return f"it compares {_name(_type_of(source))}, XNNPACK has float32 only"
     other = arguments(node)["other"]
+    if other is node.args[0]:
+        return "it asks what is not a number, which XNNPACK has no way to tell"
     if isinstance(other, (int, float)) and not math.isfinite(other):
         return "it compares with infinity"
     return None
@@ -168,12 +170,20 @@ def _may_be_nan(node: Node) -> bool:
         if item in seen or item.op != "call_function":
             continue
         seen.add(item)
-        if item.target in SUSPECTS:
+        if item.target in SUSPECTS and not _is_harmless(item):
             return True
         tags = getattr(item.target, "tags", ())
         if torch.Tag.pointwise in tags or torch.Tag.core in tags and _is_view(item):
             waiting.extend(item.all_input_nodes)
     return False
+
+
+def _is_harmless(node: Node) -> bool:
+    """A quotient by a number, a whole power."""
+    other = node.args[1] if len(node.args) > 1 else None
+    if not isinstance(other, (int, float)):
+        return False
+    return other != 0 if "div" in str(node.target) else other >= 0 and other == int(other)
 
 
 def _is_view(node: Node) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import selection
+from penstock.compiler import movement, selection
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
@@ -244,6 +244,21 @@ def lower_addcdiv(b: GraphBuilder, node: Node) -> Tensor:
 def lower_lerp(b: GraphBuilder, node: Node) -> Tensor:
     start, end, weight = (b.tensor(item) for item in node.args[:3])
     return ex.add(b, start, ex.multiply(b, weight, ex.subtract(b, end, start)))
+
+
+@operator("cross", aten.linalg_cross.default, constraints=FLOATS)
+def lower_cross(b: GraphBuilder, node: Node) -> Tensor:
+    """Each component from the two others, which a roll brings beside each other."""
+    named = arguments(node)
+    left, right = (b.tensor(item) for item in node.args[:2])
+    rank = max(left.rank, right.rank)
+    dim = int(named["dim"]) % rank
+
+    def rolled(x: Tensor, shift: int) -> Tensor:
+        return movement.roll(b, x, dim - rank + x.rank, -shift)
+
+    first = ex.multiply(b, rolled(left, 1), rolled(right, 2))
+    return ex.subtract(b, first, ex.multiply(b, rolled(left, 2), rolled(right, 1)))
 
 
 @operator(

@@ -17,6 +17,7 @@ from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS, argument_is, constant
 from penstock.compiler.operators.convolution import convolve
+from penstock.compiler.operators.elementwise import power
 from penstock.compiler.operators.registry import operator
 from penstock.compiler.rewrite.fold_batch_norm import batch_norm_affine
 from penstock.formats.payload import NodeKind
@@ -238,12 +239,14 @@ def power_norm(
         return reductions.max_over(b, size, dims, keepdim)
     if order == -math.inf:
         return reductions.min_over(b, size, dims, keepdim)
-    raise LoweringError(f"XNNPACK has no norm of order {order}")
+    if order <= 0.0:
+        raise LoweringError(f"XNNPACK has no norm of order {order}")
+    return power(b, reductions.total(b, power(b, size, order), dims, keepdim), 1.0 / order)
 
 
 @operator(
     "norm", aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim, aten.norm.Scalar,
-    constraints=FLOATS, notes="of order 1, 2, inf and -inf",
+    constraints=FLOATS, notes="of positive orders, inf and -inf",
 )  # fmt: skip
 def lower_norm(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
@@ -252,3 +255,20 @@ def lower_norm(b: GraphBuilder, node: Node) -> Tensor:
     dims = reductions.normalized(named.get("dim"), x.rank)
     keepdim = bool(named.get("keepdim", False))
     return power_norm(b, x, 2.0 if order is None else float(order), dims, keepdim)
+
+
+#: The differences of all pairs are written out; more elements than this are too many.
+MOST_DIFFERENCES = 1 << 22
+
+
+@operator("cdist", aten.cdist.default, constraints=FLOATS, notes="the differences written out")
+def lower_cdist(b: GraphBuilder, node: Node) -> Tensor:
+    """[..., P, M] and [..., R, M] → [..., P, R]: norms of all differences."""
+    left, right = b.tensor(node.args[0]), b.tensor(node.args[1])
+    left = b.reshape(left, (*left.shape[:-1], 1, left.shape[-1]))
+    right = b.reshape(right, (*right.shape[:-2], 1, *right.shape[-2:]))
+    difference = ex.subtract(b, left, right)
+    elements = layout.product([b.dynamic.upper(size) for size in difference.shape])
+    if int(elements) > MOST_DIFFERENCES:
+        raise LoweringError(f"it has {elements} differences")
+    return power_norm(b, difference, float(arguments(node)["p"]), [difference.rank - 1], False)

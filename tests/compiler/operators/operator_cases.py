@@ -116,7 +116,10 @@ case("clamp by tensors", lambda x, y: (torch.clamp(x, y, y + 1), torch.clamp(x, 
 case("hypot", torch.hypot, X, Y)
 case("addcmul", lambda x, y: torch.addcmul(x, x, y, value=0.3), X, Y)
 case("addcdiv", lambda x, y: torch.addcdiv(x, x, y.abs() + 1, value=-2.0), X, Y)
+case("cdist", lambda x, y: (torch.cdist(x, y), torch.cdist(x, y, p=1)), X, numbers(2, 5, 4))
 case("lerp", lambda x, y: (torch.lerp(x, y, 0.3), torch.lerp(x, x + 1, y)), X, Y)
+case("cross", lambda x, y: torch.linalg.cross(x, y), numbers(2, 3, 4, 3), numbers(1, 1, 4, 3))
+case("cross", lambda x: torch.linalg.cross(x, x * x, dim=1), numbers(2, 3, 4))
 for _entry in ("abs", "neg", "square", "sin", "cos"):
     elementwise(_entry, getattr(torch, _entry))
 for _entry in ("floor", "ceil", "trunc", "round", "frac", "sign"):

@@ -111,6 +111,7 @@ case("cummin", lambda x: (x.cummin(1)[0], x.cummin(-1).values), X)
 case("diff", lambda x: (x.diff(), x.diff(n=2, dim=2)), X)
 case("norm", lambda x: [x.norm(p, d) for p in (1, 2, math.inf, -math.inf) for d in (1, (0, 2))], X)
 case("norm", lambda x: (F.normalize(x, dim=1), x.norm()), X)
+case("norm", lambda x: (x.norm(3, 1), x.norm(2.5, (0, 2)), x.norm(0.5, -1)), X)
 
 # --- norms -------------------------------------------------------------------------------------
 
