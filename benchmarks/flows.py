@@ -130,3 +130,19 @@ def _sqnr(reference: np.ndarray, got: np.ndarray) -> float:
     noise = float(np.square(reference - got).sum())
     signal = float(np.square(reference).sum())
     return 10.0 * float(np.log10(signal / noise)) if noise else float("inf")
+
+
+def both_flows(folder: Path, stock_folder: Path, name: str, precision: str) -> dict[str, Any]:
+    """Compiles by both flows (by the stock one only if that was not done before): for "ours" and
+    "stock" what the flow says, or its error."""
+    found: dict[str, Any] = {}
+    try:
+        path = folder / f"{name}_{precision}_ours.pte"
+        found["ours"] = run_flow("ours", name, precision, str(path))
+    except FlowError as error:
+        found["ours"] = {"error": str(error)}
+    try:
+        found["stock"] = stock_flow(stock_folder, name, precision)
+    except FlowError as error:
+        found["stock"] = {"error": str(error)}
+    return found

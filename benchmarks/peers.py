@@ -18,7 +18,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.flows import FlowError, run_flow, stock_flow
+from benchmarks.flows import both_flows, run_flow
 from benchmarks.machine import describe
 from benchmarks.peers_page import page
 from benchmarks.run import MODELS, PRECISIONS, THREADS
@@ -33,16 +33,7 @@ SECONDS = 3.0
 
 def files(name: str, precision: str) -> dict[str, Any]:
     """Compiles for every runtime; for each flow what it says, or its error."""
-    found: dict[str, Any] = {}
-    try:
-        path = FOLDER / f"{name}_{precision}_ours.pte"
-        found["ours"] = run_flow("ours", name, precision, str(path))
-    except FlowError as error:
-        found["ours"] = {"error": str(error)}
-    try:
-        found["stock"] = stock_flow(STOCK, name, precision)
-    except FlowError as error:
-        found["stock"] = {"error": str(error)}
+    found = both_flows(FOLDER, STOCK, name, precision)
     onnx = FOLDER / f"{name}_{precision}.onnx"
     if importlib.util.find_spec("onnxruntime") and not onnx.exists():
         command = [sys.executable, "-m", "benchmarks.onnx_flow", name, precision, str(onnx)]

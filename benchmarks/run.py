@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.flows import FlowError, run_flow, stock_flow
+from benchmarks.flows import both_flows, run_flow
 from benchmarks.machine import describe
 from benchmarks.workers import ROOT, Worker, WorkerError, contest
 
@@ -33,17 +33,7 @@ THREADS = (1, 2)
 
 def files(name: str, precision: str) -> dict[str, Any]:
     """Compiles by both flows (by the stock one only if that was not done before)."""
-    found: dict[str, Any] = {}
-    try:
-        path = FOLDER / f"{name}_{precision}_ours.pte"
-        found["ours"] = run_flow("ours", name, precision, str(path))
-    except FlowError as error:
-        found["ours"] = {"error": str(error)}
-    try:
-        found["stock"] = stock_flow(FOLDER, name, precision)
-    except FlowError as error:
-        found["stock"] = {"error": str(error)}
-    return found
+    return both_flows(FOLDER, FOLDER, name, precision)
 
 
 def latency(name: str, precision: str, threads: int) -> dict[str, Any]:
