@@ -17,7 +17,7 @@ from penstock.compiler.operators.constraints import (
     reads_integers,
 )
 from penstock.compiler.operators.pooling import as_images, average_pool, channels_last, widened
-from penstock.compiler.operators.registry import Shared, operator
+from penstock.compiler.operators.registry import Independent, operator
 from penstock.formats.payload import NodeKind, Pool2dAttributes
 
 aten = torch.ops.aten
@@ -26,7 +26,7 @@ aten = torch.ops.aten
 @operator(
     "adaptive_avg_pool", aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default,
     aten.adaptive_avg_pool1d.default,
-    constraints=FLOATS, quantization=Shared(),
+    constraints=FLOATS, quantization=Independent(),
     notes="uneven windows by a product with a matrix along each axis",
 )  # fmt: skip
 def lower_adaptive_avg_pool(b: GraphBuilder, node: Node) -> Tensor:

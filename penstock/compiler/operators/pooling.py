@@ -16,7 +16,7 @@ from penstock.compiler.operators.constraints import (
     rank_fits,
     reads_integers,
 )
-from penstock.compiler.operators.registry import Shared, operator
+from penstock.compiler.operators.registry import Independent, Shared, operator
 from penstock.formats.payload import NodeKind, Pool2dAttributes
 
 aten = torch.ops.aten
@@ -151,7 +151,7 @@ def average_pool(
     return b.add_node(NodeKind.AVG_POOLING_2D, [picture], output, attributes)
 
 
-@operator("mean", aten.mean.dim, aten.mean.default, constraints=FLOATS, quantization=Shared())
+@operator("mean", aten.mean.dim, aten.mean.default, constraints=FLOATS, quantization=Independent())
 def lower_mean(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
