@@ -45,6 +45,10 @@ def load_operators(path: str) -> None:
     """Loads a shared library of custom operators; ``InputError`` when it cannot be loaded."""
     import torch
 
+    if not path:
+        raise InputError(
+            "--so_library is empty; give the path of a shared library, or leave it out"
+        )
     try:
         torch.ops.load_library(path)
     except (OSError, RuntimeError) as error:
@@ -63,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     with errors_in_one_line():
         zoo.entry(options.model_name)
-        if options.so_library:
+        if options.so_library is not None:
             load_operators(options.so_library)
         outcome = compile_model(
             Request(
