@@ -21,6 +21,10 @@ class FlowError(RuntimeError):
     """A flow could not compile a model; the message is its last line."""
 
 
+class OutOfTime(FlowError):
+    """A flow was stopped because it took too long."""
+
+
 def run_flow(*arguments: str, timeout: float = 1200.0) -> dict[str, Any]:
     """``run_flow("ours", "mv2", "fp32", "out.pte")``: what ``benchmarks.flow`` prints."""
     try:
@@ -34,7 +38,7 @@ def run_flow(*arguments: str, timeout: float = 1200.0) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise FlowError(f"not done after {timeout:.0f} s") from None
+        raise OutOfTime(f"not done after {timeout:.0f} s") from None
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if not line.startswith((" ", "\t")) and "Error" in line]
@@ -43,24 +47,27 @@ def run_flow(*arguments: str, timeout: float = 1200.0) -> dict[str, Any]:
     return found
 
 
-def stock_flow(folder: Path, name: str, precision: str) -> dict[str, Any]:
+def stock_flow(folder: Path, name: str, precision: str, limit: float = 1200.0) -> dict[str, Any]:
     """``run_flow`` for the stock flow into ``folder``, done once for each state of the zoo.
 
-    Raises :class:`FlowError`, also when that was what came of it the first time.
+    Raises :class:`FlowError`, also when that was what came of it the first time; what was not done
+    within some seconds is only tried again with a larger ``limit``.
     """
     path = folder / f"{name}_{precision}_stock.pte"
     note = path.with_suffix(".json")
     state = _state_of_the_zoo()
     if note.exists():
         known: dict[str, Any] = json.loads(note.read_text())
-        if known.get("state") == state and (path.exists() or "error" in known):
+        stopped = known.get("limit", limit) < limit
+        if known.get("state") == state and (path.exists() or "error" in known) and not stopped:
             if "error" in known:
                 raise FlowError(known["error"])
             return known
     try:
-        found = run_flow("stock", name, precision, str(path))
+        found = run_flow("stock", name, precision, str(path), timeout=limit)
     except FlowError as error:
-        note.write_text(json.dumps({"error": str(error), "state": state}))
+        stop = {"limit": limit} if isinstance(error, OutOfTime) else {}
+        note.write_text(json.dumps({"error": str(error), "state": state, **stop}))
         raise
     note.write_text(json.dumps({**found, "state": state}))
     return found
@@ -88,21 +95,21 @@ def answers(worker: Worker, key: str, inputs: Sequence[Path]) -> list[list[np.nd
     return [worker.outputs(key, path) for path in inputs]
 
 
-def sqnr(reference: list[list[np.ndarray]], got: list[list[np.ndarray]]) -> float:
+Outputs = list[list[np.ndarray]]
+"""For each sample the arrays that a program answers."""
+
+
+def sqnr(reference: Outputs, got: Outputs) -> float:
     """Signal to noise of the worst floating-point output over all samples, in dB."""
-    return min(_sqnr(a, b) for a, b in _outputs(reference, got))
+    return min(_sqnr(pairs) for pairs in _outputs(reference, got))
 
 
-def relative_error(reference: list[list[np.ndarray]], got: list[list[np.ndarray]]) -> float:
+def relative_error(reference: Outputs, got: Outputs) -> float:
     """Largest absolute difference of any output, in parts of that output's range."""
-    worst = 0.0
-    for a, b in _outputs(reference, got):
-        extent = float(a.max() - a.min()) or float(np.abs(a).max()) or 1.0
-        worst = max(worst, float(np.abs(a - b).max()) / extent)
-    return worst
+    return max((_relative_error(pairs) for pairs in _outputs(reference, got)), default=0.0)
 
 
-def same_bits(first: list[list[np.ndarray]], second: list[list[np.ndarray]]) -> bool:
+def same_bits(first: Outputs, second: Outputs) -> bool:
     return all(
         np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
         for one, other in zip(first, second, strict=True)
@@ -110,31 +117,42 @@ def same_bits(first: list[list[np.ndarray]], second: list[list[np.ndarray]]) -> 
     )
 
 
-def _outputs(
-    reference: list[list[np.ndarray]], got: list[list[np.ndarray]]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each output over all samples, as float64. Integer outputs must be equal."""
-    pairs = []
+_Pairs = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _outputs(reference: Outputs, got: Outputs) -> list[_Pairs]:
+    """For each floating-point output the pairs of all samples. Integer outputs must be equal."""
+    found = []
     for index in range(len(reference[0])):
-        a = np.concatenate([sample[index].ravel() for sample in reference])
-        b = np.concatenate([sample[index].ravel() for sample in got])
-        if a.dtype.kind != "f":
-            if not np.array_equal(a, b):
-                raise ValueError(f"output {index} differs: {a[:4]} and {b[:4]}")
+        pairs = [(a[index], b[index]) for a, b in zip(reference, got, strict=True)]
+        if reference[0][index].dtype.kind == "f":
+            found.append(pairs)
             continue
-        pairs.append((a.astype(np.float64), b.astype(np.float64)))
-    return pairs
+        for a, b in pairs:
+            if not np.array_equal(a, b):
+                raise ValueError(f"output {index} differs: {a.ravel()[:4]} and {b.ravel()[:4]}")
+    return found
 
 
-def _sqnr(reference: np.ndarray, got: np.ndarray) -> float:
-    noise = float(np.square(reference - got).sum())
-    signal = float(np.square(reference).sum())
+def _sqnr(pairs: _Pairs) -> float:
+    # One sample after the other: an output may have tens of millions of elements.
+    noise = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in pairs)
+    signal = sum(float(np.square(a.astype(np.float64)).sum()) for a, _ in pairs)
     return 10.0 * float(np.log10(signal / noise)) if noise else float("inf")
 
 
-def both_flows(folder: Path, stock_folder: Path, name: str, precision: str) -> dict[str, Any]:
-    """Compiles by both flows (by the stock one only if that was not done before): for "ours" and
-    "stock" what the flow says, or its error."""
+def _relative_error(pairs: _Pairs) -> float:
+    lowest = min(float(a.min()) for a, _ in pairs)
+    highest = max(float(a.max()) for a, _ in pairs)
+    extent = (highest - lowest) or abs(highest) or 1.0
+    return max(float(np.abs(a.astype(np.float64) - b).max()) for a, b in pairs) / extent
+
+
+def both_flows(
+    folder: Path, stock_folder: Path, name: str, precision: str, stock_limit: float = 1200.0
+) -> dict[str, Any]:
+    """Compiles by both flows (by the stock one only if that was not done before, and no longer
+    than ``stock_limit`` seconds): for "ours" and "stock" what the flow says, or its error."""
     found: dict[str, Any] = {}
     try:
         path = folder / f"{name}_{precision}_ours.pte"
@@ -142,7 +160,7 @@ def both_flows(folder: Path, stock_folder: Path, name: str, precision: str) -> d
     except FlowError as error:
         found["ours"] = {"error": str(error)}
     try:
-        found["stock"] = stock_flow(stock_folder, name, precision)
+        found["stock"] = stock_flow(stock_folder, name, precision, stock_limit)
     except FlowError as error:
         found["stock"] = {"error": str(error)}
     return found
