@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from penstock.errors import InvalidProgramError
+from penstock.cli.runner import split_names
+from penstock.errors import InputError, InvalidProgramError
 from penstock.formats.program import (
     DelegateCall,
     Instruction,
@@ -22,7 +23,7 @@ from penstock.formats.program import (
     Program,
     Tensor,
 )
-from penstock.formats.program_reader import read_program
+from penstock.runtime import load
 
 _XNNPACK = "XnnpackBackend"
 
@@ -31,22 +32,20 @@ def inspect_command(
     file: Annotated[Path, typer.Argument(help="The .pte file.")],
     nodes: Annotated[bool, typer.Option("--nodes", help="List each XNNPACK node.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    data_path: Annotated[
+        Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
+        typer.Option(help="The data files (.ptd) with its weights, separated by commas."),
+    ] = None,
 ) -> None:
     """Show what a .pte file holds."""
-    from penstock.runtime.program import map_file
-
-    data = map_file(file)
-    try:
-        program = read_program(data)
-    except InvalidProgramError as error:
-        raise InvalidProgramError(f"{file}: {error}") from error
-    found = describe(program, nodes=nodes)
-    found = {"path": str(file), "bytes": len(data), **found}
+    program = load(file, data=split_names(data_path)).program
+    size = file.stat().st_size
+    found = {"path": str(file), "bytes": size, **describe(program, nodes=nodes)}
     if as_json:
         print(json.dumps(found, indent=2))
         return
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{escape(str(file))}[/bold]  {len(data):,} bytes")
+    console.print(f"[bold]{escape(str(file))}[/bold]  {size:,} bytes")
     for method in found["methods"]:
         console.print(f"\nmethod [bold]{escape(method['name'])}[/bold]")
         for kind in ("inputs", "outputs"):
@@ -66,6 +65,8 @@ def inspect_command(
             )
             for kind, number in delegate.get("kinds", {}).items():
                 console.print(f"    {number:5d} {kind}", markup=False)
+            if "error" in delegate:
+                console.print(f"    {delegate['error']}", markup=False)
             for line in delegate.get("nodes", []):
                 console.print(f"    {line}", markup=False)
 
@@ -107,7 +108,7 @@ def _delegate(name: str, payload: Any, program: Program, nodes: bool) -> dict[st
         return found
     try:
         graph = read_payload(payload, program.named_data)
-    except InvalidProgramError as error:
+    except (InputError, InvalidProgramError) as error:
         return {**found, "error": str(error)}
     kinds = Counter(node.kind.name.lower() for node in graph.nodes)
     found["kinds"] = dict(kinds.most_common())

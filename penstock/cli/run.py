@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from penstock.cli.runner import PRINT_CHOICES, RunRequest, run_file, show, show_json
+from penstock.cli.runner import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError
 
 
@@ -17,6 +17,10 @@ def run_command(
         typer.Option(
             help="Input files, separated by commas: .npy, .npz, images or raw bytes. Default: ones."
         ),
+    ] = None,
+    data_path: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The data files (.ptd) with its weights, separated by commas."),
     ] = None,
     output_file: Annotated[
         Optional[str],  # noqa: UP045
@@ -43,7 +47,8 @@ def run_command(
     report = run_file(
         RunRequest(
             model_path=file,
-            inputs=[name.strip() for name in (inputs or "").split(",") if name.strip()],
+            inputs=split_names(inputs),
+            data_paths=split_names(data_path),
             method_name=method_name,
             threads=threads,
             executions=num_executions,

@@ -34,6 +34,7 @@ class RunRequest:
 
     model_path: str
     inputs: Sequence[str] = ()
+    data_paths: Sequence[str] = ()
     method_name: str | None = None
     threads: int | None = None
     executions: int = 1
@@ -63,6 +64,11 @@ class RunReport:
         }
 
 
+def split_names(text: str | None) -> list[str]:
+    """File names that stand in one option, separated by commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 def run_file(request: RunRequest) -> RunReport:
     """Load a program, run it ``executions`` times, write the last outputs to ``output_file``.
 
@@ -71,7 +77,7 @@ def run_file(request: RunRequest) -> RunReport:
     if request.executions < 1:
         raise InputError(f"num_executions is {request.executions}, it must be at least 1")
     start = time.perf_counter()
-    program = load(request.model_path, threads=request.threads)
+    program = load(request.model_path, data=request.data_paths, threads=request.threads)
     name = request.method_name
     if request.delegates is not None:
         _refuse_backends(program, request)

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from penstock.cli.runner import PRINT_CHOICES, RunRequest, run_file, show, show_json
+from penstock.cli.runner import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError, PenstockError
 
 # typer reads these at run time, hence Optional and not "| None".
@@ -21,6 +21,16 @@ _Inputs = Annotated[
         help="Input files, separated by commas: .npy, .npz (one input for each array), images"
         " (resized to cover the input, cropped at the centre, normalised as for ImageNet), or raw"
         " bytes. Default: all ones.",
+        metavar="FILES",
+    ),
+]
+_DataPath = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--data_path",
+        "--data-path",
+        help="The data files (.ptd), separated by commas, of a program that does not hold its"
+        " weights itself.",
         metavar="FILES",
     ),
 ]
@@ -72,6 +82,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
     @app.command(help=help)
     def run(
         model_path: _ModelPath,
+        data_path: _DataPath = None,
         inputs: _Inputs = None,
         output_file: _OutputFile = None,
         print_output: _PrintOutput = "summary",
@@ -85,7 +96,8 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
             raise InputError(f"--print_output is {print_output!r}; give none, summary or all")
         request = RunRequest(
             model_path=model_path,
-            inputs=[name.strip() for name in (inputs or "").split(",") if name.strip()],
+            inputs=split_names(inputs),
+            data_paths=split_names(data_path),
             method_name=method_name,
             threads=cpu_threads,
             executions=num_executions,

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.errors import InvalidProgramError, UnsupportedError
+from penstock.errors import InputError, InvalidProgramError, UnsupportedError
 from penstock.formats.blobs import as_bytes
 from penstock.formats.flatbuffer import Table, decode
 from penstock.formats.messages import shorten
@@ -59,6 +59,7 @@ def read_payload(data: Buffer, named_data: Mapping[str, Buffer] | None = None) -
     Raises:
         InvalidProgramError: the bytes are no payload, cut short or damaged, or the graph in them
             does not hold together.
+        InputError: ``named_data`` lacks a constant, which therefore is in a data file.
         UnsupportedError: another version of the format.
     """
     view = as_bytes(data)
@@ -223,8 +224,9 @@ class _Reader:
             return entry.storage if entry.storage is not None else memoryview(b"")
         if entry.named_key:
             if entry.named_key not in self.named_data:
-                raise _error(
-                    id_, f"needs the named data {shorten(entry.named_key)!r}, which is missing"
+                raise InputError(
+                    f"the XNNPACK payload needs the data {shorten(entry.named_key)!r}, which the"
+                    " program does not have: give the data file (.ptd) that belongs to it"
                 )
             return as_bytes(self.named_data[entry.named_key])
         if entry.offset + entry.size > len(self.constants):

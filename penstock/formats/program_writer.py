@@ -156,7 +156,7 @@ class _Writer:
             table.extra_tensor_info = Table(
                 fully_qualified_name=tensor.name, location=_EXTERNAL if tensor.external else 0
             )
-        if tensor.data is not None:
+        if tensor.data is not None and not tensor.external:
             if as_bytes(tensor.data).nbytes != tensor.nbytes:
                 raise InvalidProgramError(
                     f"{what} needs {tensor.nbytes} bytes of data"

@@ -183,7 +183,7 @@ def compile_delegate(
     """Read and compile a delegate's payload; ``engine`` and ``threads`` are asked only then.
 
     Raises UnsupportedError for a backend other than XNNPACK, InvalidProgramError for a damaged
-    payload.
+    payload, InputError for one whose constants are in a data file that was not given.
     """
     if delegate.id != XNNPACK:
         raise UnsupportedError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.errors import InputError, InvalidProgramError, PenstockError, UnsupportedError
 from penstock.formats import program as formats
+from penstock.formats.messages import shorten
 from penstock.formats.program import (
     BoolList,
     DoubleList,
@@ -64,7 +65,7 @@ class Method:
         """Checks the method, finds its kernels and compiles its delegates.
 
         Raises InvalidProgramError for a method that makes no sense, UnsupportedError for one that
-        needs a kernel or a backend that is not there.
+        needs a kernel or a backend that is not there, InputError for one that needs a data file.
         """
         self.name = method.name
         self._lock = lock or threading.RLock()
@@ -261,10 +262,10 @@ def _layouts(method: formats.Method) -> dict[int, Layout]:
     layouts = {}
     for index, value in enumerate(method.values):
         if isinstance(value, Tensor):
-            if value.external:
-                raise UnsupportedError(
-                    f"the weight {value.name!r} is in another file (.ptd); Penstock reads programs"
-                    " that hold their weights"
+            if value.external and value.data is None:
+                raise InputError(
+                    f"the weight {shorten(value.name)!r} of method {method.name!r} is in a data"
+                    " file (.ptd): give the one that belongs to the program"
                 )
             layouts[index] = Layout(value, f"value {index} of method {method.name!r}")
     return layouts

@@ -5,10 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from penstock.errors import InputError, InvalidProgramError
 from penstock.formats import program as formats
+from penstock.formats.data_file import attach, read_data_file
 from penstock.formats.program import Buffer
 from penstock.formats.program_reader import read_program
 from penstock.runtime.delegates import BoundDelegate, compile_delegate
@@ -19,11 +21,15 @@ if TYPE_CHECKING:
     from penstock.runtime.engine import Engine
 
 DEFAULT_METHOD = "forward"
+#: A file, by its path or its content.
+Source: TypeAlias = "str | os.PathLike[str] | Buffer"
+_T = TypeVar("_T")
 
 
 def load(
-    source: str | os.PathLike[str] | Buffer,
+    source: Source,
     *,
+    data: Source | Sequence[Source] = (),
     threads: int | None = None,
     engine: Engine | None = None,
 ) -> LoadedProgram:
@@ -35,24 +41,53 @@ def load(
 
     Args:
         source: a path, or the content as bytes, bytearray or memoryview.
+        data: the data file (``.ptd``), or files, of a program whose weights are not in the
+            program itself: paths, or the contents.
         threads: how many threads a delegate may use; by default one for each CPU that the process
             may use.
         engine: what executes the delegates; by default XNNPACK.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or ``threads`` is less than 1.
-        InvalidProgramError: the content is not a program, or a damaged one.
+        InputError: there is no such file, it cannot be read, a data file does not belong to the
+            program, or ``threads`` is less than 1.
+        InvalidProgramError: the content is not a program or a data file, or a damaged one.
+        UnsupportedError: it is of another version of its format.
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
         raise InputError(f"threads is {threads!r}, not a number")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, it must be at least 1")
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return LoadedProgram(_read(source, "the program"), threads, engine)
-    if not isinstance(source, (str, os.PathLike)):
-        raise InputError(f"a program is a path or bytes, not {type(source).__name__}")
-    data = map_file(source)
-    return LoadedProgram(_read(data, os.fspath(source)), threads, engine, data.obj)
+    program, mapping = _read(source, "program", read_program)
+    mappings = [mapping]
+    files = [data] if isinstance(data, (str, os.PathLike, *_BUFFERS)) else data
+    if not isinstance(files, Sequence):
+        raise InputError(f"data is a path, bytes or a list of them, not {type(data).__name__}")
+    for file in files:
+        pieces, mapping = _read(file, "data file", read_data_file)
+        mappings.append(mapping)
+        attach(program, pieces)
+    return LoadedProgram(program, threads, engine, mappings)
+
+
+_BUFFERS = (bytes, bytearray, memoryview)
+
+
+def _read(source: Source, what: str, read: Callable[[Buffer], _T]) -> tuple[_T, object]:
+    """What ``read`` makes of the file, and the ``mmap`` that it lies in, if it does."""
+    mapping: object = None
+    if isinstance(source, _BUFFERS):
+        content, name = source, f"the {what}"
+    elif isinstance(source, (str, os.PathLike)):
+        content, name = map_file(source), os.fspath(source)
+        mapping = content.obj
+    else:
+        raise InputError(f"a {what} is a path or bytes, not {type(source).__name__}")
+    if len(content) == 0:
+        raise InvalidProgramError(f"{name} is empty")
+    try:
+        return read(content), mapping
+    except InvalidProgramError as error:
+        raise InvalidProgramError(f"{name}: {error}") from error
 
 
 def map_file(path: str | os.PathLike[str]) -> memoryview:
@@ -72,15 +107,6 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
         raise InputError(f"cannot read {os.fspath(path)!r}: {reason}") from None
 
 
-def _read(data: Buffer, name: str) -> formats.Program:
-    if len(data) == 0:
-        raise InvalidProgramError(f"{name} is empty")
-    try:
-        return read_program(data)
-    except InvalidProgramError as error:
-        raise InvalidProgramError(f"{name}: {error}") from error
-
-
 class LoadedProgram:
     """A program ready to be run. Made by :func:`load`.
 
@@ -92,11 +118,11 @@ class LoadedProgram:
         program: formats.Program,
         threads: int | None = None,
         engine: Engine | None = None,
-        mapping: object = None,
+        mappings: Sequence[object] = (),
     ) -> None:
-        """``mapping`` is the ``mmap`` that the program's data lies in, if it does."""
+        """Those ``mappings`` that are an ``mmap`` are files that the program's data lies in."""
         self.program = program
-        self._mapping = mapping
+        self._mappings = mappings
         self._threads = threads
         self._engine = engine
         self._methods: dict[str, Method] = {}
@@ -173,8 +199,9 @@ class LoadedProgram:
     def _release_pages(self) -> None:
         """A delegate has packed its weights: the file's pages need not stay in memory. Those
         that are needed after all come back from the file."""
-        if isinstance(self._mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self._mapping.madvise(mmap.MADV_DONTNEED)
+        for mapping in self._mappings:
+            if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                mapping.madvise(mmap.MADV_DONTNEED)
 
     def _open_engine(self) -> Engine:
         if self._engine is None:

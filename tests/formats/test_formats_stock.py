@@ -157,6 +157,7 @@ def test_structures_are_read_and_written_the_same(stock_file: Path) -> None:
     ("ours", "theirs"),
     [
         ("program", "schema/program.fbs"),
+        ("data", "extension/flat_tensor/serialize/flat_tensor.fbs"),
         ("xnnpack", "backends/xnnpack/serialization/runtime_schema.fbs"),
     ],
 )

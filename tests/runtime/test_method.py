@@ -490,7 +490,7 @@ def test_missing_kernels_are_all_named() -> None:
 def test_unknown_element_type_and_external_weights() -> None:
     with pytest.raises(UnsupportedError, match="QUINT4X2"):
         make([tensor(2, dtype=ScalarType.QUINT4X2)], [0], [0], []).method()
-    with pytest.raises(UnsupportedError, match=r"\.ptd"):
+    with pytest.raises(InputError, match=r"\.ptd"):
         make([tensor(2, external=True, name="w")], [], [0], []).method()
 
 

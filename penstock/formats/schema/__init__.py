@@ -169,7 +169,7 @@ def _default(text: str, scalar: str, enum: Enum | None) -> int | float | bool:
 
 
 @cache
-def load(name: Literal["program", "xnnpack"]) -> Schema:
+def load(name: Literal["program", "xnnpack", "data"]) -> Schema:
     """The schema ``name``.fbs of this package."""
     text = resources.files(__package__).joinpath(f"{name}.fbs").read_text(encoding="utf-8")
     return parse(text)

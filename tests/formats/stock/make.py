@@ -2,8 +2,8 @@
 ``python tests/formats/stock/make.py``.
 
 Beside each file an ``.npz``: for each run of a method ``method|run|in0`` ... and the stock
-runtime's ``method|run|out0`` ... The outputs of a model with mutable buffers are those of
-the first run after loading.
+runtime's ``method|run|out0`` ... (in ``external``, ``in0`` and ``out0`` ... of
+``forward``). The outputs of a model with mutable buffers are those of the first run after loading.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ from executorch.exir import (
     to_edge,
     to_edge_transform_and_lower,
 )
+from executorch.exir.passes.external_constants_pass import (
+    delegate_external_constants_pass_unlifted,
+)
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from executorch.exir.passes.quant_fusion_pass import QuantFusionPass
+from executorch.extension.pybindings.portable_lib import _load_for_executorch
 from executorch.runtime import Runtime
 from torch.export import Dim, export
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -170,6 +174,21 @@ def save(name, edge, runs, **config):
     print(path.name, path.stat().st_size)
 
 
+def save_external(name, edge, args):
+    """``external/NAME.pte`` and ``.ptd``: the weights in a data file of their own."""
+    folder = HERE / "external"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.pte"
+    program = edge.to_executorch(ExecutorchBackendConfig(external_constants=lambda node: name))
+    with path.open("wb") as file:
+        program.write_to_file(file)
+    program.write_tensor_data_to_file(folder)
+    outputs = _load_for_executorch(str(path), str(path.with_suffix(".ptd"))).forward(list(args))
+    record = {f"in{i}": value for i, value in enumerate(args)}
+    record.update((f"out{i}", value) for i, value in enumerate(outputs))
+    np.savez_compressed(folder / f"{name}.npz", **record)
+
+
 def main():
     torch.manual_seed(0)
     image = (torch.randn(1, 3, 16, 16),)
@@ -200,6 +219,10 @@ def main():
     partly = Partly().eval()
     args = (torch.randn(2, 16),)
     save("partly", lower(exported(partly, args)), [("forward", args)])
+    save_external("kernels", lower(exported(partly, args), delegate=False), args)
+    tagged = exported(partly, args).module()
+    delegate_external_constants_pass_unlifted(tagged, gen_tag_fn=lambda node: "partly")
+    save_external("partly", lower(exported(tagged, args)), args)
 
     args = (torch.randn(4),)
     edge = lower(exported(Counter().eval(), args), delegate=False)
