@@ -253,6 +253,11 @@ def constant_pad(rng: Rng) -> Iterator[Case]:
         for pad in ([1, 2], [0, 0, 3, 1], [-1, 2], [-1, -1, 2, 0, 1, 1], [], [-3, 4]):
             for value in (0, 1.5):
                 yield Case([values(rng, (2, 3, 4), dtype), pad, value])
+    for pad in ([-1, -1], [-2, -2], [-4, 0], [0, -4], [1, -3, -1, -1], [-2, 3, 2, -2, -2, 1]):
+        yield Case([values(rng, (2, 3, 4), F32, special=True), pad, float("nan")])
+    for shape in ((0,), (0, 3), (2, 0)):
+        for pad in ([1, 2], [0, 0], [], [-1, 1]):
+            yield Case([values(rng, shape, F32), pad, 1.0])
 
 
 @cases(

@@ -69,6 +69,13 @@ def test_copies_of_other_namespaces() -> None:
         np.testing.assert_array_equal(one(name, x, *options, out=np.zeros_like(x)), x)
 
 
+def test_padding_cannot_crop_more_than_there_is() -> None:
+    x, out = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    for pad in ([-4, 5], [5, -4], [-2, -2], [-2, -2, 5, 5], [0, 0, -3, 4]):
+        with pytest.raises(KernelError, match="crops more"):
+            one("aten::constant_pad_nd.out", x, pad, 0, out=out)
+
+
 def in_place(name: str, *args: Any) -> np.ndarray:
     found = registry.find(name)
     assert found is not None and found.in_place and found.outs == 0

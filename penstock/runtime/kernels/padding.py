@@ -21,12 +21,12 @@ def constant_pad(x: Array, pad: Sequence[int], value: Scalar, out: Array) -> Arr
         axis = x.ndim - 1 - i
         before, after = pad[2 * i], pad[2 * i + 1]
         size = shape[axis]
+        first, kept = max(0, -before), size + min(0, before) + min(0, after)
+        if kept < 0:
+            raise KernelError(f"padding {list(pad)} crops more than the shape {x.shape} has")
         shape[axis] = size + before + after
-        if shape[axis] < 0:
-            raise KernelError(f"padding {list(pad)} leaves nothing of the shape {x.shape}")
-        source[axis] = slice(max(0, -before), max(0, size + min(0, after)))
+        source[axis] = slice(first, first + kept)
         start = max(0, before)
-        kept = max(0, source[axis].stop - source[axis].start)
         target[axis] = slice(start, start + kept)
     fill = np.array(value).astype(x.dtype)
     result: Array = np.full(reserve(shape, out), fill, x.dtype)
