@@ -253,11 +253,10 @@ class GraphBuilder:
             return replace(cached, shape=tensor.shape)
         quantization = value.quantization
         output = self.result(tensor.shape, order, value.dtype, quantization, tensor.stored)
-        if layout.same_memory(tensor.stored, tensor.order, order):
-            shape = self._reshape_target(layout.physical(tensor.stored, order))
-            self.add_node(
-                NodeKind.STATIC_RESHAPE, [tensor], output, payload.ReshapeAttributes(shape)
-            )
+        shape = layout.physical(tensor.stored, order)
+        same_memory = layout.same_memory(tensor.stored, tensor.order, order)
+        if same_memory and not layout.several_dynamic(shape):
+            self._add_reshape(tensor, output, shape)
         else:
             position = layout.inverse(tensor.order)
             perm = tuple(position[dim] for dim in order)
@@ -319,14 +318,11 @@ class GraphBuilder:
             if isinstance(found, Tensor) and found.value is not None:
                 yield found
 
-    def _reshape_target(self, shape: Shape) -> tuple[int, ...]:
-        """``shape`` for STATIC_RESHAPE: at most one dynamic dimension, written as 0."""
-        if sum(not isinstance(dim, int) for dim in shape) > 1:
-            raise LoweringError(
-                f"it reshapes to {tuple(str(dim) for dim in shape)}: "
-                "XNNPACK's reshape takes one dynamic dimension"
-            )
-        return tuple(dim if isinstance(dim, int) else 0 for dim in shape)
+    def _add_reshape(self, tensor: Tensor, output: Tensor, shape: Shape) -> Tensor:
+        """STATIC_RESHAPE to a physical ``shape``: its one dynamic dimension is written as 0."""
+        target = tuple(dim if isinstance(dim, int) else 0 for dim in shape)
+        attributes = payload.ReshapeAttributes(target)
+        return self.add_node(NodeKind.STATIC_RESHAPE, [tensor], output, attributes)
 
     def permute(self, tensor: Tensor, dims: Sequence[int]) -> Tensor:
         """Logical permutation; moves no data."""
@@ -349,6 +345,10 @@ class GraphBuilder:
         tensor = self._reshape_expanded(tensor, shape)
         if shape == tensor.shape:
             return tensor
+        if layout.several_dynamic(shape):
+            from penstock.compiler.reshaping import reshaped
+
+            return reshaped(self, tensor, shape)
         try:
             plan = layout.plan_reshape(tensor.shape, tensor.order, shape, self.dynamic)
         except ValueError as error:
@@ -361,12 +361,7 @@ class GraphBuilder:
         if source == target:
             return Tensor(shape, plan.output_order, shape, value)
         output = self.result(shape, plan.output_order, value.dtype, value.quantization)
-        return self.add_node(
-            NodeKind.STATIC_RESHAPE,
-            [tensor],
-            output,
-            payload.ReshapeAttributes(self._reshape_target(target)),
-        )
+        return self._add_reshape(tensor, output, target)
 
     def _reshape_expanded(self, tensor: Tensor, shape: Shape) -> Tensor:
         """Keeps an expansion lazy where the reshape only adds or drops dimensions of size 1."""

@@ -61,6 +61,11 @@ def is_static(shape: Sequence[Dim]) -> bool:
     return all(isinstance(dim, int) for dim in shape)
 
 
+def several_dynamic(shape: Sequence[Dim]) -> bool:
+    """Whether there are more dynamic dimensions than XNNPACK's reshape takes, which is one."""
+    return sum(not isinstance(dim, int) for dim in shape) > 1
+
+
 def product(dims: Sequence[Dim]) -> Dim:
     result: Dim = 1
     for dim in dims:
@@ -142,7 +147,7 @@ def plan_reshape(source: Shape, order: Order, target: Shape, dynamic: Dynamic) -
     Dimensions of source and target fall into groups of equal product. A group that splits one
     dimension, or merges dimensions that are neighbours in memory, keeps the memory as it is.
     """
-    groups = _reshape_groups(source, target, dynamic)
+    groups = reshape_groups(source, target, dynamic)
     group_of = {dim: index for index, (dims, _) in enumerate(groups) for dim in dims}
     sequence = memory_sequence(source, order)
     by_appearance = list(dict.fromkeys(group_of[dim] for dim in sequence))
@@ -152,7 +157,7 @@ def plan_reshape(source: Shape, order: Order, target: Shape, dynamic: Dynamic) -
     return ReshapePlan(input_order, _with_ones(out_sequence, len(target)))
 
 
-def _reshape_groups(
+def reshape_groups(
     source: Shape, target: Shape, dynamic: Dynamic
 ) -> list[tuple[list[int], list[int]]]:
     """Splits the dimensions (size 1 apart) into the finest runs of equal product."""

@@ -55,6 +55,7 @@ def mean(
         rows = _weighted_sum(b, view, 1.0 / run)
     else:
         source = view.images or b.reshape(view.whole, (*view.lead, *view.shape[1:]))
+        source = b.place(source, layout.identity(source.rank))
         shape = (*source.shape[:-3], 1, 1, source.shape[-1])
         rows = b.result(shape, layout.identity(source.rank))
         b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [source], rows, flags=payload.FLAG_KEEP_DIMS)
@@ -151,7 +152,8 @@ class _View:
     def restored(self, b: GraphBuilder, reduced: Tensor, keepdim: bool) -> Tensor:
         """The reduced rows in the shape that PyTorch gives."""
         kept = reduced_shape(self.source.shape, self.dims, True)
-        rows = b.place(b.reshape(reduced, layout.physical(kept, self.order)))
+        rows = b.reshape(reduced, layout.physical(kept, self.order))
+        rows = b.place(rows, layout.identity(rows.rank))
         back = Tensor(kept, self.order, kept, b.value_of(rows))
         return b.reshape(back, reduced_shape(kept, self.dims, keepdim))
 
