@@ -87,7 +87,7 @@ def main(names: list[str]) -> None:
             results["rows"] = rows = in_order(rows)
             store.write_text(json.dumps(results, indent=1))
             PAGE.write_text(page(results))
-            print(line(f"{name} {precision}", rows[f"{name} {precision}"]), flush=True)
+            print(line(f"{name} {precision}", rows), flush=True)
         print(f"  {time.perf_counter() - start:.0f} s", flush=True)
     print(f"written: {PAGE.relative_to(ROOT)}")
 

@@ -34,22 +34,26 @@ def page(results: dict[str, Any]) -> str:
             f"stock flow is stopped when a file is not done after {results['stock limit']:.0f} s",
             "- *on ours*: largest difference from eager PyTorch, in parts of the output's range",
             "- *on stock's runtime*: our file there, against our file here",
-            "- *SQNR*: against eager PyTorch, of the worst output; in brackets the stock flow's",
+            "- *SQNR*: against eager PyTorch, of the worst output; in brackets the stock flow's "
+            "(*float* where its q8 file holds the weights in float)",
             "- *ms*: best of the turns of one interleaved run, 1 thread; *ratio*: stock's time "
             "over ours",
             "",
             "| " + " | ".join(HEAD) + " |",
             "|" + " --- |" * len(HEAD),
-            *(line(key, row) for key, row in rows.items()),
+            *(line(key, rows) for key in rows),
             "",
             *(["Where the stock flow gives no answer:", "", *failures, ""] if failures else []),
         ]
     )
 
 
-def line(key: str, row: dict[str, Any]) -> str:
-    """A row of the table in Markdown; no cell is empty."""
+def line(key: str, rows: dict[str, dict[str, Any]]) -> str:
+    """The row ``key`` of the table in Markdown; no cell is empty."""
+    row = rows[key]
     ours, stock = row["ours"], row["stock"]
+    name, precision = key.split()
+    remark = ", float" if precision == "q8" and _as_large(stock, rows.get(f"{name} fp32")) else ""
     if "error" in ours:
         cells = [f"**fails**: {ours['error']}", *[NONE] * (len(HEAD) - 3)]
     else:
@@ -57,10 +61,17 @@ def line(key: str, row: dict[str, Any]) -> str:
             f"{ours['pieces']}, {ours['share']:.0%}",
             f"{_megabytes(ours)} ({_of_stock(stock, _megabytes)})",
             f"{ours['cpu_seconds']:.1f} ({_of_stock(stock, _seconds)})",
-            *_runs(row),
+            *_runs(row, remark),
             *_times(row),
         ]
-    return "| " + " | ".join([*key.split(), *cells]) + " |"
+    return "| " + " | ".join([name, precision, *cells]) + " |"
+
+
+def _as_large(stock: dict[str, Any], floating: dict[str, Any] | None) -> bool:
+    """Whether the stock flow's q8 file is about as large as its fp32 one, of more than a few KB."""
+    if floating is None or "bytes" not in stock or "bytes" not in floating["stock"]:
+        return False
+    return stock["bytes"] > max(1e5, 0.95 * floating["stock"]["bytes"])
 
 
 def stock_failure(row: dict[str, Any]) -> str | None:
@@ -84,8 +95,9 @@ def _seconds(flow: dict[str, Any]) -> str:
     return f"{flow['cpu_seconds']:.1f}"
 
 
-def _runs(row: dict[str, Any]) -> list[str]:
-    """How our file runs on ours and on stock's runtime, and the accuracy of both."""
+def _runs(row: dict[str, Any], remark: str) -> list[str]:
+    """How our file runs on ours and on stock's runtime, and the accuracy of both; ``remark`` on
+    the stock flow's."""
     ours = row.get("ours_run_error") or f"error {row['ours_error']:.1e}"
     if "ported_run_error" in row:
         ported = f"**fails**: {row['ported_run_error']}"
@@ -94,7 +106,7 @@ def _runs(row: dict[str, Any]) -> list[str]:
     else:
         ported = "same bits" if row["same_bits"] else f"differs by {row['port_error']:.1e}"
     ratios = [_decibel(row.get(f"{label}_sqnr")) for label in ("ours", "stock")]
-    return [ours, ported, f"{ratios[0]} ({ratios[1]})"]
+    return [ours, ported, f"{ratios[0]} ({ratios[1]}{remark})"]
 
 
 def _decibel(ratio: float | None) -> str:
