@@ -76,18 +76,9 @@ def total(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Ten
         if isinstance(size, int):
             known *= size
         else:
-            result = ex.divide(b, result, _reciprocal_size(b, x, dim))
+            result = ex.divide(b, result, reciprocal_size(b, x, dim))
     result = ex.affine(b, result, float(known), 0.0)
     return b.reshape(result, reduced_shape(x.shape, dims, keepdim))
-
-
-def _reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
-    """1 / the size of a dynamic dimension, as a tensor of one element: one entry of the softmax
-    of a row of (nearly) zeros of that size."""
-    starts = [0] * x.rank
-    row = ex.slice_dims(b, x, starts, [n if d == dim else 1 for d, n in enumerate(x.shape)])
-    zeros = b.unary(NodeKind.CLAMP, row, None, (0.0, 1e-30))
-    return ex.slice_dims(b, ex.softmax(b, zeros, dim), starts, [1] * x.rank)
 
 
 def reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:

@@ -60,12 +60,13 @@ def leaky_relu(b: GraphBuilder, x: Tensor, slope: float) -> Tensor:
 
 
 def _not_training(node: Node) -> str | None:
+    """In evaluation mode."""
     return "it draws random slopes" if arguments(node)["training"] else None
 
 
 @operator(
     "rrelu", aten.rrelu.default, constraints=(*FLOATS, _not_training), quantization=Independent(),
-    notes="in evaluation mode: a leaky ReLU with the mean slope",
+    notes="a leaky ReLU with the mean slope",
 )  # fmt: skip
 def lower_rrelu(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)

@@ -121,6 +121,7 @@ def _name(dtype: torch.dtype | None) -> str:
 
 
 def _compares_floats(node: Node) -> str | None:
+    """float32, not with itself, not with infinity."""
     for source in node.all_input_nodes:
         if _type_of(source) not in SUPPORTED_FLOATS:
             return f"it compares {_name(_type_of(source))}, XNNPACK has float32 only"
@@ -133,6 +134,7 @@ def _compares_floats(node: Node) -> str | None:
 
 
 def _connects_masks(node: Node) -> str | None:
+    """Of masks."""
     for source in node.all_input_nodes:
         if _type_of(source) is not torch.bool:
             return f"it works on {_name(_type_of(source))}, not on masks"
@@ -140,6 +142,7 @@ def _connects_masks(node: Node) -> str | None:
 
 
 def _from_a_mask(node: Node) -> str | None:
+    """Of a mask."""
     (source,) = node.all_input_nodes
     return None if _type_of(source) is torch.bool else "it converts between types of numbers"
 
@@ -232,7 +235,7 @@ def lower_not(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "mask to numbers", *CONVERSIONS, constraints=(*MASKS, _from_a_mask),
-    notes="of a mask that is made inside",
+    notes="one that is made inside",
 )  # fmt: skip
 def lower_conversion(b: GraphBuilder, node: Node) -> Tensor:
     return mask_of(b, node.args[0])

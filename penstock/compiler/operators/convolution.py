@@ -30,6 +30,7 @@ def _spatial(value: Any, rank: int, default: int) -> list[int]:
 
 
 def _two_or_fewer(node: Node) -> str | None:
+    """One or two spatial axes."""
     spatial = node.args[1].meta["val"].dim() - 2  # type: ignore[union-attr]
     if spatial not in (1, 2):
         return f"it has {spatial} spatial axes, XNNPACK's convolutions have two"
@@ -52,7 +53,7 @@ def _not_depthwise(node: Node) -> bool:
     aten.conv2d.padding,
     constraints=(*CONSTANT_WEIGHTS, _two_or_fewer),
     quantization=Weighted(dynamic=_not_depthwise),
-    notes="one and two spatial axes; groups; depthwise; padding='same'",
+    notes="groups; depthwise; padding='same'",
 )
 def lower_conv(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)

@@ -23,6 +23,7 @@ WITH_INDICES = (float_data, rank_fits)
 
 
 def _constant_indices(node: Node) -> str | None:
+    """Constant indices."""
     named = arguments(node)
     indices = named.get("indices", named.get("index"))
     for item in indices if isinstance(indices, (list, tuple)) else [indices]:
@@ -32,6 +33,7 @@ def _constant_indices(node: Node) -> str | None:
 
 
 def _no_masks(node: Node) -> str | None:
+    """No masks."""
     for item in arguments(node)["indices"]:
         if item is not None and item.meta["val"].dtype in (torch.bool, torch.uint8):
             return "it selects by a mask, so its size depends on values"
@@ -46,7 +48,7 @@ def _integers(b: GraphBuilder, argument: Node) -> torch.Tensor:
 
 @operator(
     "index_select", aten.index_select.default, constraints=(*WITH_INDICES, _constant_indices),
-    quantization=Shared(), notes="constant indices",
+    quantization=Shared(),
 )  # fmt: skip
 def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
@@ -57,7 +59,7 @@ def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "index", aten.index.Tensor, constraints=(*WITH_INDICES, _constant_indices, _no_masks),
-    quantization=Shared(), notes="constant indices of any number of dimensions",
+    quantization=Shared(), notes="of any number of dimensions",
 )  # fmt: skip
 def lower_index(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
@@ -99,7 +101,7 @@ def index_dims(
 @operator(
     "gather", aten.gather.default, aten.take_along_dim.default,
     constraints=(*WITH_INDICES, _constant_indices), quantization=Shared(),
-    notes="constant indices that are the same for all other dimensions, or few",
+    notes="the same for all other dimensions, or few",
 )  # fmt: skip
 def lower_gather(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)

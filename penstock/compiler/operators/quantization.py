@@ -18,6 +18,7 @@ INTEGER_TYPES = {torch.int8: DataType.QINT8, torch.uint8: DataType.QUINT8}
 
 
 def _known_parameters(node: Node) -> str | None:
+    """A scale and a zero point that are known."""
     named = arguments(node)
     if any(isinstance(named[key], Node) for key in ("scale", "zero_point")):
         return "its scale or zero point is computed at run time"
@@ -25,6 +26,7 @@ def _known_parameters(node: Node) -> str | None:
 
 
 def _eight_bits(node: Node) -> str | None:
+    """int8 or uint8, the whole range."""
     named = arguments(node)
     limits = {torch.int8: (-128, 127), torch.uint8: (0, 255)}
     dtype = named["dtype"]
@@ -80,6 +82,7 @@ def _integers(b: GraphBuilder, node: Node) -> Tensor:
 
 
 def _constant_input(node: Node) -> str | None:
+    """Of a constant."""
     return None if is_constant(node) else "only constants are dequantized per channel"
 
 
@@ -117,6 +120,7 @@ def lower_choose_qparams(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
 
 
 def _dynamic_pair(node: Node) -> str | None:
+    """A scale and a zero point from choose_qparams."""
     named = arguments(node)
     for key in ("scale", "zero_point"):
         item = named[key]

@@ -32,6 +32,7 @@ MOST_STEPS = 512
 
 
 def _only_floats(node: Node) -> str | None:
+    """Every tensor is float32."""
     value = node.meta.get("val")
     results = value if isinstance(value, (tuple, list)) else [value]
     for tensor in (*tensors_of(node), *results):
@@ -41,6 +42,7 @@ def _only_floats(node: Node) -> str | None:
 
 
 def _constant_parameters(node: Node) -> str | None:
+    """Constant weights."""
     named = arguments(node)
     if "params" in named:
         parameters = list(named["params"])
@@ -52,6 +54,7 @@ def _constant_parameters(node: Node) -> str | None:
 
 
 def _batched(node: Node) -> str | None:
+    """No packed sequences."""
     if "data" in arguments(node):
         return "it runs over packed sequences"
     return None
