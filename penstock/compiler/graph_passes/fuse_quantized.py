@@ -305,8 +305,26 @@ def _settle_arithmetic(index: Index, node: Node) -> None:
         return
     if any(source is not None and source.dtype is not result[0].dtype for source in sources):
         return
+    if not _within_limits(node.kind, [source for source in sources if source], result[0]):
+        return
     index.set_inputs(node, tuple(source.id for source in sources if source is not None))
     _take_over(index, node, *result)
+
+
+def _within_limits(kind: NodeKind, sources: list[Value], result: Value) -> bool:
+    """Whether XNNPACK's fixed-point arithmetic takes these scales: it asserts the limits in
+    ``src/microparams-init.c``, and builds without assertions give wrong numbers far beyond."""
+    scales = [_scale(source) / _scale(result) for source in sources]
+    if kind in (NodeKind.ADD, NodeKind.SUBTRACT):
+        return all(2.0**-10 <= scale < 2.0**8 for scale in scales)
+    if kind is NodeKind.MULTIPLY:
+        return 2.0**-16 <= scales[0] * _scale(sources[1]) < 2.0**8
+    return True
+
+
+def _scale(value: Value) -> float:
+    assert isinstance(value.quantization, PerTensor)
+    return value.quantization.scale
 
 
 def _settle_average_pool(index: Index, node: Node) -> None:
