@@ -14,6 +14,7 @@ from penstock.formats.data_file import attach, read_data_file
 from penstock.formats.program import Buffer
 from penstock.formats.program_reader import read_program
 from penstock.runtime.delegates import BoundDelegate, compile_delegate
+from penstock.runtime.mapped import MappedFile
 from penstock.runtime.method import Method
 from penstock.runtime.specs import listed
 
@@ -99,7 +100,7 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise InvalidProgramError(f"{os.fspath(path)} is empty")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return memoryview(MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
         raise InputError(f"there is no file {os.fspath(path)}") from None
     except (OSError, ValueError) as error:

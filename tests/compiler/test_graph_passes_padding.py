@@ -104,3 +104,12 @@ def test_the_middle_and_the_corners_are_computed_apart(integers: bool) -> None:
 def test_little_padding_stays() -> None:
     model = convolution((14, 14), (3, 3), (1, 1), (1, 1, 1, 1), channels=64, outputs=64)
     assert kinds(after(model, drop_padding.divide)) == {NodeKind.CONV_2D: 1}
+
+
+def test_weights_do_not_grow_too_much() -> None:
+    """Both axes in three parts would take the weights 49 / 9 times, one axis 7 / 3 times."""
+    model = convolution((28, 28), (3, 3), (12, 12), (12, 12, 12, 12), channels=128, outputs=512)
+    graph = after(model, drop_padding.divide)
+    before = sum(v.data.nbytes for v in model.values if isinstance(v.data, np.ndarray))
+    now = sum(v.data.nbytes for v in graph.values if isinstance(v.data, np.ndarray))
+    assert before < now < 3 * before

@@ -5,11 +5,13 @@ from __future__ import annotations
 from penstock.compiler.graph_passes import (
     clean_up,
     drop_padding,
+    fold_affine,
     fold_scale,
     fuse_clamp,
     fuse_quantized,
     merge_columns,
     merge_movement,
+    move_at_once,
     quantize_at_run_time,
     slice_early,
     split_depthwise,
@@ -25,6 +27,7 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
     merge_movement.apply(graph)
     split_products.apply(graph)
     fold_scale.apply(graph)
+    fold_affine.apply(graph)
     merge_movement.apply(graph)
     if fixed_sizes:
         slice_early.apply(graph)
@@ -39,4 +42,5 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
         merge_columns.apply(graph)
         drop_padding.divide(graph)
     clean_up.remove_dead(graph)
+    move_at_once.apply(graph)
     return clean_up.renumbered(graph)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import (
+    CFUNCTYPE,
     POINTER,
     Structure,
     Union,
+    c_bool,
     c_double,
     c_float,
     c_int,
@@ -115,6 +117,33 @@ class BinaryParams(Structure):
 
 class ExternalValue(Structure):
     _fields_ = [("id", c_uint32), ("data", c_void_p)]
+
+
+class LookUpKey(Structure):
+    _fields_ = [
+        ("seed", c_uint32),
+        ("kernel", c_void_p),
+        ("bias", c_void_p),
+        ("fingerprint_id", c_uint32),
+    ]
+
+
+_key = POINTER(LookUpKey)
+
+
+class WeightsCache(Structure):
+    """``xnn_weights_cache_provider``: functions that XNNPACK calls, each with ``context``."""
+
+    _fields_ = [
+        ("context", c_void_p),
+        ("look_up", CFUNCTYPE(c_size_t, c_void_p, _key)),
+        ("reserve_space", CFUNCTYPE(c_void_p, c_void_p, c_size_t)),
+        ("look_up_or_insert", CFUNCTYPE(c_size_t, c_void_p, _key, c_void_p, c_size_t)),
+        ("is_finalized", CFUNCTYPE(c_bool, c_void_p)),
+        ("offset_to_addr", CFUNCTYPE(c_void_p, c_void_p, c_size_t)),
+        ("delete_cache", CFUNCTYPE(c_int, c_void_p)),
+        ("alias_data", CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p)),
+    ]
 
 
 _handle = c_void_p

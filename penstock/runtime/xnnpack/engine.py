@@ -21,6 +21,7 @@ from penstock.runtime.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValu
 from penstock.runtime.xnnpack.check import check_graph
 from penstock.runtime.xnnpack.define import define_graph
 from penstock.runtime.xnnpack.library import Library, find, open_library
+from penstock.runtime.xnnpack.packing import PackedWeights
 from penstock.runtime.xnnpack.shapes import ShapeChecker
 from penstock.runtime.xnnpack.threads import pool
 from penstock.runtime.xnnpack.values import unpacked_constants
@@ -47,11 +48,11 @@ class _Turn:
     def __init__(self, xnn: ctypes.CDLL) -> None:
         self._xnn = xnn
         self._lock = threading.Lock()
-        self._garbage: list[int] = []
+        self._garbage: list[tuple[int, PackedWeights]] = []
 
-    def delete(self, runtime: int) -> None:
-        """Delete ``runtime`` as soon as it is nobody's turn."""
-        self._garbage.append(runtime)
+    def delete(self, runtime: int, packed: PackedWeights) -> None:
+        """Delete ``runtime`` as soon as it is nobody's turn, then let ``packed`` go."""
+        self._garbage.append((runtime, packed))
         if self._lock.acquire(blocking=False):
             self._end()
 
@@ -63,7 +64,9 @@ class _Turn:
 
     def _end(self) -> None:
         while self._garbage:
-            self._xnn.xnn_delete_runtime(self._garbage.pop())
+            runtime, packed = self._garbage.pop()
+            self._xnn.xnn_delete_runtime(runtime)
+            del packed
         self._lock.release()
 
 
@@ -108,11 +111,13 @@ class XnnpackEngine:
         subgraph = define_graph(library, graph, shapes.bounds)
         runtime = c_void_p()
         flags = FLAG_BASIC_PROFILING if self._profile else 0
+        packed = PackedWeights(a for arrays in subgraph.constants.values() for a in arrays)
         with self._turn:
             status = library.xnn.xnn_create_runtime_v4(
-                subgraph.handle, None, self._workspace, workers, flags, byref(runtime)
+                subgraph.handle, packed.provider, self._workspace, workers, flags, byref(runtime)
             )
             library.xnn.xnn_delete_subgraph(subgraph.handle)
+        packed.finish()
         if status:
             raise UnsupportedError(
                 f"XNNPACK cannot run this graph ({library.status(status)}); compile the model again"
@@ -124,6 +129,7 @@ class XnnpackEngine:
             graph,
             shapes,
             runtime.value or 0,
+            packed,
             constants,
             None if workers is None else os.getpid(),
         )
@@ -138,6 +144,7 @@ class XnnpackExecutable:
         graph: XnnGraph,
         shapes: ShapeChecker,
         runtime: int,
+        packed: PackedWeights,
         constants: list[np.ndarray],
         process: int | None,
     ) -> None:
@@ -166,7 +173,7 @@ class XnnpackExecutable:
         self._output_shapes: tuple[Shape, ...] = ()
         self._shapes: tuple[Shape, ...] = ()
         self._bounce: dict[int, np.ndarray] = {}
-        _delete_with(self, self._turn.delete, runtime)
+        _delete_with(self, self._turn.delete, runtime, packed)
 
     def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """See :meth:`penstock.runtime.engine.Executable.reshape`."""

@@ -1,0 +1,99 @@
+"""The memory of packed weights.
+
+XNNPACK copies the weights of products into a layout of its own. Left alone it allocates a block
+for each; the peak is then all weights twice, as they are in the file and packed. As a "weights
+cache" of XNNPACK's (``xnn_weights_cache_provider`` in ``xnnpack.h``) we give it the memory, and
+learn when a weight is packed, so that its pages of the file can go at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterable
+from ctypes import c_size_t
+from typing import Any
+
+import numpy as np
+
+from penstock.runtime.mapped import drop
+from penstock.runtime.xnnpack import memory
+from penstock.runtime.xnnpack.bindings import EXTRA_BYTES, WeightsCache
+
+#: XNNPACK's answer for "not there".
+_ABSENT = c_size_t(-1).value
+_CHUNK = 1 << 20
+#: A chunk of this size or more is laid in huge pages, which are quicker to get.
+_HUGE = 1 << 24
+
+
+class PackedWeights:
+    """The packed weights of one runtime. They must outlive it.
+
+    An "offset" into the cache is an address. Nothing is ever found: what XNNPACK looks up does not
+    name the parameters of quantization, which are packed too.
+
+    ``constants`` are the arrays that XNNPACK was given.
+    """
+
+    def __init__(self, constants: Iterable[np.ndarray]) -> None:
+        sources = {memory.address(array): array for array in constants}
+        total = sum(array.nbytes for array in sources.values())
+        chunks: list[object] = []
+        free = [0, 0]  # from, to
+        finished = [False]
+
+        def reserve(context: int | None, size: int) -> int | None:
+            size += EXTRA_BYTES
+            start = -(-free[0] // memory.ALIGNMENT) * memory.ALIGNMENT
+            if start + size > free[1]:
+                try:
+                    chunk = _chunk(max(size + memory.ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK))
+                except (MemoryError, OSError):
+                    return None
+                chunks.append(chunk)
+                start = memory.address(chunk)
+                free[1] = start + chunk.nbytes
+                start = -(-start // memory.ALIGNMENT) * memory.ALIGNMENT
+            free[0] = start
+            return start
+
+        def insert(context: int | None, key: Any, start: int, size: int) -> int:
+            free[0] = start + size + EXTRA_BYTES
+            source = sources.get(key.contents.kernel)
+            if source is not None:
+                drop(source)
+            return start
+
+        self._chunks = chunks
+        self._finished = finished
+        kinds: dict[str, Any] = {field[0]: field[1] for field in WeightsCache._fields_}
+        self._provider = WeightsCache(
+            None,
+            kinds["look_up"](lambda context, key: _ABSENT),
+            kinds["reserve_space"](reserve),
+            kinds["look_up_or_insert"](insert),
+            kinds["is_finalized"](lambda context: finished[0]),
+            kinds["offset_to_addr"](lambda context, offset: offset),
+            kinds["delete_cache"](lambda context: 0),
+            kinds["alias_data"](lambda context, alias, original: 0),
+        )
+
+    @property
+    def provider(self) -> int:
+        """The address of the ``xnn_weights_cache_provider``."""
+        return ctypes.addressof(self._provider)
+
+    def finish(self) -> None:
+        """Nothing more will be packed."""
+        self._finished[0] = True
+
+
+def _chunk(size: int) -> np.ndarray:
+    """``size`` bytes or more that cost nothing until they are touched."""
+    if size < _HUGE:
+        return np.empty(size, np.uint8)
+    mapping = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(mapping, np.uint8)
