@@ -30,8 +30,9 @@ def page(results: dict[str, Any]) -> str:
             "",
             "The columns:",
             "",
-            "- *compile*: CPU seconds with one thread of torch, imports and the model apart; the "
-            f"stock flow is stopped when a file is not done after {results['stock limit']:.0f} s",
+            "- *compile*: CPU seconds with one thread of torch, imports and the model apart, while "
+            "the other core compiles another file; the stock flow is stopped when a file is not "
+            f"done after {results['stock limit']:.0f} s",
             "- *on ours*: largest difference from eager PyTorch, in parts of the output's range",
             "- *on stock's runtime*: our file there, against our file here",
             "- *SQNR*: against eager PyTorch, of the worst output; in brackets the stock flow's "
