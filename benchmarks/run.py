@@ -1,25 +1,30 @@
-"""``make bench``: speed, memory and size against the stock package -> docs/benchmarks.md.
+"""``make bench``: speed, memory and size beside every peer -> docs/benchmarks.md.
 
-    python -m benchmarks.run [MODEL ...]
+    python -m benchmarks.run [MODEL ... | start]
 
-With names given only these are measured again; the others' figures are kept (they lie in
-``build/measured/bench.json``). Everything that is compared is measured by turns in one run.
+Ours on our file, the stock runtime on the stock flow's file and on ours, ONNX Runtime and OpenVINO
+(``pip install 'penstock[bench]'``) on the same model as ONNX, each where it is installed and can
+run the model. With names given only these are measured again; the others' figures are kept (they
+lie in ``build/measured/bench.json``). The files of the stock flow and of ONNX are made once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import importlib.util
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
-import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.flows import both_flows, run_flow
 from benchmarks.machine import describe
-from benchmarks.workers import ROOT, Worker, WorkerError, contest
+from benchmarks.page import page
+from benchmarks.start import overhead, starts
+from benchmarks.workers import ROOT, Contest, Worker, WorkerError, contest
 
 FOLDER = ROOT / "build" / "measured"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -29,110 +34,106 @@ MODELS = (
 )  # fmt: skip
 PRECISIONS = ("fp32", "q8")
 THREADS = (1, 2)
+PEERS = ("onnxruntime", "openvino")
+#: Where a process's memory happens to lie makes 1 to 2 %: each runtime is started so often.
+LAUNCHES = 2
+SECONDS = 2.5
 
 
 def files(name: str, precision: str) -> dict[str, Any]:
-    """Compiles by both flows (by the stock one only if that was not done before)."""
-    return both_flows(FOLDER, FOLDER, name, precision)
-
-
-def latency(name: str, precision: str, threads: int) -> dict[str, Any]:
-    """Times both runtimes on their own file, and the stock one on ours, by turns."""
-    inputs = FOLDER / f"{name}.0.in.npz"
-    ours, stock = (FOLDER / f"{name}_{precision}_{kind}.pte" for kind in ("ours", "stock"))
-    found: dict[str, Any] = {"memory": {}}
-    with Worker("ours", threads) as a, Worker("stock", threads) as b, Worker("stock", threads) as c:
-        contestants = []
-        for label, worker, path in (("ours", a, ours), ("stock", b, stock), ("ported", c, ours)):
-            try:
-                loaded = worker.load(label, path, inputs)
-            except WorkerError as error:
-                found[f"{label}_error"] = str(error)
-                continue
-            found["memory"][label] = loaded
-            contestants.append((label, worker, label))
-        times = contest(contestants)
-    for label, _, _ in contestants:
-        found[label] = {"best": times.best(label), "median": times.median(label)}
-        if "stock" in times.rounds and label != "stock":
-            found[label]["ratio"] = times.best("stock") / times.best(label)
-            found[label]["spread"] = times.ratio("stock", label)[1:]
+    """Compiles for every runtime; for each flow what it says, or its error."""
+    found = both_flows(FOLDER, FOLDER, name, precision)
+    onnx = FOLDER / f"{name}_{precision}.onnx"
+    if importlib.util.find_spec("onnxruntime") and not onnx.exists():
+        command = [sys.executable, "-m", "benchmarks.onnx_flow", name, precision, str(onnx)]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, cwd=ROOT, capture_output=True, timeout=1200, check=False)
     return found
 
 
-def starts() -> dict[str, Any]:
-    """Seconds from the start of a process to mv2's answer, by turns."""
-    stock = (
-        "import sys, torch, executorch.kernels.quantized\n"
-        "from executorch.runtime import Runtime\n"
-        "m = Runtime.get().load_program(sys.argv[1]).load_method('forward')\n"
-        "print(m.execute([torch.ones(1, 3, 224, 224)])[0][0, 0])\n"
+def latency(name: str, precision: str, threads: int) -> dict[str, Any]:
+    """Best and median milliseconds of each runtime, its memory, or its error."""
+    ours, onnx = FOLDER / f"{name}_{precision}_ours.pte", FOLDER / f"{name}_{precision}.onnx"
+    stock = FOLDER / f"{name}_{precision}_stock.pte"
+    stands_in = precision == "q8" and not stock.exists()
+    if stands_in:
+        stock = FOLDER / f"{name}_fp32_stock.pte"
+    entries = [("ours", "ours", ours), ("stock", "stock", stock), ("ported", "stock", ours)]
+    entries += [(kind, kind, onnx) for kind in PEERS if importlib.util.find_spec(kind)]
+    entries = [entry for entry in entries if entry[2].exists()]
+    found: dict[str, Any] = {"stock stands in": stands_in}
+    runs = [_launch(name, entries, threads, found) for _ in range(LAUNCHES)]
+    timed = [label for label, _, _ in entries if all(label in run.rounds for run in runs)]
+    times = Contest(
+        {label: [t for run in runs for t in run.rounds[label]] for label in timed},
+        {label: min(run.fastest[label] for run in runs) for label in timed},
     )
-    runner = "from penstock.cli.runners import xnn_executor_runner as r; r()"
-    file = str(FOLDER / "mv2_fp32_ours.pte")
-    commands = {
-        "ours": [sys.executable, "-c", runner, "--model_path", file],
-        "stock": [sys.executable, "-c", stock, file],
-    }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for _ in range(3):
-        for name, command in commands.items():
-            start, cpu = time.perf_counter(), _children_cpu()
-            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-            times[name].append((time.perf_counter() - start, _children_cpu() - cpu))
-    return {
-        name: {"best": min(t for t, _ in found), "cpu": statistics.median(c for _, c in found)}
-        for name, found in times.items()
-    }
+    for label in times.rounds:
+        found[label] |= {"best": times.best(label), "median": times.median(label)}
+        if "stock" in times.rounds and label != "stock":
+            found[label]["spread"] = times.ratio("stock", label)
+    return found
 
 
-def _children_cpu() -> float:
-    """CPU seconds of the processes that were waited for so far."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def overhead() -> dict[str, Any]:
-    """Microseconds of a whole call of a program that adds two numbers."""
-    run_flow("eager", "add", str(FOLDER))
-    files("add", "fp32")
-    found = latency("add", "fp32", 1)
-    return {label: 1e3 * found[label]["best"] for label in ("ours", "stock")}
+def _launch(
+    name: str, entries: list[tuple[str, str, Path]], threads: int, found: dict[str, Any]
+) -> Contest:
+    """Times all in processes of their own by turns; notes memory and errors in ``found``."""
+    contestants = []
+    with contextlib.ExitStack() as stack:
+        for label, kind, path in entries:
+            if "error" in found.get(label, {}):
+                continue
+            worker = stack.enter_context(Worker(kind, threads))
+            try:
+                found[label] = worker.load(label, path, FOLDER / f"{name}.0.in.npz")
+            except WorkerError as error:
+                found[label] = {"error": str(error)}
+                continue
+            contestants.append((label, worker, label))
+        return contest(contestants, seconds=SECONDS)
 
 
 def main(names: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     store = FOLDER / "bench.json"
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    results["machine"] = describe()
+    results["machine"] = describe() | {"peers": _versions()}
     for name in [name for name in names or MODELS if name != "start"]:
         run_flow("eager", name, str(FOLDER))
         for precision in PRECISIONS:
             row: dict[str, Any] = {"files": files(name, precision)}
-            if "error" not in row["files"]["ours"]:
-                for threads in THREADS:
-                    row[f"threads {threads}"] = latency(name, precision, threads)
+            for threads in THREADS if "error" not in row["files"]["ours"] else ():
+                row[f"threads {threads}"] = latency(name, precision, threads)
             results.setdefault("models", {})[f"{name} {precision}"] = row
-            print(name, precision, _brief(row), flush=True)
             store.write_text(json.dumps(results, indent=1))
+            print(name, precision, _brief(row), flush=True)
     if not names or "start" in names:
-        results["starts"] = starts()
-        results["overhead"] = overhead()
+        run_flow("eager", "add", str(FOLDER))
+        files("add", "fp32")
+        results["starts"] = starts(FOLDER / "mv2_fp32_ours.pte")
+        results["overhead"] = overhead(latency("add", "fp32", 1))
         store.write_text(json.dumps(results, indent=1))
-    from benchmarks.page import page
-
     PAGE.write_text(page(results))
     print(f"written: {os.path.relpath(PAGE, ROOT)}")
+
+
+def _versions() -> str:
+    found = [name for name in PEERS if importlib.util.find_spec(name)]
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in found) or "none"
 
 
 def _brief(row: dict[str, Any]) -> str:
     parts = []
     for threads in THREADS:
         found = row.get(f"threads {threads}", {})
-        for label in ("ours", "ported"):
-            if "ratio" in found.get(label, {}):
-                parts.append(f"{label} at {threads}: {found[label]['ratio']:.2f} x stock")
-    return ", ".join(parts) or json.dumps(row)[:300]
+        times = [
+            f"{label} {entry['best']:.2f}"
+            for label, entry in found.items()
+            if isinstance(entry, dict) and "best" in entry
+        ]
+        parts.append(f"{threads}: " + ", ".join(times))
+    return "; ".join(parts)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""The time from the start of a process to an answer, and what a call costs beside its work."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workers import ROOT
+
+STOCK = (
+    "import sys, torch, executorch.kernels.quantized\n"
+    "from executorch.runtime import Runtime\n"
+    "m = Runtime.get().load_program(sys.argv[1]).load_method('forward')\n"
+    "print(m.execute([torch.ones(1, 3, 224, 224)])[0][0, 0])\n"
+)
+OURS = "from penstock.cli.runners import xnn_executor_runner as r; r()"
+
+
+def starts(file: Path) -> dict[str, Any]:
+    """Seconds from the start of a process to the answer of mv2's ``file``, by turns."""
+    commands = {
+        "ours": [sys.executable, "-c", OURS, "--model_path", str(file)],
+        "stock": [sys.executable, "-c", STOCK, str(file)],
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(3):
+        for name, command in commands.items():
+            start, cpu = time.perf_counter(), _children_cpu()
+            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+            times[name].append((time.perf_counter() - start, _children_cpu() - cpu))
+    return {
+        name: {"best": min(t for t, _ in found), "cpu": statistics.median(c for _, c in found)}
+        for name, found in times.items()
+    }
+
+
+def _children_cpu() -> float:
+    """CPU seconds of the processes that were waited for so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def overhead(found: dict[str, Any]) -> dict[str, Any]:
+    """Microseconds of a whole call, of the latencies of a program that adds two numbers."""
+    return {label: 1e3 * found[label]["best"] for label in ("ours", "stock")}
