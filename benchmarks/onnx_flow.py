@@ -50,6 +50,7 @@ def _export(model: Any, output: Path) -> None:
     program = torch.onnx.export(
         model.module, model.args, kwargs=model.kwargs, dynamo=True, opset_version=18, verbose=False
     )
+    assert program is not None
     program.optimize()
     program.save(output)
 

@@ -125,7 +125,10 @@ def _compiling(key: str, row: dict[str, Any], models: dict[str, Any]) -> list[st
     name, precision = key.split()
     flows = row["files"]
     weights = models.get(f"{name} fp32", row)["files"]["ours"].get("bytes")
-    pieces, seconds, memory, sizes = [], [], [], []
+    pieces: list[str] = []
+    seconds: list[float | None] = []
+    memory: list[str] = []
+    sizes: list[str] = []
     for kind in ("ours", "stock"):
         flow = flows[kind]
         if "error" in flow:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from penstock.compiler.quantize.quantization import Scheme
 from penstock.zoo.libraries import require
 from penstock.zoo.model import Batches, variations
 from penstock.zoo.weights import randomize
 
 VOCABULARY = 8000
-STATIC, DYNAMIC = "static_per_channel", "dynamic_per_channel"
+STATIC: Scheme = "static_per_channel"
+DYNAMIC: Scheme = "dynamic_per_channel"
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Unseen:
 
     module: nn.Module
     batches: Batches
-    scheme: str
+    scheme: Scheme
 
 
 Factory = Callable[[], Unseen]
@@ -135,14 +137,19 @@ def _widen(module: nn.Module) -> None:
         if isinstance(layer, nn.Linear):
             layer.weight.normal_(0.0, layer.in_features**-0.5)
         elif type(layer).__name__ == "Conv1D":  # a linear layer of GPT-2
-            layer.weight.normal_(0.0, layer.nx**-0.5)
+            cast("Any", layer).weight.normal_(0.0, cast("Any", layer).nx ** -0.5)
         elif isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.weight.requires_grad:
             layer.weight.normal_(0.0, layer.weight[0].numel() ** -0.5)
         elif isinstance(layer, nn.Embedding):
             layer.weight.normal_(0.0, 0.3)
 
 
-TEXT = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+TEXT: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 NO_CACHE = {"use_cache": False}
 IMAGE = variations(torch.zeros(1, 3, 224, 224) + 0.5)
 

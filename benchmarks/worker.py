@@ -129,7 +129,8 @@ class Server:
         if inputs is not None:
             given = self._given(inputs)
         arrays = [np.array(o.numpy() if hasattr(o, "numpy") else o) for o in run(given)]
-        np.savez(path, **{f"out{i}": array for i, array in enumerate(arrays)})
+        named: dict[str, Any] = {f"out{i}": array for i, array in enumerate(arrays)}
+        np.savez(path, **named)
         return {}
 
     def unload(self, key: str) -> dict[str, Any]:

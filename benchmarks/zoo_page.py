@@ -72,7 +72,7 @@ def _as_large(stock: dict[str, Any], floating: dict[str, Any] | None) -> bool:
     """Whether the stock flow's q8 file is about as large as its fp32 one, of more than a few KB."""
     if floating is None or "bytes" not in stock or "bytes" not in floating["stock"]:
         return False
-    return stock["bytes"] > max(1e5, 0.95 * floating["stock"]["bytes"])
+    return bool(stock["bytes"] > max(1e5, 0.95 * floating["stock"]["bytes"]))
 
 
 def stock_failure(row: dict[str, Any]) -> str | None:

@@ -90,8 +90,8 @@ def _family_table(family: str, entries: Sequence[Any]) -> Iterable[str]:
     common = [c for c in common if len(entries) > 1 and all(c in e.constraints for e in entries)]
     shared.update(common)
     yield f"### {family}\n"
-    if conditions := _cell(_conditions(common)):
-        yield f"All: {conditions}.\n"
+    if for_all := _cell(_conditions(common)):
+        yield f"All: {for_all}.\n"
     yield "| entry | ATen overloads | in int8 | conditions and remarks |"
     yield "| --- | --- | --- | --- |"
     for entry in entries:
