@@ -155,6 +155,7 @@ class XnnpackExecutable:
         self._checker = shapes
         self._runtime = runtime
         self._constants = constants
+        self._packed = packed
         self._process = process
         self._profiling = engine._profile
         values = {v.id: v for v in graph.values}
