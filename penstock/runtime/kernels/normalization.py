@@ -26,6 +26,10 @@ def _parameter(value: Array | None, count: tuple[int, ...], like: Array, default
     return value.astype(like.dtype, copy=False)
 
 
+def _reciprocal_deviation(variance: Array, eps: float) -> Array:
+    return np.asarray(1 / np.sqrt(variance + variance.dtype.type(eps)))
+
+
 def _normalized_rows(rows: Array, eps: float, out: Array | None = None) -> Triple:
     """(x - mean) / sqrt(variance + eps) over the last dimension, and mean and 1 / sqrt(...)."""
     if rows.shape[-1] == 0:
@@ -36,7 +40,7 @@ def _normalized_rows(rows: Array, eps: float, out: Array | None = None) -> Tripl
     variance = np.einsum("...i,...i->...", value, value)[..., None] / rows.dtype.type(
         rows.shape[-1]
     )
-    rstd = np.asarray(1 / np.sqrt(variance + rows.dtype.type(eps)))
+    rstd = _reciprocal_deviation(variance, eps)
     value *= rstd
     return value, mean, rstd
 
@@ -166,7 +170,7 @@ def batch_norm_inference(
     if x.ndim < 1:
         raise KernelError("batch norm of a zero-dimensional tensor")
     variance = widened(running_var, running_var.dtype)
-    rstd = np.asarray(1 / np.sqrt(variance + variance.dtype.type(eps)))
+    rstd = _reciprocal_deviation(variance, eps)
     mean = widened(running_mean, running_mean.dtype)
     empty = np.zeros(0, x.dtype)
     return _batch_norm(x, weight, bias, mean, rstd, out), empty, empty
@@ -213,5 +217,5 @@ def batch_norm_no_stats(
     wide = widened(x, x.dtype)
     over = (0, *range(2, x.ndim))
     mean = wide.mean(over)
-    rstd = np.asarray(1 / np.sqrt(wide.var(over) + wide.dtype.type(eps)))
+    rstd = _reciprocal_deviation(wide.var(over), eps)
     return _batch_norm(x, weight, bias, mean, rstd, out), mean, rstd
