@@ -28,14 +28,19 @@ def _scaled(b: GraphBuilder, argument: Any, alpha: float) -> Tensor:
     return ex.affine(b, tensor, float(alpha), 0.0)
 
 
+def _terms(b: GraphBuilder, node: Node) -> tuple[Tensor, Tensor]:
+    """The first operand, and the other times alpha."""
+    named = arguments(node)
+    other = _scaled(b, named["other"], named["alpha"])
+    return b.tensor(named["self"]), other
+
+
 @operator(
     "add", aten.add.Tensor, aten.add.Scalar, constraints=FLOATS,
     quantization=Independent((0, 1)),
 )  # fmt: skip
 def lower_add(b: GraphBuilder, node: Node) -> Tensor:
-    named = arguments(node)
-    other = _scaled(b, named["other"], named["alpha"])
-    return ex.add(b, b.tensor(named["self"]), other)
+    return ex.add(b, *_terms(b, node))
 
 
 @operator(
@@ -43,9 +48,7 @@ def lower_add(b: GraphBuilder, node: Node) -> Tensor:
     quantization=Independent((0, 1)),
 )  # fmt: skip
 def lower_sub(b: GraphBuilder, node: Node) -> Tensor:
-    named = arguments(node)
-    other = _scaled(b, named["other"], named["alpha"])
-    return ex.subtract(b, b.tensor(named["self"]), other)
+    return ex.subtract(b, *_terms(b, node))
 
 
 @operator("rsub", aten.rsub.Tensor, aten.rsub.Scalar, constraints=FLOATS)
