@@ -76,3 +76,18 @@ def test_one_piece_for_all_sizes(model: nn.Module, inputs: Any, sizes: Any) -> N
         actual = program(*(tensor.numpy() for tensor in given))
         for one, other in zip(actual, expected, strict=True):
             np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("error:Raw Sym")
+def test_definitions_with_sizes_say_nothing() -> None:
+    """What an operator comes to may have sizes among its arguments; torch warns of raw ones."""
+
+    class Products(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.einsum("nij,njk->nik", x, x)
+
+    lowered = penstock.lower(Products(), (torch.randn(2, 3, 3),), dynamic_shapes=({0: BATCH},))
+    assert not lowered.delegation.undelegated
+    x = torch.randn(5, 3, 3)
+    (found,) = penstock.load(lowered.to_bytes())(x)
+    np.testing.assert_allclose(found, (x @ x).numpy(), rtol=1e-5, atol=1e-5)

@@ -156,6 +156,10 @@ def _all_delegable(node: Node, recording: Recording) -> bool:
     made: list[Node] = []
 
     def argument(value: Any) -> Any:
+        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            size = graph.placeholder("size")  # computed by nodes once this is more than a sketch
+            size.meta["val"] = value
+            return size
         if not isinstance(value, torch.Tensor):
             return value
         if id(value) not in known:
