@@ -175,7 +175,8 @@ class Conv2dAttributes:
 
 @dataclass(frozen=True)
 class Pool2dAttributes:
-    """Of AVG_POOLING_2D, MAX_POOLING_2D, ARG_MAX_POOLING_2D (which has no stride or dilation)."""
+    """Of MAX_POOLING_2D, AVG_POOLING_2D (which has no dilation), ARG_MAX_POOLING_2D (which has
+    neither stride nor dilation)."""
 
     padding: tuple[int, int, int, int]
     kernel: tuple[int, int]

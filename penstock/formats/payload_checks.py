@@ -201,6 +201,12 @@ def _check_node(node: Node, values: dict[int, Value], ready: set[int]) -> None:
         raise InvalidProgramError(problem)
 
 
+def _is_stated(value: Value) -> bool:
+    """Whether the sizes in the file are those at run time, or bounds of them. XNNPACK computes the
+    others itself, and the stock compiler states wrong ones (those before a change of layout)."""
+    return value.is_input or value.data is not None
+
+
 def _shape_problem(node: Node, inputs: list[Value | None]) -> str:
     first = inputs[0]
     assert first is not None  # only a bias may be absent
@@ -219,9 +225,9 @@ def _shape_problem(node: Node, inputs: list[Value | None]) -> str:
             if len(new_shape) > MAX_TENSOR_DIMS or new_shape.count(0) > 1:
                 return f"reshapes to {new_shape}"
         case SliceAttributes(offsets=offsets, sizes=sizes):
-            if not len(offsets) == len(sizes) == rank or any(
-                offset + size > full
-                for offset, size, full in zip(offsets, sizes, shape, strict=True)
+            if not len(offsets) == len(sizes) == rank or (
+                _is_stated(first)
+                and any(o + s > full for o, s, full in zip(offsets, sizes, shape, strict=True))
             ):
                 return f"slices {shape} with {attributes}"
         case PadAttributes(pre=pre, post=post):
@@ -254,7 +260,8 @@ def _convolution_problem(
         expected = (1, *attributes.kernel, groups * (fan_out // fan_in))
     if filter_.shape != expected:
         return f"needs a filter of shape {expected} and has {filter_.shape}"
-    if len(image.shape) != 4 or image.shape[3] != groups * fan_in:
+    channels = image.shape[3] if len(image.shape) == 4 else 0
+    if not channels or (_is_stated(image) and channels != groups * fan_in):
         return f"has an input of shape {image.shape} and {groups} x {fan_in} input channels"
     return _bias_problem(bias, expected[3] if kind is NodeKind.DEPTHWISE_CONV_2D else expected[0])
 
@@ -267,7 +274,9 @@ def _linear_problem(node: Node, inputs: list[Value | None]) -> str:
         return f"has a filter of shape {shape}"
     ends = (shape[0], shape[-1])
     fan_out, fan_in = ends[::-1] if node.flags & FLAG_TRANSPOSE_WEIGHTS else ends
-    if math.prod(shape) != fan_in * fan_out or rows.shape[-1:] != (fan_in,):
+    width = rows.shape[-1:]
+    fits = width == (fan_in,) or (width and not _is_stated(rows))
+    if math.prod(shape) != fan_in * fan_out or not fits:
         return f"multiplies {rows.shape} with a filter of shape {shape}"
     return _bias_problem(bias, fan_out)
 

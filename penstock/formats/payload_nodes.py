@@ -61,18 +61,12 @@ _CONVOLUTION = NodeForm(
     ),
     optional=("bias_id",),
 )
-_POOLING = NodeForm(
-    ("input_id",),
-    attributes=AttributeForm(
-        Pool2dAttributes,
-        {
-            "padding": _PADDING,
-            "kernel": ("pooling_height", "pooling_width"),
-            "stride": ("stride_height", "stride_width"),
-            "dilation": ("dilation_height", "dilation_width"),
-        },
-    ),
-)
+_POOL: dict[str, str | tuple[str, ...]] = {
+    "padding": _PADDING,
+    "kernel": ("pooling_height", "pooling_width"),
+    "stride": ("stride_height", "stride_width"),
+}
+_DILATION = ("dilation_height", "dilation_width")
 _UNARY = NodeForm(("input_id",))
 _BINARY = NodeForm(("input1_id", "input2_id"))
 
@@ -136,8 +130,14 @@ FORMS: dict[NodeKind, NodeForm] = {
     NodeKind.FULLY_CONNECTED: NodeForm(
         ("input1_id", "filter_id", "bias_id"), optional=("bias_id",)
     ),
-    NodeKind.AVG_POOLING_2D: _POOLING,
-    NodeKind.MAX_POOLING_2D: _POOLING,
+    # What the stock compiler writes as the dilation of an average pool means nothing: it has none.
+    NodeKind.AVG_POOLING_2D: NodeForm(
+        ("input_id",), attributes=AttributeForm(Pool2dAttributes, _POOL)
+    ),
+    NodeKind.MAX_POOLING_2D: NodeForm(
+        ("input_id",),
+        attributes=AttributeForm(Pool2dAttributes, {**_POOL, "dilation": _DILATION}),
+    ),
     NodeKind.ARG_MAX_POOLING_2D: NodeForm(
         ("input_id",),
         ("output_value_id", "output_index_id"),

@@ -74,12 +74,12 @@ class BoundDelegate:
     ) -> Callable[[], None]:
         """The closure that runs the delegate on these values."""
         sources = [
-            (index, slot.layout, _bits(slot.layout.dtype))
+            (index, slot.layout, _bits(slot.layout.dtype), _is_flat(slot, external))
             for index, external in zip(reads, self.inputs, strict=True)
             if (slot := _checked(slots[index], index, external, is_output=False))
         ]
         targets = [
-            (index, slot, slot.layout.logical_shape, _output(slot.layout, external))
+            (index, slot, _is_flat(slot, external), _output(slot.layout, external))
             for index, external in zip(writes, self.outputs, strict=True)
             if (slot := _checked(slots[index], index, external, is_output=True))
         ]
@@ -87,20 +87,24 @@ class BoundDelegate:
 
         def call() -> None:
             inputs, shapes = [], []
-            for index, layout, bits in sources:
+            for index, layout, bits, flat in sources:
                 array = layout.physical(values[index])
+                if flat:
+                    array = array.reshape(1)
                 if bits is not None:
                     array = array.view(bits)
                 inputs.append(array)
                 shapes.append(array.shape)
             outputs, conversions = [], []
-            for (index, slot, logical_shape, temporary), shape in zip(
-                targets, reshape(shapes), strict=True
-            ):
-                if len(shape) != len(slot.layout.shape):
+            for (index, slot, flat, temporary), shape in zip(targets, reshape(shapes), strict=True):
+                if flat and shape == (1,):
+                    array = values[index] = slot.array(())
+                    physical = array.reshape(1)
+                elif len(shape) != len(slot.layout.shape):
                     raise ValueError(f"an output of shape {shape} for a value of another rank")
-                array = values[index] = slot.array(logical_shape(shape))
-                physical = slot.layout.physical(array)
+                else:
+                    array = values[index] = slot.array(slot.layout.logical_shape(shape))
+                    physical = slot.layout.physical(array)
                 if temporary is not None:
                     physical, whole = temporary(physical)
                     if whole is not None:
@@ -125,6 +129,12 @@ def _output(
     return None if bits is None else (lambda array: (array.view(bits), None))
 
 
+def _is_flat(slot: Slot, external: External) -> bool:
+    """Whether a number is a tensor of one element in the payload: the stock compiler writes
+    tensors without dimensions so."""
+    return not slot.layout.shape and external.shape == (1,)
+
+
 def _bits(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """bfloat16 goes to the engine as uint16 bits."""
     return np.dtype(np.uint16) if dtype.name in ("bfloat16", "uint16") else None
@@ -136,6 +146,8 @@ def _checked(slot: Slot | None, index: int, external: External, *, is_output: bo
     layout = slot.layout
     shape = layout.physical_shape(layout.shape)
     fixed = not layout.dynamic and not is_output  # XNNPACK infers the shapes of outputs
+    if _is_flat(slot, external):
+        shape = (1,)
     if len(shape) != len(external.shape) or (fixed and shape != external.shape):
         raise InvalidProgramError(
             f"value {index} has the shape {shape} in memory, the delegate's payload says"

@@ -15,6 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    XNNPACKQuantizer,
+    get_symmetric_quantization_config,
+)
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig
 from executorch.exir import to_edge_transform_and_lower as lower
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
@@ -22,6 +26,7 @@ from executorch.runtime import Runtime
 from torch import nn
 from torch.export import Dim, export
 from torch.utils._pytree import tree_leaves
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 
 class Partly(nn.Module):
@@ -106,6 +111,18 @@ class Pool(nn.Module):
         return nn.functional.max_pool2d(torch.relu(x), 2), torch.argmax(x, 1)
 
 
+class Numbers(nn.Module):
+    """Tensors without dimensions go into a delegate and come out of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Linear(4, 4)
+
+    def forward(self, x, s):
+        t = torch.exp(s) * 0.5
+        return self.w(x) * t, t
+
+
 CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
 DIMENSION_ORDER = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=False)
 
@@ -134,7 +151,9 @@ def main(directory: Path) -> None:
     def make(name, model, *inputs, partitioner=(), config=CONFIG, shapes=None, passes=(), kw=None):
         """``inputs``: one tuple for each run."""
         kwargs = kw or {}
-        program = export(model.eval(), inputs[0], kwargs, dynamic_shapes=shapes, strict=False)
+        if not isinstance(model, torch.fx.GraphModule):
+            model.eval()
+        program = export(model, inputs[0], kwargs, dynamic_shapes=shapes, strict=False)
         edge = lower(program, partitioner=list(partitioner), compile_config=config)
         save(directory, name, edge, [("forward", args, kwargs) for args in inputs], passes)
 
@@ -163,6 +182,16 @@ def main(directory: Path) -> None:
     last = image.to(memory_format=torch.channels_last)
     convolution = nn.Conv2d(3, 8, 3, padding=1).to(memory_format=torch.channels_last)
     make("channels_last", convolution, (last,), config=DIMENSION_ORDER)
+
+    pooled = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
+    make("average_pool", nn.Sequential(nn.Conv2d(3, 4, 1), pooled), (image,), partitioner=delegate)
+    make("numbers", Numbers(), (torch.randn(2, 4), torch.tensor(0.3)), partitioner=delegate)
+    dynamic = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    quantizer = XNNPACKQuantizer().set_global(dynamic)
+    convolutions = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8))
+    prepared = prepare_pt2e(export(convolutions.eval(), (image,)).module(), quantizer)
+    prepared(image)
+    make("dynamic_convolutions", convert_pt2e(prepared), (image,), partitioner=delegate)
 
     two, args = Two().eval(), (torch.randn(3, 8),)
     forward = export(two, args, strict=False)

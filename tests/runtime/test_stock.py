@@ -58,6 +58,9 @@ def runs(directory: Path, name: str) -> list[tuple[str, list[Any], list[Any]]]:
         ("nested_dim_order", True),
         ("pool", True),
         ("channels_last", False),
+        ("average_pool", True),
+        ("numbers", True),
+        ("dynamic_convolutions", True),
         ("two_methods", True),
     ],
 )
