@@ -73,10 +73,15 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
     the groups are acyclic, and there are no more of them than alternations on the longest path.
     """
     undelegated: dict[Node, Reason] = {}
+    delegated: set[Node] = set()
     levels: dict[Node, int] = {}
     groups: dict[int, list[Node]] = {}
     for node in nodes:
         if not is_operator(node):
+            # A size is no work to report, but what reads it comes after what it is the size of.
+            before = [levels[n] + (n in delegated) for n in node.all_input_nodes if n in levels]
+            if before and node.op == "call_function":
+                levels[node] = max(before)
             continue
         reason = known_reasons.get(node) or reason_against(node)
         if node.target is operator.getitem and node.args[0] in known_reasons:
@@ -85,10 +90,11 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
         level = 0 if inside else -1
         for source in node.all_input_nodes:
             if source in levels:
-                change = inside != (source not in undelegated)
+                change = inside != (source in delegated)
                 level = max(level, levels[source] + change)
         levels[node] = level  # even for delegable nodes, odd for others
         if reason is None:
+            delegated.add(node)
             groups.setdefault(level, []).append(node)
         else:
             undelegated[node] = reason

@@ -118,4 +118,3 @@ class _Axes:
         ones = iter(dim for dim in range(rank) if dim - rank not in self.names)
         order = tuple(next(ones) if name is None else name + rank for name in self.names)
         return Tensor(self._shape, order, self._shape, self._b.value_of(self._x))
-

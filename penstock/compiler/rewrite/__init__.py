@@ -20,6 +20,8 @@ from penstock.compiler.rewrite import (
     functionalize,
     promote_operands,
     remove_no_ops,
+    sizes_of_inputs,
+    unmerge_views,
     widen_floats,
 )
 
@@ -28,6 +30,7 @@ Rewrite = Callable[[GraphModule], int]
 #: In the order in which they run. Before quantization, so that it sees one form of everything.
 PIPELINE: Sequence[Rewrite] = (
     functionalize.apply,
+    sizes_of_inputs.apply,
     widen_floats.apply,
     remove_no_ops.apply,
     promote_operands.apply,
@@ -35,6 +38,7 @@ PIPELINE: Sequence[Rewrite] = (
     fold_constants.apply,
     decompose_for_delegate.apply,
     constant_products.apply,
+    unmerge_views.apply,
     fold_batch_norm.apply,
 )
 

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
 from penstock.compiler.rewrite.edit import call, get_attribute
+from penstock.compiler.rewrite.sizes import SizeNodes
 
 aten = torch.ops.aten
 
@@ -19,6 +20,9 @@ def apply(module: GraphModule) -> int:
 
     Given ``scaled_dot_product_attention(q, k, v, mask)`` with a boolean mask → Result: the mask
     ``where(mask, 0, -inf)``.
+    Given ``scaled_dot_product_attention(q, k, v, is_causal=True)`` over a dynamic length
+    → Result: the mask ``where(arange(rows)[:, None] >= arange(columns), 0, -inf)``. (One of a
+    constant length is a constant of the delegate.)
     Given ``masked_fill(x, mask, value)`` on float32 → Result ``x * where(mask, 0, 1) +
     where(mask, value, 0)`` where ``x`` is finite for certain, else
     ``maximum(minimum(x, where(mask, value, inf)), where(mask, value, -inf))``, of which one is
@@ -31,7 +35,7 @@ def apply(module: GraphModule) -> int:
     changes = 0
     for node in list(module.graph.nodes):
         if node.target is aten.scaled_dot_product_attention.default:
-            changes += _attention(node, masks)
+            changes += _attention(module, node, masks)
         elif node.target is aten.masked_fill.Scalar:
             changes += _masked_fill(module, node, masks)
     return changes
@@ -43,6 +47,8 @@ class _Masks:
     def __init__(self, module: GraphModule) -> None:
         self._module = module
         self._made: dict[tuple[Node, float, float], Node] = {}
+        self._causal: dict[tuple[str, str], Node] = {}
+        self._sizes = SizeNodes(module)
 
     def where(self, mask: Node, if_true: float, if_false: float) -> Node:
         key = (mask, if_true, if_false)
@@ -61,13 +67,34 @@ class _Masks:
             self._made[key] = made
         return self._made[key]
 
+    def causal(self, node: Node, rows: int | torch.SymInt, columns: int | torch.SymInt) -> Node:
+        """Position ``i`` sees the keys 0 … ``i``: zero there, minus infinity elsewhere."""
+        key = (str(rows), str(columns))
+        if key not in self._causal:
+            ends = self._sizes.replace([rows, columns])
+            down, across = (call(self._module, node, aten.arange.default, end) for end in ends)
+            down = call(self._module, node, aten.unsqueeze.default, down, 1)
+            seen = call(self._module, node, aten.ge.Tensor, down, across)
+            self._causal[key] = self.where(seen, 0.0, -math.inf)
+        return self._causal[key]
+
 
 def _is_boolean(mask: object) -> bool:
     return isinstance(mask, Node) and mask.meta["val"].dtype == torch.bool
 
 
-def _attention(node: Node, masks: _Masks) -> int:
-    mask = arguments(node)["attn_mask"]
+def _attention(module: GraphModule, node: Node, masks: _Masks) -> int:
+    named = arguments(node)
+    mask = named["attn_mask"]
+    if named["is_causal"]:
+        rows, columns = (named[name].meta["val"].shape[-2] for name in ("query", "key"))
+        if isinstance(rows, int) and isinstance(columns, int):
+            return 0
+        mask = masks.causal(node, rows, columns)
+        node.args = (named["query"], named["key"], named["value"], mask)
+        rest = {name: named[name] for name in ("dropout_p", "scale", "enable_gqa")}
+        node.kwargs = {**rest, "is_causal": False}
+        return 1
     if not _is_boolean(mask):
         return 0
     node.replace_input_with(mask, masks.where(mask, 0.0, -math.inf))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -10,6 +11,7 @@ from torch.fx import GraphModule, Node
 from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
 from penstock.compiler.rewrite.edit import call
+from penstock.compiler.rewrite.sizes import SizeNodes
 
 aten = torch.ops.aten
 
@@ -125,10 +127,16 @@ def _written_over(module: GraphModule, node: Node) -> bool:
     if source.meta["val"].dtype != node.meta["val"].dtype:
         source = call(module, node, aten.to.dtype, source, node.meta["val"].dtype)
     if layout.shape_of(source.meta["val"]) != layout.shape_of(node.meta["val"]):
-        source = call(module, node, aten.expand.default, source, list(node.meta["val"].shape))
+        source = call(module, node, aten.expand.default, source, _sizes(module, node))
     node.replace_all_uses_with(source)
     node.graph.erase_node(node)
     return True
+
+
+def _sizes(module: GraphModule, node: Node) -> list[Any]:
+    """The node's shape as an argument."""
+    sizes: list[Any] = SizeNodes(module).replace(list(node.meta["val"].shape))
+    return sizes
 
 
 def _left_alone(module: GraphModule, node: Node) -> bool:
@@ -146,7 +154,7 @@ def _by_type(module: GraphModule, node: Node) -> bool:
 def _by_shape(module: GraphModule, node: Node) -> bool:
     """Of the other tensor only the shape is read."""
     target = aten.expand.default if node.target is aten.expand_as.default else aten.reshape.default
-    _replace(module, node, target, node.args[0], list(node.meta["val"].shape))
+    _replace(module, node, target, node.args[0], _sizes(module, node))
     return True
 
 

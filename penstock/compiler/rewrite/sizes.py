@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, cast
 
 import sympy
 import torch
@@ -105,9 +105,31 @@ class SizeNodes:
     def _symbol(self, symbol: sympy.Symbol) -> Node:
         if self._origins is None:
             self._origins = self._find_origins()
-        if symbol not in self._origins:
+        origin = self._origins.get(symbol)
+        if origin is not None and (origin[0].op == "placeholder" or origin[1] is None):
+            return self._read(*origin)
+        solved = self._solved(symbol)
+        if solved is not None:
+            return solved
+        if origin is None:
             raise UnsupportedError(f"no input has the size {symbol}")
-        node, dim = self._origins[symbol]
+        return self._read(*origin)
+
+    def _solved(self, symbol: sympy.Symbol) -> Node | None:
+        """From an input's size that is a multiple of the symbol and a constant."""
+        assert self._origins is not None
+        for expression, (node, dim) in self._origins.items():
+            if node.op != "placeholder" or expression.free_symbols != {symbol}:
+                continue
+            if expression.is_polynomial(symbol):
+                terms = sympy.Poly(expression, symbol)
+                if terms.degree() == 1:
+                    factor, constant = (int(number) for number in terms.all_coeffs())
+                    size = self._call(operator.sub, self._read(node, dim), constant)
+                    return cast(Node, self._call(operator.floordiv, size, factor))
+        return None
+
+    def _read(self, node: Node, dim: int | None) -> Node:
         if dim is None:
             return node
         behind = node
@@ -119,7 +141,7 @@ class SizeNodes:
         return made
 
     def _find_origins(self) -> dict[Expr, tuple[Node, int | None]]:
-        """The first node that has each symbol as a size, or as its value."""
+        """The first node that has each expression as a size, or as its value."""
         found: dict[Expr, tuple[Node, int | None]] = {}
         for node in self._graph.nodes:
             value = node.meta.get("val")

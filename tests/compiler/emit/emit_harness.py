@@ -35,6 +35,8 @@ class Case:
     tolerance: float = 2e-5
     #: the stock runtime's Python binding cannot be asked, or its kernel is known to differ
     stock: bool = True
+    #: how many delegates it must be
+    pieces: int | None = None
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 import dynamic_cases
 import emit_cases
 import pytest
+import several_dynamic_cases
 import structure_cases
 from emit_harness import Case, Result, compare, compile_and_run, run_stock, stock_outputs
 from torch.utils import _pytree as pytree
@@ -16,7 +17,10 @@ from torch.utils import _pytree as pytree
 from penstock.formats import program as pte
 from penstock.formats.kernel_names import stock_kernels
 
-CASES = [*emit_cases.CASES, *structure_cases.CASES, *dynamic_cases.CASES]
+CASES = [
+    *emit_cases.CASES, *structure_cases.CASES, *dynamic_cases.CASES,
+    *several_dynamic_cases.CASES,
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,9 @@ def plain(tree: Any) -> Any:
 def test_ours(results: dict[str, Any], case: Case) -> None:
     """Ours gives eager's answers in eager's structure."""
     result = _result(results, case)
+    if case.pieces is not None:
+        undelegated = result.lowered.delegation.undelegated
+        assert len(result.lowered.delegation.subgraphs) == case.pieces, undelegated
     for ours, eager in zip(result.ours, map(plain, result.eager), strict=True):
         assert pytree.tree_structure(ours) == pytree.tree_structure(eager)
         compare(pytree.tree_leaves(ours), pytree.tree_leaves(eager), case.tolerance)
