@@ -87,6 +87,15 @@ def binary(rng: Rng) -> Iterator[Case]:
                 elif second == BOOL:
                     b = np.ones_like(b)
                 yield Case([a, b], same_type=True)
+    yield from large_integers()
+
+
+def large_integers() -> Iterator[Case]:
+    """Integers beside halves are rounded to halves first."""
+    for dtype in HALVES:
+        x, integers = np.array([1, 2048, 4096, -332], dtype), np.array([2049, 4097, 70000, -333])
+        yield Case([x, integers], same_type=True)
+        yield Case([integers, x], same_type=True)
 
 
 @cases("aten::pow.Tensor_Tensor_out")
@@ -106,6 +115,8 @@ def add(rng: Rng) -> Iterator[Case]:
                 yield Case([a, b, 1], same_type=True)
                 yield Case([a, b, 2], same_type=True, tolerance=rough(a, b))
                 yield Case([a, b, -0.5], same_type=True, tolerance=rough(a, b))
+    for case in large_integers():
+        yield Case([*case.args, 1], same_type=True)
 
 
 def rough(*tensors: np.ndarray) -> tuple[float, float] | None:

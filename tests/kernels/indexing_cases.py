@@ -68,6 +68,8 @@ def index_put(rng: Rng) -> Iterator[Case]:
     where = [np.array([2, 0]), None, np.array([1, 5])]
     yield Case([x, where, values(rng, (2, 5), F32), False])
     yield Case([x, where, values(rng, (5,), F32), True], tolerance=(1e-5, 1e-5))
+    for dtype in (I64, F16, BFLOAT16):  # a value of another type
+        yield Case([x, where, values(rng, (), dtype), False])
 
 
 @cases("aten::index_select.out")

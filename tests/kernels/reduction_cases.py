@@ -155,6 +155,8 @@ def var_correction(rng: Rng) -> Iterator[Case]:
                 for correction in (None, 0, 2, 1.5):
                     x = values(rng, shape, dtype)
                     yield Case([x, dim, correction, correction == 2], tolerance=rough(dtype))
+    for shape in ((0,), (2, 0, 3), (1,)):
+        yield Case([values(rng, shape, F32), None, -2, False])
 
 
 # -- normalization ---------------------------------------------------------------------------------

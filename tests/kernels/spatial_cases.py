@@ -83,6 +83,9 @@ def cdist(rng: Rng) -> Iterator[Case]:
                 yield Case(
                     [values(rng, a, dtype), values(rng, b, dtype), p, None], tolerance=tolerance
                 )
+                a_special, b_special = (values(rng, s, dtype, special=True) for s in (a, b))
+                if p == 0:
+                    yield Case([a_special, b_special, p, None])
 
 
 @cases("aten::_pdist_forward.out")
@@ -91,6 +94,8 @@ def pdist(rng: Rng) -> Iterator[Case]:
         for p in (0.0, 1.0, 2.0, 3.5, float("inf")):
             for shape in ((5, 3), (1, 4), (0, 2), (2, 6)):
                 yield Case([values(rng, shape, dtype), p], tolerance=(1e-5, 1e-5))
+                if p == 0:
+                    yield Case([values(rng, shape, dtype, special=True), p])
 
 
 # -- convolution -----------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def widened(value: Array | Scalar, dtype: DType) -> Array:
     """``value`` in the arithmetic type of ``dtype``; no copy if it has it. Wraps like a C cast."""
     wanted = arithmetic_type(dtype)
     if isinstance(value, np.ndarray):
-        if value.dtype != dtype and wanted != dtype and is_float(value.dtype):
+        if value.dtype != dtype and wanted != dtype:
             value = value.astype(dtype)
         return value.astype(wanted, copy=False)
     if isinstance(value, float) and not is_integral(wanted):

@@ -73,7 +73,9 @@ def index_tensor(x: Array, indices: Sequence[Array | None], out: Array) -> Array
 
 def _put(x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool) -> Array:
     if values.dtype != x.dtype:
-        raise KernelError(f"values of type {values.dtype} for a tensor of {x.dtype}")
+        if values.ndim:
+            raise KernelError(f"values of type {values.dtype} for a tensor of {x.dtype}")
+        values = values.astype(x.dtype)
     subscript = (*_subscript(x, indices), ...)
     result: Array = np.array(x)
     if not accumulate:

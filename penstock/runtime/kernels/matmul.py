@@ -101,7 +101,7 @@ def _norms(difference: Array, p: float) -> Array:
     if size.shape[-1] == 0:
         return np.zeros(size.shape[:-1], size.dtype)
     if p == 0:
-        return np.asarray((size != 0).sum(-1), size.dtype)
+        return np.asarray(np.minimum(np.ceil(size), 1).sum(-1))  # NaN stays
     if p == np.inf:
         return np.asarray(size.max(-1))
     if p == 1:

@@ -194,7 +194,8 @@ def _moments(
     centred = wide - mean
     squares = (centred * centred.conj()).real if x.dtype.kind == "c" else centred * centred
     of = squares.dtype.type
-    variance = np.asarray(squares.sum(axes, keepdims=True) / of(max(0.0, count - correction)))
+    divisor = max(0.0, count - correction) if count else 0.0
+    variance = np.asarray(squares.sum(axes, keepdims=True) / of(divisor))
     if not keepdim:
         variance, mean = variance.squeeze(axes), mean.squeeze(axes)
     kind = x.dtype if x.dtype.kind != "c" else variance.dtype
