@@ -84,7 +84,7 @@ def cdist(rng: Rng) -> Iterator[Case]:
                     [values(rng, a, dtype), values(rng, b, dtype), p, None], tolerance=tolerance
                 )
                 a_special, b_special = (values(rng, s, dtype, special=True) for s in (a, b))
-                if p == 0:
+                if p in (0, float("inf")):
                     yield Case([a_special, b_special, p, None])
 
 
@@ -94,7 +94,7 @@ def pdist(rng: Rng) -> Iterator[Case]:
         for p in (0.0, 1.0, 2.0, 3.5, float("inf")):
             for shape in ((5, 3), (1, 4), (0, 2), (2, 6)):
                 yield Case([values(rng, shape, dtype), p], tolerance=(1e-5, 1e-5))
-                if p == 0:
+                if p in (0, float("inf")):
                     yield Case([values(rng, shape, dtype, special=True), p])
 
 

@@ -103,7 +103,7 @@ def _norms(difference: Array, p: float) -> Array:
     if p == 0:
         return np.asarray(np.minimum(np.ceil(size), 1).sum(-1))  # NaN stays
     if p == np.inf:
-        return np.asarray(size.max(-1))
+        return np.asarray(np.fmax.reduce(size, -1, initial=0))  # NaN is passed over
     if p == 1:
         return np.asarray(size.sum(-1))
     if p == 2:
