@@ -11,7 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from penstock.compiler import kernels, layout, memory
+from penstock.compiler import kernels, layout, memory, report
 from penstock.compiler.builder import attribute
 from penstock.compiler.capture import Captured
 from penstock.compiler.delegation import DelegateModule, executorch_call_delegate
@@ -143,17 +143,21 @@ class _Emitter:
                 if member >= 0:
                     self._touch(member, instruction)
 
-    def _tensor(self, value: torch.Tensor, name: str) -> int:
+    def _tensor(self, value: torch.Tensor, node: Node) -> int:
         """A planned tensor with the shape, type and memory order of a fake one."""
         try:
             shape = tuple(map(self._upper, value.shape))
         except ValueError as error:
             raise UnsupportedError(
-                f"{name}: {error}; give one with torch.export.Dim(..., max=...)"
+                f"{_called(node)}: {error}; give one with torch.export.Dim(..., max=...)"
+                f"{_origin(node)}"
             ) from None
         static = layout.is_static(layout.shape_of(value))
         if value.dtype not in SCALAR_TYPES:
-            raise UnsupportedError(f"{name} has type {value.dtype}, which .pte files cannot hold")
+            raise UnsupportedError(
+                f"{_called(node)} has type {value.dtype}, which .pte files cannot hold; "
+                f"compute with real numbers instead{_origin(node)}"
+            )
         dynamism = pte.Dynamism.STATIC if static else pte.Dynamism.DYNAMIC_BOUND
         index = self._add(pte.Tensor(SCALAR_TYPES[value.dtype], shape, dynamism=dynamism))
         now = len(self.instructions)
@@ -175,7 +179,7 @@ class _Emitter:
     def _input(self, node: Node) -> int:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
-            index = self._tensor(value, f"input {node.name}")
+            index = self._tensor(value, node)
             self.lives[index][0] = 0
             return index
         if isinstance(value, torch.SymInt):
@@ -255,7 +259,7 @@ class _Emitter:
         delegate = getattr(self.module, str(holder.target))
         assert isinstance(delegate, DelegateModule)
         arguments = [self.index[item] for item in node.args[1:]]  # type: ignore[index]
-        results = [self._tensor(value, node.name) for value in node.meta["val"]]
+        results = [self._tensor(value, node) for value in node.meta["val"]]
         now = len(self.instructions)
         for value in (*arguments, *results):
             self._touch(value, now)
@@ -313,8 +317,8 @@ class _Emitter:
     def _results(self, node: Node, count: int) -> list[int]:
         value = node.meta["val"]
         if isinstance(value, torch.Tensor):
-            return [self._tensor(value, node.name)]
-        items = [self._tensor(item, node.name) for item in value]
+            return [self._tensor(value, node)]
+        items = [self._tensor(item, node) for item in value]
         if count == 1:
             # One output argument that is a list of tensors (split and the like).
             return [self._add(pte.TensorList(tuple(items)))]
@@ -375,3 +379,11 @@ def memory_size(tensor: pte.Tensor) -> int:
     for dim in tensor.shape:
         total *= dim
     return total
+
+
+def _called(node: Node) -> str:
+    return f"input {node.name}" if node.op == "placeholder" else str(node.target)
+
+
+def _origin(node: Node) -> str:
+    return "" if node.op == "placeholder" else report.describe_origin(node)

@@ -142,7 +142,8 @@ def inline_decomposition(
         recording = record(call, [source.meta["val"] for source in sources], _decompositions())
     except (RecursionError, NotImplementedError):  # PyTorch's table may go round in a circle
         raise _hopeless(node) from None
-    if any(item.target is function for item in recording.calls):
+    unknown = recording.result is NotImplemented
+    if unknown or any(item.target is function for item in recording.calls):
         raise _hopeless(node)
     return inline(module, node, sizes, recording)
 

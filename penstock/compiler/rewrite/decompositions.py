@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
+from penstock.compiler.rewrite import scattering, small_matrices, special_functions
 
 aten = torch.ops.aten
 
@@ -75,6 +76,41 @@ def adaptive_max_pool2d(x: Tensor, output_size: list[int]) -> tuple[Tensor, Tens
 
 def _windows(size: int, count: int) -> list[tuple[int, int]]:
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def adaptive_max_pool3d(x: Tensor, output_size: list[int]) -> tuple[Tensor, Tensor]:
+    """Window by window; places count through the whole volume."""
+    sizes = x.shape[-3:]
+    windows = [_windows(size, count) for size, count in zip(sizes, output_size, strict=True)]
+    found: list[tuple[Tensor, Tensor]] = []
+    for (front, back), (top, bottom), (left, right) in itertools.product(*windows):
+        value, place = torch.max(x[..., front:back, top:bottom, left:right].flatten(-3), -1)
+        plane, width = (bottom - top) * (right - left), right - left
+        layer = torch.div(place, plane, rounding_mode="floor") + front
+        row = torch.div(place % plane, width, rounding_mode="floor") + top
+        found.append((value, (layer * sizes[1] + row) * sizes[2] + place % width + left))
+    values, places = (
+        torch.stack(list(one), -1).unflatten(-1, output_size) for one in zip(*found, strict=True)
+    )
+    return values, places
+
+
+def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear layer of ``x`` gives the factors of ``y``."""
+    out, rows, columns = weight.shape
+    factors = torch.nn.functional.linear(
+        x, weight.transpose(1, 2).contiguous().view(out * columns, rows)
+    )
+    factors = factors.unflatten(-1, (out, columns))
+    result = (factors * y.unsqueeze(-2)).sum(-1)
+    return result if bias is None else torch.add(result, bias)
+
+
+def logcumsumexp(x: Tensor, dim: int) -> Tensor:
+    parts = list(x.unbind(dim))
+    for index in range(1, len(parts)):
+        parts[index] = torch.logaddexp(parts[index - 1], parts[index])
+    return torch.stack(parts, dim)
 
 
 def cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -230,7 +266,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.median.default: median,
     aten.median.dim: median_dim,
     aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
+    aten.adaptive_max_pool3d.default: adaptive_max_pool3d,
+    aten.bilinear.default: bilinear,
     aten.cumprod.default: cumprod,
+    aten.logcumsumexp.default: logcumsumexp,
     aten.cummax.default: lambda x, dim: running_extreme(x, dim, True),
     aten.cummin.default: lambda x, dim: running_extreme(x, dim, False),
     aten.copysign.Tensor: copysign,
@@ -248,6 +287,26 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._adaptive_avg_pool3d.default: adaptive_avg_pool3d,
     aten.diagonal_scatter.default: diagonal_scatter,
     aten.rrelu_with_noise.default: rrelu,
+    aten._embedding_bag.default: scattering.embedding_bag,
+    aten._embedding_bag_forward_only.default: scattering.embedding_bag,
+    aten.scatter_reduce.two: scattering.scatter_reduce,
+    aten.index_reduce.default: scattering.index_reduce,
+    aten.mode.default: scattering.mode,
+    aten.histc.default: scattering.histc,
+    aten._linalg_det.default: small_matrices.linalg_det,
+    aten._linalg_slogdet.default: small_matrices.linalg_slogdet,
+    aten.linalg_inv_ex.default: small_matrices.linalg_inv_ex,
+    aten._linalg_solve_ex.default: small_matrices.linalg_solve_ex,
+    aten.linalg_solve_triangular.default: small_matrices.solve_triangular,
+    aten.erfinv.default: special_functions.erfinv,
+    aten.special_ndtri.default: special_functions.ndtri,
+    aten.lgamma.default: special_functions.lgamma,
+    aten.digamma.default: special_functions.digamma,
+    aten.i0.default: special_functions.i0,
+    aten.special_i0.default: special_functions.i0,
+    aten.special_i0e.default: special_functions.i0e,
+    aten.special_i1.default: special_functions.i1,
+    aten.special_i1e.default: special_functions.i1e,
     aten.__lshift__.Scalar: aten.bitwise_left_shift.Tensor_Scalar,
     aten.__rshift__.Scalar: aten.bitwise_right_shift.Tensor_Scalar,
     aten.__lshift__.Tensor: aten.bitwise_left_shift.Tensor,

@@ -89,8 +89,10 @@ NO_OPS: dict[object, Callable[[Node], bool]] = {
     aten.sub.Tensor: _zero,
 }
 
-#: Checks of what the shapes promise; torch.export has done them.
+#: Checks of what the shapes promise, which torch.export has done, and of matrices: a singular one
+#: gives infinities.
 ASSERTIONS = {
+    aten._linalg_check_errors.default,
     aten._assert_async.msg,
     aten._assert_scalar.default,
     aten._assert_tensor_metadata.default,

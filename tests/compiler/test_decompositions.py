@@ -1,0 +1,134 @@
+"""Operators without a kernel of their own, out of others: compiled, run, eager's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import penstock
+from penstock.errors import UnsupportedError
+
+
+class Call(nn.Module):
+    def __init__(self, function: Callable[..., Any], *parameters: torch.Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.parameters_ = nn.ParameterList(parameters)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.function(*self.parameters_, *inputs)
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+IDS = torch.tensor([[1, 4, 4], [0, 9, 2]])
+TABLE, ROWS = _random(10, 5), _random(3, 8)
+PLACES = torch.tensor([[0, 2, 2, 1], [1, 1, 1, 1], [7, 0, 3, 0]])
+ENTRIES = _random(3, 4, seed=1)
+OFFSETS = torch.tensor([0, 3, 3])
+LINE = torch.tensor([-9.3, -4.0, -2.5, -0.3, 0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.75, 6.2, 20.0])
+MATRICES = {n: torch.eye(n) * 2 + _random(2, n, n) * 0.4 for n in (1, 2, 3, 4)}
+
+
+def _bag(mode: str, **options: Any) -> tuple[Any, tuple[torch.Tensor, ...]]:
+    return lambda ids: F.embedding_bag(ids, TABLE, mode=mode, **options), (IDS,)
+
+
+def _reduce(reduce: str, **options: Any) -> tuple[Any, tuple[torch.Tensor, ...]]:
+    return (
+        lambda x, i, s: x.scatter_reduce(1, i, s, reduce, **options),
+        (ROWS, PLACES, ENTRIES),
+    )
+
+
+CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
+    **{f"embedding_bag_{mode}": _bag(mode) for mode in ("sum", "mean", "max")},
+    **{f"embedding_bag_{mode}_padding": _bag(mode, padding_idx=4)
+       for mode in ("sum", "mean", "max")},
+    "embedding_bag_offsets": (
+        lambda i, o: (F.embedding_bag(i, TABLE, o),
+                      F.embedding_bag(i, TABLE, o, include_last_offset=True)),
+        (torch.arange(5), torch.tensor([0, 3, 3, 5])),
+    ),
+    "embedding_bag_weights": (
+        lambda i, w: F.embedding_bag(i, TABLE, mode="sum", per_sample_weights=w),
+        (IDS, _random(2, 3)),
+    ),
+    **{f"scatter_reduce_{r}": _reduce(r) for r in ("sum", "mean", "prod", "amax", "amin")},
+    **{f"scatter_reduce_{r}_without_self": _reduce(r, include_self=False)
+       for r in ("sum", "mean", "prod", "amax", "amin")},
+    "scatter_reduce_part": (
+        lambda x, i, s: x.scatter_reduce(0, i, s, "amax"), (ROWS, PLACES[:2, :3] % 3, ENTRIES),
+    ),
+    "index_reduce": (
+        lambda x, s: x.index_reduce(1, torch.tensor([1, 5, 1, 0]), s, "mean"), (ROWS, ENTRIES),
+    ),
+    "mode": (lambda x: tuple(x.mode(-1)), (torch.tensor([[3, 1, 1, 3, 2], [5, 5, 4, 4, 4]]),)),
+    "mode_keepdim": (lambda x: tuple(x.mode(0, True)), ((ROWS * 2).round(),)),
+    "histc": (lambda x: x.histc(6, -1.5, 2.0), (ROWS,)),
+    "logcumsumexp": (lambda x: x.logcumsumexp(1), (ROWS * 30,)),
+    "adaptive_max_pool3d": (
+        lambda x: F.adaptive_max_pool3d(x, (2, 3, 1), return_indices=True),
+        (_random(1, 2, 5, 4, 3),),
+    ),
+    "bilinear": (F.bilinear, (ROWS, _random(3, 5), _random(4, 8, 5), _random(4))),
+    "erfinv": (
+        torch.erfinv, (torch.tensor([-1.0, -0.99999, -0.5, 0.0, 1e-6, 0.3, 0.999, 1.0, 1.5]),)
+    ),
+    "ndtri": (torch.special.ndtri, (torch.tensor([0.0, 0.01, 0.5, 0.9, 1.0]),)),
+    "lgamma": (torch.lgamma, (LINE,)),
+    "digamma": (torch.digamma, (LINE[LINE != 0],)),
+    **{name: (getattr(torch.special, name), (LINE,)) for name in ("i0", "i0e", "i1", "i1e")},
+    **{f"det_{n}": (torch.linalg.det, (m,)) for n, m in MATRICES.items()},
+    **{f"inv_{n}": (torch.linalg.inv, (m,)) for n, m in MATRICES.items()},
+    "inverse": (torch.inverse, (MATRICES[3][0],)),
+    "slogdet": (lambda x: tuple(torch.linalg.slogdet(x)), (MATRICES[3],)),
+    "solve": (torch.linalg.solve, (MATRICES[3], _random(2, 3, 4))),
+    "solve_vector": (torch.linalg.solve, (MATRICES[3], _random(2, 3))),
+    "solve_right": (
+        lambda a, b: torch.linalg.solve(a, b, left=False), (MATRICES[3], _random(2, 4, 3)),
+    ),
+    **{f"triangular_{upper}_{left}": (
+        lambda a, b, upper=upper, left=left: torch.linalg.solve_triangular(
+            a, b, upper=upper, left=left), (MATRICES[3], _random(2, 3, 3)))
+       for upper in (True, False) for left in (True, False)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("delegate", [True, False], ids=["delegated", "kernels"])
+@pytest.mark.parametrize("name", CASES)
+def test_against_eager(name: str, delegate: bool) -> None:
+    function, inputs = CASES[name]
+    model = Call(function).eval()
+    with torch.no_grad():
+        expected = model(*inputs)
+    lowered = penstock.lower(model, inputs, delegate=delegate)
+    actual = penstock.load(lowered.to_bytes(), threads=1)(*(x.numpy() for x in inputs))
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.dtype == other.numpy().dtype
+        np.testing.assert_allclose(one, other.numpy(), rtol=3e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "message"),
+    [
+        (torch.linalg.inv, (torch.eye(5)[None],), "linalg_inv.*test_decompositions.py"),
+        (torch.gcd, (torch.arange(4), torch.arange(4)), "gcd.*test_decompositions.py"),
+        (lambda x: torch.fft.rfft(x).abs(), (ROWS,), "complex64.*real.*test_decompositions.py"),
+        (lambda x: F.fractional_max_pool2d(x, 2, (2, 2)), (_random(1, 1, 5, 5),), "fractional"),
+    ],
+)
+def test_what_cannot_be_said_is_named_with_its_place(
+    function: Any, inputs: tuple[torch.Tensor, ...], message: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        penstock.lower(Call(function), inputs)
