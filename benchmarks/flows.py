@@ -51,18 +51,20 @@ def stock_flow(folder: Path, name: str, precision: str, limit: float = 1200.0) -
     """``run_flow`` for the stock flow into ``folder``, done once for each state of the zoo.
 
     Raises :class:`FlowError`, also when that was what came of it the first time; what was not done
-    within some seconds is only tried again with a larger ``limit``.
+    within some seconds is only tried again with a larger ``limit``, and q8 not at all then, which
+    takes longer than fp32.
     """
     path = folder / f"{name}_{precision}_stock.pte"
     note = path.with_suffix(".json")
     state = _state_of_the_zoo()
-    if note.exists():
-        known: dict[str, Any] = json.loads(note.read_text())
-        stopped = known.get("limit", limit) < limit
-        if known.get("state") == state and (path.exists() or "error" in known) and not stopped:
-            if "error" in known:
-                raise FlowError(known["error"])
-            return known
+    known = _known(path, state, limit)
+    if known is not None:
+        if "error" in known:
+            raise FlowError(known["error"])
+        return known
+    floating = _known(folder / f"{name}_fp32_stock.pte", state, limit) or {}
+    if "limit" in floating:
+        raise FlowError(f"not tried, fp32 is {floating['error']}")
     try:
         found = run_flow("stock", name, precision, str(path), timeout=limit)
     except FlowError as error:
@@ -71,6 +73,17 @@ def stock_flow(folder: Path, name: str, precision: str, limit: float = 1200.0) -
         raise
     note.write_text(json.dumps({**found, "state": state}))
     return found
+
+
+def _known(path: Path, state: str, limit: float) -> dict[str, Any] | None:
+    """What came of the stock file ``path`` earlier, if that still holds."""
+    note = path.with_suffix(".json")
+    if not note.exists():
+        return None
+    known: dict[str, Any] = json.loads(note.read_text())
+    if known.get("state") != state or known.get("limit", limit) < limit:
+        return None
+    return known if path.exists() or "error" in known else None
 
 
 def _state_of_the_zoo() -> str:

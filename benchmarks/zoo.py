@@ -47,24 +47,22 @@ RUNS = {"ours": ("ours", "ours"), "ported": ("stock", "ours"), "stock": ("stock"
 
 
 def compiled(names: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Compiles every model by both flows, and runs eager PyTorch for the answers to compare with:
-    for each file what the flows say."""
+    """Runs eager PyTorch and both flows for every model: for each file what the flows say."""
     with ThreadPoolExecutor(COMPILERS) as pool:
-        eager, files = [], {}
-        for name in names:
-            eager.append(pool.submit(run_flow, "eager", name, str(FOLDER)))
-            for precision in PRECISIONS:
-                files[name, precision] = pool.submit(_compile, name, precision)
-        for done in eager:
-            done.result()
-        return {key: done.result() for key, done in files.items()}
+        found = list(pool.map(_compile, names))
+    return {
+        (name, precision): row
+        for name, rows in zip(names, found, strict=True)
+        for precision, row in zip(PRECISIONS, rows, strict=True)
+    }
 
 
-def _compile(name: str, precision: str) -> dict[str, Any]:
+def _compile(name: str) -> list[dict[str, Any]]:
     start = time.perf_counter()
-    row = both_flows(FOLDER, FOLDER, name, precision, stock_limit=STOCK_LIMIT)
-    print(f"{name} {precision} compiled, {time.perf_counter() - start:.0f} s", flush=True)
-    return row
+    run_flow("eager", name, str(FOLDER))
+    rows = [both_flows(FOLDER, FOLDER, name, p, stock_limit=STOCK_LIMIT) for p in PRECISIONS]
+    print(f"{name} compiled, {time.perf_counter() - start:.0f} s", flush=True)
+    return rows
 
 
 def measure(name: str, precision: str, files: dict[str, Any]) -> dict[str, Any]:
@@ -74,10 +72,13 @@ def measure(name: str, precision: str, files: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, list[list[np.ndarray]]] = {}
     with ExitStack() as stack:
         contestants = []
-        for label, (runtime, flow) in RUNS.items():
-            if "error" in row[flow]:
-                continue
-            worker = stack.enter_context(Worker(runtime, THREADS))
+        workers = {
+            label: stack.enter_context(Worker(runtime, THREADS))
+            for label, (runtime, flow) in RUNS.items()
+            if "error" not in row[flow]
+        }
+        for label, worker in workers.items():
+            flow = RUNS[label][1]
             try:
                 worker.load(label, FOLDER / f"{name}_{precision}_{flow}.pte", inputs[0])
                 found[label] = answers(worker, label, inputs)
