@@ -64,7 +64,7 @@ def stock_flow(folder: Path, name: str, precision: str, limit: float = 1200.0) -
         return known
     floating = _known(folder / f"{name}_fp32_stock.pte", state, limit) or {}
     if "limit" in floating:
-        raise FlowError(f"not tried, fp32 is {floating['error']}")
+        raise FlowError(f"not tried, fp32 was {floating['error']}")
     try:
         found = run_flow("stock", name, precision, str(path), timeout=limit)
     except FlowError as error:

@@ -85,7 +85,7 @@ def _of_stock(stock: dict[str, Any], show: Callable[[dict[str, Any]], str]) -> s
     error = stock.get("error")
     if error is None:
         return show(stock)
-    return error if error.startswith("not ") else "fails"
+    return error.partition(",")[0] if error.startswith("not ") else "fails"
 
 
 def _megabytes(flow: dict[str, Any]) -> str:
