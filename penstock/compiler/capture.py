@@ -79,7 +79,7 @@ def capture(
         # functionalization can follow a write through a view, at the price of another trace.
         fold_constants.apply(module)
         if any(writes_to_a_view(node) for node in module.graph.nodes):
-            module = _module(program.run_decompositions({}))
+            module = _functional(program)
     bounds = _upper_bounds(program)
     _require_bounds(module, bounds)
     spec = program.call_spec
@@ -93,6 +93,15 @@ def capture(
         kwargs=dict(example_kwargs),
         bounds=bounds,
     )
+
+
+def _functional(program: ExportedProgram) -> GraphModule:
+    try:
+        return _module(program.run_decompositions({}))
+    except Exception as error:
+        raise ExportError(
+            f"torch.export cannot follow what the model writes in place: {_in_one_line(error)}"
+        ) from error
 
 
 def _module(program: ExportedProgram) -> GraphModule:
@@ -132,15 +141,31 @@ def _exported(
             model.eval()
     try:
         with torch.no_grad(), _quietly():
+            distinct_args, distinct_kwargs = _distinct((tuple(args), dict(kwargs or {})))
             return torch.export.export(
                 model,
-                tuple(args),
-                dict(kwargs or {}),
+                distinct_args,
+                distinct_kwargs,
                 dynamic_shapes=dynamic_shapes,
                 strict=False,
             )
     except Exception as error:
         raise ExportError(f"torch.export cannot capture {name}: {_in_one_line(error)}") from error
+
+
+def _distinct(inputs: Any) -> Any:
+    """``inputs`` with a copy of every tensor that stands there more than once: torch.export takes
+    such inputs for one, and the program would read only the last of them."""
+    seen: set[int] = set()
+
+    def once(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if id(value) in seen:
+                return value.detach().clone()
+            seen.add(id(value))
+        return value
+
+    return pytree.tree_map(once, inputs)
 
 
 @contextmanager

@@ -366,3 +366,10 @@ def test_a_model_that_computes_in_small_units() -> None:
             parameter *= 1e-5
     module, _ = quantized(model, (IMAGES,))
     assert sqnr_db(model(IMAGES), run(module, IMAGES)) > 25
+
+
+def test_groups_of_a_transposed_convolution_with_a_bias() -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2).eval()
+    x = torch.randn(2, 4, 8, 8)
+    module, _ = quantized(layer, (x,))
+    assert sqnr_db(layer(x), run(module, x)) > 30

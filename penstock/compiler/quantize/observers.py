@@ -184,7 +184,8 @@ class _BiasGuard:
         for bias, activation in self.users:
             activation_scale = float(activation.calculate_qparams()[0])
             least = bias.detach().abs().to(scale) / (LARGEST_BIAS * activation_scale)
-            scale = torch.maximum(scale, least if scale.numel() > 1 else least.max())
+            # The groups of a transposed convolution share the scales of their channels.
+            scale = torch.maximum(scale, least.view(-1, scale.numel()).amax(0).view_as(scale))
         return scale
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
     ("unknown dynamic input", ExportError, "zz",
      lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes={"zz": {0: Dim("b", max=4)}})),
     ("no kernel", UnsupportedError, "test_capture.py:",
-     lambda: penstock.lower(Call(torch.linalg.inv), (torch.eye(3),))),
+     lambda: penstock.lower(Call(torch.linalg.cholesky), (torch.eye(3),))),
     ("complex numbers", UnsupportedError, "complex64",
      lambda: penstock.lower(Sum(), (X.to(torch.complex64), X))),
 ]  # fmt: skip
@@ -134,3 +135,20 @@ def test_where_nodes_come_from(quantize: str | None, delegate: bool) -> None:
     assert [found.module for found in linears] == ["first"]
     assert linears[0].source.startswith(__file__)
     assert all(found.source.startswith(__file__) for found in delegation.delegated)
+
+
+def test_one_example_for_two_inputs() -> None:
+    class Difference(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            return x - y * z
+
+    x = torch.ones(3)
+    program = penstock.load(penstock.lower(Difference(), (x, x), {"z": x}).to_bytes())
+    (found,) = program(np.full(3, 9.0, "f"), np.full(3, 2.0, "f"), z=np.full(3, 3.0, "f"))
+    assert (found == 3.0).all()
+
+
+def test_writes_that_torch_cannot_follow() -> None:
+    model, x = nn.CrossMapLRN2d(3), torch.randn(1, 4, 5, 5)
+    with pytest.raises(ExportError, match="cannot follow what the model writes in place"):
+        penstock.lower(model, (x,))
