@@ -1,4 +1,4 @@
-"""A multiplication by a number moves into the weights before it."""
+"""A multiplication by constants moves into the weights before it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from penstock.formats.payload import (
     NodeKind,
     PerChannel,
     PerTensor,
+    TransposeAttributes,
     Value,
     XnnGraph,
 )
@@ -29,8 +30,9 @@ WEIGHTED = {
 
 
 def apply(graph: XnnGraph) -> None:
-    """Given ``MULTIPLY(move(product(x, w, b)), constant number)`` with nothing else reading in
-    between → Result ``move(product(x, w * c, b * c))``. (The scale of attention's queries.)"""
+    """Given ``MULTIPLY(move(product(x, w, b)), c)`` with nothing else reading in between, ``c`` a
+    constant number, or a vector along the last dimension and movement that keeps that → Result
+    ``move(product(x, w * c, b * c))``. (The scale of attention's queries; a layer scale.)"""
     index = Index(graph)
     for node in list(graph.nodes):
         if node.kind is NodeKind.MULTIPLY and node.clamp is None:
@@ -39,7 +41,7 @@ def apply(graph: XnnGraph) -> None:
 
 
 def _fold(index: Index, node: Node) -> None:
-    factor, other = _number(index, node)
+    factor, other = _factor(index, node)
     output = index.values[node.outputs[0]]
     if factor is None or output.is_output:
         return
@@ -52,17 +54,22 @@ def _fold(index: Index, node: Node) -> None:
             return
         if producer.kind in WEIGHTED:
             break
-        if producer.kind not in MOVEMENT:
+        source = producer.inputs[0]
+        if producer.kind not in MOVEMENT or (
+            factor.size > 1 and not _keeps_last(producer, index.values[source], output.shape[-1])
+        ):
             return
-        value = producer.inputs[0]
+        value = source
     if producer.clamp is not None or index.values[producer.outputs[0]].dtype is not DataType.FP32:
         return
-    weight = _scaled(index, producer.inputs[1], factor)
+    if producer.flags and factor.size > 1:
+        return
+    weight = _scaled(index, producer.inputs[1], factor, producer.kind)
     if weight is None:
         return
     bias = producer.inputs[2]
     if bias != INVALID_VALUE_ID:
-        scaled = _scaled(index, bias, factor)
+        scaled = _scaled(index, bias, factor, producer.kind)
         if scaled is None:
             return
         bias = scaled
@@ -71,29 +78,52 @@ def _fold(index: Index, node: Node) -> None:
     index.replace_uses(output.id, other)
 
 
-def _number(index: Index, node: Node) -> tuple[float | None, int]:
-    """The constant factor of a multiplication (positive and finite) and its other input."""
+def _factor(index: Index, node: Node) -> tuple[np.ndarray | None, int]:
+    """The constant factor of a multiplication (finite), as [1] or [last dimension], and the
+    other input."""
+    last = index.values[node.outputs[0]].shape[-1:]
     for position in (0, 1):
         value = index.values[node.inputs[position]]
         if value.data is not None and value.dtype is DataType.FP32:
             data = np.asarray(value.data)
-            if data.size == 1 and np.isfinite(data).all() and float(data.reshape(-1)[0]) > 0:
-                return float(data.reshape(-1)[0]), node.inputs[1 - position]
+            flat = data.reshape(-1)
+            along = data.size == 1 or data.shape[-1:] == (data.size,) == last
+            if along and np.isfinite(flat).all():
+                return flat, node.inputs[1 - position]
     return None, node.inputs[0]
 
 
-def _scaled(index: Index, value_id: int, factor: float) -> int | None:
+def _keeps_last(node: Node, source: Value, channels: int) -> bool:
+    """Whether ``node`` moves rows of the last dimension without looking into them."""
+    if source.shape[-1:] != (channels,):
+        return False
+    perm = node.attributes.perm if isinstance(node.attributes, TransposeAttributes) else None
+    return perm is None or perm[-1] == len(perm) - 1
+
+
+def _scaled(index: Index, value_id: int, factor: np.ndarray, kind: NodeKind) -> int | None:
+    """A weight or bias times ``factor``; of quantized ones the scales are multiplied."""
     value = index.values[value_id]
     if value.data is None:
         return None
     quantization = value.quantization
+    if isinstance(quantization, (PerChannel, PerTensor)) and not (factor > 0).all():
+        return None
     if isinstance(quantization, PerChannel):
-        scales = (quantization.scales * np.float32(factor)).astype(np.float32)
+        if factor.size not in (1, quantization.scales.size):
+            return None
+        scales = (quantization.scales * factor).astype(np.float32)
         return index.new_value(replace(value, quantization=PerChannel(scales, quantization.axis)))
     if isinstance(quantization, PerTensor):
-        scaled = PerTensor(quantization.scale * factor, quantization.zero_point)
+        if factor.size > 1:
+            return None
+        scaled = PerTensor(quantization.scale * float(factor[0]), quantization.zero_point)
         return index.new_value(replace(value, quantization=scaled))
-    if value.dtype is not DataType.FP32:
-        return None
-    data = (np.asarray(value.data) * np.float32(factor)).astype(np.float32)
-    return index.new_value(Value(0, value.dtype, value.shape, None, data))
+    if value.dtype is not DataType.FP32 or len(index.readers[value_id]) > 1:
+        return None  # tied weights would be there twice
+    data = np.asarray(value.data)
+    # Outputs are the last dimension of a depthwise filter and of a bias, else the first.
+    last = data.ndim == 1 or kind is NodeKind.DEPTHWISE_CONV_2D
+    along = factor if last else factor.reshape(-1, *(1,) * (data.ndim - 1))
+    scaled_data = (data * along).astype(np.float32)
+    return index.new_value(Value(0, value.dtype, value.shape, None, scaled_data))
