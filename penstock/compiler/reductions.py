@@ -46,7 +46,7 @@ def mean(
     b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool, pooled: bool = False
 ) -> Tensor:
     """The mean over ``dims``. ``pooled``: by pooling in any case (it also runs on int8)."""
-    x = b.dense(x)
+    x = _innermost_if_needed(b, b.dense(x), dims)
     if all(x.shape[dim] == 1 for dim in dims):
         return b.reshape(x, reduced_shape(x.shape, dims, keepdim))
     view = _View(b, x, dims)
@@ -66,6 +66,7 @@ def total(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Ten
     """The sum over ``dims``."""
     count = layout.product([x.shape[dim] for dim in dims])
     if isinstance(count, int) and not x.is_expanded and count > 1:
+        x = _innermost_if_needed(b, x, dims)
         view = _View(b, x, dims)
         if view.shape[3] == 1 and _parts(count):
             return view.restored(b, _weighted_sum(b, view, 1.0), keepdim)
@@ -88,6 +89,15 @@ def reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     row = ex.slice_dims(b, x, starts, [n if d == dim else 1 for d, n in enumerate(x.shape)])
     zeros = b.unary(NodeKind.CLAMP, row, None, (0.0, 1e-30))
     return ex.slice_dims(b, ex.softmax(b, zeros, dim), starts, [1] * x.rank)
+
+
+def _innermost_if_needed(b: GraphBuilder, x: Tensor, dims: Sequence[int]) -> Tensor:
+    """``x`` with ``dims`` innermost where other dimensions are dynamic, and several: those stay
+    as they are then, since nothing could take them apart again."""
+    if not layout.several_dynamic(x.shape) or not layout.is_static([x.shape[d] for d in dims]):
+        return x
+    kept = [dim for dim in x.order if dim not in dims]
+    return b.place(x, (*kept, *(dim for dim in x.order if dim in dims)))
 
 
 def _parts(run: int) -> int | None:
@@ -179,6 +189,8 @@ def max_over(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> 
         raise LoweringError("it takes the maximum over a dynamic dimension")
     if all(x.shape[dim] == 1 for dim in dims):
         return b.reshape(x, reduced_shape(x.shape, dims, keepdim))
+    if layout.several_dynamic(x.shape):
+        return _folded(b, x, dims, keepdim)
     view = _View(b, x, dims)
     before, run, _, after = view.shape
     assert isinstance(run, int)
@@ -190,6 +202,19 @@ def max_over(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> 
             run = columns
     rows = _pooled(b, b.reshape(rows, (before, run, 1, after)))
     return view.restored(b, rows, keepdim)
+
+
+def _folded(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The maximum of halves, until one index is left: no dimension has to be merged."""
+    shape = x.shape
+    for dim in dims:
+        while x.shape[dim] != 1:
+            size = x.shape[dim]
+            assert isinstance(size, int)
+            half = (size + 1) // 2
+            parts = (ex.cut(b, x, dim, 0, half), ex.cut(b, x, dim, size - half, half))
+            x = b.binary(NodeKind.MAXIMUM, *parts)
+    return b.reshape(x, reduced_shape(shape, dims, keepdim))
 
 
 def _pooled(b: GraphBuilder, rows: Tensor) -> Tensor:

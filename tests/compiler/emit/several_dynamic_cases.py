@@ -107,6 +107,15 @@ class Pooled(nn.Module):
         return F.normalize(x.exp().sum(1), dim=1), x[:, 0].relu(), x.mean(1, keepdim=True)
 
 
+class Reduced(nn.Module):
+    """Reductions over constant dimensions, wherever they stand."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        a, b = x.chunk(2, -1)
+        y = torch.stack([a, b, a * b], 2)
+        return y.mean(2), y.sum((2, 3)), y.amax(2), y.permute(2, 0, 1, 3).amin(0), y.amax((2, 3))
+
+
 def _decoder() -> nn.Module:
     return nn.TransformerDecoderLayer(16, 4, 32, batch_first=True, norm_first=True)
 
@@ -150,6 +159,7 @@ CASES = [
     _case("several_flat_rows", FlatRows),
     _case("several_products", Products),
     _case("several_pooled", Pooled),
+    _case("several_reduced", Reduced),
     _case("several_encoder",
           lambda: nn.TransformerEncoderLayer(16, 4, 32, norm_first=True)),
     _case("several_decoder", Decoder, ({0: BATCH, 1: LENGTH}, {0: BATCH, 1: OTHER}),
