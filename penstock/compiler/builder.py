@@ -103,8 +103,6 @@ class GraphBuilder:
         self._tensors: dict[Node, Tensor | tuple[Tensor, ...]] = {}
         self._placed_constants: dict[tuple[object, ...], Value] = {}
         self._reordered: dict[tuple[int, Order, Order], Tensor] = {}
-        self._products: set[int] = set()
-        self._copies: dict[int, Value] = {}
         self._keep_alive: list[torch.Tensor] = []
         self.debug_handle = 0
         #: Whether no value has a dynamic dimension but, perhaps, its first.
@@ -223,8 +221,6 @@ class GraphBuilder:
             kind, ids, (self.value_of(output).id,), attributes, clamp, flags, self.debug_handle
         )
         self.graph.nodes.append(node)
-        if kind is NodeKind.FULLY_CONNECTED:
-            self._products.update(node.outputs)
         return output
 
     def value_of(self, tensor: Tensor) -> Value:
@@ -269,18 +265,6 @@ class GraphBuilder:
             )
         self._reordered[(value.id, tensor.order, order)] = output
         return output
-
-    def copied(self, tensor: Tensor) -> Tensor:
-        """A product's output, copied; anything else as it is. A graph pass would turn the slices
-        of a product into products that are reshaped, which takes one dynamic dimension."""
-        value = self.value_of(tensor)
-        if value.id not in self._products:
-            return tensor
-        if value.id not in self._copies:
-            copy = self.define(layout.physical(tensor.stored, tensor.order), value.dtype)
-            self._copies[value.id] = copy
-            self.add_node(NodeKind.COPY, [tensor], replace(tensor, value=copy))
-        return replace(tensor, value=self._copies[value.id])
 
     def _place_constant(self, tensor: Tensor, order: Order, dtype: DataType | None) -> Tensor:
         source = tensor.constant

@@ -201,8 +201,6 @@ def slice_dims(b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequenc
     for dim in range(x.rank):
         if not isinstance(stored[dim], int) and not layout.same(stored[dim], x.stored[dim]):
             raise LoweringError("it slices to a dynamic size")
-    if layout.several_dynamic(x.stored):
-        x = b.copied(x)
     value = b.value_of(x)
     output = b.result(tuple(sizes), x.order, value.dtype, value.quantization, tuple(stored))
     kept = layout.physical(tuple(stored), x.order)

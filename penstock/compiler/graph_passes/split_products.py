@@ -98,10 +98,15 @@ def _part(index: Index, node: Node, output: Value, reader: Node, rows: np.ndarra
     if bias != INVALID_VALUE_ID:
         bias = _rows(index, bias, rows)
     shape = (*output.shape[:-1], len(rows))
-    part = index.new_value(replace(output, shape=shape))
-    product = replace(node, inputs=(node.inputs[0], weight, bias), outputs=(part,))
-    index.insert_after(node, product)
     target = index.values[reader.outputs[0]]
+    product = replace(node, inputs=(node.inputs[0], weight, bias), outputs=(target.id,))
+    if shape == target.shape:
+        index.remove(reader)
+        index.insert_after(node, product)
+        return
+    part = index.new_value(replace(output, shape=shape))
+    product.outputs = (part,)
+    index.insert_after(node, product)
     dynamic_aware = ReshapeAttributes(_same_zeros(reader, target.shape))
     index.set_inputs(reader, (part,))
     reader.kind, reader.attributes = NodeKind.STATIC_RESHAPE, dynamic_aware
