@@ -29,8 +29,9 @@ All tensors of a delegated operator are float32 (or int8 between a quantize and 
 at most 6 dimensions and are not empty; what an entry asks beyond that stands under *conditions*.
 Some refusals show only when a node is lowered, a reshape that splits a dynamic size for instance.
 Either way the reason is in `lowered.delegation.undelegated`. Operators without an entry are taken
-apart where XNNPACK has all the parts. [Operators of your own](../CONTRIBUTING.md#an-operator-for-xnnpack)
-can be registered without a change to Penstock.
+apart where XNNPACK has all the parts.
+[Operators of your own](../CONTRIBUTING.md#an-operator-for-xnnpack) can be registered without a
+change to Penstock.
 
 *In int8* says how an entry takes part in static quantization:
 
