@@ -187,7 +187,10 @@ def attributes(draw: st.DrawFn, kind: NodeKind, value: xnn.Value) -> Any:
             return xnn.EluAttributes(draw(FLOATS))
         case NodeKind.ARG_MAX_POOLING_2D:
             return xnn.Pool2dAttributes(draw(padding), draw(st.tuples(counts, counts)))
-        case NodeKind.AVG_POOLING_2D | NodeKind.MAX_POOLING_2D:
+        case NodeKind.AVG_POOLING_2D:
+            pair = st.tuples(counts, counts)
+            return xnn.Pool2dAttributes(draw(padding), draw(pair), draw(pair))
+        case NodeKind.MAX_POOLING_2D:
             pair = st.tuples(counts, counts)
             return xnn.Pool2dAttributes(draw(padding), draw(pair), draw(pair), draw(pair))
         case _:
