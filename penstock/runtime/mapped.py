@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 import numpy as np
@@ -29,7 +30,8 @@ def drop(data: np.ndarray) -> None:
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     last = (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if last > first:
-        owner.madvise(mmap.MADV_DONTNEED, first, last - first)
+        with contextlib.suppress(OSError):  # pages that are locked stay
+            owner.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 def _address(array: np.ndarray) -> int:

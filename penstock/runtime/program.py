@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -202,7 +203,8 @@ class LoadedProgram:
         that are needed after all come back from the file."""
         for mapping in self._mappings:
             if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                mapping.madvise(mmap.MADV_DONTNEED)
+                with contextlib.suppress(OSError):  # pages that are locked stay
+                    mapping.madvise(mmap.MADV_DONTNEED)
 
     def _open_engine(self) -> Engine:
         if self._engine is None:

@@ -108,3 +108,13 @@ def resident(address: int) -> int:
         if line.startswith(f"{address:x}-"):
             return next(int(item.split()[1]) for item in lines if item.startswith("Rss:"))
     raise AssertionError("no such mapping")
+
+
+def test_a_kernel_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Refusing)
+    packed = PackedWeights([np.empty(40 << 20, np.uint8)])
+    assert packed._provider.reserve_space(None, 5 << 20)

@@ -8,6 +8,7 @@ learn when a weight is packed, so that its pages of the file can go at once.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 from collections.abc import Iterable
@@ -98,7 +99,8 @@ def _chunk(size: int) -> np.ndarray:
     # Private: the shared memory that ``mmap`` gives by default has small pages only.
     size = -(-size // _PAGE) * _PAGE
     mapping = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    mapping.madvise(mmap.MADV_HUGEPAGE)
+    with contextlib.suppress(OSError):  # a kernel that was built without them
+        mapping.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(mapping, np.uint8)
     shift = -memory.address(whole) % _PAGE
     return whole[shift : shift + size]
