@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import numpy as np
 
 from penstock.errors import InputError, InvalidProgramError
 from penstock.formats import program as formats
@@ -15,7 +16,7 @@ from penstock.formats.data_file import attach, read_data_file
 from penstock.formats.program import Buffer
 from penstock.formats.program_reader import read_program
 from penstock.runtime.delegates import BoundDelegate, compile_delegate
-from penstock.runtime.mapped import MappedFile
+from penstock.runtime.mapped import MappedFile, drop
 from penstock.runtime.method import Method
 from penstock.runtime.specs import listed
 
@@ -202,9 +203,8 @@ class LoadedProgram:
         """A delegate has packed its weights: the file's pages need not stay in memory. Those
         that are needed after all come back from the file."""
         for mapping in self._mappings:
-            if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                with contextlib.suppress(OSError):  # pages that are locked stay
-                    mapping.madvise(mmap.MADV_DONTNEED)
+            if isinstance(mapping, MappedFile):
+                drop(np.frombuffer(mapping, np.uint8))
 
     def _open_engine(self) -> Engine:
         if self._engine is None:

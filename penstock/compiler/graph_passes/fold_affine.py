@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
+from penstock.compiler.graph_passes.index import Index, moves_rows
 from penstock.formats.payload import (
     INVALID_VALUE_ID,
     ConcatenateAttributes,
@@ -14,16 +14,10 @@ from penstock.formats.payload import (
     DataType,
     Node,
     NodeKind,
-    SliceAttributes,
-    TransposeAttributes,
     Value,
     XnnGraph,
 )
 
-CONCATENATIONS = {
-    NodeKind.CONCATENATE_2, NodeKind.CONCATENATE_3, NodeKind.CONCATENATE_4,
-    NodeKind.CONCATENATE_5,
-}  # fmt: skip
 #: The last dimension of their weights meets the last one of their input.
 PRODUCTS = {NodeKind.FULLY_CONNECTED, NodeKind.CONV_2D}
 
@@ -101,7 +95,6 @@ def _operands(index: Index, node: Node) -> tuple[int, np.ndarray | None]:
 def _reaches(index: Index, value: int, reach: Reach) -> bool:
     """Follows ``value`` to its readers; False where something else than a product reads it."""
     reach.values.add(value)
-    channels = index.values[value].shape[-1]
     for node in index.readers[value]:
         if node.kind in PRODUCTS:
             if value in node.inputs[1:]:
@@ -110,32 +103,21 @@ def _reaches(index: Index, value: int, reach: Reach) -> bool:
                 reach.products.append(node)
             continue
         output = index.values[node.outputs[0]]
-        if not _keeps_last(node, len(index.values[value].shape)) or output.is_output:
-            return False
-        if not output.shape or output.shape[-1] != channels:
+        if output.is_output or not moves_rows(node, index.values[value], output):
             return False
         if output.id not in reach.values and not _reaches(index, output.id, reach):
             return False
     return True
 
 
-def _keeps_last(node: Node, rank: int) -> bool:
-    """Whether ``node`` moves rows of the last dimension without looking into them."""
-    attributes = node.attributes
-    if isinstance(attributes, TransposeAttributes):
-        return attributes.perm[-1] == rank - 1
-    if isinstance(attributes, SliceAttributes):
-        return True  # the size of the last dimension tells
-    if isinstance(attributes, ConcatenateAttributes):
-        return attributes.axis not in (-1, rank - 1)
-    return node.kind in (NodeKind.STATIC_RESHAPE, NodeKind.COPY)
-
-
 def _takes(index: Index, reach: Reach, shifted: bool) -> bool:
     """Whether all products can take a scale and, if ``shifted``, a shift."""
     for value in reach.values:
         producer = index.producer[value]
-        if producer.kind in CONCATENATIONS and not set(producer.inputs) <= reach.values:
+        if (
+            isinstance(producer.attributes, ConcatenateAttributes)
+            and not set(producer.inputs) <= reach.values
+        ):
             return False
     for product in reach.products:
         weight = index.values[product.inputs[1]]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
+from penstock.compiler.graph_passes.index import Index, moves_rows
 from penstock.formats.payload import (
     INVALID_VALUE_ID,
     DataType,
@@ -14,7 +14,6 @@ from penstock.formats.payload import (
     NodeKind,
     PerChannel,
     PerTensor,
-    TransposeAttributes,
     Value,
     XnnGraph,
 )
@@ -56,7 +55,7 @@ def _fold(index: Index, node: Node) -> None:
             break
         source = producer.inputs[0]
         if producer.kind not in MOVEMENT or (
-            factor.size > 1 and not _keeps_last(producer, index.values[source], output.shape[-1])
+            factor.size > 1 and not moves_rows(producer, index.values[source], index.values[value])
         ):
             return
         value = source
@@ -91,14 +90,6 @@ def _factor(index: Index, node: Node) -> tuple[np.ndarray | None, int]:
             if along and np.isfinite(flat).all():
                 return flat, node.inputs[1 - position]
     return None, node.inputs[0]
-
-
-def _keeps_last(node: Node, source: Value, channels: int) -> bool:
-    """Whether ``node`` moves rows of the last dimension without looking into them."""
-    if source.shape[-1:] != (channels,):
-        return False
-    perm = node.attributes.perm if isinstance(node.attributes, TransposeAttributes) else None
-    return perm is None or perm[-1] == len(perm) - 1
 
 
 def _scaled(index: Index, value_id: int, factor: np.ndarray, kind: NodeKind) -> int | None:

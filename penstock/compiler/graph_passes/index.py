@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from penstock.formats.payload import INVALID_VALUE_ID, Node, NodeKind, Value, XnnGraph
+from penstock.formats.payload import (
+    INVALID_VALUE_ID,
+    ConcatenateAttributes,
+    Node,
+    NodeKind,
+    SliceAttributes,
+    TransposeAttributes,
+    Value,
+    XnnGraph,
+)
 
 
 class Index:
@@ -85,3 +94,19 @@ class Index:
 
 def _distinct(inputs: tuple[int, ...]) -> set[int]:
     return {value for value in inputs if value != INVALID_VALUE_ID}
+
+
+def moves_rows(node: Node, source: Value, output: Value) -> bool:
+    """Whether ``node`` moves rows of the last dimension without looking into them."""
+    attributes = node.attributes
+    rank = len(source.shape)
+    if not rank or source.shape[-1:] != output.shape[-1:]:
+        return False
+    if isinstance(attributes, TransposeAttributes):
+        return attributes.perm[-1] == rank - 1
+    if isinstance(attributes, ConcatenateAttributes):
+        return attributes.axis not in (-1, rank - 1)
+    return isinstance(attributes, SliceAttributes) or node.kind in (
+        NodeKind.STATIC_RESHAPE,
+        NodeKind.COPY,
+    )
