@@ -82,7 +82,7 @@ def _merge(index: Index, node: Node) -> None:
             exclusive = exclusive and index.only_reader(link.outputs[0]) is not None
         spent += COST[link.kind] if exclusive else 0
         source = index.values[link.inputs[0]].shape
-        moves = _composed(source, chain[-length:], target.shape)
+        moves = composed(source, chain[-length:], target.shape)
         if moves is not None and (best is None or spent - moves.cost > best[0]):
             best = (spent - moves.cost, length, moves)
     if best is not None and best[0] > 0:
@@ -135,7 +135,7 @@ def _replace(index: Index, node: Node, source: int, moves: Moves) -> None:
 # --- what a chain does as a whole ----------------------------------------------------------------
 
 
-def _composed(
+def composed(
     source: tuple[int, ...], chain: Sequence[Node], target: tuple[int, ...]
 ) -> Moves | None:
     """The chain as few moves; None where it cannot be said so."""

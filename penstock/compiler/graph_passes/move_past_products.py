@@ -1,0 +1,129 @@
+"""Movement of whole rows goes to the side of a product where it costs nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from penstock.compiler.graph_passes import merge_movement
+from penstock.compiler.graph_passes.index import Index, moves_rows
+from penstock.formats.payload import (
+    Attributes,
+    Node,
+    NodeKind,
+    ReshapeAttributes,
+    XnnGraph,
+)
+
+
+def apply(graph: XnnGraph) -> None:
+    """A product of rows does not mind the order of the rows, nor how they are counted.
+
+    Given ``after(FULLY_CONNECTED(before(x)))``, both transposes of whole rows that compose to one,
+    nothing else reading in between → Result ``FULLY_CONNECTED(one(x))``. (Window attention: the
+    heads are put side by side, projected, and the windows put into their places.)
+
+    Given a RESHAPE that keeps the last dimension and that several FULLY_CONNECTED read → Result
+    each reads what it reshapes, and a RESHAPE behind each. (XNNPACK's reshape is free with one
+    reader and a copy with more.)"""
+    index = Index(graph)
+    for node in list(graph.nodes):
+        if node.kind is NodeKind.FULLY_CONNECTED:
+            _move_before(index, node)
+    for node in list(graph.nodes):
+        if node.kind is NodeKind.STATIC_RESHAPE and node.inputs:
+            _move_behind(index, node)
+    index.finish()
+
+
+def _move_before(index: Index, product: Node) -> None:
+    source = product.inputs[0]
+    before, after = _exclusive_before(index, source), _rows_after(index, product)
+    if not (_transposes(before) and _transposes(after)):
+        return
+    hoisted = [replace(node, attributes=_resized(index, node, source)) for node in after]
+    shapes = [(*index.values[n.outputs[0]].shape[:-1], _last(index, source)) for n in after]
+    start = index.values[before[0].inputs[0]].shape
+    if merge_movement.composed(start, [*before, *hoisted], shapes[-1]) is None:
+        return
+    result = after[-1].outputs[0]
+    current = source
+    for node, shape in zip(hoisted, shapes, strict=True):
+        made = index.new_value(replace(index.values[source], shape=shape))
+        index.insert_before(product, replace(node, inputs=(current,), outputs=(made,)))
+        current = made
+    for node in after:
+        index.remove(node)
+    index.set_inputs(product, (current, *product.inputs[1:]))
+    index.set_output(product, result)
+
+
+def _exclusive_before(index: Index, value: int) -> list[Node]:
+    """The movement that makes ``value`` and whose results nothing else reads, first node first."""
+    chain: list[Node] = []
+    while index.only_reader(value) is not None:
+        producer = index.producer.get(value)
+        if producer is None or producer.kind not in merge_movement.MOVEMENT:
+            break
+        chain.insert(0, producer)
+        value = producer.inputs[0]
+    return chain
+
+
+def _rows_after(index: Index, product: Node) -> list[Node]:
+    """The movement of whole rows behind ``product``, each the only reader of the one before, up
+    to the last transpose and what restores its shape."""
+    chain: list[Node] = []
+    value = product.outputs[0]
+    while True:
+        node = index.only_reader(value)
+        if node is None or node.kind not in merge_movement.MOVEMENT:
+            return chain
+        if not moves_rows(node, index.values[value], index.values[node.outputs[0]]):
+            return chain
+        chain.append(node)
+        value = node.outputs[0]
+
+
+def _transposes(chain: list[Node]) -> bool:
+    return any(node.kind is NodeKind.STATIC_TRANSPOSE for node in chain)
+
+
+def _last(index: Index, value: int) -> int:
+    return index.values[value].shape[-1]
+
+
+def _resized(index: Index, node: Node, source: int) -> Attributes | None:
+    """The attributes of a movement of rows for rows as long as ``source``'s."""
+    if isinstance(node.attributes, ReshapeAttributes):
+        return ReshapeAttributes((*node.attributes.new_shape[:-1], _last(index, source)))
+    return node.attributes
+
+
+def _move_behind(index: Index, reshape: Node) -> None:
+    source, target = index.values[reshape.inputs[0]], index.values[reshape.outputs[0]]
+    products = list(index.readers[target.id])
+    if target.is_output or len(products) < 2 or len(source.shape) < 2 or len(target.shape) < 2:
+        return
+    if source.shape[-1] != target.shape[-1] or math.prod(target.shape[:-1]) == 1:
+        return
+    for product in products:
+        if product.kind is not NodeKind.FULLY_CONNECTED or target.id in product.inputs[1:]:
+            return
+        if index.only_reader(product.outputs[0]) is None:
+            return
+    assert isinstance(reshape.attributes, ReshapeAttributes)
+    lead = reshape.attributes.new_shape[:-1]
+    for product in products:
+        result = index.values[product.outputs[0]]
+        rows = index.new_value(
+            replace(result, shape=(*source.shape[:-1], result.shape[-1]), external_id=None)
+        )
+        index.set_inputs(product, (source.id, *product.inputs[1:]))
+        back = Node(
+            NodeKind.STATIC_RESHAPE, (rows,), (result.id,),
+            ReshapeAttributes((*lead, result.shape[-1])), debug_handle=product.debug_handle,
+        )  # fmt: skip
+        index.set_output(product, rows)
+        index.insert_after(product, back)
+    index.remove(reshape)
