@@ -12,9 +12,12 @@ from penstock.compiler.graph_passes import (
     merge_columns,
     merge_movement,
     move_at_once,
+    move_past_products,
+    pool_means,
     quantize_at_run_time,
     slice_early,
     split_depthwise,
+    split_heads,
     split_products,
 )
 from penstock.formats.payload import XnnGraph
@@ -37,10 +40,16 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
     quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
     merge_movement.apply(graph)
+    if fixed_sizes:
+        split_heads.apply(graph)
+        clean_up.remove_dead(graph)
+    move_past_products.apply(graph)
+    merge_movement.apply(graph)
     split_depthwise.apply(graph)
     if fixed_sizes:
         merge_columns.apply(graph)
         drop_padding.divide(graph)
     clean_up.remove_dead(graph)
+    pool_means.apply(graph, fixed_sizes=fixed_sizes)
     move_at_once.apply(graph)
     return clean_up.renumbered(graph)

@@ -93,10 +93,10 @@ def _lead(shape: tuple[int, ...], channels: int) -> int:
 
 def _part(index: Index, node: Node, output: Value, reader: Node, rows: np.ndarray) -> None:
     """Replaces the slice ``reader`` by the product of ``rows``."""
-    weight = _rows(index, node.inputs[1], rows)
+    weight = rows_of(index, node.inputs[1], rows)
     bias = node.inputs[2]
     if bias != INVALID_VALUE_ID:
-        bias = _rows(index, bias, rows)
+        bias = rows_of(index, bias, rows)
     shape = (*output.shape[:-1], len(rows))
     target = index.values[reader.outputs[0]]
     product = replace(node, inputs=(node.inputs[0], weight, bias), outputs=(target.id,))
@@ -119,7 +119,7 @@ def _same_zeros(reader: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(0 if size == 0 else full for size, full in zip(cut.sizes, shape, strict=True))
 
 
-def _rows(index: Index, value_id: int, rows: np.ndarray) -> int:
+def rows_of(index: Index, value_id: int, rows: np.ndarray) -> int:
     value = index.values[value_id]
     data = np.asarray(value.data)
     first, last = int(rows[0]), int(rows[-1]) + 1
