@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from penstock.compiler import graph_passes, layout
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dynamic
-from penstock.compiler.operators import registry
+from penstock.compiler.operators import outside, registry
 from penstock.compiler.operators.constraints import is_constant
 from penstock.formats.payload import XnnGraph
 
@@ -99,7 +99,7 @@ class GroupBuilder(GraphBuilder):
             return pieces[position]
         entry = registry.find(node.target)
         if entry is None:
-            raise LoweringError(f"XNNPACK has nothing for {node.target}")
+            raise LoweringError(outside.reason(node))
         result = entry.lower(self, node)
         self._check(node, result)
         return result

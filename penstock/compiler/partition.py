@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from penstock.compiler.operators import registry
+from penstock.compiler.operators import outside, registry
 from penstock.compiler.operators.constraints import is_constant
 
 
@@ -58,7 +58,7 @@ def reason_against(node: Node) -> Reason | None:
         return reason_against(source)
     entry = registry.find(node.target)
     if entry is None or node.target not in entry.targets:
-        return Reason(NO_ENTRY, f"XNNPACK has nothing for {node.target}")
+        return Reason(NO_ENTRY, outside.reason(node))
     text = entry.reason_against(node)
     return None if text is None else Reason(CONSTRAINT, text)
 

@@ -149,3 +149,35 @@ def test_no_delegate_waits_for_its_own_size() -> None:
         x = torch.randn(1, 3, length)
         (actual,) = penstock.load(lowered.to_bytes())(x)
         torch.testing.assert_close(torch.from_numpy(actual), model(x), rtol=1e-4, atol=1e-5)
+
+
+class Outside(torch.nn.Module):
+    """Each output is an operator that XNNPACK cannot have, for a reason of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, ids: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (
+            torch.nn.functional.embedding(ids, self.table),
+            x[ids],
+            x.sort(-1).values,
+            x + torch.rand(5, 4),
+            torch.isin(ids, torch.tensor([1, 2])),
+            torch.special.i0(x),
+        )
+
+
+def test_reasons_say_what_xnnpack_lacks() -> None:
+    example = (torch.tensor([1, 0, 3]), torch.randn(5, 4))
+    lowered = penstock.lower(Outside().eval(), example)
+    reasons = {report.target: reason.text for report, reason in lowered.delegation.undelegated}
+    assert {name.split(".")[1]: text for name, text in reasons.items()} == {
+        "embedding": "XNNPACK has no node that picks values by computed indices",
+        "index": "its indices are computed at run time",
+        "sort": "XNNPACK has no node that orders values or tells their places",
+        "rand": "XNNPACK has no random numbers",
+        "isin": "it works on int64, XNNPACK's operators on float32",
+        "special_i0": "nothing makes aten.special_i0.default from XNNPACK's nodes",
+    }

@@ -47,7 +47,7 @@ def _integers(b: GraphBuilder, argument: Node) -> torch.Tensor:
 
 
 @operator(
-    "index_select", aten.index_select.default, constraints=(*WITH_INDICES, _constant_indices),
+    "index_select", aten.index_select.default, constraints=(_constant_indices, *WITH_INDICES),
     quantization=Shared(),
 )  # fmt: skip
 def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
@@ -58,7 +58,7 @@ def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
 
 
 @operator(
-    "index", aten.index.Tensor, constraints=(*WITH_INDICES, _constant_indices, _no_masks),
+    "index", aten.index.Tensor, constraints=(_no_masks, _constant_indices, *WITH_INDICES),
     quantization=Shared(), notes="of any number of dimensions",
 )  # fmt: skip
 def lower_index(b: GraphBuilder, node: Node) -> Tensor:
@@ -100,7 +100,7 @@ def index_dims(
 
 @operator(
     "gather", aten.gather.default, aten.take_along_dim.default,
-    constraints=(*WITH_INDICES, _constant_indices), quantization=Shared(),
+    constraints=(_constant_indices, *WITH_INDICES), quantization=Shared(),
     notes="the same for all other dimensions, or few",
 )  # fmt: skip
 def lower_gather(b: GraphBuilder, node: Node) -> Tensor:

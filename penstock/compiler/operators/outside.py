@@ -1,0 +1,51 @@
+"""Why operators without an entry stay outside XNNPACK, by what they do."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from penstock.compiler.operators.constraints import only_floats, tensors_of
+
+#: By the operator's name without overload.
+_REASONS: dict[str, frozenset[str]] = {
+    "XNNPACK has no node that picks values by computed indices": frozenset(
+        "embedding _embedding_bag embedding_bag gather index index_select take take_along_dim"
+        " grid_sampler grid_sampler_2d grid_sampler_3d".split()
+    ),
+    "XNNPACK has no node that writes to computed indices": frozenset(
+        "scatter scatter_add scatter_reduce index_put index_add index_copy index_fill"
+        " index_reduce put masked_scatter".split()
+    ),
+    "XNNPACK has no node that orders values or tells their places": frozenset(
+        "argmax argmin argsort bucketize cummax cummin kthvalue median mode msort nanmedian"
+        " searchsorted sort topk".split()
+    ),
+    "the size of its result depends on data, XNNPACK's sizes follow from those of its inputs": (
+        frozenset(
+            "bincount masked_select nonzero repeat_interleave unique unique_consecutive"
+            " unique_dim _unique2".split()
+        )
+    ),
+    "XNNPACK has no random numbers": frozenset(
+        "bernoulli dropout multinomial native_dropout normal poisson rand rand_like randint"
+        " randint_like randn randn_like randperm uniform".split()
+    ),
+}
+
+
+def reason(node: Node) -> str:
+    """What XNNPACK lacks to run ``node``, for which there is no entry."""
+    if tensors_of(node) and not any(t.dtype.is_floating_point for t in tensors_of(node)):
+        text = only_floats(node)
+        if text is not None:
+            return text
+    name = _name(node)
+    for text, names in _REASONS.items():
+        if name in names:
+            return text
+    return f"nothing makes {node.target} from XNNPACK's nodes"
+
+
+def _name(node: Node) -> str:
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.split("::")[-1].rstrip("_") if schema is not None else ""
