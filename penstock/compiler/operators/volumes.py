@@ -87,11 +87,19 @@ def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
     return b.reshape(_volume(b, planes, batch, count), layout.shape_of(node.meta["val"]))
 
 
+def _window(named: dict[str, Any]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """The kernel, stride, padding and dilation of a pooling operator, of three sizes each."""
+    return (
+        _three(named["kernel_size"], 1),
+        _three(named["stride"] or named["kernel_size"], 1),
+        _three(named["padding"], 0),
+        _three(named.get("dilation", 1), 1),
+    )
+
+
 def _overhang(sizes: Sequence[Dim], results: Shape, named: dict[str, Any]) -> list[int]:
     """How far ``ceil_mode``'s last windows reach beyond the padding."""
-    kernel, padding = _three(named["kernel_size"], 1), _three(named["padding"], 0)
-    stride = _three(named["stride"] or named["kernel_size"], 1)
-    dilation = _three(named.get("dilation", 1), 1)
+    kernel, stride, padding, dilation = _window(named)
     extra = []
     for size, result, k, s, p, d in zip(
         sizes, results, kernel, stride, padding, dilation, strict=True
@@ -113,9 +121,7 @@ def lower_max_pool3d(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = _with_batch(b, b.tensor(node.args[0]))
     target = layout.shape_of(node.meta["val"])
-    kernel, padding = _three(named["kernel_size"], 1), _three(named["padding"], 0)
-    stride = _three(named["stride"] or named["kernel_size"], 1)
-    dilation = _three(named["dilation"], 1)
+    kernel, stride, padding, dilation = _window(named)
     depth, height, width = target[-3:]
     extra = _overhang(x.shape[2:], target[-3:], named)
 
@@ -144,8 +150,7 @@ def lower_avg_pool3d(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = _with_batch(b, b.tensor(node.args[0]))
     target = layout.shape_of(node.meta["val"])
-    kernel, padding = _three(named["kernel_size"], 1), _three(named["padding"], 0)
-    stride = _three(named["stride"] or named["kernel_size"], 1)
+    kernel, stride, padding, _ = _window(named)
     divisor = named["divisor_override"]
     extra = _overhang(x.shape[2:], target[-3:], named)
     if divisor is not None or named["count_include_pad"]:
