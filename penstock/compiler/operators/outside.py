@@ -7,28 +7,73 @@ from torch.fx import Node
 from penstock.compiler.operators.constraints import only_floats, tensors_of
 
 #: By the operator's name without overload.
-_REASONS: dict[str, frozenset[str]] = {
-    "XNNPACK has no node that picks values by computed indices": frozenset(
-        "embedding _embedding_bag embedding_bag gather index index_select take take_along_dim"
-        " grid_sampler grid_sampler_2d grid_sampler_3d".split()
+_REASONS: dict[str, tuple[str, ...]] = {
+    "XNNPACK has no node that picks values by computed indices": (
+        "_embedding_bag",
+        "embedding",
+        "embedding_bag",
+        "gather",
+        "grid_sampler",
+        "grid_sampler_2d",
+        "grid_sampler_3d",
+        "index",
+        "index_select",
+        "take",
+        "take_along_dim",
     ),
-    "XNNPACK has no node that writes to computed indices": frozenset(
-        "scatter scatter_add scatter_reduce index_put index_add index_copy index_fill"
-        " index_reduce put masked_scatter".split()
+    "XNNPACK has no node that writes to computed indices": (
+        "index_add",
+        "index_copy",
+        "index_fill",
+        "index_put",
+        "index_reduce",
+        "masked_scatter",
+        "put",
+        "scatter",
+        "scatter_add",
+        "scatter_reduce",
     ),
-    "XNNPACK has no node that orders values or tells their places": frozenset(
-        "argmax argmin argsort bucketize cummax cummin kthvalue median mode msort nanmedian"
-        " searchsorted sort topk".split()
+    "XNNPACK has no node that orders values or tells their places": (
+        "argmax",
+        "argmin",
+        "argsort",
+        "bucketize",
+        "cummax",
+        "cummin",
+        "kthvalue",
+        "median",
+        "mode",
+        "msort",
+        "nanmedian",
+        "searchsorted",
+        "sort",
+        "topk",
     ),
     "the size of its result depends on data, XNNPACK's sizes follow from those of its inputs": (
-        frozenset(
-            "bincount masked_select nonzero repeat_interleave unique unique_consecutive"
-            " unique_dim _unique2".split()
-        )
+        "_unique2",
+        "bincount",
+        "masked_select",
+        "nonzero",
+        "repeat_interleave",
+        "unique",
+        "unique_consecutive",
+        "unique_dim",
     ),
-    "XNNPACK has no random numbers": frozenset(
-        "bernoulli dropout multinomial native_dropout normal poisson rand rand_like randint"
-        " randint_like randn randn_like randperm uniform".split()
+    "XNNPACK has no random numbers": (
+        "bernoulli",
+        "dropout",
+        "multinomial",
+        "native_dropout",
+        "normal",
+        "poisson",
+        "rand",
+        "rand_like",
+        "randint",
+        "randint_like",
+        "randn",
+        "randn_like",
+        "randperm",
+        "uniform",
     ),
 }
 
