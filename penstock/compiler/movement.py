@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -160,13 +160,37 @@ def flip(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     return take(b, x, dim, range(extent - 1, -1, -1))
 
 
-def roll(b: GraphBuilder, x: Tensor, dim: int, shift: int) -> Tensor:
-    """``x.roll(shift, dim)``: two slices, swapped."""
-    extent = x.shape[dim]
-    if not isinstance(extent, int):
-        raise LoweringError("it rolls a dynamic dimension")
-    start = -shift % extent
-    if start == 0:
-        return x
-    head, tail = ex.cut(b, x, dim, start, extent - start), ex.cut(b, x, dim, 0, start)
-    return ex.concatenate(b, [head, tail], dim)
+def roll(b: GraphBuilder, x: Tensor, shifts: Mapping[int, int]) -> Tensor:
+    """``x`` rolled by ``shifts[dim]`` in each of ``dims``: its corners (two pieces, or four of two
+    dimensions), put together anew. All corners are one pass over the data and every dimension is
+    another; the outermost in memory comes last, where only whole blocks are left to copy."""
+    starts: dict[int, int] = {}
+    for dim, shift in shifts.items():
+        extent = x.shape[dim]
+        if not isinstance(extent, int):
+            raise LoweringError("it rolls a dynamic dimension")
+        if shift % extent:
+            starts[dim] = -shift % extent
+    dims = [dim for dim in x.order if dim in starts]
+    return _corners(b, x, starts, dims, [0] * x.rank, list(x.shape))
+
+
+def _corners(
+    b: GraphBuilder,
+    x: Tensor,
+    rolled: Mapping[int, int],
+    dims: Sequence[int],
+    starts: Sequence[int],
+    sizes: Sequence[Dim],
+) -> Tensor:
+    """The part of ``x`` from ``starts`` on, of ``sizes``, in its ``dims`` (outermost first) the
+    whole with index ``rolled[dim]`` in front."""
+    if not dims:
+        return ex.slice_dims(b, x, starts, sizes)
+    dim, extent = dims[0], x.shape[dims[0]]
+    halves = []
+    for start, end in ((rolled[dim], extent), (0, rolled[dim])):
+        begin, part = list(starts), list(sizes)
+        begin[dim], part[dim] = start, end - start
+        halves.append(_corners(b, x, rolled, dims[1:], begin, part))
+    return ex.concatenate(b, halves, dim)

@@ -18,6 +18,7 @@ from penstock.compiler.rewrite import (
     fold_batch_norm,
     fold_constants,
     functionalize,
+    merge_rolls,
     promote_operands,
     remove_no_ops,
     run,
@@ -395,3 +396,25 @@ def test_products_with_constants_become_linear() -> None:
     )
     assert targets["aten.linear.default"] == 4
     assert targets["aten.addmm.default"] == 2
+
+
+def test_rolls_in_a_row_are_one() -> None:
+    class Rolls(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.roll(torch.roll(torch.roll(x, 1, 1), -2, 2), (1, 3), (0, 1))
+            return y * y.roll(2)
+
+    module, targets = rewritten(Rolls(), (torch.randn(3, 4, 5),), merge_rolls.apply)
+    assert targets["aten.roll.default"] == 2
+    first = next(n for n in module.graph.nodes if str(n.target) == "aten.roll.default")
+    assert first.args[1:] == ([1, -2, 1, 3], [1, 2, 0, 1])
+
+
+def test_a_roll_that_is_read_itself_stays() -> None:
+    class Both(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x.roll(1, 1)
+            return y + y.roll(2, 2)
+
+    _, targets = rewritten(Both(), (torch.randn(3, 4, 5),), merge_rolls.apply)
+    assert targets["aten.roll.default"] == 2

@@ -255,7 +255,7 @@ def lower_cross(b: GraphBuilder, node: Node) -> Tensor:
     dim = int(named["dim"]) % rank
 
     def rolled(x: Tensor, shift: int) -> Tensor:
-        return movement.roll(b, x, dim - rank + x.rank, -shift)
+        return movement.roll(b, x, {dim - rank + x.rank: -shift})
 
     first = ex.multiply(b, rolled(left, 1), rolled(right, 2))
     return ex.subtract(b, first, ex.multiply(b, rolled(left, 2), rolled(right, 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,10 +148,11 @@ def lower_roll(b: GraphBuilder, node: Node) -> Tensor:
         raise LoweringError("how far it rolls is computed at run time")
     if not dims:
         flat = b.reshape(x, (layout.product(x.shape),))
-        return b.reshape(movement.roll(b, flat, 0, shifts[0]), x.shape)
+        return b.reshape(movement.roll(b, flat, {0: shifts[0]}), x.shape)
+    totals: Counter[int] = Counter()
     for shift, dim in zip(shifts, dims, strict=True):
-        x = movement.roll(b, x, dim % x.rank, shift)
-    return x
+        totals[dim % x.rank] += shift
+    return movement.roll(b, x, totals)
 
 
 def _list(value: Any) -> list[Any]:

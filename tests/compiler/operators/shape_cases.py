@@ -46,6 +46,11 @@ case(
 )
 case("flip", lambda x: (x.flip(1), x.flip(0, -1)), X)
 case("roll", lambda x: (x.roll(1, 2), x.roll((-2, 3), (3, 1)), x.roll(7)), X)
+case(
+    "roll", lambda x: (x.roll((1, -1, 2), (1, 2, 3)), x.roll((1, 4, 1), (3, 2, 3)), x.roll(4, 2)), X
+)
+case("roll", lambda x: x.permute(0, 2, 3, 1).roll((-2, 3), (1, 2)).roll(1, -1), X)
+case("roll", lambda x: x[:, :1].expand(2, 3, 4, 5).roll((1, 2), (1, 3)), X)
 case("repeat", lambda x: (x.repeat(1, 2, 1, 3), x.repeat(2, 1, 1, 1, 1), x.tile(2, 1)), X)
 case("repeat_interleave", lambda x: (x.repeat_interleave(3, 1), x.repeat_interleave(2)), X)
 case("diagonal", lambda x: (x.diagonal(), x.diagonal(1, 1, 2), x.diagonal(-1, 3, 2)), X)
