@@ -16,6 +16,7 @@ from penstock.compiler.graph_passes import (
     pool_means,
     quantize_at_run_time,
     slice_early,
+    slices_to_transpose,
     split_depthwise,
     split_heads,
     split_products,
@@ -39,6 +40,9 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
     drop_padding.crop(graph)
     quantize_at_run_time.apply(graph)
     fuse_quantized.apply(graph)
+    clean_up.remove_dead(graph)
+    if fixed_sizes:
+        slices_to_transpose.apply(graph)
     merge_movement.apply(graph)
     if fixed_sizes:
         split_heads.apply(graph)

@@ -20,7 +20,7 @@ def merge_equal_nodes(graph: XnnGraph) -> None:
         output = index.values[node.outputs[0]]
         key = (
             node.kind, node.inputs, node.attributes, node.clamp, node.flags, output.dtype,
-            output.shape, _parameters(output.quantization),
+            output.shape, parameters(output.quantization),
         )  # fmt: skip
         first = seen.setdefault(key, output.id)
         if first != output.id and not output.is_output and not index.values[first].is_output:
@@ -29,7 +29,7 @@ def merge_equal_nodes(graph: XnnGraph) -> None:
     index.finish()
 
 
-def _parameters(quantization: object) -> object:
+def parameters(quantization: object) -> object:
     return repr(quantization) if quantization is not None else None
 
 
