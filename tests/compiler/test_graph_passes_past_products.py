@@ -31,8 +31,11 @@ class Rows(Sketch):
                 x = self.node(RESHAPE, (x,), tuple(step), ReshapeAttributes(tuple(step)))
         return x
 
+    def shape(self, x: int) -> tuple[int, ...]:
+        return self.graph.values[x].shape
+
     def absolute(self, x: int) -> int:
-        return self.node(NodeKind.ABS, (x,), self.graph.values[x].shape)
+        return self.node(NodeKind.ABS, (x,), self.shape(x))
 
     def product(self, x: int, columns: int) -> int:
         shape = self.graph.values[x].shape
@@ -106,3 +109,32 @@ def test_a_reshape_before_several_products_goes_behind_each() -> None:
 def test_a_reshape_that_stays(graph: XnnGraph) -> None:
     order = [node.kind for node in after(graph, applied).nodes]
     assert order.index(RESHAPE) < order.index(NodeKind.FULLY_CONNECTED)
+
+
+def joined(source: int, columns: int, *steps: Sequence[int] | str, also: bool = False) -> XnnGraph:
+    """A product, movement, and two readers of the result; ``also``: its input is an output."""
+    sketch = Rows()
+    x = sketch.absolute(sketch.input(4, 6, source))
+    moved = sketch.move(sketch.product(x, columns), *steps)
+    results = [sketch.absolute(moved), sketch.node(NodeKind.NEGATE, (moved,), sketch.shape(moved))]
+    return sketch.output(*results, *([x] if also else []))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [joined(8, 5, (24, 5)), joined(5, 8, (24, 8)), joined(5, 5, "102", (24, 5))],
+    ids=["to fewer columns", "to more columns", "with a transpose"],
+)
+def test_a_reshape_for_several_readers_goes_before_the_product(graph: XnnGraph) -> None:
+    order = [node.kind for node in after(graph, applied).nodes]
+    assert order.index(RESHAPE) < order.index(NodeKind.FULLY_CONNECTED)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [joined(5, 5, (24, 5), also=True), joined(8, 5, "102", (24, 5)), joined(5, 5, "102")],
+    ids=["the input is read elsewhere", "more would be transposed", "no reshape"],
+)
+def test_movement_that_stays_behind(graph: XnnGraph) -> None:
+    order = [node.kind for node in after(graph, applied).nodes]
+    assert order.index(NodeKind.FULLY_CONNECTED) == 1

@@ -24,8 +24,9 @@ def apply(graph: XnnGraph) -> None:
     heads are put side by side, projected, and the windows put into their places.)
 
     Given a RESHAPE that keeps the last dimension and that several FULLY_CONNECTED read → Result
-    each reads what it reshapes, and a RESHAPE behind each. (XNNPACK's reshape is free with one
-    reader and a copy with more.)"""
+    each reads what it reshapes, and a RESHAPE behind each. Given movement behind
+    a FULLY_CONNECTED that ends in a RESHAPE that several nodes read → Result it stands before the
+    product. (XNNPACK's reshape is free with one reader and a copy with more.)"""
     index = Index(graph)
     for node in list(graph.nodes):
         if node.kind is NodeKind.FULLY_CONNECTED:
@@ -39,12 +40,17 @@ def apply(graph: XnnGraph) -> None:
 def _move_before(index: Index, product: Node) -> None:
     source = product.inputs[0]
     before, after = _exclusive_before(index, source), _rows_after(index, product)
-    if not (_transposes(before) and _transposes(after)):
+    if not after:
         return
     hoisted = [replace(node, attributes=_resized(index, node, source)) for node in after]
     shapes = [(*index.values[n.outputs[0]].shape[:-1], _last(index, source)) for n in after]
-    start = index.values[before[0].inputs[0]].shape
-    if merge_movement.composed(start, [*before, *hoisted], shapes[-1]) is None:
+    if _transposes(before) and _transposes(after):
+        start = index.values[before[0].inputs[0]].shape
+        if merge_movement.composed(start, [*before, *hoisted], shapes[-1]) is None:
+            return
+    elif not _ends_in_a_copy(index, after) or index.only_reader(source) is None:
+        return
+    elif _transposes(after) and _last(index, source) > _last(index, product.outputs[0]):
         return
     result = after[-1].outputs[0]
     current = source
@@ -87,6 +93,12 @@ def _rows_after(index: Index, product: Node) -> list[Node]:
 
 def _transposes(chain: list[Node]) -> bool:
     return any(node.kind is NodeKind.STATIC_TRANSPOSE for node in chain)
+
+
+def _ends_in_a_copy(index: Index, chain: list[Node]) -> bool:
+    """Whether several nodes read the reshape that the chain ends with."""
+    last = chain[-1]
+    return last.kind is NodeKind.STATIC_RESHAPE and len(index.readers[last.outputs[0]]) > 1
 
 
 def _last(index: Index, value: int) -> int:
