@@ -48,8 +48,11 @@ def _move_before(index: Index, product: Node) -> None:
         start = index.values[before[0].inputs[0]].shape
         if merge_movement.composed(start, [*before, *hoisted], shapes[-1]) is None:
             return
-    elif not _ends_in_a_copy(index, after) or index.only_reader(source) is None or _transposes(after) and _last(index, source) > _last(index, product.outputs[0]):
-        return
+    else:
+        longer = _last(index, source) > _last(index, product.outputs[0])
+        alone = index.only_reader(source) is not None
+        if not (alone and _ends_in_a_copy(index, after)) or (longer and _transposes(after)):
+            return
     result = after[-1].outputs[0]
     current = source
     for node, shape in zip(hoisted, shapes, strict=True):
