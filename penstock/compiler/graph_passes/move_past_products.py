@@ -11,6 +11,7 @@ from penstock.formats.payload import (
     Attributes,
     Node,
     NodeKind,
+    PerToken,
     ReshapeAttributes,
     XnnGraph,
 )
@@ -40,7 +41,7 @@ def apply(graph: XnnGraph) -> None:
 def _move_before(index: Index, product: Node) -> None:
     source = product.inputs[0]
     before, after = _exclusive_before(index, source), _rows_after(index, product)
-    if not after:
+    if not after or isinstance(index.values[source].quantization, PerToken):
         return
     hoisted = [replace(node, attributes=_resized(index, node, source)) for node in after]
     shapes = [(*index.values[n.outputs[0]].shape[:-1], _last(index, source)) for n in after]
