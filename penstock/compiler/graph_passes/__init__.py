@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.compiler.graph_passes import (
+    center,
     clean_up,
     drop_padding,
     fold_affine,
@@ -33,6 +34,7 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
     fold_scale.apply(graph)
     fold_affine.apply(graph)
     merge_movement.apply(graph)
+    center.apply(graph)
     if fixed_sizes:
         slice_early.apply(graph)
         clean_up.merge_equal_nodes(graph)
