@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from graph_passes_harness import Sketch, after, kinds, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import penstock
 from penstock.compiler.graph_passes import center
 from penstock.formats.payload import (
     ConcatenateAttributes,
@@ -23,6 +25,7 @@ from penstock.formats.payload import (
     TransposeAttributes,
     XnnGraph,
 )
+from penstock.formats.payload_reader import read_payload
 
 PRODUCT, ADD, SUBTRACT = NodeKind.FULLY_CONNECTED, NodeKind.ADD, NodeKind.SUBTRACT
 MULTIPLY, SQUARE, CONCATENATE = NodeKind.MULTIPLY, NodeKind.SQUARE, NodeKind.CONCATENATE_2
@@ -421,3 +424,27 @@ def test_at_least_as_exact() -> None:
     before = np.abs(run(graph)[0] - exact).max()
     now = np.abs(run(after(graph, center.apply, 1e-3))[0] - exact).max()
     assert now < before / 4
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_in_a_transformer(dynamic: bool) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, norm_first=True, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(
+        layer, 2, norm=torch.nn.LayerNorm(16), enable_nested_tensor=False
+    )
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), encoder).eval()
+    x = torch.randn(2, 5, 8)
+    sizes = {0: torch.export.Dim("batch", max=4), 1: torch.export.Dim("tokens", min=2, max=16)}
+    lowered = penstock.lower(model, (x,), dynamic_shapes=(sizes,) if dynamic else None)
+    (delegate,) = lowered.program.methods[0].delegates
+    graph = read_payload(delegate.payload, lowered.program.named_data)
+    assert kinds(graph)[NodeKind.RECIPROCAL_SQUARE_ROOT] == 5
+    assert differences(graph) == 0
+    program = penstock.load(lowered.to_bytes())
+    for size in [(2, 5), (3, 16)] if dynamic else [(2, 5)]:
+        x = torch.randn(*size, 8)
+        with torch.no_grad():
+            expected = model(x).numpy()
+        (found,) = program(x)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)

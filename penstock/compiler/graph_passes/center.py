@@ -280,9 +280,11 @@ def _centre(index: Index, stream: Stream, differences: dict[int, list[Difference
 def _centred(index: Index, constant: int, axis: int) -> int:
     """A constant less its mean over ``axis``."""
     value = index.values[constant]
-    data = np.asarray(value.data, np.float64)
-    centred = data - data.mean(axis=axis, keepdims=True)
-    return index.new_value(replace(value, data=centred.astype(np.float32)))
+    data = np.asarray(value.data)
+    mean = data.mean(axis=axis, dtype=np.float64, keepdims=True)
+    centred = np.empty(data.shape, np.float32)
+    np.subtract(data, mean, out=centred, casting="same_kind")  # in float64
+    return index.new_value(replace(value, data=centred))
 
 
 def _difference(index: Index, value: int, pattern: Difference) -> int:
