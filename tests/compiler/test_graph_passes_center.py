@@ -110,7 +110,10 @@ def test_into_constants() -> None:
     """A token before the others, a position on each, and a constant for all that is read twice."""
     sketch = Norms()
     shared = sketch.random(CHANNELS)
-    token, positions = sketch.random(2, 1, CHANNELS), sketch.random(1, 4, CHANNELS)
+    token, positions = sketch.random(2, CHANNELS), sketch.random(1, 4, CHANNELS)
+    token = sketch.node(
+        NodeKind.STATIC_RESHAPE, (token,), (2, 1, CHANNELS), ReshapeAttributes((2, 1, CHANNELS))
+    )
     x = sketch.node(
         CONCATENATE, (token, sketch.rows(2, 3)), (2, 4, CHANNELS), ConcatenateAttributes(1)
     )
@@ -118,7 +121,7 @@ def test_into_constants() -> None:
     x = sketch.node(SUBTRACT, (x, shared), (2, 4, CHANNELS))
     other = sketch.node(SQUARE, (shared,), (CHANNELS,))
     graph = centred(sketch, sketch.norm(x), other)
-    assert differences(graph) == 1
+    assert differences(graph) == 1  # the shared constant's
 
 
 def test_through_movement_of_rows_and_factors() -> None:

@@ -233,7 +233,9 @@ def _collapse(index: Index, stream: Stream, differences: dict[int, list[Differen
     places = {id(node): place for place, node in enumerate(index.graph.nodes)}
     for link in sorted(stream.links, key=lambda link: places[id(link[0])]):
         sources = {source for source in link[1] if index.values[source].data is None}
-        if not sources <= stream.outside or any(differences.get(source) for source in sources):
+        if not sources or not sources <= stream.outside:
+            continue
+        if any(differences.get(source) for source in sources):
             continue
         if any(sources.intersection(other[1]) for other in stream.links if other is not link):
             continue
