@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch.fx import GraphModule, Node
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
 from penstock.compiler.rewrite.edit import copy_origin, get_attribute
+from penstock.compiler.rewrite.unmerge_views import PERMUTES, VIEWS
 
 aten = torch.ops.aten
 
@@ -29,13 +32,14 @@ WEIGHTED: dict[Any, int] = {
 def apply(module: GraphModule) -> int:
     """Given ``batch_norm(conv(x, w, b))`` in evaluation mode, the convolution read by nothing else
     → Result ``conv(x, w * s, (b - mean) * s + beta)`` with ``s = gamma / sqrt(var + eps)`` per
-    output channel."""
+    output channel. Views and permutes may stand between the two, if they keep channels apart."""
     changes = 0
     for node in list(module.graph.nodes):
         if node.target is aten._native_batch_norm_legit_no_training.default:
             node = _whole(module, node)
-        if node.target is aten.batch_norm.default and _foldable(node):
-            _fold(module, node)
+        producer = _producer(node) if node.target is aten.batch_norm.default else None
+        if producer is not None:
+            _fold(module, node, producer)
             changes += 1
     return changes
 
@@ -63,30 +67,89 @@ def _whole(module: GraphModule, node: Node) -> Node:
     return whole
 
 
-def _foldable(node: Node) -> bool:
+def _producer(node: Node) -> Node | None:
+    """The operator whose weight can take over the batch norm ``node``, if there is one."""
     named = arguments(node)
-    producer = named["input"]
-    if named["training"] or not isinstance(producer, Node) or producer.target not in WEIGHTED:
-        return False
+    if named["training"] or not isinstance(named["input"], Node):
+        return None
+    producer, axis = _origin(named["input"], 1)
+    if producer.target not in WEIGHTED or axis != _channel_axis(producer):
+        return None
     source = arguments(producer)
     if source.get("transposed", False):
-        return False
+        return None
     if WEIGHTED[producer.target] == 1 and source["groups"] != 1:
-        return False
-    if producer.target is aten.linear.default and node.meta["val"].dim() != 2:
-        return False
+        return None
     constants = [source["weight"], source["bias"], *(named[key] for key in PARAMETERS)]
-    return len(producer.users) == 1 and all(
-        value is None or (isinstance(value, Node) and value.op == "get_attr") for value in constants
-    )
+    if all(v is None or (isinstance(v, Node) and v.op == "get_attr") for v in constants):
+        return producer
+    return None
+
+
+def _origin(node: Node, axis: int | None) -> tuple[Node, int | None]:
+    """What ``node`` is views and permutes of, each read by the next one only, and which of its
+    dimensions dimension ``axis`` of ``node`` is; ``None`` for neither or if others read it too."""
+    while len(node.users) == 1 and axis is not None:
+        if node.target not in VIEWS and node.target not in PERMUTES:
+            return node, axis
+        source = node.args[0]
+        assert isinstance(source, Node)
+        if node.target in VIEWS:
+            axis = _same_dimension(node.meta["val"].shape, axis, source.meta["val"].shape)
+        else:
+            axis = _permuted(node)[axis]
+        node = source
+    return node, None
+
+
+def _same_dimension(
+    shape: Sequence[int | torch.SymInt], axis: int, before: Sequence[int | torch.SymInt]
+) -> int | None:
+    """The dimension of a tensor of shape ``before`` that is dimension ``axis`` of its view of shape
+    ``shape``: as large, and with as many elements behind it."""
+    behind = _elements(shape[axis + 1 :])
+    for other in range(len(before) - 1, -1, -1):
+        size = before[other]
+        if (
+            isinstance(size, int)
+            and size == shape[axis]
+            and behind is not None
+            and _elements(before[other + 1 :]) == behind
+        ):
+            return other
+    return None
+
+
+def _elements(shape: Sequence[int | torch.SymInt]) -> int | None:
+    """``None`` if it depends on dynamic dimensions."""
+    sizes = [size for size in shape if isinstance(size, int)]
+    return math.prod(sizes) if len(sizes) == len(shape) else None
+
+
+def _permuted(node: Node) -> list[int]:
+    """For each dimension of a permute's result the dimension of its input."""
+    order = list(range(node.meta["val"].dim()))
+    named = arguments(node)
+    if node.target is aten.permute.default:
+        return [order[dim] for dim in named["dims"]]
+    one, other = (named["dim0"], named["dim1"]) if node.target is aten.transpose.int else (0, -1)
+    order[one], order[other] = order[other], order[one]
+    return order
+
+
+def _channel_axis(producer: Node) -> int:
+    """The dimension of the result that the weight's output channels become."""
+    if producer.target is aten.linear.default:
+        return int(producer.meta["val"].dim()) - 1
+    spatial = arguments(producer)["weight"].meta["val"].dim() - 2
+    return int(producer.meta["val"].dim()) - spatial - 1
 
 
 PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 
 
-def _fold(module: GraphModule, node: Node) -> None:
+def _fold(module: GraphModule, node: Node, producer: Node) -> None:
     named = arguments(node)
-    producer: Node = named["input"]
     source = arguments(producer)
 
     def value(argument: Any) -> torch.Tensor | None:
@@ -108,7 +171,7 @@ def _fold(module: GraphModule, node: Node) -> None:
     bias_node = get_attribute(module, producer, folded_bias.to(weight.dtype), "_bn_bias")
     producer.args = (producer.args[0], folded, bias_node, *producer.args[3:])
     producer.kwargs = {k: v for k, v in producer.kwargs.items() if k not in ("weight", "bias")}
-    node.replace_all_uses_with(producer)
+    node.replace_all_uses_with(named["input"])
     module.graph.erase_node(node)
 
 
