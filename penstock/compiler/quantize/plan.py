@@ -12,13 +12,18 @@ Rules, in this order:
    between float operators int8 saves nothing and costs accuracy.
 4. (static schemes) An operator without weights with more float neighbours than quantized ones
    goes back to float, for the same reason.
-5. Where rules 3 and 4 leave nothing at all, what computes is quantized after all: the caller
+5. (static schemes) Operators of several inputs and no weights that are connected by values or by
+   what only moves values (the sums along the residuals of a network, concatenations) go back to
+   float together, if as int8 they need as many conversions at their borders as in float, or more.
+   In float they cost hardly more time and round nothing: a sum of a transformer's block is read
+   by a norm, which is float, and takes from a linear, which is int8.
+6. Where rules 3 to 5 leave nothing at all, what computes is quantized after all: the caller
    asked for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -202,7 +207,7 @@ def _following_clamp(decision: Decision, quantization: Quantization) -> Node | N
 
 
 def _drop_what_does_not_pay(plan: Plan) -> None:
-    """Rules 3 and 4, until nothing changes; then rule 5."""
+    """Rules 3 to 5, until nothing changes; then rule 6."""
     candidates = [decision for decision in plan.decisions if decision.quantized]
     owners = {decision.result: decision for decision in plan.decisions}
     readers = {decision.node: decision for decision in plan.decisions}
@@ -221,6 +226,11 @@ def _drop_what_does_not_pay(plan: Plan) -> None:
             if decision.quantized and _stands_in_float(decision, owners, readers):
                 changed = True
                 decision.reason = "most of its neighbours stay in float"
+        for group in _groups(plan, owners, readers, _joins_or_moves):
+            if _saves_no_conversion(group, owners, readers):
+                for decision in filter(_joins, group):
+                    changed = True
+                    decision.reason = "int8 saves no conversion between it and its neighbours"
     if not any(decision.quantized for decision in plan.decisions):
         for decision in candidates:
             if not isinstance(decision.rule, Shared):
@@ -245,21 +255,46 @@ _Owners = dict[Node, Decision]
 
 
 def _neighbours(decision: Decision, owners: _Owners, readers: _Owners) -> Iterator[Decision]:
-    """The operators that make what ``decision`` reads and read what it makes. Inputs, constants
-    and outputs of the graph are nobody's."""
+    """The operators that make what ``decision`` reads and read what it makes."""
+    return (other for _, other in _borders(decision, owners, readers))
+
+
+def _borders(
+    decision: Decision, owners: _Owners, readers: _Owners
+) -> Iterator[tuple[Node, Decision]]:
+    """(value, operator) for each that makes a value that ``decision`` reads, or reads the one that
+    it makes. Inputs, constants and outputs of the graph are nobody's."""
     for value in decision.node.all_input_nodes:
         if value in owners and is_float32(value):
-            yield owners[value]
+            yield value, owners[value]
     for user in decision.result.users:
         if user in readers and tensor_of(user) is not None:
-            yield readers[user]
+            yield decision.result, readers[user]
 
 
-def _groups(plan: Plan, owners: _Owners, readers: _Owners) -> Iterator[list[Decision]]:
-    """Connected static operators."""
+def _static(decision: Decision) -> bool:
+    return decision.quantized and not decision.is_dynamic
+
+
+def _joins(decision: Decision) -> bool:
+    """Whether it is a static operator of several values, none of them a weight."""
+    return _static(decision) and len(decision.inputs) > 1
+
+
+def _joins_or_moves(decision: Decision) -> bool:
+    return _joins(decision) or (_static(decision) and isinstance(decision.rule, Shared))
+
+
+def _groups(
+    plan: Plan,
+    owners: _Owners,
+    readers: _Owners,
+    belongs: Callable[[Decision], bool] = _static,
+) -> Iterator[list[Decision]]:
+    """Connected operators of those that ``belongs`` is true of."""
     seen: set[int] = set()
     for start in plan.decisions:
-        if not start.quantized or start.is_dynamic or id(start) in seen:
+        if not belongs(start) or id(start) in seen:
             continue
         group, waiting = [], [start]
         seen.add(id(start))
@@ -267,7 +302,7 @@ def _groups(plan: Plan, owners: _Owners, readers: _Owners) -> Iterator[list[Deci
             decision = waiting.pop()
             group.append(decision)
             for other in _neighbours(decision, owners, readers):
-                if other.quantized and not other.is_dynamic and id(other) not in seen:
+                if belongs(other) and id(other) not in seen:
                     seen.add(id(other))
                     waiting.append(other)
         yield group
@@ -283,6 +318,21 @@ def _group_pays(group: Sequence[Decision], owners: _Owners, readers: _Owners) ->
         for decision in group
         for other in _neighbours(decision, owners, readers)
     )
+
+
+def _saves_no_conversion(group: Sequence[Decision], owners: _Owners, readers: _Owners) -> bool:
+    """Whether the group, if it is int8, needs conversions at its borders, and as many as in float
+    or more: rule 5."""
+    if not any(_joins(decision) for decision in group):
+        return False
+    inside = {id(decision) for decision in group}
+    as_int8: set[Node] = set()
+    as_float: set[Node] = set()
+    for decision in group:
+        for value, other in _borders(decision, owners, readers):
+            if id(other) not in inside:
+                (as_float if _static(other) else as_int8).add(value)
+    return 0 < len(as_int8) >= len(as_float)
 
 
 def _stands_in_float(decision: Decision, owners: _Owners, readers: _Owners) -> bool:
