@@ -12,10 +12,16 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+import penstock
 from penstock.compiler.progress import Timed
 from penstock.compiler.quantize import XNNPACKQuantizer
 from penstock.compiler.quantize.flow import quantize
 from penstock.errors import QuantizationError
+from penstock.formats.payload import DataType, NodeKind
+from penstock.formats.payload_reader import read_payload
+from penstock.formats.program_reader import read_program
+
+ARITHMETIC = (NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY)
 
 torch.manual_seed(0)
 IMAGES = torch.randn(2, 3, 8, 8)
@@ -204,6 +210,40 @@ def test_report_agrees_with_the_outputs() -> None:
     module, report = quantized(model, (IMAGES,), "static", [other])
     expected = sqnr_db(model(other), run(module, other))
     assert report.layers[-1].sqnr_db == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("function", "is_int8"),
+    [
+        (lambda a, b: a + b, True),
+        (lambda a, b: a + 1e-4 * b, False),
+        (lambda a, b: a - 1e-4 * b, False),
+        (lambda a, b: a * b, True),
+        (lambda a, b: (a + 3.0 * b) - 3.0 * b, True),
+    ],
+)
+def test_report_on_scales_that_are_far_apart(function: Any, is_int8: bool) -> None:
+    """The report and the compiled graph agree on what is computed in int8."""
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.c(function(self.a(x), self.b(x)))
+
+    lowered = penstock.lower(Joined().eval(), (IMAGES,), quantize="static")
+    layer = [x for x in lowered.quantization.layers if x.operator in ("add", "sub", "mul")][-1]
+    assert layer.quantized == is_int8
+    assert is_int8 or "scales are too far apart" in str(layer.reason)
+    program = read_program(lowered.to_bytes())
+    ((delegate,),) = (method.delegates for method in program.methods)
+    graph = read_payload(delegate.payload, program.named_data)
+    results = [
+        graph.values[node.outputs[0]].dtype for node in graph.nodes if node.kind in ARITHMETIC
+    ]
+    assert (results[-1] is DataType.QINT8) == is_int8
 
 
 def test_report_on_data_that_can_be_read_once() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
+from penstock.compiler.operators.fixed_point import product_fits, sum_fits
 from penstock.formats.payload import (
     INVALID_VALUE_ID,
     Conv2dAttributes,
@@ -312,14 +313,8 @@ def _settle_arithmetic(index: Index, node: Node) -> None:
 
 
 def _within_limits(kind: NodeKind, sources: list[Value], result: Value) -> bool:
-    """Whether XNNPACK's fixed-point arithmetic takes these scales: it asserts the limits in
-    ``src/microparams-init.c``, and builds without assertions give wrong numbers far beyond."""
-    scales = [_scale(source) / _scale(result) for source in sources]
-    if kind in (NodeKind.ADD, NodeKind.SUBTRACT):
-        return all(2.0**-10 <= scale < 2.0**8 for scale in scales)
-    if kind is NodeKind.MULTIPLY:
-        return 2.0**-16 <= scales[0] * _scale(sources[1]) < 2.0**8
-    return True
+    fits = {NodeKind.ADD: sum_fits, NodeKind.SUBTRACT: sum_fits, NodeKind.MULTIPLY: product_fits}
+    return kind not in fits or fits[kind]([_scale(s) for s in sources], _scale(result))
 
 
 def _scale(value: Value) -> float:

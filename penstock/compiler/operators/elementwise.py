@@ -13,6 +13,7 @@ from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
+from penstock.compiler.operators.fixed_point import product_fits, sum_fits
 from penstock.compiler.operators.registry import Independent, Shared, operator
 from penstock.formats.payload import NodeKind
 
@@ -37,7 +38,7 @@ def _terms(b: GraphBuilder, node: Node) -> tuple[Tensor, Tensor]:
 
 @operator(
     "add", aten.add.Tensor, aten.add.Scalar, constraints=FLOATS,
-    quantization=Independent((0, 1)),
+    quantization=Independent((0, 1), fits=sum_fits),
 )  # fmt: skip
 def lower_add(b: GraphBuilder, node: Node) -> Tensor:
     return ex.add(b, *_terms(b, node))
@@ -45,7 +46,7 @@ def lower_add(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "sub", aten.sub.Tensor, aten.sub.Scalar, constraints=FLOATS,
-    quantization=Independent((0, 1)),
+    quantization=Independent((0, 1), fits=sum_fits),
 )  # fmt: skip
 def lower_sub(b: GraphBuilder, node: Node) -> Tensor:
     return ex.subtract(b, *_terms(b, node))
@@ -60,7 +61,7 @@ def lower_rsub(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "mul", aten.mul.Tensor, aten.mul.Scalar, constraints=FLOATS,
-    quantization=Independent((0, 1)),
+    quantization=Independent((0, 1), fits=product_fits),
 )  # fmt: skip
 def lower_mul(b: GraphBuilder, node: Node) -> Tensor:
     left, right = node.args[:2]

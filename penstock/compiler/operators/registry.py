@@ -47,9 +47,13 @@ class Weighted:
 
 @dataclass(frozen=True)
 class Independent:
-    """Every input in ``inputs`` (argument positions) and the output have their own parameters."""
+    """Every input in ``inputs`` (argument positions) and the output have their own parameters.
+
+    ``fits`` says of the scales of the inputs and of the output whether XNNPACK computes with them;
+    where it does not, the operator is computed in float between conversions."""
 
     inputs: tuple[int, ...] = (0,)
+    fits: Callable[[Sequence[float], float], bool] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
-from penstock.compiler.operators.registry import Shared
+from penstock.compiler.operators.registry import Independent, Shared
 from penstock.compiler.progress import Progress, Silent
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
-from penstock.compiler.quantize.convert import convert
+from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE, convert
 from penstock.compiler.quantize.correct import correct_biases
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import prepare
@@ -63,6 +63,7 @@ def quantize(
         if any(not decision.is_dynamic for decision in done):
             some = list(itertools.islice(batches.again(), MOST_BATCHES))
             correct_biases(floating, converted, quantizer.plan, some)
+        _note_misfits(converted, quantizer.plan)
         # The caller goes on to rewrite the result, so the report keeps a graph of its own.
         comparison = Comparison(floating, Snapshot.of(converted), batches.again())
         report = QuantizationReport.of(quantizer.plan, quantizer.quantization, comparison)
@@ -78,6 +79,26 @@ def _prepared(module: GraphModule, quantizer: XNNPACKQuantizer) -> GraphModule:
         module, {}, is_qat=False, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback
     )
     return prepared
+
+
+def _note_misfits(converted: GraphModule, plan: Plan) -> None:
+    """Tells the plan which operators are computed in float after all, for their scales."""
+    nodes = {node.name: node for node in converted.graph.nodes}
+    for decision in plan.quantized:
+        rule = decision.rule
+        if not isinstance(rule, Independent) or rule.fits is None:
+            continue
+        scales = [_scale(nodes[decision.node.name].args[position]) for position in rule.inputs]
+        result = [_scale(user) for user in nodes[decision.result.name].users]
+        known = [scale for scale in (*scales, *result[:1]) if scale is not None]
+        if len(known) == len(scales) + 1 and not rule.fits(known[:-1], known[-1]):
+            decision.reason = "its scales are too far apart for XNNPACK's arithmetic on int8"
+
+
+def _scale(node: Any) -> float | None:
+    """The scale of a quantize or dequantize node of one scale."""
+    one = isinstance(node, Node) and node.target in QUANTIZE | DEQUANTIZE
+    return node.args[1] if one and isinstance(node.args[1], float) else None
 
 
 def _require_something(plan: Plan, quantization: Quantization) -> None:

@@ -1,0 +1,20 @@
+"""Which scales XNNPACK's fixed-point arithmetic on int8 takes.
+
+It asserts the limits in ``src/microparams-init.c``; builds without assertions give wrong numbers
+far beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def sum_fits(inputs: Sequence[float], result: float) -> bool:
+    """Whether a sum or difference takes these scales of its inputs and its result."""
+    return all(2.0**-10 <= scale / result < 2.0**8 for scale in inputs)
+
+
+def product_fits(inputs: Sequence[float], result: float) -> bool:
+    """Whether a product of two takes these scales of its inputs and its result."""
+    left, right = inputs
+    return 2.0**-16 <= left * right / result < 2.0**8
