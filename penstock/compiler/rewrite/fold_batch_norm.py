@@ -141,7 +141,7 @@ def _channel_axis(producer: Node) -> int:
     """The dimension of the result that the weight's output channels become."""
     if producer.target is aten.linear.default:
         return int(producer.meta["val"].dim()) - 1
-    spatial = arguments(producer)["weight"].meta["val"].dim() - 2
+    spatial = int(arguments(producer)["weight"].meta["val"].dim()) - 2
     return int(producer.meta["val"].dim()) - spatial - 1
 
 
