@@ -18,6 +18,7 @@ from penstock.compiler.rewrite import (
     constant_products,
     fold_batch_norm,
     fold_constants,
+    fold_layer_scale,
     functionalize,
     merge_rolls,
     promote_operands,
@@ -238,6 +239,36 @@ def test_a_view_that_others_read_keeps_its_batch_norm() -> None:
 
     _, targets = rewritten(Twice(), (TOKENS,), fold_batch_norm.apply)
     assert targets["aten.batch_norm.default"] == 1
+
+
+class Scaled(nn.Module):
+    def __init__(self, layer: nn.Module, *shape: int, move: Any = lambda x: x) -> None:
+        super().__init__()
+        self.layer, self.move = layer, move
+        self.scale = nn.Parameter(torch.randn(shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.erf(self.scale * self.move(self.layer(x)))
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "folds"),
+    [
+        (Scaled(nn.Linear(4, 8), 8), TOKENS, True),
+        (Scaled(nn.Linear(4, 8, bias=False), 1, 1, 8), TOKENS, True),
+        (Scaled(nn.Linear(4, 8), 8, 1, move=lambda x: x.transpose(1, 2)), TOKENS, True),
+        (Scaled(nn.Conv2d(4, 8, 3, groups=2), 8, 1, 1), IMAGE, True),
+        (Scaled(nn.ConvTranspose2d(4, 8, 3), 1, 8, 1, 1), IMAGE, True),
+        # One for each token; for both; more values than there were; a width like the channels.
+        (Scaled(nn.Linear(4, 8), 8, 1), TOKENS, False),
+        (Scaled(nn.Linear(4, 8), 8, 8), TOKENS, False),
+        (Scaled(nn.Linear(4, 1), 8), TOKENS, False),
+        (Scaled(nn.Conv2d(4, 8, 1), 8), IMAGE, False),
+    ],
+)
+def test_layer_scales_are_folded(model: nn.Module, x: torch.Tensor, folds: bool) -> None:
+    _, targets = rewritten(model, (x,), fold_layer_scale.apply)
+    assert targets["aten.mul.Tensor"] == (0 if folds else 1)
 
 
 def test_a_shared_convolution_keeps_its_batch_norm() -> None:

@@ -72,18 +72,28 @@ def _producer(node: Node) -> Node | None:
     named = arguments(node)
     if named["training"] or not isinstance(named["input"], Node):
         return None
-    producer, axis = _origin(named["input"], 1)
-    if producer.target not in WEIGHTED or axis != _channel_axis(producer):
+    constant = all(_is_constant(named[key]) for key in PARAMETERS)
+    return weighted_before(named["input"], 1) if constant else None
+
+
+def weighted_before(value: Node, axis: int) -> Node | None:
+    """The operator whose weight can take over what is done next to each channel of ``value``
+    (dimension ``axis``), if there is one: ``value`` is its result, or views and permutes of that
+    which nothing else reads."""
+    producer, axis_there = _origin(value, axis)
+    if producer.target not in WEIGHTED or axis_there != _channel_axis(producer):
         return None
     source = arguments(producer)
     if source.get("transposed", False):
         return None
     if WEIGHTED[producer.target] == 1 and source["groups"] != 1:
         return None
-    constants = [source["weight"], source["bias"], *(named[key] for key in PARAMETERS)]
-    if all(v is None or (isinstance(v, Node) and v.op == "get_attr") for v in constants):
-        return producer
-    return None
+    constant = _is_constant(source["weight"]) and _is_constant(source["bias"])
+    return producer if constant else None
+
+
+def _is_constant(value: object) -> bool:
+    return value is None or (isinstance(value, Node) and value.op == "get_attr")
 
 
 def _origin(node: Node, axis: int | None) -> tuple[Node, int | None]:
@@ -150,29 +160,42 @@ PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 
 def _fold(module: GraphModule, node: Node, producer: Node) -> None:
     named = arguments(node)
+    weight, bias, mean, variance = (_value(module, named[key]) for key in PARAMETERS)
+    scale, shift = batch_norm_affine(weight, bias, mean, variance, named["eps"])
+    fold_affine(module, node, named["input"], producer, scale, shift)
+
+
+def fold_affine(
+    module: GraphModule,
+    node: Node,
+    value: Node,
+    producer: Node,
+    scale: torch.Tensor,
+    shift: torch.Tensor | None,
+) -> None:
+    """Given ``node == value * scale + shift`` (float32 [channels]), ``producer`` what
+    :func:`weighted_before` found → Result ``producer`` does that, ``value`` replaces ``node``."""
     source = arguments(producer)
-
-    def value(argument: Any) -> torch.Tensor | None:
-        return None if argument is None else attribute(module, str(argument.target)).detach()
-
-    scale, shift = batch_norm_affine(
-        value(named["weight"]), value(named["bias"]), value(named["running_mean"]),
-        value(named["running_var"]), named["eps"],
-    )  # fmt: skip
-    weight = value(source["weight"])
+    weight, bias = _value(module, source["weight"]), _value(module, source["bias"])
     assert weight is not None
-    axis = WEIGHTED[producer.target]
     view = [1] * weight.dim()
-    view[axis] = -1
-    bias = value(source["bias"])
-    folded_bias = shift if bias is None else bias * scale + shift
-    folded_weight = weight * scale.to(weight.dtype).view(view)
-    folded = get_attribute(module, producer, folded_weight, "_bn_weight")
-    bias_node = get_attribute(module, producer, folded_bias.to(weight.dtype), "_bn_bias")
-    producer.args = (producer.args[0], folded, bias_node, *producer.args[3:])
+    view[WEIGHTED[producer.target]] = -1
+    new_bias = shift
+    if bias is not None:
+        new_bias = bias * scale if shift is None else bias * scale + shift
+    new_weight = weight * scale.to(weight.dtype).view(view)
+    weight_node = get_attribute(module, producer, new_weight, "_folded_weight")
+    bias_node = None
+    if new_bias is not None:
+        bias_node = get_attribute(module, producer, new_bias.to(weight.dtype), "_folded_bias")
+    producer.args = (producer.args[0], weight_node, bias_node, *producer.args[3:])
     producer.kwargs = {k: v for k, v in producer.kwargs.items() if k not in ("weight", "bias")}
-    node.replace_all_uses_with(named["input"])
+    node.replace_all_uses_with(value)
     module.graph.erase_node(node)
+
+
+def _value(module: GraphModule, argument: Any) -> torch.Tensor | None:
+    return None if argument is None else attribute(module, str(argument.target)).detach()
 
 
 def batch_norm_affine(
