@@ -251,6 +251,15 @@ class Residuals(nn.Module):
         return self.norms[3](x[:, 0])
 
 
+@pytest.mark.parametrize(("scheme", "products"), [("static", 0), ("dynamic", 1)])
+def test_layer_scales_are_in_the_weights(scheme: str, products: int) -> None:
+    scale = nn.ParameterList([torch.tensor([1e-3, 1.0, 1e-3, 10.0])[:, None, None]])
+    model = Model(lambda a, b, s, x: b(a(x) * s[0]), a=conv(3, 4), b=conv(4, 4), s=scale)
+    module, _ = quantized(model, (IMAGES,), scheme)
+    assert len(calls(module, aten.mul.Tensor)) == products
+    assert sqnr_db(model(IMAGES), run(module, IMAGES)) > 30
+
+
 def test_sums_between_float_norms_stay_in_float() -> None:
     torch.manual_seed(2)
     model, x = Residuals().eval(), 5 * torch.randn(2, 12, 16)
@@ -259,6 +268,16 @@ def test_sums_between_float_norms_stay_in_float() -> None:
     reasons = {layer.operator: layer.reason for layer in report.floating}
     assert "saves no conversion" in str(reasons["add"])
     assert sqnr_db(model(x), run(module, x)) > 35
+
+
+def test_concatenations_that_save_no_conversion_are_int8() -> None:
+    model = Model(
+        lambda a, b, x: torch.erf(torch.cat([torch.erf(torch.cat([a(x), b(x)], 1)), a(x)], 1)),
+        a=conv(3, 3), b=conv(3, 3),
+    )  # fmt: skip
+    _, report = quantized(model, (IMAGES,))
+    cats = [layer for layer in report.layers if layer.operator == "cat"]
+    assert [layer.quantized for layer in cats] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ Rules, in this order:
    goes back to float, for the same reason.
 5. (static schemes) Operators of several inputs and no weights that are connected by values or by
    what only moves values (the sums along the residuals of a network, concatenations) go back to
-   float together, if as int8 they need as many conversions at their borders as in float, or more.
-   In float they cost hardly more time and round nothing: a sum of a transformer's block is read
-   by a norm, which is float, and takes from a linear, which is int8.
+   float together, if as int8 they need more conversions at their borders than in float; those that
+   compute also if they need as many. In float they cost hardly more time and round nothing: a sum
+   of a transformer's block is read by a norm, which is float, and takes from a linear, which is
+   int8. (A concatenation alone rounds little, and moves a quarter of the bytes as int8.)
 6. Where rules 3 to 5 leave nothing at all, what computes is quantized after all: the caller
    asked for it.
 """
@@ -321,9 +322,10 @@ def _group_pays(group: Sequence[Decision], owners: _Owners, readers: _Owners) ->
 
 
 def _saves_no_conversion(group: Sequence[Decision], owners: _Owners, readers: _Owners) -> bool:
-    """Whether the group, if it is int8, needs conversions at its borders, and as many as in float
-    or more: rule 5."""
-    if not any(_joins(decision) for decision in group):
+    """Whether the group, if it is int8, needs more conversions at its borders than in float, or as
+    many, though it computes: rule 5."""
+    joins = [decision for decision in group if _joins(decision)]
+    if not joins:
         return False
     inside = {id(decision) for decision in group}
     as_int8: set[Node] = set()
@@ -332,6 +334,8 @@ def _saves_no_conversion(group: Sequence[Decision], owners: _Owners, readers: _O
         for value, other in _borders(decision, owners, readers):
             if id(other) not in inside:
                 (as_float if _static(other) else as_int8).add(value)
+    if all(isinstance(decision.rule, Shared) for decision in joins):
+        return len(as_int8) > len(as_float)
     return 0 < len(as_int8) >= len(as_float)
 
 

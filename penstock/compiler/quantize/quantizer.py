@@ -26,6 +26,7 @@ from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import Plan, make_plan
 from penstock.compiler.quantize.pt2e import Quantizer
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
+from penstock.compiler.rewrite import fold_layer_scale
 from penstock.compiler.rewrite.edit import get_attribute
 
 
@@ -43,9 +44,11 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Gives the graph the form that the compiler's own graphs have (in-place operators become
-        functional ones, no-ops vanish, constants are folded), and makes constants of the numbers
-        that quantized operators take."""
+        functional ones, no-ops vanish, constants are folded, layer scales for static schemes), and
+        makes constants of the numbers that quantized operators take."""
         rewrite.run(model)
+        if self.quantization.scheme != "dynamic_per_channel":
+            fold_layer_scale.apply(model)
         for decision in make_plan(model, self.quantization).quantized:
             if not isinstance(decision.rule, Weighted) and decision.rule is not None:
                 _numbers_to_constants(model, decision.node, decision.rule.inputs)

@@ -17,7 +17,6 @@ from penstock.compiler.rewrite import (
     decompose_for_delegate,
     fold_batch_norm,
     fold_constants,
-    fold_layer_scale,
     functionalize,
     merge_rolls,
     promote_operands,
@@ -43,7 +42,6 @@ PIPELINE: Sequence[Rewrite] = (
     constant_products.apply,
     unmerge_views.apply,
     fold_batch_norm.apply,
-    fold_layer_scale.apply,
 )
 
 
