@@ -16,6 +16,8 @@ from penstock.formats.payload import (
     Node,
     NodeKind,
     Quantization,
+    ReshapeAttributes,
+    TransposeAttributes,
     Value,
     XnnGraph,
 )
@@ -74,6 +76,21 @@ class Sketch:
         output = self.value(shape, dtype, quantization)
         self.graph.nodes.append(Node(kind, tuple(inputs), (output,), attributes, clamp, flags))
         return output
+
+    def shape(self, id: int) -> tuple[int, ...]:
+        return self.graph.values[id].shape
+
+    def move(self, x: int, *steps: Sequence[int] | str) -> int:
+        """A reshape for each tuple, a transpose for each string of digits."""
+        for step in steps:
+            if isinstance(step, str):
+                perm = tuple(int(digit) for digit in step)
+                moved = tuple(self.shape(x)[dim] for dim in perm)
+                x = self.node(NodeKind.STATIC_TRANSPOSE, (x,), moved, TransposeAttributes(perm))
+            else:
+                attributes = ReshapeAttributes(tuple(step))
+                x = self.node(NodeKind.STATIC_RESHAPE, (x,), tuple(step), attributes)
+        return x
 
     def output(self, *ids: int) -> XnnGraph:
         for id in ids:

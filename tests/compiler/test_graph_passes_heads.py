@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from penstock.compiler.graph_passes import merge_movement, split_heads
 from penstock.formats.payload import (
     NodeKind,
-    ReshapeAttributes,
-    TransposeAttributes,
     XnnGraph,
 )
 
@@ -19,14 +17,6 @@ SOFTMAX = NodeKind.SOFTMAX
 
 
 class Attention(Sketch):
-    def transpose(self, x: int, *perm: int) -> int:
-        shape = self.graph.values[x].shape
-        moved = tuple(shape[dim] for dim in perm)
-        return self.node(NodeKind.STATIC_TRANSPOSE, (x,), moved, TransposeAttributes(perm))
-
-    def reshape(self, x: int, *shape: int) -> int:
-        return self.node(NodeKind.STATIC_RESHAPE, (x,), shape, ReshapeAttributes(shape))
-
     def product(self, x: int, columns: int) -> int:
         shape = self.graph.values[x].shape
         inputs = (x, self.random(columns, shape[-1]), self.random(columns))
@@ -48,23 +38,18 @@ def attention(
     s = Attention()
     width = heads * size
     x = s.input(windows, tokens, width)
-    q, v = (
-        s.transpose(s.reshape(s.product(x, width), windows, tokens, heads, size), 0, 2, 1, 3)
-        for _ in range(2)
-    )
-    k = s.transpose(s.product(x, width), 0, 2, 1)
-    k = s.reshape(k, windows, heads, size, tokens)
+    q, v = (s.move(s.product(x, width), (windows, tokens, heads, size), "0213") for _ in range(2))
+    k = s.move(s.product(x, width), "021", (windows, heads, size, tokens))
     scores = (windows, heads, tokens, tokens)
     a = s.node(NodeKind.BATCH_MATRIX_MULTIPLY, (q, k), scores)
     a = s.add(a, s.random(1, heads, tokens, tokens))
     if masked:
-        a = s.reshape(a, 1, *scores)
-        a = s.reshape(s.add(a, s.random(1, windows, 1, tokens, tokens)), *scores)
+        a = s.add(s.move(a, (1, *scores)), s.random(1, windows, 1, tokens, tokens))
+        a = s.move(a, scores)
     a = s.node(SOFTMAX, (a,), scores)
     o = s.node(NodeKind.BATCH_MATRIX_MULTIPLY, (a, v), (windows, heads, tokens, size))
     if back:
-        o = s.reshape(s.transpose(o, 0, 2, 1, 3), windows, tokens, width)
-        o = s.product(o, width)
+        o = s.product(s.move(o, "0213", (windows, tokens, width)), width)
     return s.output(o, a) if scores_read else s.output(o)
 
 

@@ -11,24 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.compiler.graph_passes import merge_movement
-from penstock.formats.payload import NodeKind, ReshapeAttributes, TransposeAttributes, XnnGraph
+from penstock.formats.payload import NodeKind, ReshapeAttributes, XnnGraph
 
 RESHAPE, TRANSPOSE = NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE
 
 
 class Moves(Sketch):
-    def move(self, x: int, *steps: Sequence[int] | str) -> int:
-        """A reshape for each tuple, a transpose for each string of digits."""
-        for step in steps:
-            shape = self.graph.values[x].shape
-            if isinstance(step, str):
-                perm = tuple(int(digit) for digit in step)
-                moved = tuple(shape[dim] for dim in perm)
-                x = self.node(TRANSPOSE, (x,), moved, TransposeAttributes(perm))
-            else:
-                x = self.node(RESHAPE, (x,), tuple(step), ReshapeAttributes(tuple(step)))
-        return x
-
     def absolute(self, x: int) -> int:
         return self.node(NodeKind.ABS, (x,), self.graph.values[x].shape)
 

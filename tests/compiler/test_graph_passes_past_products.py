@@ -10,8 +10,6 @@ from graph_passes_harness import Sketch, after, kinds
 from penstock.compiler.graph_passes import merge_movement, move_past_products
 from penstock.formats.payload import (
     NodeKind,
-    ReshapeAttributes,
-    TransposeAttributes,
     XnnGraph,
 )
 
@@ -19,21 +17,6 @@ RESHAPE, TRANSPOSE = NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE
 
 
 class Rows(Sketch):
-    def move(self, x: int, *steps: Sequence[int] | str) -> int:
-        """A reshape for each tuple, a transpose for each string of digits."""
-        for step in steps:
-            shape = self.graph.values[x].shape
-            if isinstance(step, str):
-                perm = tuple(int(digit) for digit in step)
-                moved = tuple(shape[dim] for dim in perm)
-                x = self.node(TRANSPOSE, (x,), moved, TransposeAttributes(perm))
-            else:
-                x = self.node(RESHAPE, (x,), tuple(step), ReshapeAttributes(tuple(step)))
-        return x
-
-    def shape(self, x: int) -> tuple[int, ...]:
-        return self.graph.values[x].shape
-
     def absolute(self, x: int) -> int:
         return self.node(NodeKind.ABS, (x,), self.shape(x))
 
