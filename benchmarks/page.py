@@ -25,9 +25,10 @@ def page(results: dict[str, Any]) -> str:
         "Made by `make bench`. Penstock beside the stock flow and runtime of the `executorch` "
         "package (both with the same XNNPACK library, weights, inputs and calibration data), ONNX "
         "Runtime and OpenVINO. Batch 1. All runtimes of a row were measured by turns, each in a "
-        "process of its own that is kept alive, started twice. Times are the best run's, in "
-        "milliseconds; a ratio is ExecuTorch's time over the other, so above 1 is faster than "
-        "stock; in brackets are the quartiles of the ratio from turn to turn, which other work on "
+        "process of its own that is kept alive, started twice (for Swin, nearest to what is "
+        "wanted, six times). Times are the best run's, in milliseconds; a ratio is ExecuTorch's "
+        "time over the other, so above 1 is faster than stock; in brackets are the quartiles of "
+        "the ratio from turn to turn, which other work on "
         "the machine widens. **Bold** is the fastest of a row.",
         "",
         "q8 is static per-channel for the convolutional networks, dynamic per-channel for vit, "
