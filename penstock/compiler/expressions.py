@@ -218,14 +218,6 @@ def cut(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:
     return slice_dims(b, x, starts, sizes)
 
 
-CONCATENATE = {
-    2: NodeKind.CONCATENATE_2,
-    3: NodeKind.CONCATENATE_3,
-    4: NodeKind.CONCATENATE_4,
-    5: NodeKind.CONCATENATE_5,
-}
-
-
 def concatenate(b: GraphBuilder, tensors: Sequence[Tensor], dim: int) -> Tensor:
     """Concatenation of any number of tensors: XNNPACK joins up to five at once."""
     tensors = [b.dense(tensor) for tensor in tensors]
@@ -256,7 +248,7 @@ def _concatenate_up_to_5(
     value = b.value_of(group[0])
     output = b.result(shape, order, value.dtype, value.quantization)
     attributes = payload.ConcatenateAttributes(order.index(dim))
-    return b.add_node(CONCATENATE[len(group)], list(group), output, attributes)
+    return b.add_node(payload.CONCATENATE[len(group)], list(group), output, attributes)
 
 
 def pad_constant(

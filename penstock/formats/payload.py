@@ -99,6 +99,15 @@ class NodeKind(IntEnum):
     COS = 47
 
 
+#: The node that joins so many inputs.
+CONCATENATE = {
+    2: NodeKind.CONCATENATE_2,
+    3: NodeKind.CONCATENATE_3,
+    4: NodeKind.CONCATENATE_4,
+    5: NodeKind.CONCATENATE_5,
+}
+
+
 @dataclass(frozen=True)
 class PerTensor:
     """real = scale * (q - zero_point), one pair for the whole tensor."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
 from penstock.formats.payload import (
+    CONCATENATE,
     ConcatenateAttributes,
     Conv2dAttributes,
     DataType,
@@ -20,12 +21,6 @@ from penstock.formats.payload import (
 )
 
 CONVOLUTIONS = (NodeKind.CONV_2D, NodeKind.DEPTHWISE_CONV_2D)
-CONCATENATE = {
-    2: NodeKind.CONCATENATE_2,
-    3: NodeKind.CONCATENATE_3,
-    4: NodeKind.CONCATENATE_4,
-    5: NodeKind.CONCATENATE_5,
-}
 #: Multiplications in the time of copying one byte.
 PRODUCTS_PER_BYTE = {DataType.FP32: 12, DataType.QINT8: 40}
 #: A convolution in parts must become cheaper by this much.

@@ -12,6 +12,7 @@ import numpy as np
 from penstock.compiler.graph_passes.index import Index
 from penstock.compiler.operators.fixed_point import product_fits, sum_fits
 from penstock.formats.payload import (
+    CONCATENATE,
     INVALID_VALUE_ID,
     Conv2dAttributes,
     DataType,
@@ -33,13 +34,6 @@ MOVEMENT = {
     NodeKind.STATIC_SLICE,
     NodeKind.COPY,
     NodeKind.MAX_POOLING_2D,
-}
-#: Movement of several inputs, which must all have the output's parameters.
-CONCATENATION = {
-    NodeKind.CONCATENATE_2,
-    NodeKind.CONCATENATE_3,
-    NodeKind.CONCATENATE_4,
-    NodeKind.CONCATENATE_5,
 }
 #: filter at input 1, bias at input 2
 WEIGHTED = {
@@ -100,7 +94,7 @@ def apply(graph: XnnGraph) -> None:
             _settle_weighted(index, node)
         elif node.kind in MOVEMENT:
             _sink_dequantize(index, node)
-        elif node.kind in CONCATENATION:
+        elif node.kind in CONCATENATE.values():  # movement of several inputs, all alike
             if not _sink_dequantize(index, node):
                 _settle_shared(index, node)
         elif node.kind in SAME_PARAMETERS:

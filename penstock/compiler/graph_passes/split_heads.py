@@ -11,6 +11,7 @@ from penstock.compiler.graph_passes.index import Index
 from penstock.compiler.graph_passes.slice_early import BINARY, UNARY
 from penstock.compiler.graph_passes.split_products import rows_of
 from penstock.formats.payload import (
+    CONCATENATE,
     INVALID_VALUE_ID,
     Attributes,
     ConcatenateAttributes,
@@ -31,13 +32,6 @@ MOST_HEADS = 8
 
 #: Columns of a product come in groups of so many; a head must not leave some of them idle.
 COLUMNS = 16
-
-CONCATENATE = (
-    NodeKind.CONCATENATE_2,
-    NodeKind.CONCATENATE_3,
-    NodeKind.CONCATENATE_4,
-    NodeKind.CONCATENATE_5,
-)
 
 
 class NotSeparable(Exception):
@@ -86,13 +80,14 @@ def _split(index: Index, product: Node) -> None:
               ReshapeAttributes((0, *shape[1:])))
         for output in outputs
     ]  # fmt: skip
-    while len(rows) > len(CONCATENATE) + 1:
-        first, rows = rows[: len(CONCATENATE) + 1], rows[len(CONCATENATE) + 1 :]
+    most = max(CONCATENATE)
+    while len(rows) > most:
+        first, rows = rows[:most], rows[most:]
         joined = replace(target, shape=(*target.shape[:place], len(first), target.shape[-1]))
-        kind = CONCATENATE[len(first) - 2]
+        kind = CONCATENATE[len(first)]
         some = _made(index, move, kind, tuple(first), joined, ConcatenateAttributes(place))
         rows.insert(0, some)
-    move.kind, move.attributes = CONCATENATE[len(rows) - 2], ConcatenateAttributes(place)
+    move.kind, move.attributes = CONCATENATE[len(rows)], ConcatenateAttributes(place)
     index.set_inputs(move, tuple(rows))
     index.remove(product)
 
