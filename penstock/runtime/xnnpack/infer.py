@@ -12,6 +12,7 @@ from math import prod
 from typing import TypeAlias
 
 from penstock.formats.payload import (
+    CONCATENATE,
     FLAG_KEEP_DIMS,
     FLAG_TENSORFLOW_SAME_PADDING,
     FLAG_TRANSPOSE_B,
@@ -288,13 +289,7 @@ SHAPE_RULES: Mapping[NodeKind, ShapeRule] = {
         ),
         _broadcast,
     ),
-    **dict.fromkeys(
-        (
-            NodeKind.CONCATENATE_2, NodeKind.CONCATENATE_3, NodeKind.CONCATENATE_4,
-            NodeKind.CONCATENATE_5,
-        ),
-        _concatenate,
-    ),
+    **dict.fromkeys(CONCATENATE.values(), _concatenate),
     NodeKind.SOFTMAX: _vector,
     NodeKind.FULLY_CONNECTED: _fully_connected,
     NodeKind.BATCH_MATRIX_MULTIPLY: _batch_matrix_multiply,
