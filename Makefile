@@ -9,11 +9,12 @@ STAMP  := $(VENV)/.installed
 # torch is installed by itself first: a range in some other package must not bring another build.
 TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
-.PHONY: help setup demo test lint types zoo bench docs clean
+.PHONY: help setup demo test sweep lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile MobileNetV2 in fp32 and int8, run both, print a table'
 	@echo 'make test    set up, then lint, types and tests'
+	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
 	@echo 'make bench   measure against the stock runtime; writes docs/benchmarks.md'
 	@echo 'make docs    write the generated tables in docs/'
@@ -36,6 +37,9 @@ demo: setup
 
 test: setup lint types
 	@$(BIN)/python -m pytest
+
+sweep: setup
+	@$(BIN)/python -m pytest tests/sweeps -m 'sweep or not sweep'
 
 lint: setup
 	@$(BIN)/ruff check .

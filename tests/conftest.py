@@ -17,10 +17,10 @@ settings.load_profile("penstock")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what is marked slow, unless it was asked for with ``-m``."""
+    """Leaves out what is marked slow or sweep, unless it was asked for with ``-m``."""
     if config.option.markexpr:
         return
-    skip = pytest.mark.skip(reason="slow; ask for it with -m slow")
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)
+        for marker in ("slow", "sweep"):
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"{marker}; ask for it with -m {marker}"))
