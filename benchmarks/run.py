@@ -3,7 +3,7 @@
     python -m benchmarks.run [MODEL ... | start]
 
 Ours on our file, the stock runtime on the stock flow's file and on ours, ONNX Runtime and OpenVINO
-(``pip install 'penstock[bench]'``) on the same model as ONNX, each where it is installed and can
+(``pip install -e '.[bench]'``) on the same model as ONNX, each where it is installed and can
 run the model. With names given only these are measured again; the others' figures are kept (they
 lie in ``build/measured/bench.json``). The files of the stock flow and of ONNX are made once.
 """

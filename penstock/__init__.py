@@ -2,7 +2,7 @@
 such files.
 
 >>> import penstock
->>> penstock.lower(model, (x,)).save("model.pte")       # needs pip install penstock[compile]
+>>> penstock.lower(model, (x,)).save("model.pte")       # needs the extra [compile]
 >>> (y,) = penstock.load("model.pte", threads=2)(x)     # needs NumPy alone
 """
 

@@ -34,7 +34,10 @@ class BackendUnavailableError(PenstockError):
     """A backend that the program needs is not there, or fails its self-test."""
 
 
-#: What `pip install penstock[compile]` and `penstock[zoo]` add.
+#: The name under which Penstock is installed; ``penstock`` on the package index is another
+#: project's. As in ``pyproject.toml``; a test compares them.
+DISTRIBUTION = "penstock-xnnpack"
+#: What the extras ``compile`` and ``zoo`` add.
 _EXTRAS = {
     "torch": "compile",
     "torchao": "compile",
@@ -48,6 +51,11 @@ _EXTRAS = {
 }
 
 
+def install_hint(extra: str) -> str:
+    """The command that installs Penstock with one of its extras."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
 def for_missing_package(error: ModuleNotFoundError) -> BackendUnavailableError | None:
     """The error to raise where a package that comes with one of Penstock's extras is missing;
     ``None`` where it is another one."""
@@ -56,5 +64,5 @@ def for_missing_package(error: ModuleNotFoundError) -> BackendUnavailableError |
     if extra is None:
         return None
     return BackendUnavailableError(
-        f"this needs {package}, which is not installed: pip install 'penstock[{extra}]'"
+        f"this needs {package}, which is not installed: {install_hint(extra)}"
     )

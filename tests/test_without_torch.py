@@ -24,7 +24,7 @@ def test_the_command_line_says_what_to_install() -> None:
     ended = run("from penstock.cli.main import main; main()", "compile", "linear")
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
-    assert "pip install 'penstock[compile]'" in ended.stderr
+    assert "pip install 'penstock-xnnpack[compile]'" in ended.stderr
 
 
 def test_lower_says_what_to_install() -> None:
@@ -35,7 +35,7 @@ def test_lower_says_what_to_install() -> None:
         "except penstock.BackendUnavailableError as error:\n"
         "    print(error)\n"
     )
-    assert "pip install 'penstock[compile]'" in ended.stdout
+    assert "pip install 'penstock-xnnpack[compile]'" in ended.stdout
 
 
 def test_other_missing_modules_are_not_dressed_up() -> None:

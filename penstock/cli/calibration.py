@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from penstock.cli.pictures import SUFFIXES, from_image
 from penstock.cli.sources import Source, call
 from penstock.errors import InputError
-from penstock.zoo.images import IMAGENET_MEAN, IMAGENET_STD
+from penstock.runtime.specs import TensorSpec
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _ARRAYS = {".npy", ".npz"}
 
 
@@ -22,8 +22,8 @@ def calibration_data(given: str | None, source: Source, count: int) -> Iterable[
 
     ``given`` is ``package.module:callable`` (which gives an iterable of input tuples), or a folder
     of ``.npy``/``.npz`` files (one sample each, an ``.npz`` with one array for each input, in
-    order) or of pictures (for a model of one image input; scaled to its size and normalized as
-    ImageNet). Without it the source's own data are taken. ``count`` limits the number of samples.
+    order) or of pictures (for a model of one image input; preprocessed as ``penstock run`` does).
+    Without it the source's own data are taken. ``count`` limits the number of samples.
     """
     if given is None:
         return None if source.calibration is None else list(source.calibration(count))
@@ -38,7 +38,7 @@ def calibration_data(given: str | None, source: Source, count: int) -> Iterable[
             f"no calibration data at {given!r}; give a folder of .npy, .npz or image files, or "
             "package.module:callable"
         )
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICTURES | _ARRAYS)[:count]
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES | _ARRAYS)[:count]
     if not files:
         raise InputError(f"{given} holds no .npy, .npz or image file")
     return _Files(files, source)
@@ -56,7 +56,7 @@ class _Files:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         for file in self._files:
-            if file.suffix.lower() in _PICTURES:
+            if file.suffix.lower() in SUFFIXES:
                 yield (_picture(file, self._source),)
             else:
                 yield _arrays(file)
@@ -72,19 +72,12 @@ def _arrays(file: Path) -> tuple[torch.Tensor, ...]:
 
 
 def _picture(file: Path, source: Source) -> torch.Tensor:
-    from PIL import Image
-
-    shape = tuple(source.args[0].shape) if len(source.args) == 1 else ()
-    if len(shape) != 4 or shape[1] != 3:
+    """As :func:`from_image` gives a picture to the program that is run later."""
+    example = source.args[0] if len(source.args) == 1 and not source.kwargs else None
+    if not isinstance(example, torch.Tensor) or example.dtype is torch.bfloat16:
         raise InputError(
             f"pictures calibrate models of one N x 3 x H x W input, which {source.name} is not; "
             "give .npy or .npz files"
         )
-    try:
-        picture = Image.open(file).convert("RGB").resize((shape[3], shape[2]))
-    except OSError as error:
-        raise InputError(f"cannot read the picture {file}: {error}") from error
-    mean, deviation = np.asarray(IMAGENET_MEAN, np.float32), np.asarray(IMAGENET_STD, np.float32)
-    values = (np.asarray(picture).astype(np.float32) / np.float32(255.0) - mean) / deviation
-    image = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
-    return image.expand(shape[0], -1, -1, -1).contiguous()
+    dtype = np.dtype(str(example.dtype).removeprefix("torch."))
+    return torch.from_numpy(from_image(file, TensorSpec(tuple(example.shape), dtype)))

@@ -59,6 +59,15 @@ class LoweredProgram:
     quantization: QuantizationReport | None
     timings: dict[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """The size of what was compiled, and what of it XNNPACK runs."""
+        pieces, outside = len(self.delegation.subgraphs), len(self.delegation.undelegated)
+        scheme = "fp32" if self.quantization is None else self.quantization.scheme
+        return (
+            f"Lowered({scheme}: {self.delegation.share:.0%} of the operators in XNNPACK,"
+            f" delegates: {pieces}, operators outside: {outside})"
+        )
+
     def to_bytes(self) -> bytes:
         """The ``.pte`` file."""
         return write_program(self.program)

@@ -84,6 +84,9 @@ class Method:
         self._signature = Signature(method)
         self._set_up(layouts, bound, written)
 
+    def __repr__(self) -> str:
+        return f"Method {signature_text(self._method)}"
+
     def _check_indices(self) -> None:
         method = self._method
         count = len(method.values)
@@ -316,6 +319,22 @@ def _spec(value: formats.Value, layout: Layout | None, used: bool) -> Spec:
         name = "None" if value is None else type(value).__name__
         return ScalarSpec(name, value, fixed=not used)
     raise UnsupportedError(f"an input or output of type {type(value).__name__}")
+
+
+def signature_text(method: formats.Method) -> str:
+    """``name(inputs) -> (outputs)``, without checking the method or compiling anything."""
+
+    def described(index: int) -> str:
+        value = method.values[index] if 0 <= index < len(method.values) else None
+        try:
+            layout = Layout(value, f"value {index}") if isinstance(value, Tensor) else None
+            return str(_spec(value, layout, used=True))
+        except (PenstockError, ValueError):
+            return "damaged"
+
+    inputs = ", ".join(map(described, method.inputs))
+    outputs = ", ".join(map(described, method.outputs))
+    return f"{listed([method.name])}({inputs}) -> ({outputs})"
 
 
 def _binder(spec: Spec, slot: Slot | None, label: str, copy: bool) -> Binder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -17,7 +18,7 @@ from penstock.formats.program import Buffer
 from penstock.formats.program_reader import read_program
 from penstock.runtime.delegates import BoundDelegate, compile_delegate
 from penstock.runtime.mapped import MappedFile, drop
-from penstock.runtime.method import Method
+from penstock.runtime.method import Method, signature_text
 from penstock.runtime.specs import listed
 
 if TYPE_CHECKING:
@@ -69,7 +70,19 @@ def load(
         pieces, mapping = _read(file, "data file", read_data_file)
         mappings.append(mapping)
         attach(program, pieces)
-    return LoadedProgram(program, threads, engine, mappings)
+    loaded = LoadedProgram(program, threads, engine, mappings)
+    loaded._files = tuple(
+        os.path.abspath(file) if isinstance(file, (str, os.PathLike)) else file
+        for file in (source, *files)
+    )
+    return loaded
+
+
+def _load_again(
+    files: Sequence[Source], threads: int | None, engine: Engine | None
+) -> LoadedProgram:
+    """What a pickled program becomes."""
+    return load(files[0], data=files[1:], threads=threads, engine=engine)
 
 
 _BUFFERS = (bytes, bytearray, memoryview)
@@ -113,7 +126,9 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
 class LoadedProgram:
     """A program ready to be run. Made by :func:`load`.
 
-    ``program(*inputs)`` runs the method ``forward``, or the only one there is.
+    ``program(*inputs)`` runs the method ``forward``, or the only one there is. A program pickles
+    as the absolute paths (or the contents) of its files and its options: it is loaded again where
+    it is unpickled, with its buffers in their initial state.
     """
 
     def __init__(
@@ -126,11 +141,27 @@ class LoadedProgram:
         """Those ``mappings`` that are an ``mmap`` are files that the program's data lies in."""
         self.program = program
         self._mappings = mappings
+        self._options = threads, engine
         self._threads = threads
         self._engine = engine
         self._methods: dict[str, Method] = {}
         self._lock = threading.RLock()
         self._default: Method | None = None
+        #: The program's file and its data files: absolute paths, or contents.
+        self._files: tuple[str | Buffer, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._files:
+            raise pickle.PicklingError("only a program that penstock.load made can be pickled")
+        files = [file if isinstance(file, str) else bytes(file) for file in self._files]
+        return _load_again, (files, *self._options)
+
+    def __repr__(self) -> str:
+        """The file, and each method with what it takes and gives."""
+        first = self._files[0] if self._files else b""
+        name = first if isinstance(first, str) else f"{len(first):,} bytes"
+        methods = (f"  {signature_text(method)}" for method in self.program.methods)
+        return "\n".join((f"LoadedProgram({name})", *methods))
 
     @property
     def methods(self) -> tuple[str, ...]:

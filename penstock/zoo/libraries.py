@@ -14,7 +14,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from penstock.errors import InputError
+from penstock.errors import InputError, install_hint
 
 # Operators whose schemas torchvision's Python code needs when it is imported; no model of the zoo
 # calls them. torchvision skips the registrations of the others by itself.
@@ -49,7 +49,7 @@ def require(name: str) -> Any:
     except ImportError as error:
         raise InputError(
             f"this model comes from the library {library!r}, which cannot be imported "
-            f"({_one_line(error)}); install it with: pip install 'penstock[zoo]'"
+            f"({_one_line(error)}); install it with: {install_hint('zoo')}"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from penstock.errors import DISTRIBUTION, install_hint
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "build_backend"))
@@ -126,3 +129,19 @@ def test_the_wheel_holds_the_library_and_runs_without_its_surroundings(tmp_path:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     assert done.stdout.startswith(str(unpacked / FOLDER)), done.stderr
+
+
+def test_hints_name_the_distribution() -> None:
+    """Another project's code would be installed by ``pip install penstock``."""
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'\nname = "{DISTRIBUTION}"\n' in project
+    sources = [
+        *ROOT.glob("*.md"), *ROOT.glob("*.toml"),
+        *(ROOT / "docs").glob("*.md"), *(ROOT / "penstock").rglob("*.py"),
+        *(ROOT / "examples").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"),
+    ]  # fmt: skip
+    assert len(sources) > 100
+    wrong = re.compile(r"pip install [^`\n]*\bpenstock(?!-xnnpack)|\bpenstock\[")
+    found = [(path, hit[0]) for path in sources for hit in wrong.finditer(path.read_text())]
+    assert not found
+    assert install_hint("zoo") == f"pip install '{DISTRIBUTION}[zoo]'"

@@ -208,6 +208,21 @@ def test_input_files(tmp_path: Path) -> None:
         feeds.read_inputs([str(tmp_path / "objects.npy")], [F32])
 
 
+def test_one_preprocessing_for_runs_and_calibration(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    torch = pytest.importorskip("torch")
+    from penstock.cli.calibration import calibration_data
+    from penstock.cli.sources import Source
+
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    image.fromarray(pixels).save(tmp_path / "a.png")
+    source = Source("net", torch.nn.Identity(), (torch.zeros(2, 3, 8, 10),), {}, "static")
+    ((calibrated,),) = calibration_data(str(tmp_path), source, 4) or ()
+    spec = TensorSpec((2, 3, 8, 10), np.dtype("float32"))
+    (run,) = feeds.read_inputs([str(tmp_path / "a.png")], [spec])
+    np.testing.assert_array_equal(calibrated.numpy(), run)
+
+
 def test_images(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     path = tmp_path / "red.png"

@@ -48,7 +48,7 @@ def lower_addmm(b: GraphBuilder, node: Node) -> Tensor:
     aten.mm.default,
     aten.bmm.default,
     constraints=FLOATS,
-    notes="of activations in float: XNNPACK 1.5.1's batched product of int8 is not there",
+    notes="of activations in float: the XNNPACK of executorch 1.5.1 has no batched product of int8",
 )
 def lower_matmul(b: GraphBuilder, node: Node) -> Tensor:
     left, right = node.args[:2]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.errors import BackendUnavailableError
+from penstock.errors import DISTRIBUTION, BackendUnavailableError
 from penstock.runtime.xnnpack import bindings
 
 #: Environment variable: the library itself, or the folder that it lies in.
@@ -65,8 +65,8 @@ def find() -> Path:
         if (folder / name).is_file():
             return folder / name
     raise BackendUnavailableError(
-        f"XNNPACK's library ({name}) is missing: reinstall penstock, or install executorch==1.5.1,"
-        f" or point {VARIABLE} to it"
+        f"XNNPACK's library ({name}) is missing: reinstall {DISTRIBUTION}, or install"
+        f" executorch==1.5.1, or point {VARIABLE} to it"
     )
 
 
