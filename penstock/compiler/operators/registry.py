@@ -159,6 +159,8 @@ def find(target: Any) -> Operator | None:
 
 def functional_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
     """``aten.add_.Tensor`` → ``aten.add.Tensor``; ``None`` where there is no such twin."""
+    if target is torch.ops.aten.normal_.default:
+        return torch.ops.aten.normal_functional.default
     packet_name = target._schema.name.split("::")[1]
     if not packet_name.endswith("_") or packet_name.endswith("__"):
         return None

@@ -18,7 +18,7 @@ from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST, Dim, Shape
 from penstock.compiler.operators.constraints import FLOATS, constant
-from penstock.compiler.operators.convolution import convolve
+from penstock.compiler.operators.convolution import convolve, deconvolve
 from penstock.compiler.operators.pooling import average_pool, channels_last
 from penstock.compiler.operators.registry import Shared, operator
 from penstock.formats.payload import NodeKind, Pool2dAttributes
@@ -85,6 +85,68 @@ def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
         named["groups"],
     )  # fmt: skip
     return b.reshape(_volume(b, planes, batch, count), layout.shape_of(node.meta["val"]))
+
+
+@operator(
+    "conv_transpose3d", aten.conv_transpose3d.input,
+    constraints=(*FLOATS, constant("weight"), constant("bias")),
+    notes="as a two-dimensional one to the kernel's layers as channels, which are added up",
+)  # fmt: skip
+def lower_conv_transpose3d(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    x, weight = _with_batch(b, b.tensor(named["input"])), b.tensor(named["weight"]).real()
+    bias = None if named["bias"] is None else b.tensor(named["bias"])
+    stride, dilation = _three(named["stride"], 1), _three(named["dilation"], 1)
+    padding, extra = _three(named["padding"], 0), _three(named["output_padding"], 0)
+    groups, batch, depth = named["groups"], x.shape[0], x.shape[2]
+    if not isinstance(depth, int):
+        raise LoweringError("its depth is dynamic")
+    step, span = stride[0], dilation[0] * (weight.shape[2] - 1) + 1
+    layers = torch.zeros((*weight.shape[:2], span, *weight.shape[3:]))
+    layers[:, :, :: dilation[0]] = weight
+    # With nothing to add up, each layer has its bias from the convolution.
+    whole = span == step and extra[0] <= padding[0]
+    each = bias.real().repeat_interleave(span) if bias is not None and whole else None
+    channels = weight.shape[1] * groups
+    together = groups == 1  # a layer's channels can lie side by side
+    if together:
+        layers = layers.transpose(1, 2)
+        each = None if each is None else each.reshape(channels, span).T.reshape(-1)
+    planes = deconvolve(
+        b, _planes(b, x), b.constant(layers.flatten(1, 2)), None if each is None else
+        b.constant(each), stride[1:], padding[1:], extra[1:], dilation[1:], groups,
+    )  # fmt: skip
+    height, width = planes.shape[2:]
+    split = (span, channels) if together else (channels, span)
+    taps = b.reshape(planes, (batch, depth, *split, height, width))
+    taps = b.permute(taps, (0, 3, 1, 2, 4, 5) if together else (0, 2, 1, 3, 4, 5))
+    result = _overlapped(b, taps, step)
+    size = (depth - 1) * step + span - 2 * padding[0] + extra[0]
+    beyond = padding[0] + size - (depth + (span - 1) // step) * step
+    result = ex.pad_constant(b, result, [0] * 5, [0, 0, max(0, beyond), 0, 0], 0.0)
+    result = ex.cut(b, result, 2, padding[0], size)
+    if bias is not None and not whole:
+        result = ex.add(b, result, b.constant(bias.real().reshape(1, -1, 1, 1, 1)))
+    return b.reshape(result, layout.shape_of(node.meta["val"]))
+
+
+def _overlapped(b: GraphBuilder, taps: Tensor, step: int) -> Tensor:
+    """[N, C, D, K, H, W] → [N, C, (D + ceil(K / step) - 1) * step, H, W]: tap ``k`` of depth
+    ``d`` is added at ``d * step + k``."""
+    batch, channels, depth, span, height, width = taps.shape
+    assert isinstance(depth, int) and isinstance(span, int)
+    count = -(-span // step)
+    total: Tensor | None = None
+    for number in range(count):
+        here = min(step, span - number * step)
+        part = ex.cut(b, taps, 3, number * step, here)
+        part = ex.pad_constant(b, part, [0] * 6, [0, 0, 0, step - here, 0, 0], 0.0)
+        part = b.reshape(part, (batch, channels, depth * step, height, width))
+        before, after = number * step, (count - 1 - number) * step
+        part = ex.pad_constant(b, part, [0, 0, before, 0, 0], [0, 0, after, 0, 0], 0.0)
+        total = part if total is None else ex.add(b, total, part)
+    assert total is not None
+    return total
 
 
 def _window(named: dict[str, Any]) -> tuple[list[int], list[int], list[int], list[int]]:

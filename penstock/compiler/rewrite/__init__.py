@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from penstock.compiler.rewrite import (
     additive_masks,
     constant_products,
+    constant_selection,
     decompose_for_delegate,
     fold_batch_norm,
     fold_constants,
@@ -38,6 +39,7 @@ PIPELINE: Sequence[Rewrite] = (
     promote_operands.apply,
     additive_masks.apply,
     fold_constants.apply,
+    constant_selection.apply,
     decompose_for_delegate.apply,
     constant_products.apply,
     unmerge_views.apply,

@@ -18,23 +18,16 @@ from torch.fx import Node
 
 from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
-from penstock.compiler.rewrite import scattering, small_matrices, special_functions
+from penstock.compiler.rewrite import (
+    convolution_3d,
+    random_numbers,
+    scattering,
+    small_matrices,
+    sorting,
+    special_functions,
+)
 
 aten = torch.ops.aten
-
-
-def sort(x: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
-    """All elements in order are the top ``size``."""
-    if x.dim() == 0:
-        return x.clone(), torch.zeros_like(x, dtype=torch.int64)
-    values, places = torch.topk(x, x.shape[dim], dim, largest=descending)
-    return values, places
-
-
-def sort_stable(
-    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
-) -> tuple[Tensor, Tensor]:
-    return sort(x, dim, descending)
 
 
 def kth(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -167,6 +160,13 @@ def bucketize(
     return searchsorted(boundaries, values, out_int32=out_int32, right=right)
 
 
+def empty_permuted(
+    size: list[int], physical_layout: list[int], *, dtype: torch.dtype | None = None, **_: Any
+) -> Tensor:
+    """What is in it, and how it lies, does not matter."""
+    return torch.empty(size, dtype=dtype)
+
+
 def addbmm(x: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """A sum of products is one product of what stands side by side."""
     wide, tall = left.transpose(0, 1).flatten(1), right.flatten(0, 1)
@@ -236,32 +236,9 @@ def constant_pad(x: Tensor, pad: list[int], value: float = 0.0) -> Tensor:
     return padded
 
 
-def convolution_3d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int],
-    dilation: list[int], transposed: bool, output_padding: list[int], groups: int,
-) -> Tensor:  # fmt: skip
-    """The sum of one two-dimensional convolution for each tap in depth; the output's depth goes
-    along with the batch."""
-    x = aten.constant_pad_nd.default(x, [0, 0, 0, 0, padding[0], padding[0]])
-    taps, (batch, _, depth) = weight.shape[2], x.shape[:3]
-    rows = (depth - dilation[0] * (taps - 1) - 1) // stride[0] + 1
-    total: Any = None
-    for tap in range(taps):
-        start = tap * dilation[0]
-        layers = x[:, :, start : start + (rows - 1) * stride[0] + 1 : stride[0]]
-        flat = layers.transpose(1, 2).flatten(0, 1)
-        part = aten.convolution.default(
-            flat, weight[:, :, tap], bias if tap == 0 else None, stride[1:], padding[1:],
-            dilation[1:], False, [0, 0], groups,
-        )  # fmt: skip
-        total = part if total is None else total + part
-    result: Tensor = total.unflatten(0, (batch, rows)).transpose(1, 2)
-    return result
-
-
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    aten.sort.default: sort,
-    aten.sort.stable: sort_stable,
+    aten.sort.default: sorting.sort,
+    aten.sort.stable: sorting.sort_stable,
     aten.kthvalue.default: kth,
     aten.median.default: median,
     aten.median.dim: median_dim,
@@ -281,6 +258,25 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.signbit.default: lambda x: torch.where(x == 0, torch.reciprocal(x), x) < 0,
     aten.searchsorted.Tensor: searchsorted,
     aten.bucketize.Tensor: bucketize,
+    aten.rand_like.default: random_numbers.rand_like,
+    aten.randn_like.default: random_numbers.randn_like,
+    aten.randint.default: random_numbers.randint,
+    aten.randint.low: random_numbers.randint_low,
+    aten.randint_like.default: random_numbers.randint_like,
+    aten.randint_like.low_dtype: random_numbers.randint_like_low,
+    aten.randperm.default: random_numbers.randperm,
+    aten.bernoulli.default: random_numbers.bernoulli,
+    aten.bernoulli.p: random_numbers.bernoulli_p,
+    aten.bernoulli.Tensor: random_numbers.bernoulli_p,
+    aten.normal.Tensor_Tensor: random_numbers.normal,
+    aten.normal.Tensor_float: random_numbers.normal,
+    aten.normal.float_Tensor: random_numbers.normal_of_deviations,
+    aten.normal.float_float: random_numbers.normal_of_size,
+    aten.normal_functional.default: random_numbers.normal_functional,
+    aten.uniform.default: random_numbers.uniform,
+    aten.exponential.default: random_numbers.exponential,
+    aten.multinomial.default: random_numbers.multinomial,
+    aten.empty_permuted.default: empty_permuted,
     aten.addbmm.default: addbmm,
     aten.avg_pool3d.default: avg_pool3d,
     aten.narrow.default: narrow,
@@ -332,8 +328,7 @@ def _cuts_off(node: Node) -> bool:
 
 
 def _is_3d(node: Node) -> bool:
-    named = arguments(node)
-    return len(named["stride"]) == 3 and not named["transposed"]
+    return len(arguments(node)["stride"]) == 3
 
 
 def _is_dynamic(node: Node) -> bool:
@@ -344,7 +339,7 @@ def _is_dynamic(node: Node) -> bool:
 #: not, and what to compute instead. Kernels with a list of outputs do not change these' shapes.
 RESTRICTED: dict[Any, tuple[Callable[[Node], bool], Callable[..., Any]]] = {
     aten.constant_pad_nd.default: (_cuts_off, constant_pad),
-    aten.convolution.default: (_is_3d, convolution_3d),
+    aten.convolution.default: (_is_3d, convolution_3d.convolution),
     aten.unbind.int: (_is_dynamic, unbind),
     aten.split.Tensor: (_is_dynamic, split),
     aten.split_with_sizes.default: (_is_dynamic, split_with_sizes),

@@ -10,6 +10,7 @@ import dynamic_cases
 import emit_cases
 import pytest
 import several_dynamic_cases
+import sorting_cases
 import structure_cases
 from emit_harness import Case, Result, compare, compile_and_run, run_stock, stock_outputs
 from torch.utils import _pytree as pytree
@@ -19,7 +20,7 @@ from penstock.formats.kernel_names import stock_kernels
 
 CASES = [
     *emit_cases.CASES, *structure_cases.CASES, *dynamic_cases.CASES,
-    *several_dynamic_cases.CASES,
+    *several_dynamic_cases.CASES, *sorting_cases.CASES,
 ]  # fmt: skip
 
 

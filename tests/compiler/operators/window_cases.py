@@ -19,6 +19,14 @@ case("col2im", lambda x: F.fold(x, (5, 6), (3, 2), dilation=2), numbers(12, 4))
 case("conv3d", nn.Conv3d(4, 6, 3, padding=1), VOLUME)
 case("conv3d", nn.Conv3d(4, 6, (2, 3, 1), stride=(2, 1, 2), dilation=(2, 1, 1), groups=2), VOLUME)
 case("conv3d", nn.Conv3d(4, 4, (3, 1, 1), padding="same", groups=4, bias=False), VOLUME)
+case("conv_transpose3d", nn.ConvTranspose3d(4, 6, 2, stride=2), VOLUME)
+case("conv_transpose3d", nn.ConvTranspose3d(4, 6, 4, stride=2, padding=1), VOLUME)
+case("conv_transpose3d", nn.ConvTranspose3d(4, 6, 2, stride=3, output_padding=2, groups=2), VOLUME)
+case(
+    "conv_transpose3d",
+    nn.ConvTranspose3d(4, 2, (2, 3, 1), (1, 2, 1), dilation=(3, 1, 1), bias=False),
+    VOLUME,
+)
 case("max_pool3d", lambda x: (F.max_pool3d(x, 2), F.max_pool3d(x, (3, 2, 1), 2, (1, 1, 0))), VOLUME)
 case("max_pool3d", lambda x: F.max_pool3d(x, 2, ceil_mode=True), VOLUME)
 case("avg_pool3d", lambda x: (F.avg_pool3d(x, 2), F.avg_pool3d(x, 3, 2, 1)), VOLUME)

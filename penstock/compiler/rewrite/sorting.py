@@ -1,0 +1,40 @@
+"""Stable sorting out of ``topk``, which the stock runtime has and which is not stable there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sort(x: Tensor, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
+    """Stable, as eager's is on CPUs. Where the values alone are read, that is one ``topk``."""
+    return _sorted(x, dim, descending)
+
+
+def sort_stable(
+    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> tuple[Tensor, Tensor]:
+    values, places = _sorted(x, dim, descending)
+    if stable and x.is_floating_point() and x.dim():
+        values = torch.gather(x, dim, places)  # -0 and 0 are a tie too
+    return values, places
+
+
+def _sorted(x: Tensor, dim: int, descending: bool) -> tuple[Tensor, Tensor]:
+    """All elements in order are the top ``size``. Their places, once each run of equal values is
+    numbered, make keys that are all different: sorting those puts the places of a run in order."""
+    if x.dtype == torch.bool:
+        values, places = _sorted(x.to(torch.uint8), dim, descending)
+        return values.to(torch.bool), places
+    size = x.shape[dim] if x.dim() else 1
+    if isinstance(size, int) and size < 2:
+        return x.clone(), torch.zeros_like(x, dtype=torch.int64)
+    values, places = torch.topk(x, size, dim, largest=descending)
+    first, rest = values.narrow(dim, 0, 1), values.narrow(dim, 0, size - 1)
+    before = torch.cat([first, rest], dim)
+    begins = before != values
+    if x.is_floating_point():
+        begins = begins & ~(torch.isnan(before) & torch.isnan(values))
+    run = torch.cumsum(begins, dim, dtype=torch.int64) * size
+    keys, _ = torch.topk(places + run, size, dim, largest=False)
+    return values, keys - run
