@@ -17,6 +17,8 @@ import torch
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
+from penstock.compiler import sizes
+
 Dim: TypeAlias = "int | sympy.Expr"
 Shape: TypeAlias = "tuple[Dim, ...]"
 Order: TypeAlias = "tuple[int, ...]"
@@ -49,8 +51,22 @@ def dim_of(size: int | torch.SymInt) -> Dim:
     """A size out of a FakeTensor as a :data:`Dim`."""
     if isinstance(size, int):
         return size
-    expression = size.node.expr
-    return int(expression) if expression.is_number else expression
+    return canonical(size.node.expr)
+
+
+def canonical(expression: Any) -> Dim:
+    """A size in the form in which equal sizes are the same expression."""
+    if isinstance(expression, int):
+        return expression
+    result: sympy.Expr = sizes.canonical(expression)
+    return int(result) if result.is_number else result
+
+
+def floor_divide(size: Dim, divisor: int) -> Dim:
+    """``size // divisor``."""
+    if isinstance(size, int):
+        return size // divisor
+    return canonical(sizes.floor_divide(sizes.canonical(size), divisor))
 
 
 def shape_of(value: torch.Tensor) -> Shape:
@@ -80,7 +96,9 @@ def same(left: Dim, right: Dim) -> bool:
     """Whether two dimensions are equal for certain."""
     if isinstance(left, int) and isinstance(right, int):
         return left == right
-    return bool(sympy.expand(sympy.sympify(left) - sympy.sympify(right)) == 0)
+    if isinstance(left, int) or isinstance(right, int):
+        return bool(canonical(left) == canonical(right))
+    return bool(left == right or sizes.canonical(left - right) == 0)
 
 
 def identity(rank: int) -> Order:

@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
+from penstock.compiler import layout
 from penstock.compiler.arguments import arguments, pair
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST, Dim
@@ -179,8 +180,7 @@ def convolve(
 
 
 def _output_size(size: Dim, kernel: int, stride: int, padding: int, dilation: int) -> Dim:
-    result: Dim = (size + padding - dilation * (kernel - 1) - 1) // stride + 1
-    return result
+    return layout.floor_divide(size + padding - dilation * (kernel - 1) - 1, stride) + 1
 
 
 def deconvolve(
