@@ -14,64 +14,30 @@ import numpy as np
 from penstock.errors import InvalidProgramError
 from penstock.formats.blobs import as_bytes
 from penstock.formats.messages import shorten
-from penstock.formats.payload import (
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import (
     FLAG_TRANSPOSE_WEIGHTS,
     INVALID_VALUE_ID,
     MAX_TENSOR_DIMS,
-    Blockwise,
+    Node,
+    Value,
+    XnnGraph,
+)
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
-    Node,
     NodeKind,
     PadAttributes,
-    PerChannel,
-    PerTensor,
-    PerToken,
     Pool2dAttributes,
     ReshapeAttributes,
     ResizeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    Value,
-    XnnGraph,
 )
-from penstock.formats.payload_nodes import FORMS
 
 #: The stock runtime's limit on external values.
 MAX_EXTERNAL = 4096
 _MAX_U32 = 0xFFFFFFFF
-
-#: Bits of an element. Types without an entry cannot be constants.
-_BITS = {
-    DataType.FP32: 32,
-    DataType.FP16: 16,
-    DataType.BF16: 16,
-    DataType.INT32: 32,
-    DataType.QINT8: 8,
-    DataType.QUINT8: 8,
-    DataType.QINT32: 32,
-    DataType.QCINT8: 8,
-    DataType.QCINT32: 32,
-    DataType.QCINT4: 4,
-    DataType.QBINT4: 4,
-}
-_QUANTIZATION = {
-    DataType.QINT8: PerTensor,
-    DataType.QUINT8: PerTensor,
-    DataType.QINT32: PerTensor,
-    DataType.QCINT8: PerChannel,
-    DataType.QCINT32: PerChannel,
-    DataType.QCINT4: PerChannel,
-    DataType.QBINT4: Blockwise,
-    DataType.QDINT8: PerToken,
-    DataType.QPINT8: PerToken,
-}
-_ZERO_POINTS = {
-    DataType.QINT8: range(-128, 128),
-    DataType.QUINT8: range(256),
-    DataType.QINT32: range(1),
-}
 
 
 def data_size(dtype: DataType, shape: tuple[int, ...]) -> int:
@@ -80,10 +46,10 @@ def data_size(dtype: DataType, shape: tuple[int, ...]) -> int:
     Raises:
         InvalidProgramError: there are no constants of this type.
     """
-    bits = _BITS.get(dtype)
-    if bits is None:
+    traits = dtype.traits
+    if traits.bits is None or not traits.constant:
         raise InvalidProgramError(f"a tensor of type {dtype.name} cannot be constant")
-    return (math.prod(shape) * bits + 7) // 8
+    return (math.prod(shape) * traits.bits + 7) // 8
 
 
 def check_graph(graph: XnnGraph) -> None:
@@ -117,7 +83,8 @@ def _check_value(value: Value, checked: set[int]) -> None:
     shape = value.shape
     if len(shape) > MAX_TENSOR_DIMS or not all(0 <= size <= _MAX_U32 for size in shape):
         raise error(f"has the shape {shorten(shape)}, up to {MAX_TENSOR_DIMS} dimensions can be")
-    expected = _QUANTIZATION.get(value.dtype)
+    traits = value.dtype.traits
+    expected = traits.quantized
     quantization = value.quantization
     if (expected is None) != (quantization is None) or (
         expected is not None and not isinstance(quantization, expected)
@@ -126,7 +93,7 @@ def _check_value(value: Value, checked: set[int]) -> None:
     if isinstance(quantization, PerTensor):
         if not 0 < quantization.scale < math.inf:
             raise error(f"has the scale {quantization.scale}")
-        if quantization.zero_point not in _ZERO_POINTS[value.dtype]:
+        if quantization.zero_point not in traits.zero_points:
             raise error(f"is {value.dtype.name} and has the zero point {quantization.zero_point}")
     elif isinstance(quantization, PerToken):
         if not 1 <= quantization.nonbatch_dims <= len(shape):
@@ -141,7 +108,7 @@ def _check_value(value: Value, checked: set[int]) -> None:
         if value.is_input or value.is_output:
             raise error("is constant and external")
         size = as_bytes(value.data).nbytes
-        if value.dtype not in _BITS or size != data_size(value.dtype, shape):
+        if not traits.constant or size != data_size(value.dtype, shape):
             raise error(f"({value.dtype.name} {shape}) has {size} bytes of data")
 
 
@@ -179,11 +146,11 @@ def _check_externals(graph: XnnGraph, values: dict[int, Value]) -> None:
 
 
 def _check_node(node: Node, values: dict[int, Value], ready: set[int]) -> None:
-    form = FORMS[node.kind]
-    if len(node.inputs) != len(form.inputs) or len(node.outputs) != len(form.outputs):
+    traits = node.kind.traits
+    if len(node.inputs) != traits.inputs or len(node.outputs) != traits.outputs:
         raise InvalidProgramError(f"has {len(node.inputs)} inputs, {len(node.outputs)} outputs")
-    for name, id_ in zip(form.inputs, node.inputs, strict=True):
-        if id_ == INVALID_VALUE_ID and name in form.optional:
+    for position, id_ in enumerate(node.inputs, 1):
+        if id_ == INVALID_VALUE_ID and traits.optional_bias and position == traits.inputs:
             continue
         if id_ not in ready:
             raise InvalidProgramError(f"uses value {id_}, which nothing before it makes")
@@ -191,8 +158,7 @@ def _check_node(node: Node, values: dict[int, Value], ready: set[int]) -> None:
         if id_ not in values or id_ in ready:
             raise InvalidProgramError(f"writes value {id_}, which does not exist or is made before")
         ready.add(id_)
-    type_ = None if form.attributes is None else form.attributes.type
-    if type(node.attributes) is not (type(None) if type_ is None else type_):
+    if type(node.attributes) is not (traits.attributes or type(None)):
         raise InvalidProgramError(f"has the attributes {node.attributes}")
     if node.clamp is not None and any(math.isnan(bound) for bound in node.clamp):
         raise InvalidProgramError(f"is bounded by {node.clamp}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.formats.payload import (
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
     EluAttributes,
@@ -39,8 +39,6 @@ class NodeForm:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...] = ("output_id",)
     attributes: AttributeForm | None = None
-    #: Inputs that may be INVALID_VALUE_ID.
-    optional: tuple[str, ...] = ()
 
 
 _PADDING = ("padding_top", "padding_right", "padding_bottom", "padding_left")
@@ -59,7 +57,6 @@ _CONVOLUTION = NodeForm(
             "adjustment": ("adjustment_height", "adjustment_width"),
         },
     ),
-    optional=("bias_id",),
 )
 _POOL: dict[str, str | tuple[str, ...]] = {
     "padding": _PADDING,
@@ -127,9 +124,7 @@ FORMS: dict[NodeKind, NodeForm] = {
     **dict.fromkeys(
         (NodeKind.CONV_2D, NodeKind.DEPTHWISE_CONV_2D, NodeKind.CONV_TRANSPOSE_2D), _CONVOLUTION
     ),
-    NodeKind.FULLY_CONNECTED: NodeForm(
-        ("input1_id", "filter_id", "bias_id"), optional=("bias_id",)
-    ),
+    NodeKind.FULLY_CONNECTED: NodeForm(("input1_id", "filter_id", "bias_id")),
     # What the stock compiler writes as the dilation of an average pool means nothing: it has none.
     NodeKind.AVG_POOLING_2D: NodeForm(
         ("input_id",), attributes=AttributeForm(Pool2dAttributes, _POOL)
@@ -170,14 +165,3 @@ FORMS: dict[NodeKind, NodeForm] = {
         ("query_id", "key_id", "value_id", "scale_id", "mask_id")
     ),
 }
-
-#: Nodes whose filter and bias XNNPACK copies into its own packed form when it makes the runtime;
-#: any other constant it reads in place for as long as the runtime lives.
-PACKING = frozenset(
-    {
-        NodeKind.CONV_2D,
-        NodeKind.DEPTHWISE_CONV_2D,
-        NodeKind.CONV_TRANSPOSE_2D,
-        NodeKind.FULLY_CONNECTED,
-    }
-)

@@ -14,22 +14,13 @@ from penstock.errors import InvalidProgramError
 from penstock.formats.blobs import Blobs, lay_out
 from penstock.formats.flatbuffer import Table
 from penstock.formats.flatbuffer_builder import encode
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Blockwise,
-    Node,
-    PerChannel,
-    PerTensor,
-    PerToken,
-    Quantization,
-    Value,
-    XnnGraph,
-)
 from penstock.formats.payload_checks import check_graph
-from penstock.formats.payload_nodes import FORMS, PACKING
+from penstock.formats.payload_nodes import FORMS
 from penstock.formats.payload_reader import HEADER, MAGIC
 from penstock.formats.program import Buffer
 from penstock.formats.schema import load
+from penstock.graph.dtypes import Blockwise, PerChannel, PerTensor, PerToken, Quantization
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 
 ALIGNMENT = 16
 #: XNNPACK's kernels may read this far beyond a tensor's end (``XNN_EXTRA_BYTES``).
@@ -67,7 +58,7 @@ def _unpacked_constants(graph: XnnGraph) -> list[int]:
     return [
         id_
         for node in graph.nodes
-        for id_ in (node.inputs[:1] if node.kind in PACKING else node.inputs)
+        for id_ in (node.inputs[:1] if node.kind.traits.weighted else node.inputs)
         if id_ in constants
     ]
 

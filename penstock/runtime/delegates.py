@@ -12,7 +12,7 @@ from penstock.formats.program import Buffer, Delegate
 from penstock.runtime.slots import Array, Layout, Slot
 
 if TYPE_CHECKING:
-    from penstock.formats.payload import XnnGraph
+    from penstock.graph.graph import XnnGraph
     from penstock.runtime.engine import Engine, Executable
 
 XNNPACK = "XnnpackBackend"
@@ -162,27 +162,16 @@ def _checked(slot: Slot | None, index: int, external: External, *, is_output: bo
 
 
 def _externals(graph: XnnGraph, ids: Sequence[int]) -> list[External]:
-    from penstock.formats.payload import DataType
-
-    dtypes = {
-        DataType.FP32: "float32",
-        DataType.FP16: "float16",
-        DataType.BF16: "uint16",
-        DataType.QINT8: "int8",
-        DataType.QUINT8: "uint8",
-        DataType.INT32: "int32",
-        DataType.QINT32: "int32",
-    }
     by_id = {value.id: value for value in graph.values}
     found = []
     for id in ids:
         value = by_id.get(id)
         if value is None or value.external_id is None:
             raise InvalidProgramError(f"a payload lists value {id} as external, it is not")
-        name = dtypes.get(value.dtype)
-        if name is None:
+        dtype = value.dtype.traits.array
+        if dtype is None:
             raise UnsupportedError(f"a delegate's input or output of type {value.dtype.name}")
-        found.append(External(value.external_id, tuple(value.shape), np.dtype(name)))
+        found.append(External(value.external_id, tuple(value.shape), dtype))
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 if TYPE_CHECKING:
     import numpy as np
 
-    from penstock.formats.payload import XnnGraph
+    from penstock.graph.graph import XnnGraph
 
 Shape: TypeAlias = "tuple[int, ...]"
 

@@ -265,7 +265,7 @@ def nodes(draw: st.DrawFn, graph: xnn.XnnGraph, ready: list[xnn.Value], ids: Any
     graph.values += made
     optional = st.none() | st.tuples(FLOATS, FLOATS).map(sorted).map(tuple)
     input_ids = [value.id for value in inputs]
-    if form.optional and draw(st.booleans()):
+    if kind.traits.optional_bias and draw(st.booleans()):
         input_ids[-1] = xnn.INVALID_VALUE_ID
     graph.nodes.append(
         xnn.Node(

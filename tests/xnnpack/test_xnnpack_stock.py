@@ -26,7 +26,6 @@ from penstock.formats.program import (
 )
 from penstock.formats.program_writer import write_program
 from penstock.runtime.xnnpack.define import DEFINE
-from penstock.runtime.xnnpack.engine import ELEMENT
 
 SCALAR = {
     DataType.FP32: ScalarType.FLOAT,
@@ -55,7 +54,7 @@ def program_of(graph: XnnGraph) -> bytes:
     for i in (*graph.inputs, *graph.outputs):
         value = values[i]
         tensors.append(Tensor(SCALAR[value.dtype], value.shape, allocation=Allocation(1, offset)))
-        size = int(np.prod(value.shape)) * ELEMENT[value.dtype].itemsize
+        size = int(np.prod(value.shape)) * value.dtype.traits.array.itemsize
         offset += -(-(size + 16) // 64) * 64
     named: dict[str, Buffer] = {}
     payload = write_payload(graph, named)

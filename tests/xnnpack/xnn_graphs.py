@@ -17,7 +17,7 @@ from penstock.formats.payload import (
     Value,
     XnnGraph,
 )
-from penstock.runtime.xnnpack.engine import ELEMENT, XnnpackEngine
+from penstock.runtime.xnnpack.engine import XnnpackEngine
 
 
 class GraphBuilder:
@@ -79,7 +79,7 @@ def run(
     shapes = executable.reshape([a.shape for a in inputs])
     values = {v.id: v for v in graph.values}
     outputs = [
-        np.empty(shape, ELEMENT[values[i].dtype])
+        np.empty(shape, values[i].dtype.traits.array)
         for i, shape in zip(graph.outputs, shapes, strict=True)
     ]
     executable.run(inputs, outputs)

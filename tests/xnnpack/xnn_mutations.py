@@ -31,8 +31,7 @@ from penstock.formats.payload import (
     Value,
     XnnGraph,
 )
-from penstock.runtime.xnnpack.check import BITS
-from penstock.runtime.xnnpack.engine import ELEMENT, XnnpackEngine
+from penstock.runtime.xnnpack.engine import XnnpackEngine
 
 INTEGERS = [0, 1, 2, 3, 7, 16, 33, 255, 4096, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
 REALS = [0.0, 1.0, -1.0, math.nan, math.inf, -math.inf, 1e-45, 1e-38, 3e38, 0.5]
@@ -75,8 +74,8 @@ def _shape(rng: random.Random, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _fill(value: Value) -> None:
     """Give a constant the data that its new type and shape ask for."""
     elements = math.prod(value.shape)
-    if value.data is not None and elements < MANY and value.dtype in BITS:
-        value.data = bytes((elements * BITS[value.dtype] + 7) // 8)
+    if value.data is not None and elements < MANY and value.dtype.traits.bits:
+        value.data = bytes((elements * value.dtype.traits.bits + 7) // 8)
         q = value.quantization
         if isinstance(q, PerChannel) and q.axis < len(value.shape):
             scales = np.full(value.shape[q.axis], 0.01, np.float32)
@@ -165,13 +164,13 @@ def attempt(rng: random.Random, graph: XnnGraph, engine: XnnpackEngine) -> str:
             return "large"
         noise = np.random.default_rng(rng.randrange(1 << 30))
         inputs = [
-            noise.integers(0, 256, (*shape, ELEMENT[values[i].dtype].itemsize), np.uint8)
-            .view(ELEMENT[values[i].dtype])
+            noise.integers(0, 256, (*shape, values[i].dtype.traits.array.itemsize), np.uint8)
+            .view(values[i].dtype.traits.array)
             .reshape(shape)
             for i, shape in zip(graph.inputs, shapes, strict=True)
         ]
         outputs = [
-            np.empty(shape, ELEMENT[values[i].dtype])
+            np.empty(shape, values[i].dtype.traits.array)
             for i, shape in zip(graph.outputs, results, strict=True)
         ]
         executable.run(inputs, outputs)

@@ -22,7 +22,7 @@ from penstock.compiler.graph_passes import (
     split_heads,
     split_products,
 )
-from penstock.formats.payload import XnnGraph
+from penstock.graph.graph import XnnGraph
 
 
 def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:

@@ -8,21 +8,17 @@ from typing import NamedTuple
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index, moves_rows
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Conv2dAttributes,
-    DataType,
-    Node,
-    NodeKind,
-    ReshapeAttributes,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind, ReshapeAttributes
 
 SUMS = {NodeKind.ADD, NodeKind.SUBTRACT}
 FACTORS = {NodeKind.MULTIPLY, NodeKind.DIV}
-#: Their weights hold the output channels along dimension 0.
-PRODUCTS = {NodeKind.FULLY_CONNECTED, NodeKind.CONV_2D, NodeKind.CONV_TRANSPOSE_2D}
+
+
+def _is_product(node: Node) -> bool:
+    """Whether the node's weights hold the output channels along dimension 0."""
+    return node.kind.traits.output_axis == 0
 
 
 class Difference(NamedTuple):
@@ -159,7 +155,7 @@ def _has_fixed_rows(index: Index, value: int) -> bool:
     """Whether the last dimension is known not to vary (of a dynamic one, shapes tell the upper
     bound only, so that a reshape seems to keep rows whole which it does not)."""
     while (node := index.producer.get(value)) is not None:
-        if node.kind in PRODUCTS:
+        if _is_product(node):
             return True
         if isinstance(node.attributes, ReshapeAttributes):
             return node.attributes.new_shape[-1] != 0
@@ -214,7 +210,7 @@ def _is_finite(value: Value) -> bool:
 def _centrable(index: Index, node: Node) -> bool:
     """Whether the output of ``node`` can be centred in its weights and bias."""
     conv = node.attributes
-    if node.kind not in PRODUCTS or node.clamp is not None or node.flags:
+    if not _is_product(node) or node.clamp is not None or node.flags:
         return False
     if isinstance(conv, Conv2dAttributes) and conv.groups != 1:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import INVALID_VALUE_ID, XnnGraph
+from penstock.graph.graph import INVALID_VALUE_ID, XnnGraph
 
 
 def merge_equal_nodes(graph: XnnGraph) -> None:

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import (
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import (
     CONCATENATE,
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
-    Node,
     NodeKind,
     SliceAttributes,
-    Value,
-    XnnGraph,
 )
 
 CONVOLUTIONS = (NodeKind.CONV_2D, NodeKind.DEPTHWISE_CONV_2D)

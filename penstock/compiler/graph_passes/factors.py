@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.formats.payload import MAX_TENSOR_DIMS, NodeKind
+from penstock.graph.graph import MAX_TENSOR_DIMS
+from penstock.graph.kinds import NodeKind
 
 #: A transpose moves data; a reshape seldom does.
 COST = {NodeKind.STATIC_RESHAPE: 1, NodeKind.STATIC_TRANSPOSE: 10}

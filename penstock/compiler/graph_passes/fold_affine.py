@@ -7,19 +7,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index, moves_rows
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    ConcatenateAttributes,
-    Conv2dAttributes,
-    DataType,
-    Node,
-    NodeKind,
-    Value,
-    XnnGraph,
-)
-
-#: The last dimension of their weights meets the last one of their input.
-PRODUCTS = {NodeKind.FULLY_CONNECTED, NodeKind.CONV_2D}
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import ConcatenateAttributes, Conv2dAttributes, NodeKind
 
 
 @dataclass
@@ -96,7 +86,7 @@ def _reaches(index: Index, value: int, reach: Reach) -> bool:
     """Follows ``value`` to its readers; False where something else than a product reads it."""
     reach.values.add(value)
     for node in index.readers[value]:
-        if node.kind in PRODUCTS:
+        if node.kind.traits.input_axis is not None:
             if value in node.inputs[1:]:
                 return False
             if not any(node is product for product in reach.products):

@@ -7,25 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index, moves_rows
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    DataType,
-    Node,
-    NodeKind,
-    PerChannel,
-    PerTensor,
-    Value,
-    XnnGraph,
-)
-
-#: Nodes through which a factor can move.
-MOVEMENT = {NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE, NodeKind.STATIC_SLICE}
-WEIGHTED = {
-    NodeKind.FULLY_CONNECTED,
-    NodeKind.CONV_2D,
-    NodeKind.DEPTHWISE_CONV_2D,
-    NodeKind.CONV_TRANSPOSE_2D,
-}
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind
 
 
 def apply(graph: XnnGraph) -> None:
@@ -51,10 +35,10 @@ def _fold(index: Index, node: Node) -> None:
         producer = index.producer.get(value)
         if producer is None or index.only_reader(value) is None:
             return
-        if producer.kind in WEIGHTED:
+        if producer.kind.traits.weighted:
             break
         source = producer.inputs[0]
-        if producer.kind not in MOVEMENT or (
+        if not producer.kind.traits.selects or (
             factor.size > 1 and not moves_rows(producer, index.values[source], index.values[value])
         ):
             return
@@ -113,8 +97,10 @@ def _scaled(index: Index, value_id: int, factor: np.ndarray, kind: NodeKind) -> 
     if value.dtype is not DataType.FP32 or len(index.readers[value_id]) > 1:
         return None  # tied weights would be there twice
     data = np.asarray(value.data)
-    # Outputs are the last dimension of a depthwise filter and of a bias, else the first.
-    last = data.ndim == 1 or kind is NodeKind.DEPTHWISE_CONV_2D
-    along = factor if last else factor.reshape(-1, *(1,) * (data.ndim - 1))
+    along = factor  # a bias has one dimension
+    if data.ndim > 1:
+        view = [1] * data.ndim
+        view[kind.traits.output_axis or 0] = -1
+        along = factor.reshape(view)
     scaled_data = (data * along).astype(np.float32)
     return index.new_value(Value(0, value.dtype, value.shape, None, scaled_data))

@@ -3,22 +3,8 @@
 from __future__ import annotations
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import NodeKind, XnnGraph
-
-#: Nodes for which xnnpack.h takes an output range.
-CLAMPED_BY_THEMSELVES = {
-    NodeKind.ADD,
-    NodeKind.SUBTRACT,
-    NodeKind.MULTIPLY,
-    NodeKind.DIV,
-    NodeKind.FULLY_CONNECTED,
-    NodeKind.CONV_2D,
-    NodeKind.DEPTHWISE_CONV_2D,
-    NodeKind.CONV_TRANSPOSE_2D,
-    NodeKind.AVG_POOLING_2D,
-    NodeKind.MAX_POOLING_2D,
-    NodeKind.CLAMP,
-}
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import NodeKind
 
 
 def apply(graph: XnnGraph) -> None:
@@ -30,7 +16,7 @@ def apply(graph: XnnGraph) -> None:
             continue
         source = clamp.inputs[0]
         producer = index.producer.get(source)
-        if producer is None or producer.kind not in CLAMPED_BY_THEMSELVES:
+        if producer is None or not producer.kind.traits.output_range:
             continue
         if index.only_reader(source) is not clamp:
             continue

@@ -11,95 +11,35 @@ import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
 from penstock.compiler.operators.fixed_point import product_fits, sum_fits
-from penstock.formats.payload import (
-    CONCATENATE,
-    INVALID_VALUE_ID,
-    Conv2dAttributes,
-    DataType,
-    Node,
-    NodeKind,
-    PerChannel,
-    PerTensor,
-    Pool2dAttributes,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind, Pool2dAttributes
 
 INT8 = (DataType.QINT8, DataType.QUINT8)
-
-#: Only move or select values: the same on integers as on reals.
-MOVEMENT = {
-    NodeKind.STATIC_TRANSPOSE,
-    NodeKind.STATIC_RESHAPE,
-    NodeKind.STATIC_SLICE,
-    NodeKind.COPY,
-    NodeKind.MAX_POOLING_2D,
-}
-#: filter at input 1, bias at input 2
-WEIGHTED = {
-    NodeKind.FULLY_CONNECTED,
-    NodeKind.CONV_2D,
-    NodeKind.DEPTHWISE_CONV_2D,
-    NodeKind.CONV_TRANSPOSE_2D,
-}
-#: Compute on int8 with parameters of their own for inputs and output. (Not on int8 in the XNNPACK
-#: of executorch 1.5.1: softmax, batch matrix products, average pooling.)
-ARITHMETIC = {
-    NodeKind.ADD,
-    NodeKind.SUBTRACT,
-    NodeKind.MULTIPLY,
-    NodeKind.DIV,
-    NodeKind.MAXIMUM,
-    NodeKind.MINIMUM,
-    NodeKind.PRELU,
-    NodeKind.GLOBAL_AVG_POOLING_2D,
-    NodeKind.ABS,
-    NodeKind.CEILING,
-    NodeKind.CLAMP,
-    NodeKind.COS,
-    NodeKind.ELU,
-    NodeKind.EXP,
-    NodeKind.FLOOR,
-    NodeKind.GELU,
-    NodeKind.HARDSWISH,
-    NodeKind.LEAKY_RELU,
-    NodeKind.LOG,
-    NodeKind.NEGATE,
-    NodeKind.RECIPROCAL_SQUARE_ROOT,
-    NodeKind.SIGMOID,
-    NodeKind.SIN,
-    NodeKind.SQUARE,
-    NodeKind.SQUARE_ROOT,
-    NodeKind.TANH,
-}
-#: Compute on int8 where input and output have the same parameters.
-SAME_PARAMETERS = {
-    NodeKind.STATIC_CONSTANT_PAD,
-    NodeKind.STATIC_RESIZE_BILINEAR_2D,
-}
 
 
 def apply(graph: XnnGraph) -> None:
     """Settles every node; see the module's docstring."""
     index = Index(graph)
     for node in reversed(list(graph.nodes)):
-        if node.kind in MOVEMENT:
+        if node.kind.traits.keeps_values:
             _hoist_quantize(index, node)
     for node in list(graph.nodes):
         if not node.inputs:
             continue  # merged into another one
+        traits = node.kind.traits
         if node.kind is NodeKind.CONVERT:
             _merge_converts(index, node)
-        elif node.kind in WEIGHTED:
+        elif traits.weighted:
             _settle_weighted(index, node)
-        elif node.kind in MOVEMENT:
+        elif traits.keeps_values:
             _sink_dequantize(index, node)
-        elif node.kind in CONCATENATE.values():  # movement of several inputs, all alike
+        elif traits.joins:  # movement of several inputs, all alike
             if not _sink_dequantize(index, node):
                 _settle_shared(index, node)
-        elif node.kind in SAME_PARAMETERS:
+        elif traits.shared_int8:
             _settle_shared(index, node)
-        elif node.kind in ARITHMETIC:
+        elif traits.own_int8:
             _settle_arithmetic(index, node)
         elif node.kind is NodeKind.AVG_POOLING_2D:
             _settle_average_pool(index, node)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
-    Node,
     NodeKind,
     SliceAttributes,
     TransposeAttributes,
-    Value,
-    XnnGraph,
 )
 
 

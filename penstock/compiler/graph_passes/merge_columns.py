@@ -7,15 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import (
-    Conv2dAttributes,
-    DataType,
-    Node,
-    NodeKind,
-    ReshapeAttributes,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind, ReshapeAttributes
 
 #: XNNPACK's int8 kernels read so many channels of a tap at once, zeros where there are fewer.
 INT8_CHANNELS = 8

@@ -14,15 +14,8 @@ from penstock.compiler.graph_passes.factors import (
     settled,
 )
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import (
-    Node,
-    NodeKind,
-    ReshapeAttributes,
-    TransposeAttributes,
-    XnnGraph,
-)
-
-MOVEMENT = (NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE)
+from penstock.graph.graph import Node, XnnGraph
+from penstock.graph.kinds import NodeKind, ReshapeAttributes, TransposeAttributes
 
 
 def apply(graph: XnnGraph) -> None:
@@ -31,12 +24,12 @@ def apply(graph: XnnGraph) -> None:
     dimension only neighbouring reshapes, and neighbouring transposes, become one."""
     index = Index(graph)
     for node in list(graph.nodes):
-        if node.kind in MOVEMENT and node.inputs and _ends_here(index, node):
+        if node.kind.traits.rearranges and node.inputs and _ends_here(index, node):
             _merge(index, node)
     index.finish()
     for node in reversed(graph.nodes):
         output = index.values[node.outputs[0]]
-        if node.kind in MOVEMENT and not output.is_output and not index.readers[output.id]:
+        if node.kind.traits.rearranges and not output.is_output and not index.readers[output.id]:
             index.remove(node)
     index.finish()
 
@@ -46,7 +39,7 @@ def _ends_here(index: Index, node: Node) -> bool:
     output = node.outputs[0]
     if index.values[output].is_output or not index.readers[output]:
         return True
-    return any(reader.kind not in MOVEMENT for reader in index.readers[output])
+    return any(not reader.kind.traits.rearranges for reader in index.readers[output])
 
 
 def _merge(index: Index, node: Node) -> None:
@@ -72,7 +65,7 @@ def _chain(index: Index, node: Node) -> list[Node]:
     chain = [node]
     while True:
         producer = index.producer.get(chain[0].inputs[0])
-        if producer is None or producer.kind not in MOVEMENT:
+        if producer is None or not producer.kind.traits.rearranges:
             return chain
         chain.insert(0, producer)
 

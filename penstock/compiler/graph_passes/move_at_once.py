@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import Node, NodeKind, XnnGraph
-
-MOVEMENT = {NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE}
+from penstock.graph.graph import Node, XnnGraph
 
 
 def apply(graph: XnnGraph) -> None:
@@ -23,5 +21,5 @@ def apply(graph: XnnGraph) -> None:
         placed.add(id(node))
         order.append(node)
         readers = [reader for value in node.outputs for reader in index.readers[value]]
-        waiting += [reader for reader in reversed(readers) if reader.kind in MOVEMENT]
+        waiting += [reader for reader in reversed(readers) if reader.kind.traits.rearranges]
     graph.nodes = order

@@ -7,14 +7,9 @@ from dataclasses import replace
 
 from penstock.compiler.graph_passes import merge_movement
 from penstock.compiler.graph_passes.index import Index, moves_rows
-from penstock.formats.payload import (
-    Attributes,
-    Node,
-    NodeKind,
-    PerToken,
-    ReshapeAttributes,
-    XnnGraph,
-)
+from penstock.graph.dtypes import PerToken
+from penstock.graph.graph import Node, XnnGraph
+from penstock.graph.kinds import Attributes, NodeKind, ReshapeAttributes
 
 
 def apply(graph: XnnGraph) -> None:
@@ -71,7 +66,7 @@ def _exclusive_before(index: Index, value: int) -> list[Node]:
     chain: list[Node] = []
     while index.only_reader(value) is not None:
         producer = index.producer.get(value)
-        if producer is None or producer.kind not in merge_movement.MOVEMENT:
+        if producer is None or not producer.kind.traits.rearranges:
             break
         chain.insert(0, producer)
         value = producer.inputs[0]
@@ -85,7 +80,7 @@ def _rows_after(index: Index, product: Node) -> list[Node]:
     value = product.outputs[0]
     while True:
         node = index.only_reader(value)
-        if node is None or node.kind not in merge_movement.MOVEMENT:
+        if node is None or not node.kind.traits.rearranges:
             return chain
         if not moves_rows(node, index.values[value], index.values[node.outputs[0]]):
             return chain

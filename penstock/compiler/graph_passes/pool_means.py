@@ -7,17 +7,9 @@ import math
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Attributes,
-    DataType,
-    Node,
-    NodeKind,
-    Pool2dAttributes,
-    ReshapeAttributes,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import Attributes, NodeKind, Pool2dAttributes, ReshapeAttributes
 
 #: How wide the part of a row is that pooling leaves, and how many such parts there must be.
 WIDTHS = (64, 48, 32, 16)

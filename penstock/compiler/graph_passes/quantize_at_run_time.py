@@ -5,26 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import (
-    Conv2dAttributes,
-    DataType,
-    Node,
-    NodeKind,
-    PerChannel,
-    PerTensor,
-    PerToken,
-    Value,
-    XnnGraph,
-)
-
-#: Products that XNNPACK has with such activations -> how many innermost dimensions share one pair
-#: of parameters: a row for linear, an image for convolutions.
-SHARED_DIMS = {
-    NodeKind.FULLY_CONNECTED: 1,
-    NodeKind.CONV_2D: 3,
-    NodeKind.CONV_TRANSPOSE_2D: 3,
-}
-MOVEMENT = {NodeKind.STATIC_TRANSPOSE, NodeKind.STATIC_RESHAPE, NodeKind.STATIC_SLICE}
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 
 def apply(graph: XnnGraph) -> None:
@@ -38,14 +21,15 @@ def apply(graph: XnnGraph) -> None:
         return
     converted: dict[tuple[int, int, bool], int] = {}
     for node in list(graph.nodes):
-        if node.kind not in SHARED_DIMS or not node.inputs:
+        dims = node.kind.traits.per_token_dims
+        if dims is None or not node.inputs:
             continue
         weight = index.values[node.inputs[1]]
         if weight.dtype not in (DataType.QINT8, DataType.QCINT8):
             continue
         if not _reaches(index, node.inputs[0], wanted):
             continue
-        key = (node.inputs[0], SHARED_DIMS[node.kind], _is_pointwise(node))
+        key = (node.inputs[0], dims, _is_pointwise(node))
         if key not in converted:
             converted[key] = _convert_before(index, node, *key[:2])
         inputs = (converted[key], _per_channel(index, weight), *node.inputs[2:])
@@ -77,7 +61,7 @@ def _reaches(index: Index, value: int, wanted: set[int]) -> bool:
     """Whether ``value`` is one of ``wanted``, or moved from one."""
     while value not in wanted:
         producer = index.producer.get(value)
-        if producer is None or producer.kind not in MOVEMENT:
+        if producer is None or not producer.kind.traits.selects:
             return False
         value = producer.inputs[0]
     return True

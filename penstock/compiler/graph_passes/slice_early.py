@@ -10,28 +10,9 @@ from typing import TypeAlias
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import (
-    DataType,
-    Node,
-    NodeKind,
-    PerToken,
-    ReshapeAttributes,
-    SliceAttributes,
-    TransposeAttributes,
-    Value,
-    XnnGraph,
-)
-
-UNARY = {
-    NodeKind.ABS, NodeKind.CEILING, NodeKind.CLAMP, NodeKind.COPY, NodeKind.COS, NodeKind.ELU,
-    NodeKind.EXP, NodeKind.FLOOR, NodeKind.GELU, NodeKind.HARDSWISH, NodeKind.LEAKY_RELU,
-    NodeKind.LOG, NodeKind.NEGATE, NodeKind.RECIPROCAL_SQUARE_ROOT, NodeKind.SIGMOID,
-    NodeKind.SIN, NodeKind.SQUARE, NodeKind.SQUARE_ROOT, NodeKind.TANH,
-}  # fmt: skip
-BINARY = {
-    NodeKind.ADD, NodeKind.DIV, NodeKind.MAXIMUM, NodeKind.MINIMUM, NodeKind.MULTIPLY,
-    NodeKind.SUBTRACT,
-}  # fmt: skip
+from penstock.graph.dtypes import DataType, PerToken
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind, ReshapeAttributes, SliceAttributes, TransposeAttributes
 
 #: For each dimension the part that is wanted, as offset and size; None: all of it.
 Part: TypeAlias = "tuple[tuple[int, int] | None, ...]"
@@ -130,9 +111,7 @@ def _wanted(index: Index, node: Node, part: Part) -> list[Part | None] | None:
     the operator is not of a kind that can be sliced."""
     shapes = [index.values[value].shape if value in index.values else () for value in node.inputs]
     output = index.values[node.outputs[0]]
-    if node.kind in UNARY:
-        return [part]
-    if node.kind in BINARY:
+    if node.kind.traits.elementwise:
         return [_aligned(shape, part) for shape in shapes]
     if node.kind is NodeKind.CONVERT:
         source = index.values[node.inputs[0]]

@@ -10,14 +10,12 @@ from penstock.compiler.graph_passes.clean_up import parameters
 from penstock.compiler.graph_passes.factors import Atom, Moves, moves_between, regrouped, settled
 from penstock.compiler.graph_passes.index import Index
 from penstock.compiler.graph_passes.merge_movement import carry_out
-from penstock.formats.payload import (
-    MAX_TENSOR_DIMS,
+from penstock.graph.graph import MAX_TENSOR_DIMS, Node, XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
-    Node,
     ReshapeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    XnnGraph,
 )
 
 

@@ -7,15 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Conv2dAttributes,
-    DataType,
-    Node,
-    NodeKind,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 #: XNNPACK has depthwise kernels of up to so many taps. Anything larger runs as a convolution with
 #: one channel for each group, several times slower.

@@ -8,20 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.compiler.graph_passes.slice_early import BINARY, UNARY
 from penstock.compiler.graph_passes.split_products import rows_of
-from penstock.formats.payload import (
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import (
     CONCATENATE,
-    INVALID_VALUE_ID,
     Attributes,
     ConcatenateAttributes,
-    DataType,
-    Node,
     NodeKind,
     ReshapeAttributes,
     TransposeAttributes,
-    Value,
-    XnnGraph,
 )
 
 #: Scores of all heads together that do not fit into a core's second cache, in bytes.
@@ -173,7 +169,7 @@ class _Parts:
             return (part,), ReshapeAttributes(tuple(new_shape))
         if node.kind is NodeKind.FULLY_CONNECTED and axis == rank - 1:
             return self._columns(node, start, size), attributes
-        by_element = node.kind in UNARY or node.kind in BINARY
+        by_element = node.kind.traits.elementwise
         rows = node.kind is NodeKind.SOFTMAX and axis < rank - 1
         products = node.kind is NodeKind.BATCH_MATRIX_MULTIPLY and axis < rank - 2
         if not (by_element or rows or products):

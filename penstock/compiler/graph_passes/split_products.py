@@ -8,16 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from penstock.compiler.graph_passes.index import Index
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Node,
-    NodeKind,
-    PerChannel,
-    ReshapeAttributes,
-    SliceAttributes,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import PerChannel
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind, ReshapeAttributes, SliceAttributes
 
 
 def apply(graph: XnnGraph) -> None:

@@ -24,7 +24,7 @@ from ctypes import (
 )
 from enum import IntEnum
 
-from penstock.formats.payload import DataType
+from penstock.graph.dtypes import DataType
 
 #: Bytes that kernels may read past the end of a buffer (``XNN_EXTRA_BYTES``).
 EXTRA_BYTES = 16

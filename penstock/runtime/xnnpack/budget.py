@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from penstock.formats.payload import Conv2dAttributes, Node, Pool2dAttributes, ResizeAttributes
+from penstock.graph.graph import Node
+from penstock.graph.kinds import Conv2dAttributes, Pool2dAttributes, ResizeAttributes
 from penstock.runtime.engine import Shape
 
 _POINTER = 8

@@ -18,45 +18,32 @@ import numpy as np
 
 from penstock.errors import InvalidProgramError
 from penstock.formats import payload_checks
-from penstock.formats.payload import (
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import (
     FLAG_ALIGN_CORNERS,
     FLAG_KEEP_DIMS,
     FLAG_TENSORFLOW_SAME_PADDING,
     FLAG_TRANSPOSE_B,
     FLAG_TRANSPOSE_WEIGHTS,
     INVALID_VALUE_ID,
-    Blockwise,
-    ConcatenateAttributes,
-    Conv2dAttributes,
-    DataType,
-    EluAttributes,
-    LeakyReluAttributes,
     Node,
-    NodeKind,
-    PerChannel,
-    PerTensor,
-    PerToken,
-    Pool2dAttributes,
-    ResizeAttributes,
     Value,
     XnnGraph,
 )
+from penstock.graph.kinds import (
+    ConcatenateAttributes,
+    Conv2dAttributes,
+    EluAttributes,
+    LeakyReluAttributes,
+    NodeKind,
+    Pool2dAttributes,
+    ResizeAttributes,
+)
 from penstock.runtime.xnnpack.infer import MAX_DIMENSION
-from penstock.runtime.xnnpack.values import PACKING
 
 FP32, FP16, BF16, INT32 = DataType.FP32, DataType.FP16, DataType.BF16, DataType.INT32
 QINT8, QUINT8, QDINT8 = DataType.QINT8, DataType.QUINT8, DataType.QDINT8
 
-#: Bits of an element.
-BITS: Mapping[DataType, int] = {
-    FP32: 32, FP16: 16, BF16: 16, INT32: 32, QINT8: 8, QUINT8: 8, QDINT8: 8,
-    DataType.QINT32: 32, DataType.QCINT8: 8, DataType.QCINT32: 32, DataType.QCINT4: 4,
-    DataType.QBINT4: 4,
-}  # fmt: skip
-#: Types of filters and biases, which must be constants.
-WEIGHTS_ONLY = frozenset(
-    {DataType.QINT32, DataType.QCINT8, DataType.QCINT32, DataType.QCINT4, DataType.QBINT4}
-)
 _MIN_BLOCK = 32
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
@@ -108,9 +95,6 @@ RULES: Mapping[NodeKind, Rule] = {
 }
 
 
-_HAVE_WEIGHTS = PACKING | {NodeKind.BATCH_MATRIX_MULTIPLY}
-
-
 class _Fault(ValueError):
     """What is wrong with the value or node at hand."""
 
@@ -139,13 +123,14 @@ def check_graph(graph: XnnGraph) -> None:
 
 def _check_value(value: Value) -> None:
     shape, dtype = value.shape, value.dtype
-    if dtype not in BITS:
+    traits = dtype.traits
+    if traits.bits is None:
         raise _Fault(f"type {dtype.name} is not for files")
     if any(not 0 < size <= MAX_DIMENSION for size in shape):
         raise _Fault(f"shape {list(shape)} is out of range")
-    if dtype in WEIGHTS_ONLY and value.data is None:
+    if traits.weight and value.data is None:
         raise _Fault(f"type {dtype.name} is for constants only")
-    if BITS[dtype] == 4 and (len(shape) != 2 or shape[1] % 2):
+    if traits.bits == 4 and (len(shape) != 2 or shape[1] % 2):
         raise _Fault(f"{dtype.name} of shape {list(shape)}, not a matrix of even width")
     external = value.is_input or value.is_output
     if external != (value.external_id is not None) or (value.is_input and value.is_output):
@@ -201,14 +186,14 @@ def _check_dtypes(
     elif result.dtype == QDINT8:
         raise fault
     if node.kind == NodeKind.ARG_MAX_POOLING_2D and (
-        result.dtype != FP32 or BITS[results[1].dtype] != 32 or results[1].quantization
+        result.dtype != FP32 or results[1].dtype.traits.bits != 32 or results[1].quantization
     ):
         raise fault
     if node.kind == NodeKind.STATIC_RESIZE_BILINEAR_2D and (
         first.quantization != result.quantization
     ):
         raise _Fault("input and output are quantized differently")
-    if node.kind in _HAVE_WEIGHTS:
+    if node.kind.traits.weighted or node.kind == NodeKind.BATCH_MATRIX_MULTIPLY:
         _check_weights(node, sources, fault)
 
 
@@ -223,22 +208,19 @@ def _check_weights(node: Node, sources: Sequence[Value], fault: _Fault) -> None:
             raise fault
         return
     # XNNPACK reads one pair of parameters a row, or an image.
-    if isinstance(first.quantization, PerToken) and first.quantization.nonbatch_dims != (
-        1 if matrix else 3
-    ):
+    dims = node.kind.traits.per_token_dims
+    if isinstance(first.quantization, PerToken) and first.quantization.nonbatch_dims != dims:
         raise _Fault(f"cannot take {first.quantization.nonbatch_dims} dimensions per token")
     constants = sources[1:] if not matrix or weights.dtype not in _FLOATS else ()
     if any(v.data is None for v in constants):
         raise _Fault("filter and bias must be constants")
     if isinstance(weights.quantization, PerChannel):
-        axis = 0
-        if node.kind == NodeKind.DEPTHWISE_CONV_2D:
-            axis = len(weights.shape) - 1
-        elif node.kind == NodeKind.FULLY_CONNECTED and node.flags & FLAG_TRANSPOSE_WEIGHTS:
+        axis = node.kind.traits.output_axis
+        if node.kind == NodeKind.FULLY_CONNECTED and node.flags & FLAG_TRANSPOSE_WEIGHTS:
             axis = 1
         if weights.quantization.axis != axis:
             raise _Fault(f"filter is quantized along axis {weights.quantization.axis}, not {axis}")
-    if BITS[weights.dtype] == 4 and node.flags:
+    if weights.dtype.traits.bits == 4 and node.flags:
         raise _Fault("a 4-bit filter cannot be transposed")
 
 

@@ -9,14 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from penstock.errors import UnsupportedError
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
     EluAttributes,
     LeakyReluAttributes,
-    Node,
     NodeKind,
     PadAttributes,
     Pool2dAttributes,
@@ -24,8 +23,6 @@ from penstock.formats.payload import (
     ResizeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    Value,
-    XnnGraph,
 )
 from penstock.runtime.engine import Shape
 from penstock.runtime.xnnpack.bindings import (

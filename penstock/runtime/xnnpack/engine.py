@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
-from penstock.formats.payload import MAX_TENSOR_DIMS, DataType, Value, XnnGraph
+from penstock.graph.graph import MAX_TENSOR_DIMS, Value, XnnGraph
 from penstock.runtime.engine import NodeTime, Shape
 from penstock.runtime.xnnpack import memory
 from penstock.runtime.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
@@ -25,17 +25,6 @@ from penstock.runtime.xnnpack.packing import PackedWeights
 from penstock.runtime.xnnpack.shapes import ShapeChecker
 from penstock.runtime.xnnpack.threads import pool
 from penstock.runtime.xnnpack.values import unpacked_constants
-
-#: How the elements of a graph's inputs and outputs look to NumPy.
-ELEMENT: dict[DataType, np.dtype[Any]] = {
-    DataType.FP32: np.dtype(np.float32),
-    DataType.FP16: np.dtype(np.float16),
-    DataType.BF16: np.dtype(np.uint16),
-    DataType.QINT8: np.dtype(np.int8),
-    DataType.QUINT8: np.dtype(np.uint8),
-    DataType.INT32: np.dtype(np.int32),
-    DataType.QINT32: np.dtype(np.int32),
-}
 
 
 class _Turn:
@@ -165,7 +154,7 @@ class XnnpackExecutable:
         # XNNPACK may read these past their ends; outputs only where a node reads them again.
         self._overread = [True] * len(self._inputs) + [v.id in consumed for v in self._outputs]
         ports = self._inputs + self._outputs
-        self._dtypes = [ELEMENT[v.dtype] for v in ports]
+        self._dtypes = [_array_type(v) for v in ports]
         self._externals = (ExternalValue * len(ports))()
         for external, value in zip(self._externals, ports, strict=True):
             external.id = value.external_id
@@ -296,6 +285,13 @@ class XnnpackExecutable:
                 f"XNNPACK cannot run the graph at the shapes {[list(s) for s in shapes]}"
                 f" ({self._library.status(status)})"
             )
+
+
+def _array_type(value: Value) -> np.dtype[Any]:
+    """The NumPy type of an input or output, which check_graph has seen."""
+    found = value.dtype.traits.array
+    assert found is not None
+    return found
 
 
 def _check_shape(index: int, shape: Shape, value: Value) -> None:

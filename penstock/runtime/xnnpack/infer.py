@@ -11,16 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TypeAlias
 
-from penstock.formats.payload import (
-    CONCATENATE,
+from penstock.graph.graph import (
     FLAG_KEEP_DIMS,
     FLAG_TENSORFLOW_SAME_PADDING,
     FLAG_TRANSPOSE_B,
     FLAG_TRANSPOSE_WEIGHTS,
     MAX_TENSOR_DIMS,
+    Node,
+)
+from penstock.graph.kinds import (
+    CONCATENATE,
     ConcatenateAttributes,
     Conv2dAttributes,
-    Node,
     NodeKind,
     PadAttributes,
     Pool2dAttributes,

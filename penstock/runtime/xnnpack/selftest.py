@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.errors import BackendUnavailableError, PenstockError
-from penstock.formats.payload import DataType, Node, NodeKind, PerTensor, Value, XnnGraph
+from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind
 from penstock.runtime.xnnpack.library import Library
 
 _INPUT = np.array([[1.0, -2.0, 3.0, -4.0]], np.float32)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.errors import InputError, InvalidProgramError, UnsupportedError
-from penstock.formats.payload import XnnGraph
+from penstock.graph.graph import XnnGraph
 from penstock.runtime.engine import Shape
 from penstock.runtime.xnnpack.budget import available_memory, peak_memory
-from penstock.runtime.xnnpack.check import BITS
 from penstock.runtime.xnnpack.infer import ShapeError, infer
 
 #: Input shapes that are remembered as good.
@@ -46,7 +45,7 @@ class ShapeChecker:
                     f"value {i} of an XNNPACK graph is declared {list(declared[i])},"
                     f" but its node gives {list(shape)}"
                 )
-        bits = {v.id: BITS[v.dtype] for v in graph.values if v.data is None}
+        bits = {v.id: v.dtype.traits.bits or 0 for v in graph.values if v.data is None}
         need = peak_memory(graph.nodes, self.bounds, bits)
         if need > _SMALL and need > (there := available_memory()):
             raise UnsupportedError(

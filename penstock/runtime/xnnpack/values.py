@@ -8,17 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from penstock.errors import UnsupportedError
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Blockwise,
-    DataType,
-    NodeKind,
-    PerChannel,
-    PerTensor,
-    PerToken,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import INVALID_VALUE_ID, Value, XnnGraph
 from penstock.runtime.xnnpack import memory
 from penstock.runtime.xnnpack.bindings import (
     DATATYPE,
@@ -27,15 +18,6 @@ from penstock.runtime.xnnpack.bindings import (
 )
 from penstock.runtime.xnnpack.library import Library
 
-#: Nodes that copy their constant filter and bias into a layout of their own ("packing").
-PACKING = frozenset(
-    {
-        NodeKind.FULLY_CONNECTED,
-        NodeKind.CONV_2D,
-        NodeKind.DEPTHWISE_CONV_2D,
-        NodeKind.CONV_TRANSPOSE_2D,
-    }
-)
 #: Zero point of a 4-bit weight, whose elements are stored as 0 to 15.
 _ZERO_POINT_4_BIT = 8
 
@@ -71,7 +53,7 @@ def define_value(subgraph: Subgraph, value: Value) -> None:
     )
     data = None
     if value.data is not None:
-        data = _keep(subgraph, value, value.data, _alignment(value.dtype))
+        data = _keep(subgraph, value, value.data, value.dtype.traits.alignment)
     tail = (external, flags, byref(out))
     quantization = value.quantization
     if quantization is None:
@@ -111,7 +93,7 @@ def unpacked_constants(graph: XnnGraph) -> set[int]:
     constant = {v.id for v in graph.values if v.data is not None} | {INVALID_VALUE_ID}
     needed: set[int] = set()
     for node in graph.nodes:
-        packs = node.kind in PACKING and constant.issuperset(node.inputs[1:])
+        packs = node.kind.traits.weighted and constant.issuperset(node.inputs[1:])
         needed.update(node.inputs[:1] if packs else node.inputs)
     return (needed & constant) | constant.intersection(graph.outputs)
 
@@ -125,9 +107,3 @@ def _keep(subgraph: Subgraph, value: Value, data: object, alignment: int) -> int
     array = memory.constant(data, alignment)
     subgraph.constants.setdefault(value.id, []).append(array)
     return memory.address(array)
-
-
-def _alignment(dtype: DataType) -> int:
-    if dtype in (DataType.FP32, DataType.INT32, DataType.QINT32, DataType.QCINT32):
-        return 4
-    return 2 if dtype in (DataType.FP16, DataType.BF16) else 1
