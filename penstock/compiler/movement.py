@@ -1,17 +1,38 @@
-"""Selecting and repeating indices that are known at compile time: slices, joined."""
+"""Selecting and repeating indices that are known at compile time: slices, joined.
+
+No products with matrices of zeros and ones: those grow with the square of a size, and an infinity
+times zero is no number.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from penstock.compiler import expressions as ex
+from penstock.compiler import layout
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.index_plan import (
+    MOST_PIECES,
+    Indices,
+    IrregularError,
+    Join,
+    Plan,
+    Repeat,
+    Run,
+    planned,
+)
 from penstock.compiler.layout import Dim
+from penstock.formats import payload
 
-#: More slices than this are a product with a one-hot matrix instead.
-MOST_SLICES = 128
+#: Up to so many indices are reversed one by one.
+MOST_DIGITS = 32
+#: Fewer elements than these side by side are not worth a copy of their own: a transpose first
+#: brings more of them together.
+SHORT = 8
 
 
 def strided(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim, step: int) -> Tensor:
@@ -39,87 +60,69 @@ def repeat_each(b: GraphBuilder, x: Tensor, dim: int, times: int) -> Tensor:
     if times == 1:
         return x
     wide = b.reshape(x, (*x.shape[: dim + 1], 1, *x.shape[dim + 1 :]))
-    joined = ex.concatenate(b, [wide] * times, dim + 1)
+    joined = repeat_all(b, wide, dim + 1, times)
     return b.reshape(joined, (*x.shape[:dim], x.shape[dim] * times, *x.shape[dim + 1 :]))
 
 
 def repeat_all(b: GraphBuilder, x: Tensor, dim: int, times: int) -> Tensor:
-    """All of ``dim``, ``times`` times."""
-    return x if times == 1 else ex.concatenate(b, [x] * times, dim)
+    """All of ``dim``, ``times`` times: five copies joined, five of those, and so on."""
+    copies: list[Tensor] = []
+    while True:
+        times, rest = divmod(times, 5)
+        copies = [*[x] * rest, *copies]
+        if times == 0:
+            return ex.concatenate(b, copies, dim)
+        x = ex.concatenate(b, [x] * 5, dim)
 
 
-def take(b: GraphBuilder, x: Tensor, dim: int, indices: Sequence[int]) -> Tensor:
-    """``x.index_select(dim, indices)`` for constant indices."""
+def take(b: GraphBuilder, x: Tensor, dim: int, indices: Sequence[int] | Indices) -> Tensor:
+    """``x.index_select(dim, indices)`` for constant indices. Raises LoweringError where they are
+    too irregular for slices."""
     extent = x.shape[dim]
     if x.constant is not None:
         real = b.full_constant(x)
-        return b.constant(real.index_select(dim, torch.tensor(list(indices), dtype=torch.int64)))
+        return b.constant(real.index_select(dim, torch.as_tensor(indices, dtype=torch.int64)))
     if not isinstance(extent, int):
         raise LoweringError("it selects from a dynamic dimension")
-    indices = [index % extent for index in indices]
-    if indices == list(range(extent)):
-        return x
-    times = _times_each(indices)
-    if times > 1:
-        return repeat_each(b, take(b, x, dim, indices[::times]), dim, times)
-    times = _times_all(indices)
-    if times > 1:
-        return repeat_all(b, take(b, x, dim, indices[: len(indices) // times]), dim, times)
-    runs = _runs(indices)
-    if len(runs) > MOST_SLICES:
-        return _one_hot(b, x, dim, indices)
-    pieces: dict[tuple[int, int, int], Tensor] = {}
-    for run in runs:
-        if run not in pieces:
-            start, count, step = run
-            pieces[run] = strided(b, x, dim, start, count, step)
-    return ex.concatenate(b, [pieces[run] for run in runs], dim)
+    try:
+        plan = planned(np.asarray(indices, np.int64) % extent, extent)
+    except IrregularError:
+        raise LoweringError(
+            f"its indices are no regular sequence: more than {MOST_PIECES} slices, which a kernel "
+            "does in less time"
+        ) from None
+    return _selected(b, x, dim, plan)
 
 
-def _times_each(indices: Sequence[int]) -> int:
-    """How often every index comes in a row, if all come equally often."""
-    count = next((i for i, index in enumerate(indices) if index != indices[0]), len(indices))
-    if count == 1 or len(indices) % count:
-        return 1
-    groups = [indices[i : i + count] for i in range(0, len(indices), count)]
-    return count if all(len(set(group)) == 1 for group in groups) else 1
+def _selected(b: GraphBuilder, x: Tensor, dim: int, plan: Plan) -> Tensor:
+    if isinstance(plan, Run):
+        return ex.cut(b, x, dim, plan.start, plan.count)
+    if isinstance(plan, Repeat):
+        return repeat_all(b, _selected(b, x, dim, plan.of), dim, plan.times)
+    if isinstance(plan, Join):
+        made = {part: _selected(b, x, dim, part) for part in dict.fromkeys(plan.parts)}
+        return ex.concatenate(b, [made[part] for part in plan.parts], dim)
+    front, back = x.shape[:dim], x.shape[dim + 1 :]
+    lines = []
+    for begin, part in plan.parts:
+        windows = _reaching(b, x, dim, begin, plan.count * plan.width)
+        split = b.reshape(windows, (*front, plan.count, plan.width, *back))
+        lines.append(_selected(b, split, dim + 1, part))
+    joined = ex.concatenate(b, lines, dim + 1)
+    if plan.backwards:
+        joined = flip(b, joined, dim)
+    return b.reshape(joined, (*front, plan.count * joined.shape[dim + 1], *back))
 
 
-def _times_all(indices: Sequence[int]) -> int:
-    """How often the whole sequence repeats."""
-    length = len(indices)
-    for period in range(1, length // 2 + 1):
-        if length % period == 0 and list(indices[period:]) == list(indices[:-period]):
-            return length // period
-    return 1
-
-
-def _runs(indices: Sequence[int]) -> list[tuple[int, int, int]]:
-    """The indices as (start, count, step), in as few runs of equal positive step as a greedy
-    search finds. A step other than 1 costs three nodes, so short strided runs are left alone."""
-    runs: list[tuple[int, int, int]] = []
-    position = 0
-    while position < len(indices):
-        start = indices[position]
-        count, step = 1, 1
-        if position + 1 < len(indices) and indices[position + 1] > start:
-            step = indices[position + 1] - start
-            while (
-                position + count < len(indices)
-                and indices[position + count] == start + step * count
-            ):
-                count += 1
-            if step > 1 and count < 4:
-                count, step = 1, 1
-        runs.append((start, count, step))
-        position += count
-    return runs
-
-
-def _one_hot(b: GraphBuilder, x: Tensor, dim: int, indices: Sequence[int]) -> Tensor:
+def _reaching(b: GraphBuilder, x: Tensor, dim: int, start: int, size: int) -> Tensor:
+    """``size`` indices of ``dim``; what is put where they hang over the end is not read."""
     extent = x.shape[dim]
     assert isinstance(extent, int)
-    return along(b, x, dim, torch.eye(extent)[list(indices)])
+    if start + size > extent:
+        post = [0] * x.rank
+        post[dim] = start + size - extent
+        x = ex.pad_constant(b, x, [0] * x.rank, post, 0.0)
+    return ex.cut(b, x, dim, start, size)
 
 
 def along(b: GraphBuilder, x: Tensor, dim: int, matrix: torch.Tensor) -> Tensor:
@@ -153,11 +156,69 @@ def _merge(dims: Sequence[Dim]) -> Dim:
 
 
 def flip(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
-    """Dimension ``dim`` backwards."""
+    """Dimension ``dim`` backwards.
+
+    Up to :data:`MOST_DIGITS` indices are sliced one by one and joined in reverse. A longer
+    dimension is split into several such, as a number into digits: all of them reversed is the
+    whole reversed.
+    """
     extent = x.shape[dim]
     if not isinstance(extent, int):
         raise LoweringError("it turns a dynamic dimension around")
-    return take(b, x, dim, range(extent - 1, -1, -1))
+    if x.constant is not None:
+        return b.constant(b.full_constant(x).flip(dim))
+    digits = split_evenly(extent, MOST_DIGITS)
+    if len(digits) == 1:
+        return _reversed(b, x, dim)
+    whole = math.prod(digits)
+    x = _reaching(b, b.dense(x), dim, 0, whole)
+    inner = layout.product([x.shape[d] for d in x.order[x.order.index(dim) + 1 :]])
+    front, back = x.shape[:dim], x.shape[dim + 1 :]
+    fits = x.rank + len(digits) - 1 <= payload.MAX_TENSOR_DIMS
+    if fits and not (isinstance(inner, int) and inner < SHORT):
+        y = b.reshape(x, (*front, *digits, *back))
+        for place in range(len(digits)):
+            y = _reversed(b, y, dim + place)
+    else:
+        y = x
+        for digit in digits:
+            y = b.reshape(y, (*front, digit, whole // digit, *back))
+            order = y.order
+            swapped = [*range(dim), dim + 1, dim, *range(dim + 2, y.rank)]
+            y = b.place(b.permute(_reversed(b, y, dim), swapped), order)
+            y = b.reshape(y, (*front, whole, *back))
+    return ex.cut(b, b.reshape(y, x.shape), dim, whole - extent, extent)
+
+
+def _reversed(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
+    extent = x.shape[dim]
+    assert isinstance(extent, int)
+    return ex.concatenate(b, [ex.cut(b, x, dim, i, 1) for i in range(extent - 1, -1, -1)], dim)
+
+
+def split_evenly(number: int, most: int) -> list[int]:
+    """The fewest factors up to ``most``, as alike as can be, whose product is ``number``, or the
+    next larger one that has so few."""
+    count = 1
+    while most**count < number:
+        count += 1
+    while True:
+        factors = _factors(number, count, most)
+        if factors is not None:
+            return factors
+        number += 1
+
+
+def _factors(number: int, count: int, most: int) -> list[int] | None:
+    if count == 1:
+        return [number] if number <= most else None
+    root = number ** (1 / count)
+    for factor in sorted(range(2, most + 1), key=lambda f: abs(f - root)):
+        if number % factor == 0:
+            rest = _factors(number // factor, count - 1, most)
+            if rest is not None:
+                return [factor, *rest]
+    return None
 
 
 def roll(b: GraphBuilder, x: Tensor, shifts: Mapping[int, int]) -> Tensor:

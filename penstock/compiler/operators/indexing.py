@@ -54,7 +54,7 @@ def _integers(b: GraphBuilder, argument: Node) -> torch.Tensor:
 def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
-    indices = _integers(b, named["index"]).reshape(-1).tolist()
+    indices = _integers(b, named["index"]).reshape(-1).numpy()
     return movement.take(b, x, named["dim"] % x.rank, indices)
 
 
@@ -93,9 +93,7 @@ def index_dims(
         flat = flat * extent + index % extent
     merged = math.prod(extents)
     front, back = x.shape[:place], x.shape[place + len(dims) :]
-    taken = movement.take(
-        b, b.reshape(x, (*front, merged, *back)), place, flat.reshape(-1).tolist()
-    )
+    taken = movement.take(b, b.reshape(x, (*front, merged, *back)), place, flat.reshape(-1).numpy())
     return b.reshape(taken, (*front, *flat.shape, *back))
 
 
@@ -111,20 +109,18 @@ def lower_gather(b: GraphBuilder, node: Node) -> Tensor:
     target = layout.shape_of(node.meta["val"])
     if named["dim"] is None:
         x = b.reshape(x, (layout.product(x.shape),))
-        return movement.take(b, x, 0, index.reshape(-1).tolist())
+        return movement.take(b, x, 0, index.reshape(-1).numpy())
     dim = named["dim"] % x.rank
     along_dim = torch.moveaxis(index, dim, 0).reshape(index.shape[dim], -1)
     same_elsewhere = bool((along_dim == along_dim[:, :1]).all())
     others_whole = all(d == dim or layout.same(target[d], size) for d, size in enumerate(x.shape))
     if same_elsewhere and others_whole:
-        return movement.take(b, x, dim, along_dim[:, 0].tolist())
+        return movement.take(b, x, dim, along_dim[:, 0].numpy())
     if not layout.is_static(x.shape) or not layout.is_static(target):
         raise LoweringError("it gathers from a dynamic shape")
     shape = [int(size) for size in target]
     grid = list(torch.meshgrid(*(torch.arange(size) for size in shape), indexing="ij"))
     grid[dim] = index.expand(shape) % x.shape[dim]
-    if grid[dim].numel() > movement.MOST_SLICES:
-        raise LoweringError("it gathers many single elements")
     return index_dims(b, x, list(range(x.rank)), grid)
 
 
@@ -207,7 +203,7 @@ def lower_diagonal(b: GraphBuilder, node: Node) -> Tensor:
     rows, columns = x.shape[-2:]
     if not isinstance(rows, int) or not isinstance(columns, int):
         raise LoweringError("a diagonal of a dynamic size")
-    places = torch.arange(rows * columns).view(rows, columns).diagonal(named["offset"]).tolist()
+    places = torch.arange(rows * columns).view(rows, columns).diagonal(named["offset"]).numpy()
     flat = b.reshape(x, (*x.shape[:-2], rows * columns))
     return movement.take(b, flat, flat.rank - 1, places)
 

@@ -74,7 +74,7 @@ def lower_nearest(b: GraphBuilder, node: Node) -> Tensor:
         view[axis + 2] = old[axis]
         places = torch.arange(old[axis], dtype=torch.float32).view(view).expand(1, 1, *old)
         result = node.target(places.contiguous(), *node.args[1:], **node.kwargs)  # type: ignore[operator]
-        indices = result.movedim(axis + 2, 0).flatten(1)[:, 0].long().tolist()
+        indices = result.movedim(axis + 2, 0).flatten(1)[:, 0].long().numpy()
         x = movement.take(b, x, axis + 2, indices)
     return x
 
