@@ -7,7 +7,7 @@ times zero is no number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from penstock.compiler.index_plan import (
 from penstock.compiler.layout import Dim
 from penstock.formats import payload
 
+#: A tensor of more dimensions than these has no room for one that is split twice.
+MOST_DIMS = payload.MAX_TENSOR_DIMS - 2
 #: Up to so many indices are reversed one by one.
 MOST_DIGITS = 32
 #: Fewer elements than these side by side are not worth a copy of their own: a transpose first
@@ -102,6 +104,8 @@ def _selected(b: GraphBuilder, x: Tensor, dim: int, plan: Plan) -> Tensor:
     if isinstance(plan, Join):
         made = {part: _selected(b, x, dim, part) for part in dict.fromkeys(plan.parts)}
         return ex.concatenate(b, [made[part] for part in plan.parts], dim)
+    if x.rank > MOST_DIMS:
+        return _as_three(b, x, dim, lambda three: _selected(b, three, 1, plan))
     front, back = x.shape[:dim], x.shape[dim + 1 :]
     lines = []
     for begin, part in plan.parts:
@@ -112,6 +116,19 @@ def _selected(b: GraphBuilder, x: Tensor, dim: int, plan: Plan) -> Tensor:
     if plan.backwards:
         joined = flip(b, joined, dim)
     return b.reshape(joined, (*front, plan.count * joined.shape[dim + 1], *back))
+
+
+def _as_three(b: GraphBuilder, x: Tensor, dim: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """``change`` of the dimension ``dim`` of ``x``, which has too many dimensions to split one:
+    those before it in memory are one meanwhile, and those behind it."""
+    x = b.dense(x)
+    place = x.order.index(dim)
+    arranged = b.permute(x, x.order)
+    front, back = arranged.shape[:place], arranged.shape[place + 1 :]
+    three = (layout.product(front), x.shape[dim], layout.product(back))
+    changed = change(b.reshape(arranged, three))
+    wide = b.reshape(changed, (*front, changed.shape[1], *back))
+    return b.permute(wide, layout.inverse(x.order))
 
 
 def _reaching(b: GraphBuilder, x: Tensor, dim: int, start: int, size: int) -> Tensor:
@@ -170,6 +187,8 @@ def flip(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     digits = split_evenly(extent, MOST_DIGITS)
     if len(digits) == 1:
         return _reversed(b, x, dim)
+    if x.rank > MOST_DIMS:
+        return _as_three(b, x, dim, lambda three: flip(b, three, 1))
     whole = math.prod(digits)
     x = _reaching(b, b.dense(x), dim, 0, whole)
     inner = layout.product([x.shape[d] for d in x.order[x.order.index(dim) + 1 :]])

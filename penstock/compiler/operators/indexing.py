@@ -60,7 +60,7 @@ def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "index", aten.index.Tensor, constraints=(_no_masks, _constant_indices, *WITH_INDICES),
-    quantization=Shared(), notes="of any number of dimensions",
+    quantization=Shared(), notes="where the indices are regular enough for slices",
 )  # fmt: skip
 def lower_index(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
@@ -100,7 +100,7 @@ def index_dims(
 @operator(
     "gather", aten.gather.default, aten.take_along_dim.default,
     constraints=(_constant_indices, *WITH_INDICES), quantization=Shared(),
-    notes="the same for all other dimensions, or few",
+    notes="where the indices are regular enough for slices",
 )  # fmt: skip
 def lower_gather(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
