@@ -17,20 +17,12 @@ from penstock.compiler.capture import Captured
 from penstock.compiler.delegation import DelegateModule, executorch_call_delegate
 from penstock.compiler.layout import Dynamic
 from penstock.compiler.rewrite.state import BUFFER
+from penstock.compiler.size_arithmetic import PRIMITIVES
 from penstock.compiler.structure import structure_of
 from penstock.errors import UnsupportedError
 from penstock.formats import program as pte
 from penstock.formats.payload_writer import write_payload
 from penstock.formats.structure import encode
-
-#: Arithmetic on sizes, as the runtime's primitive operators.
-PRIMITIVES: dict[Any, str] = {
-    operator.add: "add", operator.sub: "sub", operator.mul: "mul",
-    operator.floordiv: "floordiv", operator.truediv: "truediv", operator.mod: "mod",
-    operator.eq: "eq", operator.gt: "gt", operator.ge: "ge", operator.lt: "lt",
-    operator.le: "le", operator.neg: "neg",
-    torch.sym_float: "sym_float", torch.sym_max: "sym_max", torch.sym_min: "sym_min",
-}  # fmt: skip
 
 SCALAR_TYPES: dict[torch.dtype, pte.ScalarType] = {
     torch.uint8: pte.ScalarType.BYTE,
@@ -277,7 +269,7 @@ class _Emitter:
         self.index[node] = result
 
     def _scalar_hint(self, value: Any) -> pte.Value:
-        if isinstance(value, torch.SymBool):
+        if isinstance(value, (torch.SymBool, bool)):
             return False
         if isinstance(value, (torch.SymFloat, float)):
             return 0.0

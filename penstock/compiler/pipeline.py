@@ -34,6 +34,7 @@ from penstock.compiler.rewrite import (
     decompose,
     fold_constants,
     fuse_quantized_kernels,
+    legalize_sizes,
     scalar_operands,
     state,
 )
@@ -183,6 +184,7 @@ def _delegated(
         scalar_operands.apply(module)
         fold_constants.apply(module)
         module.graph.eliminate_dead_code()
+        legalize_sizes.apply(module)
         module.graph.lint()
     with progress.stage("emit"):
         program = Program([])
