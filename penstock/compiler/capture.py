@@ -15,7 +15,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Captured:
 
     ``input_structure`` / ``output_structure`` are the pytree specs of ``(args, kwargs)`` and of
     the result; ``examples`` are the flat example inputs in the placeholders' order;
-    ``bounds`` the upper bounds of the dynamic dimensions' symbols.
+    ``bounds`` the upper bounds of the dynamic dimensions' symbols, ``least`` the lower ones.
     """
 
     module: GraphModule
@@ -47,6 +47,7 @@ class Captured:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     bounds: dict[Any, int]
+    least: dict[Any, int] = field(default_factory=dict)
 
     @property
     def placeholders(self) -> list[Node]:
@@ -92,6 +93,7 @@ def capture(
         args=tuple(example_args),
         kwargs=dict(example_kwargs),
         bounds=bounds,
+        least=_lower_bounds(program),
     )
 
 
@@ -234,3 +236,11 @@ def _upper_bounds(program: ExportedProgram) -> dict[Any, int]:
         if isinstance(values.upper, sympy.Integer) and values.upper < 2**31:
             bounds[symbol] = int(values.upper)
     return bounds
+
+
+def _lower_bounds(program: ExportedProgram) -> dict[Any, int]:
+    return {
+        symbol: int(values.lower)
+        for symbol, values in program.range_constraints.items()
+        if isinstance(values.lower, sympy.Integer)
+    }

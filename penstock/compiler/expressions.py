@@ -198,15 +198,21 @@ def slice_dims(b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequenc
     if tuple(stored) == x.stored:
         return replace(x, shape=tuple(sizes))
     offsets = [0 if stored[dim] == 1 and x.stored[dim] == 1 else s for dim, s in enumerate(starts)]
-    for dim in range(x.rank):
-        if not isinstance(stored[dim], int) and not layout.same(stored[dim], x.stored[dim]):
-            raise LoweringError("it slices to a dynamic size")
+    counts = list(stored)
+    for dim, size in enumerate(stored):
+        if isinstance(size, int):
+            continue
+        counts[dim] = 0
+        if not layout.same(size, x.stored[dim]):
+            if not layout.same(size + offsets[dim], x.stored[dim]):
+                raise LoweringError("it slices to a dynamic size")
+            # XNNPACK cuts off what exceeds the end.
+            counts[dim] = b.dynamic.upper(x.stored[dim]) - offsets[dim]
+            b.fixed_sizes = False
     value = b.value_of(x)
     output = b.result(tuple(sizes), x.order, value.dtype, value.quantization, tuple(stored))
-    kept = layout.physical(tuple(stored), x.order)
     attributes = payload.SliceAttributes(
-        tuple(offsets[dim] for dim in x.order),
-        tuple(size if isinstance(size, int) else 0 for size in kept),
+        tuple(offsets[dim] for dim in x.order), tuple(counts[dim] for dim in x.order)
     )
     return b.add_node(NodeKind.STATIC_SLICE, [x], output, attributes)
 

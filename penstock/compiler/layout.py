@@ -9,7 +9,7 @@ place in memory, so orders that differ only in them are the same layout.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import sympy
@@ -28,23 +28,36 @@ CHANNELS_LAST: Order = (0, 2, 3, 1)
 
 @dataclass(frozen=True)
 class Dynamic:
-    """Upper bounds of the symbols in shapes (a symbol without one is missing)."""
+    """Upper bounds of the symbols in shapes (a symbol without one is missing), and lower ones."""
 
     bounds: dict[sympy.Symbol, int]
+    least: dict[sympy.Symbol, int] = field(default_factory=dict)
 
     def upper(self, dim: Dim) -> int:
         """The largest value ``dim`` can take; ValueError where it has no bound."""
         if isinstance(dim, int):
             return dim
-        ranges = {symbol: _range(self.bounds.get(symbol)) for symbol in dim.free_symbols}
-        upper = bound_sympy(dim, ranges).upper
+        upper = bound_sympy(dim, self._ranges(dim)).upper
         if upper in (int_oo, sympy.oo) or not upper.is_finite:
             raise ValueError(f"the dimension {dim} has no upper bound")
         return int(upper)
 
+    def lower(self, dim: Dim) -> int:
+        """The smallest value that ``dim`` can take, as far as is known."""
+        if isinstance(dim, int):
+            return dim
+        lower = bound_sympy(dim, self._ranges(dim)).lower
+        return int(lower) if lower.is_finite else 0
 
-def _range(upper: int | None) -> ValueRanges[Any]:
-    return ValueRanges(0, int_oo if upper is None else upper)
+    def _ranges(self, dim: sympy.Expr) -> dict[sympy.Symbol, ValueRanges[Any]]:
+        return {
+            symbol: _range(self.least.get(symbol, 0), self.bounds.get(symbol))
+            for symbol in dim.free_symbols
+        }
+
+
+def _range(lower: int, upper: int | None) -> ValueRanges[Any]:
+    return ValueRanges(lower, int_oo if upper is None else upper)
 
 
 def dim_of(size: int | torch.SymInt) -> Dim:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
+from penstock.compiler import ends, layout
 from penstock.compiler import expressions as ex
 from penstock.compiler import layout
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
@@ -40,10 +41,10 @@ SHORT = 8
 def strided(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim, step: int) -> Tensor:
     """Every ``step``-th index: cut to a multiple of ``step``, split the dimension, keep index 0."""
     if step == 1 or size == 1:
-        return ex.cut(b, x, dim, start, size)
+        return ends.part(b, x, dim, start, size)
     extent = x.shape[dim]
     if not isinstance(extent, int) or not isinstance(size, int):
-        raise LoweringError("it steps over a dynamic dimension")
+        return _strided_from_front(b, x, dim, start, size, step)
     whole = size * step
     shift = min(start, max(0, start + whole - extent))
     if start - shift + whole > extent:
@@ -55,6 +56,21 @@ def strided(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim, step: i
     split = b.reshape(x, (*x.shape[:dim], size, step, *x.shape[dim + 1 :]))
     kept = ex.cut(b, split, dim + 1, shift, 1)
     return b.reshape(kept, (*x.shape[:dim], size, *x.shape[dim + 1 :]))
+
+
+def _strided_from_front(
+    b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim, step: int
+) -> Tensor:
+    """Every ``step``-th index of a dynamic dimension, to its end or to a fixed distance before."""
+    if isinstance(size, int):
+        return ends.every(b, ex.cut(b, x, dim, start, (size - 1) * step + 1), dim, step)
+    rest = x.shape[dim] - start
+    for left_out in range(step):
+        # The last index that is kept stands right at the end of what is left.
+        if layout.same(layout.floor_divide(rest - left_out - 1, step) + 1, size):
+            whole = ends.part(b, x, dim, start, layout.canonical(rest - left_out))
+            return ends.every(b, whole, dim, step)
+    raise LoweringError("it steps to a dynamic size")
 
 
 def repeat_each(b: GraphBuilder, x: Tensor, dim: int, times: int) -> Tensor:
@@ -248,8 +264,8 @@ def roll(b: GraphBuilder, x: Tensor, shifts: Mapping[int, int]) -> Tensor:
     for dim, shift in shifts.items():
         extent = x.shape[dim]
         if not isinstance(extent, int):
-            raise LoweringError("it rolls a dynamic dimension")
-        if shift % extent:
+            x = ends.roll(b, x, dim, shift)
+        elif shift % extent:
             starts[dim] = -shift % extent
     dims = [dim for dim in x.order if dim in starts]
     return _corners(b, x, starts, dims, [0] * x.rank, list(x.shape))

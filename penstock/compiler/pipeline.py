@@ -169,7 +169,7 @@ def _delegated(
 ) -> tuple[Program, str, Delegation]:
     module = captured.module
     state.apply(module)
-    dynamic = Dynamic(captured.bounds)
+    dynamic = Dynamic(captured.bounds, captured.least)
     with progress.stage("partition") as stage:
         split, groups = (
             _partition(module, dynamic) if delegate else (_nothing_delegated(module), [])

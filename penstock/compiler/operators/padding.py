@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from penstock.compiler import ends, movement
 from penstock.compiler import expressions as ex
-from penstock.compiler import movement
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
@@ -55,6 +55,10 @@ def lower_pad(b: GraphBuilder, node: Node) -> Tensor:
     pre = [0] * (x.rank - len(before)) + before[::-1]
     post = [0] * (x.rank - len(after)) + after[::-1]
     if mode == "constant":
+        for dim, extent in enumerate(x.shape):
+            if not isinstance(extent, int) and min(pre[dim], post[dim]) < 0:
+                x = _cropped(b, x, dim, pre[dim], post[dim])
+                pre[dim], post[dim] = max(0, pre[dim]), max(0, post[dim])
         value = named.get("value")
         return ex.pad_constant(b, x, pre, post, 0.0 if value is None else float(value))
     for dim, (left, right) in enumerate(zip(pre, post, strict=True)):
@@ -66,14 +70,34 @@ def lower_pad(b: GraphBuilder, node: Node) -> Tensor:
 def pad_by_values(b: GraphBuilder, x: Tensor, dim: int, left: int, right: int, mode: str) -> Tensor:
     """One dimension padded by its own values; negative amounts cut."""
     extent = x.shape[dim]
-    if not isinstance(extent, int):
-        raise LoweringError(f"it pads a dynamic dimension by mode {mode}")
     if left < 0 or right < 0:
-        start = max(0, -left)
-        x = ex.cut(b, x, dim, start, extent - start - max(0, -right))
+        x = _cropped(b, x, dim, left, right)
         return pad_by_values(b, x, dim, max(0, left), max(0, right), mode) if left + right else x
+    if not isinstance(extent, int):
+        return _pad_dynamic(b, x, dim, left, right, mode)
     edges = _edges(extent, left, right, mode)
     first, last = ([movement.take(b, x, dim, indices)] if indices else [] for indices in edges)
+    return ex.concatenate(b, [*first, x, *last], dim)
+
+
+def _cropped(b: GraphBuilder, x: Tensor, dim: int, left: int, right: int) -> Tensor:
+    """What negative amounts leave of ``x``."""
+    start, end = max(0, -left), max(0, -right)
+    return ends.part(b, x, dim, start, x.shape[dim] - start - end)
+
+
+def _pad_dynamic(b: GraphBuilder, x: Tensor, dim: int, left: int, right: int, mode: str) -> Tensor:
+    """A dynamic dimension padded by its own values."""
+    if mode == "replicate":
+        return ends.repeat_edges(b, x, dim, left, right)
+    if mode == "reflect":
+        first = [ex.cut(b, x, dim, place, 1) for place in range(left, 0, -1)]
+        last = ends.last_ones(b, x, dim, range(2, right + 2))
+    elif mode == "circular":
+        first = ends.last_ones(b, x, dim, range(1, left + 1))[::-1]
+        last = [ex.cut(b, x, dim, 0, right)] if right else []
+    else:
+        raise LoweringError(f"padding of mode {mode!r} is not known")
     return ex.concatenate(b, [*first, x, *last], dim)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+from penstock.compiler import ends, layout, movement
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout, movement
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.layout import Dim
 from penstock.compiler.operators.constraints import FLOATS
 from penstock.compiler.operators.registry import Shared, operator
 
@@ -124,12 +125,23 @@ def lower_slice(b: GraphBuilder, node: Node) -> Tensor:
     size = layout.shape_of(node.meta["val"])[dim]
     if isinstance(start, Node):
         raise LoweringError("its start is computed at run time")
+    extent = x.shape[dim]
     if start < 0:
-        extent = x.shape[dim]
         if not isinstance(extent, int):
-            raise LoweringError("it counts from the end of a dynamic dimension")
+            return _from_the_end(b, x, dim, -start, size, step)
         start = max(0, start + extent)
     return movement.strided(b, x, dim, start, size, step)
+
+
+def _from_the_end(
+    b: GraphBuilder, x: Tensor, dim: int, distance: int, size: Dim, step: int
+) -> Tensor:
+    """``size`` indices from ``distance`` before the end of a dynamic dimension on."""
+    if not isinstance(size, int):
+        raise LoweringError("it counts from the end of a dimension that may be shorter")
+    distances = [distance - place * step for place in range(size)]
+    pieces = ends.last_ones(b, x, dim, distances[::-1])
+    return ex.concatenate(b, pieces[::-1], dim)
 
 
 @operator("narrow", aten.narrow.default, constraints=FLOATS, quantization=Shared())
@@ -137,7 +149,10 @@ def lower_narrow(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
     dim = named["dim"] % x.rank
-    return ex.cut(b, x, dim, int(named["start"]), layout.shape_of(node.meta["val"])[dim])
+    start, size = int(named["start"]), layout.shape_of(node.meta["val"])[dim]
+    if start < 0 and not isinstance(x.shape[dim], int):
+        return _from_the_end(b, x, dim, -start, size, 1)
+    return ends.part(b, x, dim, start, size)
 
 
 @operator("select", aten.select.int, constraints=FLOATS, quantization=Shared())
@@ -148,11 +163,10 @@ def lower_select(b: GraphBuilder, node: Node) -> Tensor:
     index, extent = named["index"], x.shape[dim]
     if isinstance(index, Node):
         raise LoweringError("its index is computed at run time")
-    if index < 0:
-        if not isinstance(extent, int):
-            raise LoweringError("it counts from the end of a dynamic dimension")
-        index += extent
-    piece = ex.cut(b, x, dim, index, 1)
+    if index < 0 and not isinstance(extent, int):
+        piece = ends.from_end(b, x, dim, -index)
+    else:
+        piece = ex.cut(b, x, dim, index + extent if index < 0 else index, 1)
     return b.reshape(piece, (*x.shape[:dim], *x.shape[dim + 1 :]))
 
 
@@ -167,14 +181,14 @@ def lower_split(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
     x = b.tensor(named["self"])
     dim = named["dim"] % x.rank
     pieces: list[Tensor] = []
-    start = 0
+    start: Dim = 0
     for value in node.meta["val"]:
         shape = layout.shape_of(value)
         unbound = len(shape) < x.rank
         size = 1 if unbound else shape[dim]
-        piece = ex.cut(b, x, dim, start, size)
-        pieces.append(b.reshape(piece, shape) if unbound else piece)
-        if not isinstance(size, int):
+        if not isinstance(start, int):
             raise LoweringError("it splits a dynamic dimension")
-        start += size
+        piece = ends.part(b, x, dim, start, size)
+        pieces.append(b.reshape(piece, shape) if unbound else piece)
+        start = start + size
     return tuple(pieces)

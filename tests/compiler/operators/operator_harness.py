@@ -50,7 +50,7 @@ def captured_graph(
 def one_piece(captured: Captured) -> Lowered:
     """The delegate of a graph that goes to XNNPACK as a whole; fails with the reasons if it does
     not, and with a NodeLoweringError if a lowering refuses."""
-    dynamic = Dynamic(captured.bounds)
+    dynamic = Dynamic(captured.bounds, captured.least)
     with torch.no_grad():
         split = partition(list(captured.module.graph.nodes), {})
         assert not split.undelegated, {n.name: str(r) for n, r in split.undelegated.items()}
