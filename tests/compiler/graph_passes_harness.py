@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes import clean_up
 from penstock.formats.payload import (
     Attributes,
     DataType,
@@ -21,6 +20,7 @@ from penstock.formats.payload import (
     Value,
     XnnGraph,
 )
+from penstock.graph import clean_up
 from penstock.runtime.xnnpack.engine import XnnpackEngine
 
 TYPES = {DataType.FP32: np.float32, DataType.QINT8: np.int8}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from penstock.compiler.graph_passes import (
     center,
-    clean_up,
     drop_padding,
     fold_affine,
     fold_scale,
@@ -22,6 +21,7 @@ from penstock.compiler.graph_passes import (
     split_heads,
     split_products,
 )
+from penstock.graph import clean_up
 from penstock.graph.graph import XnnGraph
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index, moves_rows
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.index import Index, moves_rows
 from penstock.graph.kinds import Conv2dAttributes, NodeKind, ReshapeAttributes
 
 SUMS = {NodeKind.ADD, NodeKind.SUBTRACT}
@@ -129,7 +129,7 @@ def _shift_free(index: Index, differences: dict[int, list[Difference]]) -> set[i
 
 def _linear(index: Index, node: Node) -> tuple[int, ...]:
     """The inputs of ``node`` that, centred, give its output centred; none if that is not so."""
-    if node.clamp is not None or len(node.outputs) != 1 or not node.inputs:
+    if node.clamp is not None or len(node.outputs) != 1:
         return ()
     output = index.values[node.outputs[0]]
     channels = output.shape[-1:]
@@ -269,10 +269,14 @@ def _centre(index: Index, stream: Stream, differences: dict[int, list[Difference
         inputs = (new.get(value, value) if value in linear else value for value in node.inputs)
         index.set_inputs(node, tuple(inputs))
     for value in stream.values | stream.outside:
+        means = []
         for mean, subtract in differences.get(value, ()):
-            index.replace_uses(subtract.outputs[0], new.get(value, value))
-            index.remove(subtract)
-            index.remove(mean)
+            if index.alive(subtract):
+                index.replace(subtract, new.get(value, value))
+                means.append(mean)
+        for mean in means:
+            if index.alive(mean):  # several may read one
+                index.remove(mean)
 
 
 def _centred(index: Index, constant: int, axis: int) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import (
     CONCATENATE,
     ConcatenateAttributes,
@@ -182,8 +182,8 @@ def _divide(index: Index, node: Node, slices: dict[tuple[int, ...], int]) -> Non
         bands.append(_joined(index, node, parts, 2))
     joined = _joined(index, node, bands, 1)
     last = index.producer[joined]
-    index.remove(node)
     index.set_output(last, output.id)
+    index.remove(node)
 
 
 def _runs(axis: Axis) -> list[Run]:
@@ -273,9 +273,7 @@ def _part(
     shape = (
         output.shape[0], rows.last - rows.first, columns.last - columns.first, output.shape[3]
     )  # fmt: skip
-    part = index.new_value(replace(output, shape=shape, is_output=False, external_id=None))
-    index.insert_before(node, replace(node, inputs=inputs, outputs=(part,), attributes=attributes))
-    return part
+    return index.add_copy(node, inputs, shape, attributes)
 
 
 def _slice(
@@ -291,15 +289,10 @@ def _slice(
     key = (source.id, *rows, *columns)
     if key not in slices:
         shape = (source.shape[0], rows[1], columns[1], source.shape[3])
-        slices[key] = index.new_value(Value(0, source.dtype, shape, source.quantization))
         cut = SliceAttributes((0, rows[0], columns[0], 0), (0, rows[1], columns[1], 0))
-        index.insert_before(
-            node,
-            Node(
-                NodeKind.STATIC_SLICE, (source.id,), (slices[key],), cut,
-                debug_handle=node.debug_handle,
-            ),
-        )  # fmt: skip
+        slices[key] = index.add(
+            NodeKind.STATIC_SLICE, (source.id,), shape, cut, like=node, of=source.id
+        )
     return slices[key]
 
 
@@ -309,12 +302,7 @@ def _joined(index: Index, node: Node, parts: Sequence[int], axis: int) -> int:
     first = index.values[parts[0]]
     shape = list(first.shape)
     shape[axis] = sum(index.values[part].shape[axis] for part in parts)
-    joined = index.new_value(replace(first, shape=tuple(shape)))
-    index.insert_before(
-        node,
-        Node(
-            CONCATENATE[len(parts)], tuple(parts), (joined,), ConcatenateAttributes(axis),
-            debug_handle=node.debug_handle,
-        ),
+    return index.add(
+        CONCATENATE[len(parts)], tuple(parts), tuple(shape), ConcatenateAttributes(axis),
+        like=node, of=first.id,
     )  # fmt: skip
-    return joined

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index, moves_rows
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.index import Index, moves_rows
 from penstock.graph.kinds import ConcatenateAttributes, Conv2dAttributes, NodeKind
 
 
@@ -26,8 +26,8 @@ def apply(graph: XnnGraph) -> None:
     Result ``product(move(x), w * scale, b + w @ shift)``. Movement may be any that keeps the last
     dimension whole. (The end of a layer norm before the projections of attention.)"""
     index = Index(graph)
-    for node in list(graph.nodes):
-        if node.kind in (NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY) and node.inputs:
+    for node in index.walk():
+        if node.kind in (NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY):
             _fold(index, node)
     index.finish()
 
@@ -60,10 +60,9 @@ def _fold(index: Index, last: Node) -> None:
         return
     for product in reach.products:
         _into(index, product, scale, shift)
-    index.remove(last)
+    index.replace(last, source)
     if first is not last:
         index.remove(first)
-    index.replace_uses(result.id, source)
 
 
 def _operands(index: Index, node: Node) -> tuple[int, np.ndarray | None]:

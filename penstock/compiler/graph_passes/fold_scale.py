@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index, moves_rows
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.index import Index, moves_rows
 from penstock.graph.kinds import NodeKind
 
 
@@ -57,8 +57,7 @@ def _fold(index: Index, node: Node) -> None:
             return
         bias = scaled
     index.set_inputs(producer, (producer.inputs[0], weight, bias))
-    index.remove(node)
-    index.replace_uses(output.id, other)
+    index.replace(node, other)
 
 
 def _factor(index: Index, node: Node) -> tuple[np.ndarray | None, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.graph import XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import NodeKind
 
 
@@ -24,9 +24,9 @@ def apply(graph: XnnGraph) -> None:
         if both is None:
             continue
         output = clamp.outputs[0]
-        index.remove(clamp)
         producer.clamp = both
         index.set_output(producer, output)
+        index.remove(clamp)
     index.finish()
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.compiler.operators.fixed_point import product_fits, sum_fits
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import Conv2dAttributes, NodeKind, Pool2dAttributes
 
 INT8 = (DataType.QINT8, DataType.QUINT8)
@@ -24,9 +24,7 @@ def apply(graph: XnnGraph) -> None:
     for node in reversed(list(graph.nodes)):
         if node.kind.traits.keeps_values:
             _hoist_quantize(index, node)
-    for node in list(graph.nodes):
-        if not node.inputs:
-            continue  # merged into another one
+    for node in index.walk():
         traits = node.kind.traits
         if node.kind is NodeKind.CONVERT:
             _merge_converts(index, node)
@@ -82,12 +80,11 @@ def _quantized_result(index: Index, node: Node) -> tuple[Value, list[Node]] | No
 
 def _take_over(index: Index, node: Node, result: Value, converts: list[Node]) -> None:
     """``node`` writes the int8 ``result``; the CONVERT nodes behind it go."""
-    for convert in list(converts):
-        output = convert.outputs[0]
-        index.remove(convert)
-        if output != result.id:
-            index.replace_uses(output, result.id)
     index.set_output(node, result.id)
+    for convert in list(converts):
+        if convert.outputs[0] != result.id:
+            index.replace_uses(convert.outputs[0], result.id)
+        index.remove(convert)
 
 
 # --- converts ----------------------------------------------------------------------------------
@@ -102,8 +99,7 @@ def _merge_converts(index: Index, node: Node) -> None:
             return
         same = origin.dtype is result.dtype and origin.quantization == result.quantization
         if same and not result.is_output:
-            index.remove(node)
-            index.replace_uses(result.id, origin.id)
+            index.replace(node, origin.id)
         else:
             index.set_inputs(node, (origin.id,))
 
@@ -227,10 +223,7 @@ def _settle_shared(index: Index, node: Node) -> None:
 
 def _inserted_convert(index: Index, node: Node, source: Value, target: Value) -> int:
     """``source`` with the type and parameters of ``target``, by a CONVERT before ``node``."""
-    new = index.new_value(Value(0, target.dtype, source.shape, target.quantization))
-    convert = Node(NodeKind.CONVERT, (source.id,), (new,), debug_handle=node.debug_handle)
-    index.insert_before(node, convert)
-    return new
+    return index.add(NodeKind.CONVERT, (source.id,), source.shape, like=node, of=target.id)
 
 
 def _settle_arithmetic(index: Index, node: Node) -> None:
@@ -283,5 +276,4 @@ def _fold_constant_convert(index: Index, node: Node) -> None:
     source, result = index.values[node.inputs[0]], index.values[node.outputs[0]]
     if source.data is None or result.dtype is not DataType.FP32 or result.is_output:
         return
-    result.data = _real(source)
-    index.remove(node)
+    index.make_constant(result.id, _real(source))

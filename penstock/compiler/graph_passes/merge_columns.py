@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import Conv2dAttributes, NodeKind, ReshapeAttributes
 
 #: XNNPACK's int8 kernels read so many channels of a tap at once, zeros where there are fewer.
@@ -59,17 +59,14 @@ def _merge(index: Index, node: Node) -> None:
     if merged is None or not _pays(conv, channels, merged, weight.dtype is DataType.FP32):
         return
     shape = (batch, height, width // step, step * channels)
-    wide = index.new_value(Value(0, source.dtype, shape, source.quantization))
     # A batch that varies from run to run stays free.
     reshape = ReshapeAttributes((0, *shape[1:]))
-    index.insert_before(
-        node,
-        Node(
-            NodeKind.STATIC_RESHAPE, (source.id,), (wide,), reshape, debug_handle=node.debug_handle
-        ),
-    )
+    wide = index.add(NodeKind.STATIC_RESHAPE, (source.id,), shape, reshape, like=node, of=source.id)
     taps = index.new_value(_taps(weight, merged, step))
+    old = index.producer.get(node.inputs[0])
     index.set_inputs(node, (_converted(index, node, wide), taps, node.inputs[2]))
+    if old is not None and index.values[old.outputs[0]].dtype is DataType.QDINT8:
+        index.remove(old)
     top, _, bottom, _ = conv.padding
     node.attributes = replace(
         conv,
@@ -97,10 +94,7 @@ def _converted(index: Index, node: Node, wide: int) -> int:
     if value.dtype is not DataType.QDINT8:
         return wide
     convert = index.producer[value.id]
-    output = index.new_value(replace(value, shape=index.values[wide].shape))
-    index.insert_before(node, replace(convert, inputs=(wide,), outputs=(output,)))
-    index.remove(convert)
-    return output
+    return index.add_copy(convert, (wide,), index.values[wide].shape, None, before=node)
 
 
 def _plan(conv: Conv2dAttributes, columns: int, outputs: int) -> Merged | None:

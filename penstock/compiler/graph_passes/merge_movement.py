@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from penstock.compiler.graph_passes.factors import (
     COST,
@@ -13,8 +12,8 @@ from penstock.compiler.graph_passes.factors import (
     regrouped,
     settled,
 )
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.graph import Node, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import NodeKind, ReshapeAttributes, TransposeAttributes
 
 
@@ -23,8 +22,8 @@ def apply(graph: XnnGraph) -> None:
     reshape, or nothing, where that is less than what then has no reader left. Across a dynamic
     dimension only neighbouring reshapes, and neighbouring transposes, become one."""
     index = Index(graph)
-    for node in list(graph.nodes):
-        if node.kind.traits.rearranges and node.inputs and _ends_here(index, node):
+    for node in index.walk():
+        if node.kind.traits.rearranges and _ends_here(index, node):
             _merge(index, node)
     index.finish()
     for node in reversed(graph.nodes):
@@ -84,8 +83,7 @@ def carry_out(index: Index, node: Node, source: int, moves: Moves) -> None:
     if not steps:
         if index.values[output].is_output:
             return
-        index.remove(node)
-        index.replace_uses(output, source)
+        index.replace(node, source)
         return
     current = source
     for kind, attributes in steps[:-1]:
@@ -95,13 +93,7 @@ def carry_out(index: Index, node: Node, source: int, moves: Moves) -> None:
         else:
             # A dynamic first dimension has its upper bound.
             shape = (attributes.new_shape[0] or shape[0], *attributes.new_shape[1:])
-        value = index.new_value(
-            replace(index.values[output], shape=shape, is_output=False, external_id=None)
-        )
-        index.insert_before(
-            node, Node(kind, (current,), (value,), attributes, debug_handle=node.debug_handle)
-        )
-        current = value
+        current = index.add(kind, (current,), shape, attributes, like=node)
     node.kind, node.attributes = steps[-1]
     index.set_inputs(node, (current,))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.graph import Node, XnnGraph
+from penstock.graph.index import Index
 
 
 def apply(graph: XnnGraph) -> None:

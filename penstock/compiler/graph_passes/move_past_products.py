@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 
 from penstock.compiler.graph_passes import merge_movement
-from penstock.compiler.graph_passes.index import Index, moves_rows
 from penstock.graph.dtypes import PerToken
 from penstock.graph.graph import Node, XnnGraph
+from penstock.graph.index import Index, moves_rows
 from penstock.graph.kinds import Attributes, NodeKind, ReshapeAttributes
 
 
@@ -27,8 +27,8 @@ def apply(graph: XnnGraph) -> None:
     for node in list(graph.nodes):
         if node.kind is NodeKind.FULLY_CONNECTED:
             _move_before(index, node)
-    for node in list(graph.nodes):
-        if node.kind is NodeKind.STATIC_RESHAPE and node.inputs:
+    for node in index.walk():
+        if node.kind is NodeKind.STATIC_RESHAPE:
             _move_behind(index, node)
     index.finish()
 
@@ -55,10 +55,10 @@ def _move_before(index: Index, product: Node) -> None:
         made = index.new_value(replace(index.values[source], shape=shape))
         index.insert_before(product, replace(node, inputs=(current,), outputs=(made,)))
         current = made
-    for node in after:
-        index.remove(node)
     index.set_inputs(product, (current, *product.inputs[1:]))
     index.set_output(product, result)
+    for node in reversed(after):
+        index.remove(node)
 
 
 def _exclusive_before(index: Index, value: int) -> list[Node]:

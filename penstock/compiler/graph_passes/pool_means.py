@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
-from penstock.graph.kinds import Attributes, NodeKind, Pool2dAttributes, ReshapeAttributes
+from penstock.graph.index import Index
+from penstock.graph.kinds import NodeKind, Pool2dAttributes, ReshapeAttributes
 
 #: How wide the part of a row is that pooling leaves, and how many such parts there must be.
 WIDTHS = (64, 48, 32, 16)
@@ -48,30 +48,20 @@ def _pool(index: Index, node: Node, fixed_sizes: bool) -> None:
     if index.only_reader(source.id) is None and length < WORTH_A_COPY:
         return
     parts = length // width
-
-    def add(
-        kind: NodeKind,
-        inputs: tuple[int, ...],
-        shape: tuple[int, ...],
-        attributes: Attributes | None,
-    ) -> int:
-        made = index.new_value(Value(0, DataType.FP32, shape))
-        added = Node(kind, inputs, (made,), attributes, debug_handle=node.debug_handle)
-        index.insert_before(node, added)
-        return made
-
-    split = add(
+    split = index.add(
         NodeKind.STATIC_RESHAPE, (source.id,), (1, rows, parts, width),
-        ReshapeAttributes((1, 0, parts, width)),
+        ReshapeAttributes((1, 0, parts, width)), like=node,
     )  # fmt: skip
-    pooled = add(
+    pooled = index.add(
         NodeKind.AVG_POOLING_2D, (split,), (1, rows, 1, width),
-        Pool2dAttributes((0, 0, 0, 0), (1, parts), (1, parts)),
+        Pool2dAttributes((0, 0, 0, 0), (1, parts), (1, parts)), like=node,
     )  # fmt: skip
     column = np.full((1, width), weight * parts, np.float32)
     weights = index.new_value(Value(0, DataType.FP32, (1, width), data=column))
     bias = node.inputs[2] if len(node.inputs) > 2 else INVALID_VALUE_ID
-    summed = add(NodeKind.FULLY_CONNECTED, (pooled, weights, bias), (1, rows, 1, 1), None)
+    summed = index.add(
+        NodeKind.FULLY_CONNECTED, (pooled, weights, bias), (1, rows, 1, 1), like=node
+    )
     node.kind, node.attributes = NodeKind.STATIC_RESHAPE, ReshapeAttributes(back)
     index.set_inputs(node, (summed,))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 
@@ -20,9 +20,9 @@ def apply(graph: XnnGraph) -> None:
     if not wanted:
         return
     converted: dict[tuple[int, int, bool], int] = {}
-    for node in list(graph.nodes):
+    for node in index.walk():
         dims = node.kind.traits.per_token_dims
-        if dims is None or not node.inputs:
+        if dims is None:
             continue
         weight = index.values[node.inputs[1]]
         if weight.dtype not in (DataType.QINT8, DataType.QCINT8):
@@ -40,18 +40,17 @@ def apply(graph: XnnGraph) -> None:
 def _lift(index: Index) -> set[int]:
     """Removes the pairs of conversions; returns the floats that were to be quantized."""
     wanted: set[int] = set()
-    for back in list(index.graph.nodes):
-        if back.kind is not NodeKind.CONVERT or not back.inputs:
+    for back in index.walk():
+        if back.kind is not NodeKind.CONVERT:
             continue
         middle = index.values[back.inputs[0]]
         if middle.dtype is not DataType.QDINT8:
             continue
         origin = index.producer[middle.id].inputs[0]
-        index.replace_uses(back.outputs[0], origin)
-        index.remove(back)
+        index.replace(back, origin)
         wanted.add(origin)
-    for node in list(index.graph.nodes):
-        unread = node.inputs and not index.readers[node.outputs[0]]
+    for node in index.walk():
+        unread = not index.readers[node.outputs[0]]
         if unread and index.values[node.outputs[0]].dtype is DataType.QDINT8:
             index.remove(node)
     return wanted

@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.dtypes import DataType, PerToken
 from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import NodeKind, ReshapeAttributes, SliceAttributes, TransposeAttributes
 
 #: For each dimension the part that is wanted, as offset and size; None: all of it.
@@ -45,11 +45,11 @@ def _hoist(index: Index, node: Node) -> None:
     inputs = _wanted(index, node, part)
     if inputs is None:
         return
+    index.set_output(node, first.outputs[0])
     for other in list(slices):
         if other is not first:
             index.replace_uses(other.outputs[0], first.outputs[0])
         index.remove(other)
-    index.set_output(node, first.outputs[0])
     if isinstance(node.attributes, ReshapeAttributes):
         node.attributes = ReshapeAttributes(_cut_shape(node.attributes.new_shape, part))
     index.set_inputs(
@@ -90,17 +90,10 @@ def _sliced(index: Index, node: Node, source_id: int, part: Part) -> int:
         ranges = tuple(slice(p[0], p[0] + p[1]) if p else slice(None) for p in part)
         value.data = np.ascontiguousarray(np.asarray(source.data)[ranges])
         return index.new_value(value)
-    sliced = index.new_value(value)
     cut = SliceAttributes(
         tuple(p[0] if p else 0 for p in part), tuple(p[1] if p else 0 for p in part)
     )
-    index.insert_before(
-        node,
-        Node(
-            NodeKind.STATIC_SLICE, (source_id,), (sliced,), cut, debug_handle=node.debug_handle
-        ),
-    )  # fmt: skip
-    return sliced
+    return index.add(NodeKind.STATIC_SLICE, (source_id,), value.shape, cut, like=node, of=source_id)
 
 
 # --- what a part of the output needs -------------------------------------------------------------

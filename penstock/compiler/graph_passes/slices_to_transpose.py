@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from penstock.compiler.graph_passes.clean_up import parameters
 from penstock.compiler.graph_passes.factors import Atom, Moves, moves_between, regrouped, settled
-from penstock.compiler.graph_passes.index import Index
 from penstock.compiler.graph_passes.merge_movement import carry_out
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import (
     ConcatenateAttributes,
     ReshapeAttributes,
@@ -48,7 +47,7 @@ def apply(graph: XnnGraph) -> None:
     """
     index = Index(graph)
     for node in reversed(list(graph.nodes)):
-        if isinstance(node.attributes, ConcatenateAttributes) and node.inputs:
+        if isinstance(node.attributes, ConcatenateAttributes) and index.alive(node):
             _replace(index, node, node.attributes.axis % len(index.values[node.outputs[0]].shape))
     index.finish()
 
@@ -145,7 +144,7 @@ def _remove_unread(index: Index, nodes: Sequence[Node]) -> None:
             return
         for node in unread:
             index.remove(node)
-        waiting = [node for node in waiting if node.inputs]
+        waiting = [node for node in waiting if index.alive(node)]
 
 
 # --- what slices and concatenation do as a whole -------------------------------------------------
@@ -156,9 +155,7 @@ def _moves(
 ) -> Moves | None:
     """All of it as a reshape, a transpose and a reshape; None where it is not that."""
     source, output = index.values[source_id], index.values[node.outputs[0]]
-    if source.dtype is not output.dtype or parameters(source.quantization) != parameters(
-        output.quantization
-    ):
+    if (source.dtype, source.quantization) != (output.dtype, output.quantization):
         return None
     # Only the first dimension can be dynamic, and then nothing may touch it.
     lead = int(any(_is_dynamic(link) for chain in chains for link in chain))

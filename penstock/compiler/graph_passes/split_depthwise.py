@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 #: XNNPACK has depthwise kernels of up to so many taps. Anything larger runs as a convolution with
@@ -64,15 +64,12 @@ def _split(index: Index, node: Node) -> None:
         if total is None:
             total = part
             continue
-        both = index.new_value(replace(output, is_output=False, external_id=None))
-        add = Node(NodeKind.ADD, (total, part), (both,), debug_handle=node.debug_handle)
-        index.insert_before(node, add)
-        total = both
+        total = index.add(NodeKind.ADD, (total, part), output.shape, like=node)
     assert total is not None
     last = index.producer[total]
     last.clamp = node.clamp
-    index.remove(node)
     index.set_output(last, output.id)
+    index.remove(node)
 
 
 def _part(
@@ -98,11 +95,8 @@ def _part(
         dilation=(down * rows.step, across * columns.step),
     )
     output = index.values[node.outputs[0]]
-    part = index.new_value(replace(output, is_output=False, external_id=None))
-    inputs = (node.inputs[0], weight, bias)
-    index.insert_before(
-        node, replace(node, inputs=inputs, outputs=(part,), attributes=attributes, clamp=None)
-    )
+    part = index.add_copy(node, (node.inputs[0], weight, bias), output.shape, attributes)
+    index.producer[part].clamp = None
     return part
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.compiler.graph_passes.split_products import rows_of
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import (
     CONCATENATE,
     Attributes,
@@ -72,16 +72,18 @@ def _split(index: Index, product: Node) -> None:
     place = len(target.shape) - 2
     shape = (*target.shape[:place], 1, target.shape[-1])
     rows = [
-        _made(index, move, NodeKind.STATIC_RESHAPE, (output,), replace(target, shape=shape),
-              ReshapeAttributes((0, *shape[1:])))
+        index.add(
+            NodeKind.STATIC_RESHAPE, (output,), shape, ReshapeAttributes((0, *shape[1:])), like=move
+        )
         for output in outputs
-    ]  # fmt: skip
+    ]
     most = max(CONCATENATE)
     while len(rows) > most:
         first, rows = rows[:most], rows[most:]
-        joined = replace(target, shape=(*target.shape[:place], len(first), target.shape[-1]))
-        kind = CONCATENATE[len(first)]
-        some = _made(index, move, kind, tuple(first), joined, ConcatenateAttributes(place))
+        joined = (*target.shape[:place], len(first), target.shape[-1])
+        some = index.add(
+            CONCATENATE[len(first)], tuple(first), joined, ConcatenateAttributes(place), like=move
+        )
         rows.insert(0, some)
     move.kind, move.attributes = CONCATENATE[len(rows)], ConcatenateAttributes(place)
     index.set_inputs(move, tuple(rows))
@@ -93,20 +95,6 @@ def _puts_heads_last(move: Node, axis: int) -> bool:
     if not isinstance(move.attributes, TransposeAttributes):
         return False
     return move.attributes.perm == (*range(axis), axis + 1, axis, axis + 2)
-
-
-def _made(
-    index: Index,
-    before: Node,
-    kind: NodeKind,
-    inputs: tuple[int, ...],
-    value: Value,
-    attributes: Attributes,
-) -> int:
-    made = index.new_value(replace(value, is_output=False, external_id=None))
-    node = Node(kind, inputs, (made,), attributes, debug_handle=before.debug_handle)
-    index.insert_before(before, node)
-    return made
 
 
 class _Parts:

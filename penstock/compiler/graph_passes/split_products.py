@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.dtypes import PerChannel
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.index import Index
 from penstock.graph.kinds import NodeKind, ReshapeAttributes, SliceAttributes
 
 
@@ -21,8 +21,8 @@ def apply(graph: XnnGraph) -> None:
     are no larger than the whole, so the arithmetic stays the same and the copies go.
     """
     index = Index(graph)
-    for node in list(graph.nodes):
-        if node.kind is NodeKind.FULLY_CONNECTED and node.inputs:
+    for node in index.walk():
+        if node.kind is NodeKind.FULLY_CONNECTED:
             _split(index, node)
     index.finish()
 
@@ -94,8 +94,8 @@ def _part(index: Index, node: Node, output: Value, reader: Node, rows: np.ndarra
     target = index.values[reader.outputs[0]]
     product = replace(node, inputs=(node.inputs[0], weight, bias), outputs=(target.id,))
     if shape == target.shape:
-        index.remove(reader)
         index.insert_after(node, product)
+        index.remove(reader)
         return
     part = index.new_value(replace(output, shape=shape))
     product.outputs = (part,)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from penstock.compiler.graph_passes.index import Index
 from penstock.graph.graph import INVALID_VALUE_ID, XnnGraph
+from penstock.graph.index import Index
 
 
 def merge_equal_nodes(graph: XnnGraph) -> None:
@@ -14,23 +14,18 @@ def merge_equal_nodes(graph: XnnGraph) -> None:
     """
     index = Index(graph)
     seen: dict[tuple[object, ...], int] = {}
-    for node in graph.nodes:
+    for node in index.walk():
         if len(node.outputs) != 1:
             continue
         output = index.values[node.outputs[0]]
         key = (
             node.kind, node.inputs, node.attributes, node.clamp, node.flags, output.dtype,
-            output.shape, parameters(output.quantization),
+            output.shape, output.quantization,
         )  # fmt: skip
         first = seen.setdefault(key, output.id)
         if first != output.id and not output.is_output and not index.values[first].is_output:
-            index.replace_uses(output.id, first)
-            index.remove(node)
+            index.replace(node, first)
     index.finish()
-
-
-def parameters(quantization: object) -> object:
-    return repr(quantization) if quantization is not None else None
 
 
 def remove_dead(graph: XnnGraph) -> None:
