@@ -27,7 +27,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from penstock.compiler.rewrite import fold_constants, inline_regions
-from penstock.compiler.rewrite.functionalize import writes_to_a_view
+from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.errors import ExportError, InputError
 
 
@@ -75,11 +75,11 @@ def capture(
     if pytree.tree_structure((example_args, example_kwargs)) != program.call_spec.in_spec:
         raise InputError("the example inputs do not have the structure that was exported")
     module = _module(program)
-    if any(writes_to_a_view(node) for node in module.graph.nodes):
+    if any(needs_tracing(node) for node in module.graph.nodes):
         # Writes to constants are carried out here and now; for the others, only torch's own
         # functionalization can follow a write through a view, at the price of another trace.
         fold_constants.apply(module)
-        if any(writes_to_a_view(node) for node in module.graph.nodes):
+        if any(needs_tracing(node) for node in module.graph.nodes):
             module = _functional(program)
     bounds = _upper_bounds(program)
     _require_bounds(module, bounds)
@@ -99,11 +99,39 @@ def capture(
 
 def _functional(program: ExportedProgram) -> GraphModule:
     try:
-        return _module(program.run_decompositions({}))
+        with _quietly(), _untied(program):
+            return _module(program.run_decompositions({}))
     except Exception as error:
         raise ExportError(
             f"torch.export cannot follow what the model writes in place: {_in_one_line(error)}"
         ) from error
+
+
+@contextmanager
+def _untied(program: ExportedProgram) -> Iterator[None]:
+    """Buffers and parameters that nothing reads become copies for a while: a second name of one
+    that is written to would be an alias to torch, which it refuses."""
+    values = (program.state_dict, program.constants)
+    kept = [dict(held) for held in values]
+    named = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    unread = {
+        named.get(node.name)
+        for node in program.graph.nodes
+        if node.op == "placeholder" and all(_only_stores(user, node) for user in node.users)
+    }
+    for held in values:
+        for name in unread & set(held):
+            if isinstance(held[name], torch.Tensor):
+                held[name] = held[name].clone()
+    try:
+        yield
+    finally:
+        for held, before in zip(values, kept, strict=True):
+            held.update(before)
+
+
+def _only_stores(user: Node, buffer: Node) -> bool:
+    return user.target is torch.ops.aten.copy_.default and user.args[0] is buffer and not user.users
 
 
 def _module(program: ExportedProgram) -> GraphModule:

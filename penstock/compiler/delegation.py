@@ -55,12 +55,13 @@ def insert_calls(
 
 def _sort(module: GraphModule) -> None:
     """Orders the nodes so that each comes after what it reads, as near to the old order as that
-    allows."""
+    allows. Raises RuntimeError for a cycle: the partition was wrong."""
     graph = module.graph
     order = {node: position for position, node in enumerate(graph.nodes)}
     done: set[Node] = set()
+    entered: set[Node] = set()
     result: list[Node] = []
-    for root in sorted(order, key=lambda node: order[node]):
+    for root in order:
         stack = [root]
         while stack:
             node = stack[-1]
@@ -69,6 +70,11 @@ def _sort(module: GraphModule) -> None:
                 continue
             waiting = [source for source in node.all_input_nodes if source not in done]
             if waiting:
+                if node in entered:
+                    raise RuntimeError(
+                        f"the lowered graph has a cycle through {node.name} and {waiting[0].name}"
+                    )
+                entered.add(node)
                 stack.extend(sorted(waiting, key=lambda item: -order[item]))
             else:
                 done.add(node)

@@ -16,7 +16,7 @@ from penstock.compiler.builder import attribute
 from penstock.compiler.capture import Captured
 from penstock.compiler.delegation import DelegateModule, executorch_call_delegate
 from penstock.compiler.layout import Dynamic
-from penstock.compiler.rewrite.state import BUFFER
+from penstock.compiler.rewrite.state import BUFFER, STORE
 from penstock.compiler.size_arithmetic import PRIMITIVES
 from penstock.compiler.structure import structure_of
 from penstock.errors import UnsupportedError
@@ -84,10 +84,11 @@ class _Emitter:
         self.mutated = {
             str(node.args[0].target)
             for node in nodes
-            if node.target is torch.ops.aten.copy_.default and node.args[0].op == "get_attr"
+            if node.target is STORE and node.args[0].op == "get_attr"
         }
         inputs: list[int] = []
         outputs: list[int] = []
+        written = {node.args[0] for node in nodes if node.target is STORE}
         for node in nodes:
             if node.op == "placeholder" and BUFFER in node.meta:
                 self.index[node] = self._constant(node.meta[BUFFER])
@@ -102,6 +103,9 @@ class _Emitter:
                 self._call(node)
             elif node.op == "output":
                 outputs = [self._argument(leaf) for leaf in pytree.tree_leaves(node.args[0])]
+        # Inputs that the program writes to come out first, as those of the stock flow's files do.
+        back = [node for node in nodes if node.op == "placeholder" and BUFFER not in node.meta]
+        outputs = [*(self.index[node] for node in back if node in written), *outputs]
         for value in outputs:
             self._touch(value, len(self.instructions))
         sizes = self._plan()
@@ -203,6 +207,8 @@ class _Emitter:
             index = self._add(pte.Tensor(dtype, shape))
             self.lives[index] = [0, 0]
             return index
+        if mutable:
+            tensor = tensor.clone()  # what the model does to it later is none of the program's
         data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
         index = self._add(pte.Tensor(dtype, shape, data=data, name=target if mutable else None))
         if mutable:

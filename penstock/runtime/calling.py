@@ -14,7 +14,9 @@ from penstock.formats.structure import LEAF, Structure
 class Signature:
     """The structure of a method's inputs and outputs, as far as the program says it."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, written: int = 0) -> None:
+        """``written``: how many of the first outputs may be inputs that the method writes to,
+        which are no part of what the model returns."""
         count = len(method.inputs)
         found = structures.decode(method.input_structure)
         if found is None or not _is_call(found) or found.leaves != count:
@@ -22,6 +24,9 @@ class Signature:
         self._name = method.name
         self._positional, self._keywords = found.children
         self._outputs = structures.decode(method.output_structure)
+        returned = len(method.outputs) if self._outputs is None else self._outputs.leaves
+        #: the outputs before those that the model returns
+        self._extra = max(0, min(written, len(method.outputs) - returned))
         plain = all(child == LEAF for child in self._positional.children)
         #: the number of arguments if all are plain positional ones, else -1
         self._plain = count if plain and not self._keywords.children else -1
@@ -68,6 +73,7 @@ class Signature:
 
     def fold(self, outputs: list[Any]) -> Any:
         """The outputs in the model's own structure; a lone tensor as a tuple of one."""
+        outputs = outputs[self._extra :]
         if self._outputs is None or self._outputs == LEAF:
             return tuple(outputs)
         return structures.fold(self._outputs, outputs)

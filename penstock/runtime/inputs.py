@@ -80,6 +80,24 @@ def tensor_binder(spec: TensorSpec, slot: Slot, label: str, copy: bool) -> Binde
     return bind
 
 
+def write_target(value: Any, label: str) -> Array:
+    """The array to write an input's new content into: the caller's own memory.
+
+    Raises InputError where there is none that can be written to.
+    """
+    advice = "the program writes to it: pass a writable NumPy array, e.g. numpy.array(value)"
+    if isinstance(value, (int, float, np.generic)):
+        raise InputError(f"{label} is a {type(value).__name__}, and {advice}")
+    array = to_array(value, label)
+    if not array.flags.writeable:
+        raise InputError(f"{label} is read-only, and {advice}")
+    if not isinstance(value, np.ndarray) and not np.may_share_memory(array, to_array(value, label)):
+        raise InputError(f"{label} ({type(value).__name__}) gives a copy of itself, and {advice}")
+    if any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True)):
+        raise InputError(f"{label} has several elements in one place, and {advice}")
+    return array
+
+
 def _coerce(value: Any, spec: TensorSpec, label: str) -> Array:
     if isinstance(value, (int, float)) and spec.shape == ():
         return np.asarray(value, spec.dtype)

@@ -21,7 +21,7 @@ from penstock.formats.program import (
 )
 from penstock.runtime.calling import Signature
 from penstock.runtime.delegates import BoundDelegate
-from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder
+from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
 from penstock.runtime.instructions import (
     CORE_OPERATORS,
     Bound,
@@ -49,8 +49,12 @@ class Method:
 
     A call takes the inputs as the model's ``forward`` does (nested and keyword inputs too) and
     returns the outputs in the structure that eager PyTorch returns; where that is one tensor
-    alone, a tuple of one. The arrays that it returns are the caller's to keep. Inputs are never
-    written to; they are read where they are if their memory layout allows.
+    alone, a tuple of one. The arrays that it returns are the caller's to keep.
+
+    Inputs are read where they are if their memory layout allows. Those that the model itself
+    writes to (``written``: their positions) get their new content when all else is done, if
+    nothing failed; the program's flat outputs have it first. One array given for two inputs is
+    read as two: writes to one are not seen in the other during the call.
 
     Mutable buffers of the model keep their content from call to call. Calls from several threads
     take turns.
@@ -81,11 +85,23 @@ class Method:
         used = {i for one in bound for i in (*one.args, *one.outs)} | set(method.outputs)
         self.inputs = [_spec(method.values[i], layouts.get(i), i in used) for i in method.inputs]
         self.outputs = [_spec(method.values[i], layouts.get(i), False) for i in method.outputs]
-        self._signature = Signature(method)
+        #: the positions of the inputs that the method writes to
+        self.written = tuple(
+            position
+            for position, index in enumerate(method.inputs)
+            if index in written and isinstance(method.values[index], Tensor)
+        )
+        self._signature = Signature(method, self._written_outputs())
         self._set_up(layouts, bound, written)
 
     def __repr__(self) -> str:
         return f"Method {signature_text(self._method)}"
+
+    def _written_outputs(self) -> int:
+        """How many of the first outputs are inputs that were written to."""
+        written = {self._method.inputs[position] for position in self.written}
+        outputs = self._method.outputs
+        return next((n for n, i in enumerate(outputs) if i not in written), len(outputs))
 
     def _check_indices(self) -> None:
         method = self._method
@@ -179,7 +195,8 @@ class Method:
         return signature.fold(self.run(signature.flatten(args, kwargs)))
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """Run the method on its inputs as a flat list; returns the outputs as one.
+        """Run the method on its inputs as a flat list; returns the outputs as one, all that the
+        file lists: the new content of ``written`` inputs comes first.
 
         Raises what :meth:`__call__` raises.
         """
@@ -190,6 +207,8 @@ class Method:
                 f" ({', '.join(map(str, self.inputs)) or 'none'}), {len(inputs)} were given"
             )
         values = self._state.values
+        labels = self._signature.labels if self.written else []
+        targets = [(i, write_target(inputs[i], labels[i])) for i in self.written]
         with self._lock:
             for index, bind_input, value in zip(self._method.inputs, binders, inputs, strict=True):
                 values[index] = bind_input(value)
@@ -199,6 +218,8 @@ class Method:
             else:
                 self._execute()
             outputs = [self._output(index) for index in self._method.outputs]
+            for position, target in targets:
+                np.copyto(target, values[self._method.inputs[position]])
             slots = self._state.slots
             for index in self._transient:
                 values[index] = None

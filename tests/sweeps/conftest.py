@@ -6,5 +6,6 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parent.parent
-for folder in (TESTS / "sweeps", TESTS / "compiler", TESTS / "compiler" / "operators"):
+FOLDERS = ("sweeps", "compiler", "compiler/operators", "compiler/emit")
+for folder in (TESTS / name for name in FOLDERS):
     sys.path.insert(0, str(folder))

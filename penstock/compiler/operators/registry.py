@@ -157,15 +157,21 @@ def find(target: Any) -> Operator | None:
     return entry
 
 
+#: What Python's ``&=``, ``|=`` and ``^=`` call, and the same as a function.
+_LOGIC_IN_PLACE = {
+    "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor",
+}  # fmt: skip
+
+
 def functional_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
     """``aten.add_.Tensor`` → ``aten.add.Tensor``; ``None`` where there is no such twin."""
     if target is torch.ops.aten.normal_.default:
         return torch.ops.aten.normal_functional.default
     packet_name = target._schema.name.split("::")[1]
-    if not packet_name.endswith("_") or packet_name.endswith("__"):
+    name = _LOGIC_IN_PLACE.get(packet_name, packet_name.removesuffix("_"))
+    if name == packet_name or name.endswith("_"):
         return None
-    namespace = getattr(torch.ops, target.namespace)
-    packet = getattr(namespace, packet_name[:-1], None)
+    packet = getattr(getattr(torch.ops, target.namespace), name, None)
     if packet is None or target._overloadname not in packet.overloads():
         return None
     twin = getattr(packet, target._overloadname)

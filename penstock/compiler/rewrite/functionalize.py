@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from penstock.compiler.arguments import arguments
+from penstock.compiler.builder import attribute
 from penstock.compiler.operators.registry import functional_twin
-from penstock.compiler.rewrite.state import STATE
+from penstock.compiler.rewrite.state import STATE, STORE, WRITE_BACK
+from penstock.errors import ExportError
+
+aten = torch.ops.aten
 
 
 def apply(module: GraphModule) -> int:
@@ -14,12 +21,12 @@ def apply(module: GraphModule) -> int:
 
     A write to a parameter or buffer also leaves ``copy_(buffer, y)`` at the graph's end, once, so
     that the state the next call sees is right; readers of such a buffer read ``state(buffer)``,
-    since it is no constant. Nobody sees what a program writes to its inputs. Writes through views
-    are not met here: capture has torch functionalize such models.
+    since it is no constant. A write to an input leaves ``write_back(input, y)``: the caller sees
+    it. What :func:`needs_tracing` is not met here: capture has torch functionalize such models.
     """
     graph = module.graph
     output = next(node for node in graph.nodes if node.op == "output")
-    _merge_attributes(graph)
+    _merge_attributes(module)
     changes = 0
     written: dict[Node, Node] = {}
     stored: set[Node] = set()
@@ -30,32 +37,75 @@ def apply(module: GraphModule) -> int:
         if twin is None or not node.args or not isinstance(node.args[0], Node):
             continue
         target = node.args[0]
-        if node.target is torch.ops.aten.copy_.default and _is_store(node, output):
+        if _is_store(node, output):
             stored.add(target)
             continue
         node.target = twin
+        node.meta.setdefault("val", target.meta["val"])
         for user in [user for user in target.users if node < user]:
             user.replace_input_with(target, node)
         written[node] = written.pop(target, target)
         changes += 1
     for value, root in written.items():
         if root.op == "get_attr":
-            with graph.inserting_before(output):
-                store = graph.call_function(torch.ops.aten.copy_.default, (root, value))
-            store.meta["val"] = root.meta.get("val")
+            _leave(graph, output, STORE, root, value)
             stored.add(root)
+        elif root.op == "placeholder":
+            _leave(graph, output, WRITE_BACK, root, value)
     for buffer in stored:
         _read_as_state(graph, buffer)
+    _refuse_shared_memory(module, stored)
     return changes
 
 
-def _merge_attributes(graph: Graph) -> None:
-    """One ``get_attr`` node for each attribute."""
+def _leave(graph: Graph, output: Node, target: object, root: Node, value: Node) -> None:
+    with graph.inserting_before(output):
+        store = graph.call_function(target, (root, value))  # type: ignore[arg-type]
+    store.meta["val"] = root.meta.get("val")
+
+
+def _merge_attributes(module: GraphModule) -> None:
+    """One ``get_attr`` node for each attribute; and for each tensor that the model writes to,
+    whatever names it has."""
+    nodes = [node for node in module.graph.nodes if node.op == "get_attr"]
+    _merge(nodes, {node: node.target for node in nodes})
+    nodes = [node for node in module.graph.nodes if node.op == "get_attr"]
+    if any(_is_write(user) for node in nodes for user in node.users):
+        _merge(nodes, {node: _identity(module, node) for node in nodes})
+
+
+def _merge(nodes: Sequence[Node], keys: Mapping[Node, object]) -> None:
     first: dict[object, Node] = {}
-    for node in list(graph.nodes):
-        if node.op == "get_attr" and first.setdefault(node.target, node) is not node:
-            node.replace_all_uses_with(first[node.target])
-            graph.erase_node(node)
+    for node in nodes:
+        kept = first.setdefault(keys[node], node)
+        if kept is not node:
+            node.replace_all_uses_with(kept)
+            node.graph.erase_node(node)
+
+
+def _identity(module: GraphModule, node: Node) -> object:
+    if not isinstance(node.meta.get("val"), torch.Tensor):
+        return node.target
+    value = attribute(module, str(node.target))
+    return (value.data_ptr() or node.target, value.shape, value.stride(), value.dtype)
+
+
+def _refuse_shared_memory(module: GraphModule, stored: set[Node]) -> None:
+    """A write to a part of another buffer's memory cannot be followed: in the graph they are two
+    tensors."""
+    storages = {_storage(module, buffer): buffer for buffer in stored}
+    for node in module.graph.nodes if stored else ():
+        if node.op == "get_attr" and isinstance(node.meta.get("val"), torch.Tensor):
+            buffer = storages.get(_storage(module, node), node)
+            if buffer is not node:
+                raise ExportError(
+                    f"the model writes to {buffer.target}, whose memory {node.target} shares; "
+                    "register one of them, and take the other from it in forward"
+                )
+
+
+def _storage(module: GraphModule, node: Node) -> object:
+    return attribute(module, str(node.target)).untyped_storage().data_ptr() or node.target
 
 
 def _read_as_state(graph: Graph, buffer: Node) -> None:
@@ -67,38 +117,70 @@ def _read_as_state(graph: Graph, buffer: Node) -> None:
     buffer.replace_all_uses_with(
         state,
         delete_user_cb=lambda user: (
-            user is not state
-            and not (user.target is torch.ops.aten.copy_.default and user.args[0] is buffer)
+            user is not state and not (user.target is STORE and user.args[0] is buffer)
         ),
     )
 
 
 def _is_store(node: Node, output: Node) -> bool:
-    """Whether a copy_ leaves a buffer's final state, as this rewrite does and torch too: nothing
-    reads the buffer afterwards."""
-    target = node.args[0]
+    """Whether a copy_ only leaves a buffer's final state, as this rewrite does: neither its
+    result nor the buffer is read afterwards, and nothing is converted or broadcast."""
+    if node.target is not STORE or node.users:
+        return False
+    target, value = node.args[:2]
     assert isinstance(target, Node)
-    return target.op == "get_attr" and not any(node < user < output for user in target.users)
+    if target.op != "get_attr" or any(node < user < output for user in target.users):
+        return False
+    before, after = target.meta["val"], value.meta.get("val")  # type: ignore[union-attr]
+    return (
+        isinstance(after, torch.Tensor)
+        and before.dtype == after.dtype
+        and before.shape == after.shape
+    )
 
 
-def writes_to_a_view(node: Node) -> bool:
-    """Whether an in-place operator's write is seen through another name: through the value it is
-    a view of, or through a view of it, read later. (A write to a view that alone is read later,
-    an activation in place after a reshape, say, is like any other write.)"""
+def needs_tracing(node: Node) -> bool:
+    """Whether this rewrite cannot follow what the node writes to: it is seen through another
+    name, or the operator has no functional twin that gives all it writes."""
     if not isinstance(node.target, torch._ops.OpOverload) or _does_nothing(node):
         return False
-    for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        if isinstance(value, Node) and _seen_elsewhere(node, value):
-            return True
-    return False
+    if node.target in _WITH_STATISTICS:
+        named = arguments(node)
+        return bool(named[_WITH_STATISTICS[node.target]]) and named["running_mean"] is not None
+    written = list(_written(node))
+    if any(_seen_elsewhere(node, value) for value in written):
+        return True
+    followed = functional_twin(node.target) is not None and written == [node.args[0]]
+    return bool(written) and not followed
+
+
+#: Composite operators that write to running statistics without saying so in their schema, and
+#: the argument that tells them to.
+_WITH_STATISTICS: dict[object, str] = {
+    aten.batch_norm.default: "training",
+    aten.instance_norm.default: "use_input_stats",
+}
+
+
+def _is_write(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _written(node: Node) -> Iterator[Node]:
+    """The tensors that an operator writes to."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    pairs = [*zip(schema.arguments, node.args, strict=False)]
+    pairs += [(a, node.kwargs[a.name]) for a in schema.arguments if a.name in node.kwargs]
+    for argument, value in pairs:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            items = value if isinstance(value, (list, tuple)) else (value,)
+            yield from (item for item in items if isinstance(item, Node))
 
 
 def _seen_elsewhere(write: Node, value: Node) -> bool:
     root = _root(value)
-    if root.op == "get_attr" and root is not value:
-        return True  # part of the model's state, which the next call sees
+    if root.op in ("get_attr", "placeholder") and root is not value:
+        return True  # part of the model's state, or of an input: the caller sees it
     names = _names(root)
     return any(
         user is not write and write < user

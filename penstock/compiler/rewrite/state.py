@@ -1,9 +1,10 @@
-"""Buffers that a program changes: read and written, they are values and not constants."""
+"""What a program changes besides its outputs: buffers, which are values and not constants, and
+inputs."""
 
 from __future__ import annotations
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from penstock.compiler.rewrite.edit import call
 
@@ -15,6 +16,10 @@ if not hasattr(torch.ops.penstock, "state"):
     _library.define("state(Tensor buffer) -> Tensor")
     _library.impl("state", lambda buffer: buffer.clone(), "CompositeExplicitAutograd")
 
+if not hasattr(torch.ops.penstock, "write_back"):
+    _library.define("write_back(Tensor input, Tensor value) -> ()")
+    _library.impl("write_back", lambda input, value: None, "CompositeExplicitAutograd")
+
 #: Gives a buffer what the next call finds in it.
 STORE = torch.ops.aten.copy_.default
 
@@ -22,31 +27,63 @@ STORE = torch.ops.aten.copy_.default
 STATE = torch.ops.penstock.state.default
 
 
+#: Says what the caller finds in an input after the call. Done as a graph runs, in calibration say,
+#: it does nothing: the data are the caller's.
+WRITE_BACK = torch.ops.penstock.write_back.default
+torch.fx.node.has_side_effect(WRITE_BACK)
+
+
 def apply(module: GraphModule) -> int:
     """Given ``state(buffer)`` → Result: a placeholder, which the partitioner takes for one more
-    input and the emitter for the buffer. The buffers change when all else is done; what becomes
-    an output, or another buffer's next state, is copied before."""
+    input and the emitter for the buffer. Given ``write_back(input, y)`` → ``copy_(input, y)``.
+
+    Buffers and inputs change when all else is done; of what they held, that which becomes an
+    output, or the new content of another one, is copied before.
+    """
     graph = module.graph
     nodes = list(graph.nodes)
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    for node in nodes:
+        if node.target is WRITE_BACK:
+            node.target = STORE
     stores = [node for node in nodes if node.target is STORE]
     for store in stores:
         nodes[-1].prepend(store)
     end = stores[0] if stores else nodes[-1]
-    last = [node for node in nodes if node.op == "placeholder"]
     states = [node for node in nodes if node.target is STATE]
+    for node in dict.fromkeys([*(store.args[0] for store in stores), *states]):
+        if isinstance(node, Node) and node.op != "get_attr":
+            _keep_old(module, node, end)
     for number, node in enumerate(states):
-        buffer = node.args[0]
-        assert isinstance(buffer, Node)
-        leaving = [user for user in node.users if user.op == "output" or user.target is STORE]
-        if leaving:
-            kept = call(module, end, torch.ops.aten.clone.default, node)
-            for user in leaving:
-                user.replace_input_with(node, kept)
-        with graph.inserting_after(last[-1]) if last else graph.inserting_before(nodes[0]):
-            made = graph.placeholder(f"state_{number}")
-        made.meta["val"] = node.meta["val"]
-        made.meta[BUFFER] = str(buffer.target)
-        last.append(made)
-        node.replace_all_uses_with(made)
-        graph.erase_node(node)
+        _as_placeholder(graph, node, f"state_{number}", inputs)
     return len(states)
+
+
+def _keep_old(module: GraphModule, node: Node, end: Node) -> None:
+    """A copy of what a buffer or input holds, for what is to have it after the writes."""
+    leaving = [
+        user
+        for user in node.users
+        if user.op == "output" or (user.target is STORE and user.args[1] is node)
+    ]
+    if not leaving:
+        return
+    kept = call(module, end, torch.ops.aten.clone.default, node)
+    for user in leaving:
+        target = user.args[0] if user.target is STORE else None
+        user.replace_input_with(node, kept)
+        if target is node:
+            user.args = (target, *user.args[1:])
+
+
+def _as_placeholder(graph: Graph, node: Node, name: str, inputs: list[Node]) -> None:
+    buffer = node.args[0]
+    assert isinstance(buffer, Node)
+    first = next(iter(graph.nodes))
+    with graph.inserting_after(inputs[-1]) if inputs else graph.inserting_before(first):
+        made = graph.placeholder(name)
+    made.meta["val"] = node.meta["val"]
+    made.meta[BUFFER] = str(buffer.target)
+    inputs.append(made)
+    node.replace_all_uses_with(made)
+    graph.erase_node(node)
