@@ -83,6 +83,15 @@ class Mapped(nn.Module):
         return map_rows(lambda x, y: x + y, xs, y)
 
 
+class Writer(nn.Module):
+    """Writes to inputs, through a view too."""
+
+    def forward(self, x, step, y):
+        x[0] = y
+        step.add_(1)
+        return {"sum": x + step, "y": y * 2}
+
+
 class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -165,6 +174,7 @@ def main(directory: Path) -> None:
     steps = [(torch.randn(4),) for _ in range(3)]
     make("mutable", Counter(), *steps, partitioner=delegate)
     make("mutable_initialized", Counter(), *steps, passes=[InitializedMutableBufferPass(["state"])])
+    make("writer", Writer(), (torch.randn(2, 3), torch.zeros(()), torch.randn(3)))
     x = torch.randn(2, 4)
     branches = [(torch.tensor(way), x) for way in (True, False, True)]
     make("cond", Cond(), *branches, partitioner=delegate)

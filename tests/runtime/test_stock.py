@@ -54,6 +54,7 @@ def runs(directory: Path, name: str) -> list[tuple[str, list[Any], list[Any]]]:
         ("mutable_initialized", False),
         ("cond", True),
         ("mapped", True),
+        ("writer", True),
         ("nested", True),
         ("nested_dim_order", True),
         ("pool", True),
@@ -122,6 +123,19 @@ def test_two_loads_have_two_states(stock: Path) -> None:
     np.testing.assert_array_equal(one(x)[0], first)
     assert not np.array_equal(one(x)[0], first)
     np.testing.assert_array_equal(two(x)[0], first)
+
+
+def test_written_inputs(stock: Path) -> None:
+    """The stock runtime gives them as its first outputs; ours writes them back, too."""
+    (_, given, (x, step, total, doubled)), *_ = runs(stock, "writer")
+    arrays = [array.copy() for array in given]
+    outputs = penstock.load(stock / "writer.pte")(*arrays)
+    np.testing.assert_array_equal(arrays[0], x)
+    np.testing.assert_array_equal(arrays[1], step)
+    np.testing.assert_array_equal(arrays[2], given[2])
+    assert list(outputs) == ["sum", "y"]
+    np.testing.assert_array_equal(outputs["sum"], total)
+    np.testing.assert_array_equal(outputs["y"], doubled)
 
 
 def test_running_imports_no_torch(stock: Path) -> None:

@@ -102,8 +102,11 @@ def stock_outputs(case: Case, directory: Path) -> Any:
     return pickle.loads((directory / f"{case.name}.out.pkl").read_bytes())
 
 
-def compare(ours: Sequence[Any], theirs: Sequence[Any], tolerance: float) -> None:
-    """Asserts that two flat lists of outputs agree in number, type, shape and value. Numbers of
+def compare(
+    ours: Sequence[Any], theirs: Sequence[Any], tolerance: float, least: float = 1e-6
+) -> None:
+    """Asserts that two flat lists of outputs agree in number, type, shape and value: within
+    ``tolerance`` of an output's largest number, which is taken to be ``least`` at least. Numbers of
     16 bits may be a unit in the last place off: they are computed in float32 and rounded once."""
     assert len(ours) == len(theirs), f"{len(ours)} outputs, not {len(theirs)}"
     for number, (left, right) in enumerate(zip(ours, theirs, strict=True)):
@@ -117,7 +120,7 @@ def compare(ours: Sequence[Any], theirs: Sequence[Any], tolerance: float) -> Non
         if right.dtype.kind in "fc":
             finite = np.abs(right[np.isfinite(right)]).max(initial=0.0)
             unit = float(np.finfo(right.dtype).eps) if right.dtype.itemsize == 2 else 0.0
-            atol = max(tolerance, unit) * max(float(finite), 1e-6)
+            atol = max(tolerance, unit) * max(float(finite), least)
             np.testing.assert_allclose(left, right, rtol=0, atol=atol, err_msg=where)
         else:
             np.testing.assert_array_equal(left, right, err_msg=where)
