@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler.builder import attribute
 from penstock.compiler.rewrite.edit import call, copy_origin, fake_mode, get_attribute
-from penstock.compiler.rewrite.state import STATE
+from penstock.compiler.rewrite.state import STATE, WRITE_BACK
 
 aten = torch.ops.aten
 
@@ -19,7 +19,8 @@ NARROW = (torch.float16, torch.bfloat16)
 def apply(module: GraphModule) -> int:
     """Given a graph on float16 or bfloat16 → Result: the same one on float32, with a cast behind
     each such input and before each such output. XNNPACK computes in 16 bits on few machines; in
-    float32 it does everywhere, and the answers are closer to what the weights mean.
+    float32 it does everywhere, and the answers are closer to what the weights mean. What is
+    written to such an input is cast back as an output is.
 
     Left alone: graphs that look at the bits of such numbers, or keep state in them.
     """
@@ -38,6 +39,8 @@ def apply(module: GraphModule) -> int:
             returned[wide] = returned[node]
             node.replace_all_uses_with(wide)
             module.graph.erase_node(node)
+        elif node.target is WRITE_BACK:
+            _cast_written(module, node)
         elif node.op == "call_function":
             node.args, node.kwargs = _widened((node.args, node.kwargs))
             if node in returned:
@@ -75,8 +78,19 @@ def _cast_input(module: GraphModule, node: Node) -> Node:
         anchor = anchor.next
     wide = call(module, anchor, aten.to.dtype, node, torch.float32)
     for reader in readers:
+        back = reader.target is WRITE_BACK and reader.args[0] is node
         reader.replace_input_with(node, wide)
+        if back:
+            reader.args = (node, *reader.args[1:])
     return wide
+
+
+def _cast_written(module: GraphModule, node: Node) -> None:
+    source, value = node.args
+    assert isinstance(source, Node) and isinstance(value, Node)
+    dtype = source.meta["val"].dtype
+    if dtype in NARROW:
+        node.args = (source, call(module, node, aten.to.dtype, value, dtype))
 
 
 def _cast_outputs(module: GraphModule, output: Node, types: dict[Node, torch.dtype | None]) -> None:
