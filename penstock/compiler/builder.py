@@ -107,6 +107,8 @@ class GraphBuilder:
         self.debug_handle = 0
         #: Whether no value has a dynamic dimension but, perhaps, its first.
         self.fixed_sizes = True
+        #: Ids of the values with a dynamic dimension.
+        self.varying: set[int] = set()
 
     # --- graph nodes and their tensors -------------------------------------------------------
 
@@ -177,6 +179,8 @@ class GraphBuilder:
             self.fixed_sizes = False
         value = Value(len(self.graph.values), dtype, sizes, quantization, data)
         self.graph.values.append(value)
+        if not layout.is_static(shape):
+            self.varying.add(value.id)
         return value
 
     def result(

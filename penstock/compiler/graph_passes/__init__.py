@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from penstock.compiler.graph_passes import (
     center,
     drop_padding,
@@ -25,9 +27,10 @@ from penstock.graph import clean_up
 from penstock.graph.graph import XnnGraph
 
 
-def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
+def run(graph: XnnGraph, *, fixed_sizes: bool = True, varying: Collection[int] = ()) -> XnnGraph:
     """All passes in order; returns the finished graph. ``fixed_sizes``: no dimension but the
-    first varies, so shapes are what they seem and not upper bounds."""
+    first varies, so shapes are what they seem and not upper bounds. ``varying``: ids of the values
+    with a dimension that varies."""
     clean_up.merge_equal_nodes(graph)
     merge_movement.apply(graph)
     split_products.apply(graph)
@@ -41,7 +44,7 @@ def run(graph: XnnGraph, *, fixed_sizes: bool = True) -> XnnGraph:
     fuse_clamp.apply(graph)
     drop_padding.crop(graph)
     quantize_at_run_time.apply(graph)
-    fuse_quantized.apply(graph)
+    fuse_quantized.apply(graph, varying)
     clean_up.remove_dead(graph)
     if fixed_sizes:
         slices_to_transpose.apply(graph)

@@ -34,6 +34,7 @@ from penstock.runtime.xnnpack.bindings import (
     UnaryParams,
 )
 from penstock.runtime.xnnpack.library import Library
+from penstock.runtime.xnnpack.scratch import nodes_to_replan
 from penstock.runtime.xnnpack.values import Subgraph, define_value, sizes
 
 
@@ -54,7 +55,7 @@ def define_graph(library: Library, graph: XnnGraph, shapes: Mapping[int, Shape])
         values = {v.id: replace(v, shape=shapes.get(v.id, v.shape)) for v in graph.values}
         for value in values.values():
             define_value(subgraph, value)
-        for index, node in enumerate(graph.nodes):
+        for index, node in enumerate(nodes_to_replan(graph)):
             row = DEFINE.get(node.kind)
             if row is None:
                 raise UnsupportedError(
@@ -214,6 +215,16 @@ def _call(subgraph: Subgraph, function: str, *arguments: Any) -> int:
     return status
 
 
+def _copy(subgraph: Subgraph, node: Node, values: dict[int, Value]) -> int:
+    """A copy that stays within the graph is left out, as XNNPACK itself does, but for where a node
+    reads the copy twice: there XNNPACK forgets the second time, and reads from address 0."""
+    source, result = node.inputs[0], values[node.outputs[0]]
+    if result.external_id is None:
+        subgraph.ids[result.id] = subgraph.ids[source]
+        return 0
+    return _simple("xnn_define_copy")(subgraph, node, values)
+
+
 DEFINE: dict[NodeKind, _Define] = {
     NodeKind.ADD: _binary(Binary.ADD, clamp=True),
     NodeKind.SUBTRACT: _binary(Binary.SUBTRACT, clamp=True),
@@ -242,7 +253,7 @@ DEFINE: dict[NodeKind, _Define] = {
     NodeKind.SQUARE_ROOT: _unary(Unary.SQUARE_ROOT),
     NodeKind.TANH: _unary(Unary.TANH),
     NodeKind.SOFTMAX: _simple("xnn_define_softmax"),
-    NodeKind.COPY: _simple("xnn_define_copy"),
+    NodeKind.COPY: _copy,
     NodeKind.FULLY_CONNECTED: _fully_connected,
     NodeKind.BATCH_MATRIX_MULTIPLY: _simple("xnn_define_batch_matrix_multiply"),
     NodeKind.CONV_2D: _convolution,

@@ -22,6 +22,7 @@ from penstock.runtime.xnnpack.check import check_graph
 from penstock.runtime.xnnpack.define import define_graph
 from penstock.runtime.xnnpack.library import Library, find, open_library
 from penstock.runtime.xnnpack.packing import PackedWeights
+from penstock.runtime.xnnpack.scratch import Needs
 from penstock.runtime.xnnpack.shapes import ShapeChecker
 from penstock.runtime.xnnpack.threads import pool
 from penstock.runtime.xnnpack.values import unpacked_constants
@@ -160,6 +161,8 @@ class XnnpackExecutable:
             external.id = value.external_id
         self._addresses: list[int] = []
         self._input_shapes: tuple[Shape, ...] | None = None
+        #: what the plan of XNNPACK's memory was made for, as far as it does not see that itself
+        self._needs: Needs | None = None
         self._output_shapes: tuple[Shape, ...] = ()
         self._shapes: tuple[Shape, ...] = ()
         self._bounce: dict[int, np.ndarray] = {}
@@ -176,9 +179,12 @@ class XnnpackExecutable:
             )
         for index, (shape, value) in enumerate(zip(shapes, self._inputs, strict=True)):
             _check_shape(index, shape, value)
-        self._checker.check(shapes)
+        needs = self._checker.check(shapes)
         with self._turn:
             self._input_shapes = None
+            if needs != self._needs:
+                self._plan_anew()
+            self._needs = None
             for shape, value in zip(shapes, self._inputs, strict=True):
                 dims = (c_size_t * len(shape))(*shape)
                 self._check(
@@ -190,6 +196,7 @@ class XnnpackExecutable:
             self._check(self._xnn.xnn_reshape_runtime(self._runtime), shapes)
             self._output_shapes = tuple(self._external_shape(v) for v in self._outputs)
         self._input_shapes = shapes
+        self._needs = needs
         self._shapes = shapes + self._output_shapes
         self._addresses = []  # XNNPACK's own buffers may have moved
         self._bounce.clear()
@@ -260,6 +267,15 @@ class XnnpackExecutable:
             )
             self._addresses = addresses
         return copied
+
+    def _plan_anew(self) -> None:
+        """Make the next reshape of the runtime plan its memory: outputs that have become larger
+        than they were are a reason to, and nothing is smaller than an empty one. (XNNPACK refuses
+        that for outputs that depend on constants alone.)"""
+        for value in self._outputs:
+            rank = len(value.shape)
+            empty = (c_size_t * rank)(*(0,) * rank)
+            self._xnn.xnn_reshape_external_value(self._runtime, value.external_id, rank, empty)
 
     def _external_shape(self, value: Value) -> Shape:
         rank, dims = c_size_t(), (c_size_t * MAX_TENSOR_DIMS)()

@@ -9,6 +9,7 @@ from penstock.graph.graph import XnnGraph
 from penstock.runtime.engine import Shape
 from penstock.runtime.xnnpack.budget import available_memory, peak_memory
 from penstock.runtime.xnnpack.infer import ShapeError, infer
+from penstock.runtime.xnnpack.scratch import Needs, needs, reductions
 
 #: Input shapes that are remembered as good.
 _REMEMBERED = 256
@@ -45,6 +46,7 @@ class ShapeChecker:
                     f"value {i} of an XNNPACK graph is declared {list(declared[i])},"
                     f" but its node gives {list(shape)}"
                 )
+        self._reductions = reductions(graph.nodes, {v.id: v for v in graph.values})
         bits = {v.id: v.dtype.traits.bits or 0 for v in graph.values if v.data is None}
         need = peak_memory(graph.nodes, self.bounds, bits)
         if need > _SMALL and need > (there := available_memory()):
@@ -52,23 +54,27 @@ class ShapeChecker:
                 f"a run at the input shapes {_text(inputs)} needs {need / 1e9:.1f} GB of memory,"
                 f" there are {there / 1e9:.1f} GB"
             )
-        self._good = {inputs: None}
+        self._good = {inputs: needs(self._reductions, self.bounds)}
 
-    def check(self, inputs: tuple[Shape, ...]) -> None:
+    def check(self, inputs: tuple[Shape, ...]) -> Needs:
         """Can the graph run at these shapes of its inputs?
+
+        Returns what its nodes need that XNNPACK does not plan anew by itself: where this is not
+        what the last shapes needed, XNNPACK has to be made to plan.
 
         Raises:
             InputError: a node cannot take the shapes that follow from them.
         """
         if inputs in self._good:
-            return
+            return self._good[inputs]
         try:
-            self._infer(inputs)
+            shapes = self._infer(inputs)
         except ShapeError as error:
             raise InputError(f"{error} at the input shapes {_text(inputs)}") from None
         if len(self._good) >= _REMEMBERED:
             self._good.pop(next(iter(self._good)))
-        self._good[inputs] = None
+        found = self._good[inputs] = needs(self._reductions, shapes)
+        return found
 
     def _infer(self, inputs: Sequence[Shape]) -> dict[int, Shape]:
         shapes = {**self._constants, **dict(zip(self._inputs, inputs, strict=True))}
