@@ -21,7 +21,9 @@ from xnn_graphs import run
 from xnn_samples import SAMPLES
 
 from penstock.errors import InputError, InvalidProgramError, PenstockError
-from penstock.formats.payload import DataType, Node, NodeKind, PerTensor, Value, XnnGraph
+from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind
 from penstock.runtime.engine import Shape
 from penstock.runtime.xnnpack.engine import ELEMENT, XnnpackEngine, XnnpackExecutable
 from penstock.runtime.xnnpack.shapes import ShapeChecker

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 from xnn_graphs import GraphBuilder, run
 
-from penstock.formats.payload import (
-    DataType,
-    NodeKind,
-    PerTensor,
-    ReshapeAttributes,
-    TransposeAttributes,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import NodeKind, ReshapeAttributes, TransposeAttributes
 from penstock.runtime.xnnpack.engine import XnnpackEngine
 
 Q = PerTensor(0.05, 3)

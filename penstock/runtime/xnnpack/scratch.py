@@ -14,7 +14,9 @@ from dataclasses import replace
 from math import prod
 from typing import TypeAlias
 
-from penstock.formats.payload import DataType, Node, NodeKind, ReshapeAttributes, Value, XnnGraph
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind, ReshapeAttributes
 from penstock.runtime.engine import Shape
 
 #: What the nodes of one graph need at some shapes; equal needs can share a plan.
