@@ -25,7 +25,7 @@ from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engine import Shape
-from penstock.runtime.xnnpack.engine import ELEMENT, XnnpackEngine, XnnpackExecutable
+from penstock.runtime.xnnpack.engine import XnnpackEngine, XnnpackExecutable
 from penstock.runtime.xnnpack.shapes import ShapeChecker
 
 Shapes = tuple[Shape, ...]
@@ -70,7 +70,7 @@ def _retyped(graph: XnnGraph, dtype: DataType, quantization: PerTensor | None) -
         if value.dtype is DataType.FP32:
             value.dtype, value.quantization = dtype, quantization
             if value.data is not None:
-                value.data = np.asarray(value.data).astype(ELEMENT[dtype])
+                value.data = np.asarray(value.data).astype(dtype.traits.array)
     return graph
 
 
@@ -191,7 +191,7 @@ def wrong(graph: XnnGraph, threads: int) -> Iterator[str]:
 
 
 def _values(value: Value, shape: Shape) -> np.ndarray:
-    rng, dtype = np.random.default_rng(sum(shape)), ELEMENT[value.dtype]
+    rng, dtype = np.random.default_rng(sum(shape)), value.dtype.traits.array
     if value.dtype in (DataType.QINT8, DataType.QUINT8):
         info = np.iinfo(dtype)
         return rng.integers(info.min, info.max + 1, shape, dtype)
@@ -206,7 +206,7 @@ def _outputs(
 ) -> list[np.ndarray]:
     results = executable.reshape([a.shape for a in inputs])
     outputs = [
-        np.empty(shape, ELEMENT[graph.values[i].dtype])
+        np.empty(shape, graph.values[i].dtype.traits.array)
         for i, shape in zip(graph.outputs, results, strict=True)
     ]
     executable.run(inputs, outputs)
