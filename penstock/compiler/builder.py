@@ -104,6 +104,8 @@ class GraphBuilder:
         self._placed_constants: dict[tuple[object, ...], Value] = {}
         self._reordered: dict[tuple[int, Order, Order], Tensor] = {}
         self._keep_alive: list[torch.Tensor] = []
+        #: The indices of dynamic dimensions, by size, once something has asked for them.
+        self.positions: dict[Dim, Tensor] = {}
         self.debug_handle = 0
         #: Whether no value has a dynamic dimension but, perhaps, its first.
         self.fixed_sizes = True

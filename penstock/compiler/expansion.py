@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,9 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dim
 from penstock.formats import payload
 from penstock.formats.payload import DataType, NodeKind
+
+#: Multiples of sizes up to here are recognized.
+MOST_TIMES = 64
 
 
 def written_out(b: GraphBuilder, tensor: Tensor) -> Tensor:
@@ -24,7 +28,7 @@ def written_out(b: GraphBuilder, tensor: Tensor) -> Tensor:
     result = replace(tensor, shape=tensor.stored)
     for dim, size in enumerate(sizes):
         if not isinstance(size, int):
-            zeros = _zeros_along(b, dim, size, tensor.rank)
+            zeros = zeros_along(b, dim, size, tensor.rank)
             result = b.binary(NodeKind.ADD, result, zeros)
     static = [size if isinstance(size, int) else 1 for size in sizes]
     if set(static) != {1}:
@@ -32,22 +36,57 @@ def written_out(b: GraphBuilder, tensor: Tensor) -> Tensor:
     return result
 
 
-def _zeros_along(b: GraphBuilder, dim: int, size: Dim, rank: int) -> Tensor:
+def zeros_along(b: GraphBuilder, dim: int, size: Dim, rank: int) -> Tensor:
     """Zeros of the dynamic ``size`` in dimension ``dim``, of size 1 in the others: a line of some
     tensor that has such a dimension, bounded by zero from both sides. Its size is known when the
     program runs, and in no other way can XNNPACK be told one."""
+    for found, position in _dynamic_dims(b):
+        if layout.same(found.stored[position], size):
+            return _zeroed(b, found, position, dim, rank)
+    for found, position in _dynamic_dims(b):
+        line = _derived(b, found, position, size)
+        if line is not None:
+            target = tuple(size if place == dim else 1 for place in range(rank))
+            return b.reshape(line, target)
+    raise LoweringError(f"it expands a tensor to the size {size}, which no other tensor has")
+
+
+def _dynamic_dims(b: GraphBuilder) -> Iterator[tuple[Tensor, int]]:
     for found in b.placed_tensors():
         assert found.value is not None
-        if found.value.dtype is not DataType.FP32:
-            continue
-        for position, stored in enumerate(found.stored):
-            if not isinstance(stored, int) and layout.same(stored, size):
-                line = _line(b, found, position)
-                target = tuple(stored if place == dim else 1 for place in range(rank))
-                zero = b.constant(torch.tensor(0.0))
-                line = b.binary(NodeKind.MAXIMUM, b.reshape(line, target), zero)
-                return b.binary(NodeKind.MINIMUM, line, zero)
-    raise LoweringError(f"it expands a tensor to the size {size}, which no other tensor has")
+        if found.value.dtype is DataType.FP32:
+            for position, stored in enumerate(found.stored):
+                if not isinstance(stored, int):
+                    yield found, position
+
+
+def _zeroed(b: GraphBuilder, found: Tensor, position: int, dim: int, rank: int) -> Tensor:
+    line = _line(b, found, position)
+    stored = found.stored[position]
+    target = tuple(stored if place == dim else 1 for place in range(rank))
+    zero = b.constant(torch.tensor(0.0))
+    line = b.binary(NodeKind.MAXIMUM, b.reshape(line, target), zero)
+    return b.binary(NodeKind.MINIMUM, line, zero)
+
+
+def _derived(b: GraphBuilder, found: Tensor, position: int, size: Dim) -> Tensor | None:
+    """Zeros [size], if that is a multiple of the dimension's size, more or less a constant, or
+    the number of strides in it."""
+    from penstock.compiler import ends
+    from penstock.compiler import expressions as ex
+
+    stored = found.stored[position]
+    for times in range(1, MOST_TIMES + 1):
+        rest = layout.canonical(size - times * stored)
+        if isinstance(rest, int):
+            line = _zeroed(b, found, position, 0, 1)
+            return ex.pad_constant(
+                b, ends.without_last(b, ex.concatenate(b, [line] * times, 0), 0, max(0, -rest)),
+                [0], [max(0, rest)], 0.0,
+            )  # fmt: skip
+        if times > 1 and layout.same(layout.floor_divide(stored - 1, times) + 1, size):
+            return ends.every(b, _zeroed(b, found, position, 0, 1), 0, times)
+    return None
 
 
 def _line(b: GraphBuilder, source: Tensor, position: int) -> Tensor:

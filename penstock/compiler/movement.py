@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from penstock.compiler import ends, layout
+from penstock.compiler import ends, layout, spread
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.index_plan import (
     MOST_PIECES,
@@ -77,6 +76,8 @@ def repeat_each(b: GraphBuilder, x: Tensor, dim: int, times: int) -> Tensor:
     """Every index of ``dim`` ``times`` times, one after the other."""
     if times == 1:
         return x
+    if not isinstance(x.shape[dim], int) and layout.several_dynamic(x.shape):
+        return spread.repeat_each(b, x, dim, times)
     wide = b.reshape(x, (*x.shape[: dim + 1], 1, *x.shape[dim + 1 :]))
     joined = repeat_all(b, wide, dim + 1, times)
     return b.reshape(joined, (*x.shape[:dim], x.shape[dim] * times, *x.shape[dim + 1 :]))

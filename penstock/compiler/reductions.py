@@ -49,6 +49,8 @@ def mean(
     x = _innermost_if_needed(b, b.dense(x), dims)
     if all(x.shape[dim] == 1 for dim in dims):
         return b.reshape(x, reduced_shape(x.shape, dims, keepdim))
+    if len([d for d in dims if x.shape[d] != 1]) > 1 and _many_dynamic(x, dims):
+        return _mean_by_pairs(b, x, dims, keepdim)
     view = _View(b, x, dims)
     run = view.shape[1]
     if isinstance(run, int) and view.shape[3] == 1 and _parts(run) and not pooled:
@@ -60,6 +62,38 @@ def mean(
         rows = b.result(shape, layout.identity(source.rank))
         b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [source], rows, flags=payload.FLAG_KEEP_DIMS)
     return view.restored(b, rows, keepdim)
+
+
+def _many_dynamic(x: Tensor, dims: Sequence[int]) -> bool:
+    """Whether dynamic dimensions are reduced, and more of them than a reshape could merge, where
+    they do not stand as height and width already."""
+    if not layout.several_dynamic(x.shape) or layout.is_static([x.shape[d] for d in dims]):
+        return False
+    return set(x.order[x.rank - 3 : x.rank - 1]) != set(dims)
+
+
+def _mean_by_pairs(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The mean over two dimensions after the other, as height and width: nothing is merged."""
+    target = reduced_shape(x.shape, dims, keepdim)
+    left = [dim for dim in dims if x.shape[dim] != 1]
+    while left:
+        pair, left = left[:2], left[2:]
+        if len(pair) == 1:
+            x = b.unsqueeze_front(x, x.rank + 1)
+            pair = [0, pair[0] + 1]
+        kept = [dim for dim in x.order if dim not in pair]
+        if not kept:
+            x = b.unsqueeze_front(x, x.rank + 1)
+            pair, left = [dim + 1 for dim in pair], [dim + 1 for dim in left]
+            kept = [0]
+        # What has a constant size is innermost, if anything has.
+        channels = max(kept, key=lambda dim: isinstance(x.shape[dim], int) and x.shape[dim] != 1)
+        order = (*(dim for dim in kept if dim != channels), *pair, channels)
+        source = b.place(x, order)
+        shape = tuple(1 if dim in pair else size for dim, size in enumerate(x.shape))
+        x = b.result(shape, order)
+        b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [source], x, flags=payload.FLAG_KEEP_DIMS)
+    return b.reshape(x, target)
 
 
 def total(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:

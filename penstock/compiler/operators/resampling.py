@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from penstock.compiler import layout, movement
+from penstock.compiler import layout, movement, resizing, spread
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST
@@ -65,6 +65,8 @@ NEAREST = (
 )  # fmt: skip
 def lower_nearest(b: GraphBuilder, node: Node) -> Tensor:
     """Which index goes where, the operator itself says, asked about a picture of indices."""
+    if _is_dynamic(b, node):
+        return _dynamic_nearest(b, node)
     x, old, _ = _sizes(b, node)
     if any(isinstance(source, Node) for source in node.all_input_nodes[1:]):
         raise LoweringError("its size is computed at run time")
@@ -77,6 +79,26 @@ def lower_nearest(b: GraphBuilder, node: Node) -> Tensor:
         indices = result.movedim(axis + 2, 0).flatten(1)[:, 0].long().numpy()
         x = movement.take(b, x, axis + 2, indices)
     return x
+
+
+def _is_dynamic(b: GraphBuilder, node: Node) -> bool:
+    x = b.tensor(node.args[0])
+    return not layout.is_static((*x.shape[2:], *layout.shape_of(node.meta["val"])[2:]))
+
+
+def _dynamic_nearest(b: GraphBuilder, node: Node) -> Tensor:
+    x = b.tensor(node.args[0])
+    old, new = x.shape[2:], layout.shape_of(node.meta["val"])[2:]
+    factors = resizing.whole_factors(old, new)
+    if factors is None:
+        raise resizing.refuse(old, new)
+    for size, factor in zip(old, factors, strict=True):
+        # PyTorch multiplies by a rounded reciprocal.
+        line = torch.arange(b.dynamic.upper(size), dtype=torch.float32).view(1, 1, -1)
+        scaled = aten.upsample_nearest1d.vec(line, None, [float(factor)])
+        if not torch.equal(scaled, line.repeat_interleave(factor, 2)):
+            raise resizing.refuse(old, new)
+    return resizing.repeated(b, x, factors)
 
 
 # --- linear, cubic, antialiased ----------------------------------------------------------------
@@ -113,6 +135,7 @@ SMOOTH: dict[Any, _Axis] = {
     aten._upsample_bicubic2d_aa.vec: _planar(aten._upsample_bicubic2d_aa.default),
     aten._upsample_bicubic2d_aa.default: _planar(aten._upsample_bicubic2d_aa.default),
 }
+LINEAR = (aten.upsample_linear1d.vec, aten.upsample_linear1d.default)
 BILINEAR = (aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
 
 
@@ -121,8 +144,11 @@ BILINEAR = (aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
     notes="XNNPACK's own; by matrices where a scale factor does not give whole sizes",
 )  # fmt: skip
 def lower_bilinear(b: GraphBuilder, node: Node) -> Tensor:
-    x, old, new = _sizes(b, node)
     align = bool(arguments(node)["align_corners"])
+    if _is_dynamic(b, node):
+        target = layout.shape_of(node.meta["val"])
+        return resizing.linear(b, b.tensor(node.args[0]), target[2:], _scales(node, 2), align)
+    x, old, new = _sizes(b, node)
     if not align and not _whole(old, new, _scales(node, 2)):
         return by_matrices(b, node)
     images = b.place(b.dense(x), CHANNELS_LAST)
@@ -152,8 +178,11 @@ def lower_smooth(b: GraphBuilder, node: Node) -> Tensor:
 
 
 def by_matrices(b: GraphBuilder, node: Node) -> Tensor:
-    x, old, new = _sizes(b, node)
     align = bool(arguments(node)["align_corners"])
+    if node.target in LINEAR and _is_dynamic(b, node):
+        target = layout.shape_of(node.meta["val"])
+        return resizing.linear(b, b.tensor(node.args[0]), target[2:], _scales(node, 1), align)
+    x, old, new = _sizes(b, node)
     scales = _scales(node, len(old))
     for axis in range(len(old)):
         matrix = axis_matrix(SMOOTH[node.target], old[axis], new[axis], scales[axis], align)
@@ -178,6 +207,8 @@ def axis_matrix(
 def lower_pixel_shuffle(b: GraphBuilder, node: Node) -> Tensor:
     x, factor = b.tensor(node.args[0]), int(arguments(node)["upscale_factor"])
     lead, (channels, height, width) = x.shape[:-3], x.shape[-3:]
+    if x.rank == 4 and layout.several_dynamic(x.shape):
+        return spread.from_channels(b, x, (factor, factor))
     split = b.reshape(x, (*lead, channels // factor**2, factor, factor, height, width))
     n = len(lead)
     moved = b.permute(split, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
