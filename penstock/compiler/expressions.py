@@ -43,8 +43,9 @@ def divide(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
 
 
 def bounded(b: GraphBuilder, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """``min(max(x, low), high)``."""
-    return b.binary(NodeKind.MINIMUM, b.binary(NodeKind.MAXIMUM, x, low), high)
+    """``min(max(x, low), high)``. ``x`` comes last in both nodes: where these give their second
+    operand if one is not a number (x86), not-a-number stays one, as it does elsewhere."""
+    return b.binary(NodeKind.MINIMUM, high, b.binary(NodeKind.MAXIMUM, low, x))
 
 
 def affine(b: GraphBuilder, x: Tensor, scale: float, shift: float) -> Tensor:

@@ -17,6 +17,25 @@ def step(b: GraphBuilder, x: Tensor) -> Tensor:
     return b.unary(NodeKind.CEILING, b.unary(NodeKind.CLAMP, x, None, (0.0, 1.0)))
 
 
+def difference(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
+    """Positive, zero or negative as ``left`` is more than, equal to or less than ``right``. Where
+    both may be infinite, halves are compared, with a number for infinity beyond all halves."""
+    if any(side.constant is not None and _all_finite(side) for side in (left, right)):
+        return ex.subtract(b, left, right)
+    return ex.subtract(b, _finite_half(b, left), _finite_half(b, right))
+
+
+def _all_finite(constant: Tensor) -> bool:
+    return bool(constant.real().isfinite().all())
+
+
+def _finite_half(b: GraphBuilder, x: Tensor) -> Tensor:
+    limit = 2e38
+    if x.constant is not None:
+        return b.constant((x.real() * 0.5).clamp(-limit, limit))
+    return b.binary(NodeKind.MULTIPLY, x, ex.scalar(b, 0.5), (-limit, limit))
+
+
 def complement(b: GraphBuilder, mask: Tensor) -> Tensor:
     """``not mask``."""
     return ex.subtract(b, ex.scalar(b, 1.0), mask)
@@ -81,7 +100,7 @@ def _replaced(b: GraphBuilder, x: Tensor, keep: torch.Tensor, value: torch.Tenso
     low = torch.where(keep, torch.tensor(-math.inf), value)
     high = torch.where(keep, torch.tensor(math.inf), value)
     if bool((low == -math.inf).all()):
-        return b.binary(NodeKind.MINIMUM, x, b.constant(high))
+        return b.binary(NodeKind.MINIMUM, b.constant(high), x)
     if bool((high == math.inf).all()):
-        return b.binary(NodeKind.MAXIMUM, x, b.constant(low))
+        return b.binary(NodeKind.MAXIMUM, b.constant(low), x)
     return ex.bounded(b, x, b.constant(low), b.constant(high))

@@ -11,6 +11,7 @@ from penstock.compiler import expressions as ex
 from penstock.compiler import selection
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.numbers import may_be_huge
 from penstock.compiler.operators.constraints import FLOATS, constant
 from penstock.compiler.operators.registry import FixedOutput, Independent, operator
 from penstock.formats.payload import EluAttributes, LeakyReluAttributes, NodeKind
@@ -28,7 +29,14 @@ LEAST_SOFTPLUS_THRESHOLD = 12.0
     quantization=FixedOutput(1 / 256, -128),
 )  # fmt: skip
 def lower_sigmoid(b: GraphBuilder, node: Node) -> Tensor:
-    return b.unary(NodeKind.SIGMOID, b.tensor(node.args[0]))
+    return _sigmoid(b, b.tensor(node.args[0]), node.args[0])
+
+
+def _sigmoid(b: GraphBuilder, x: Tensor, source: object) -> Tensor:
+    """Of ``x``, which is ``source``; bounded where a mask may have put the lowest number in."""
+    if may_be_huge(source):
+        x = b.unary(NodeKind.CLAMP, x, None, (-100.0, 100.0))
+    return b.unary(NodeKind.SIGMOID, x)
 
 
 @operator("tanh", aten.tanh.default, constraints=FLOATS, quantization=FixedOutput(1 / 128, 0))
@@ -145,7 +153,7 @@ def lower_gelu(b: GraphBuilder, node: Node) -> Tensor:
 @operator("silu", aten.silu.default, constraints=FLOATS, notes="x * sigmoid(x)")
 def lower_silu(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
-    return ex.multiply(b, x, b.unary(NodeKind.SIGMOID, x))
+    return ex.multiply(b, x, _sigmoid(b, x, node.args[0]))
 
 
 @operator("mish", aten.mish.default, constraints=FLOATS)
@@ -158,10 +166,15 @@ def lower_mish(b: GraphBuilder, node: Node) -> Tensor:
     return ex.multiply(b, x, ex.divide(b, n, ex.affine(b, n, 1.0, 2.0)))
 
 
+def _log_sigmoid_of_size(b: GraphBuilder, x: Tensor) -> Tensor:
+    """``log(sigmoid(|x|))``, which is 0 long before the bound: XNNPACK's sigmoid has an end."""
+    size = b.unary(NodeKind.CLAMP, b.unary(NodeKind.ABS, x), None, (0.0, 100.0))
+    return b.unary(NodeKind.LOG, b.unary(NodeKind.SIGMOID, size))
+
+
 def softplus(b: GraphBuilder, x: Tensor) -> Tensor:
     """``log(1 + exp(x))`` as ``relu(x) - log(sigmoid(|x|))``, which overflows nowhere."""
-    rest = b.unary(NodeKind.LOG, b.unary(NodeKind.SIGMOID, b.unary(NodeKind.ABS, x)))
-    return ex.subtract(b, b.unary(NodeKind.CLAMP, x, None, ex.RELU), rest)
+    return ex.subtract(b, b.unary(NodeKind.CLAMP, x, None, ex.RELU), _log_sigmoid_of_size(b, x))
 
 
 @operator("softplus", aten.softplus.default, constraints=(*FLOATS, _positive("beta")))
@@ -178,8 +191,8 @@ def lower_softplus(b: GraphBuilder, node: Node) -> Tensor:
 def lower_log_sigmoid(b: GraphBuilder, node: Node) -> Tensor:
     """``log(sigmoid(x))`` as ``min(x, 0) + log(sigmoid(|x|))``, which underflows nowhere."""
     x = b.tensor(node.args[0])
-    rest = b.unary(NodeKind.LOG, b.unary(NodeKind.SIGMOID, b.unary(NodeKind.ABS, x)))
-    return ex.add(b, b.unary(NodeKind.CLAMP, x, None, (-math.inf, 0.0)), rest)
+    low = b.unary(NodeKind.CLAMP, x, None, (-math.inf, 0.0))
+    return ex.add(b, low, _log_sigmoid_of_size(b, x))
 
 
 @operator("softshrink", aten.softshrink.default, constraints=FLOATS)
@@ -215,4 +228,4 @@ def lower_glu(b: GraphBuilder, node: Node) -> Tensor:
     if not isinstance(extent, int):
         raise LoweringError("it splits a dynamic dimension")
     left, right = (ex.cut(b, x, dim, start, extent // 2) for start in (0, extent // 2))
-    return ex.multiply(b, left, b.unary(NodeKind.SIGMOID, right))
+    return ex.multiply(b, left, _sigmoid(b, right, node.args[0]))

@@ -9,12 +9,17 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
+from penstock.compiler import layout, masked_rows, reductions
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS, argument_is, is_constant, rank_fits
 from penstock.compiler.operators.registry import operator
+from penstock.compiler.rewrite.additive_masks import EVERY_ROW_SEES
+from penstock.formats.payload import NodeKind
 
 aten = torch.ops.aten
+
+PERMUTES = (aten.permute.default, aten.transpose.int)
 
 
 def _floats_but_mask(node: Node) -> str | None:
@@ -40,8 +45,13 @@ def lower_attention(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     query, key, value = (b.tensor(named[name]) for name in ("query", "key", "value"))
     mask = None if named["attn_mask"] is None else additive_mask(b, named["attn_mask"])
+    rows = None
     if named["is_causal"]:
         mask = causal_mask(b, query, key)
+    elif mask is not None:
+        known = bool(node.meta.get(EVERY_ROW_SEES, False))
+        rows = masked_rows.without_empty_rows(b, mask, key, every_row_sees=known)
+        mask = rows.mask
     width = query.shape[-1]
     if named["scale"] is not None:
         scale = float(named["scale"])
@@ -55,7 +65,21 @@ def lower_attention(b: GraphBuilder, node: Node) -> Tensor:
     scores = ex.matmul(b, ex.affine(b, query, scale, 0.0), b.permute(key, last))
     if mask is not None:
         scores = ex.add(b, scores, mask)
-    return ex.matmul(b, ex.softmax(b, scores, -1), value)
+    result = ex.matmul(b, ex.softmax(b, scores, -1), value)
+    if rows is None or rows.seen is None:
+        return result
+    # Heads that go behind their tokens next are moved first: longer runs for the one factor.
+    return rows.only_seen(b, b.place(result, (0, 2, 1, 3)) if _heads_go_last(node) else result)
+
+
+def _heads_go_last(node: Node) -> bool:
+    """Whether all that is done with [batch, heads, rows, size] is to exchange heads and rows."""
+    shape = layout.shape_of(node.meta["val"])
+    users = list(node.users)
+    if len(shape) != 4 or len(users) != 1 or users[0].target not in PERMUTES:
+        return False
+    moved = layout.shape_of(users[0].meta["val"])
+    return moved == (shape[0], shape[2], shape[1], shape[3])
 
 
 def additive_mask(b: GraphBuilder, argument: Node) -> Tensor:
@@ -92,12 +116,18 @@ def _repeated_heads(b: GraphBuilder, tensor: Tensor, query: Tensor) -> Tensor:
     return b.reshape(wide, (*lead[:-1], wanted, *tail))
 
 
-@operator(
-    "softmax",
-    aten.softmax.int,
-    aten._softmax.default,
-    aten._safe_softmax.default,
-    constraints=FLOATS,
-)
+@operator("softmax", aten.softmax.int, aten._softmax.default, constraints=FLOATS)
 def lower_softmax(b: GraphBuilder, node: Node) -> Tensor:
     return ex.softmax(b, b.tensor(node.args[0]), int(node.args[1]))  # type: ignore[arg-type]
+
+
+@operator(
+    "safe_softmax", aten._safe_softmax.default, constraints=FLOATS,
+    notes="zeros where all is minus infinity",
+)  # fmt: skip
+def lower_safe_softmax(b: GraphBuilder, node: Node) -> Tensor:
+    x, dim = b.tensor(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
+    shown = reductions.total(b, masked_rows.visible(b, x), [dim % x.rank], True)
+    seen = b.unary(NodeKind.CLAMP, shown, None, (0.0, 1.0))
+    filled = b.binary(NodeKind.MAXIMUM, masked_rows.floor_of(b, seen), x)
+    return ex.multiply(b, ex.softmax(b, filled, dim), seen)

@@ -18,6 +18,7 @@ from penstock.compiler import expressions as ex
 from penstock.compiler import selection
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.numbers import may_be_nan
 from penstock.compiler.operators.constraints import SUPPORTED_FLOATS, is_constant, rank_fits
 from penstock.compiler.operators.registry import operator
 from penstock.formats.payload import NodeKind
@@ -28,10 +29,14 @@ Compare = Callable[[GraphBuilder, Tensor, Tensor], Tensor]
 
 
 def _greater(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
-    return selection.step(b, ex.subtract(b, left, right))
+    return selection.step(b, selection.difference(b, left, right))
 
 
 def _different(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
+    return selection.differs(b, selection.difference(b, left, right))
+
+
+def _exclusive(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
     return selection.differs(b, ex.subtract(b, left, right))
 
 
@@ -65,7 +70,7 @@ CONNECTIVES: dict[str, tuple[tuple[Any, ...], Compare]] = {
     ),
     "xor": (
         (aten.logical_xor.default, aten.bitwise_xor.Tensor, aten.__xor__.Tensor),
-        _different,
+        _exclusive,
     ),
 }
 NOT = (aten.logical_not.default, aten.bitwise_not.default)
@@ -121,15 +126,17 @@ def _name(dtype: torch.dtype | None) -> str:
 
 
 def _compares_floats(node: Node) -> str | None:
-    """float32, not with itself, not with infinity."""
+    """float32, not with itself, of what is a number for ordinary inputs."""
     for source in node.all_input_nodes:
         if _type_of(source) not in SUPPORTED_FLOATS:
             return f"it compares {_name(_type_of(source))}, XNNPACK has float32 only"
+        if may_be_nan(source):
+            return "what it compares may be not a number (a logarithm, root or quotient)"
     other = arguments(node)["other"]
     if other is node.args[0]:
         return "it asks what is not a number, which XNNPACK has no way to tell"
-    if isinstance(other, (int, float)) and not math.isfinite(other):
-        return "it compares with infinity"
+    if isinstance(other, (int, float)) and math.isnan(other):
+        return "it compares with not-a-number"
     return None
 
 
@@ -147,51 +154,12 @@ def _from_a_mask(node: Node) -> str | None:
     return None if _type_of(source) is torch.bool else "it converts between types of numbers"
 
 
-#: May be not a number for ordinary inputs.
-SUSPECTS = {
-    aten.log.default, aten.log2.default, aten.log10.default, aten.log1p.default,
-    aten.sqrt.default, aten.rsqrt.default, aten.div.Tensor, aten.reciprocal.default,
-    aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.logit.default, aten.tan.default,
-    aten.div.Tensor_mode,
-}  # fmt: skip
-
-
 def _chosen_are_numbers(node: Node) -> str | None:
     """What is not chosen is bounded away, which not-a-number is not on every machine."""
     for source in node.all_input_nodes:
-        if _type_of(source) in SUPPORTED_FLOATS and _may_be_nan(source):
+        if _type_of(source) in SUPPORTED_FLOATS and may_be_nan(source):
             return "what it does not choose may be not a number (a logarithm, root or quotient)"
     return None
-
-
-def _may_be_nan(node: Node) -> bool:
-    """Whether a suspect stands before ``node``, element-wise operators between them at most."""
-    seen: set[Node] = set()
-    waiting = [node]
-    while waiting:
-        item = waiting.pop()
-        if item in seen or item.op != "call_function":
-            continue
-        seen.add(item)
-        if item.target in SUSPECTS and not _is_harmless(item):
-            return True
-        tags = getattr(item.target, "tags", ())
-        if torch.Tag.pointwise in tags or torch.Tag.core in tags and _is_view(item):
-            waiting.extend(item.all_input_nodes)
-    return False
-
-
-def _is_harmless(node: Node) -> bool:
-    """A quotient by a number, a whole power."""
-    other = node.args[1] if len(node.args) > 1 else None
-    if not isinstance(other, (int, float)):
-        return False
-    return other != 0 if "div" in str(node.target) else other >= 0 and other == int(other)
-
-
-def _is_view(node: Node) -> bool:
-    returns = node.target._schema.returns  # type: ignore[union-attr]
-    return bool(returns) and returns[0].alias_info is not None
 
 
 MASKS = (rank_fits, _floats_and_masks)

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout
+from penstock.compiler import extremes, layout
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
@@ -84,12 +84,12 @@ def lower_reciprocal(b: GraphBuilder, node: Node) -> Tensor:
     return ex.divide(b, ex.scalar(b, 1.0), b.tensor(node.args[0]))
 
 
-@operator("maximum", aten.maximum.default, aten.max.other, aten.fmax.default, constraints=FLOATS)
+@operator("maximum", aten.maximum.default, aten.max.other, constraints=FLOATS)
 def lower_maximum(b: GraphBuilder, node: Node) -> Tensor:
     return b.binary(NodeKind.MAXIMUM, b.tensor(node.args[0]), b.tensor(node.args[1]))
 
 
-@operator("minimum", aten.minimum.default, aten.min.other, aten.fmin.default, constraints=FLOATS)
+@operator("minimum", aten.minimum.default, aten.min.other, constraints=FLOATS)
 def lower_minimum(b: GraphBuilder, node: Node) -> Tensor:
     return b.binary(NodeKind.MINIMUM, b.tensor(node.args[0]), b.tensor(node.args[1]))
 
@@ -99,13 +99,10 @@ UNARY: dict[str, tuple[Any, NodeKind]] = {
     "abs": (aten.abs.default, NodeKind.ABS),
     "ceil": (aten.ceil.default, NodeKind.CEILING),
     "cos": (aten.cos.default, NodeKind.COS),
-    "exp": (aten.exp.default, NodeKind.EXP),
     "floor": (aten.floor.default, NodeKind.FLOOR),
     "log": (aten.log.default, NodeKind.LOG),
     "neg": (aten.neg.default, NodeKind.NEGATE),
-    "rsqrt": (aten.rsqrt.default, NodeKind.RECIPROCAL_SQUARE_ROOT),
     "sin": (aten.sin.default, NodeKind.SIN),
-    "sqrt": (aten.sqrt.default, NodeKind.SQUARE_ROOT),
     "square": (aten.square.default, NodeKind.SQUARE),
 }
 
@@ -118,6 +115,31 @@ def _register_unary(name: str, target: Any, kind: NodeKind) -> None:
 
 for _name, (_target, _kind) in UNARY.items():
     _register_unary(_name, _target, _kind)
+
+
+@operator("exp", aten.exp.default, constraints=FLOATS)
+def lower_exp(b: GraphBuilder, node: Node) -> Tensor:
+    return extremes.exponential(b, b.tensor(node.args[0]))
+
+
+@operator("sqrt", aten.sqrt.default, constraints=FLOATS)
+def lower_sqrt(b: GraphBuilder, node: Node) -> Tensor:
+    return extremes.square_root(b, b.tensor(node.args[0]))
+
+
+@operator("rsqrt", aten.rsqrt.default, constraints=FLOATS)
+def lower_rsqrt(b: GraphBuilder, node: Node) -> Tensor:
+    return reciprocal_root(b, b.tensor(node.args[0]), node.args[0])
+
+
+def reciprocal_root(b: GraphBuilder, x: Tensor, source: Any) -> Tensor:
+    """``1 / sqrt(x)``; of what a positive constant was added to (a variance, mostly), which is
+    not zero, XNNPACK's own."""
+    if isinstance(source, Node) and source.target in (aten.add.Tensor, aten.add.Scalar):
+        other = source.args[1]
+        if isinstance(other, (int, float)) and other > 0:
+            return b.unary(NodeKind.RECIPROCAL_SQUARE_ROOT, x)
+    return extremes.reciprocal_root(b, x)
 
 
 #: Whole exponents up to here are products; beyond, rounding errors have piled up either way.
@@ -133,7 +155,10 @@ def lower_pow(b: GraphBuilder, node: Node) -> Tensor:
     if exponent.constant is not None:
         values = exponent.real()
         if values.numel() == 1:
-            result = power(b, x, float(values))
+            if float(values) == -0.5:
+                result = reciprocal_root(b, x, node.args[0])
+            else:
+                result = power(b, x, float(values))
             return b.expand(result, layout.broadcast(x.shape, exponent.shape))
         if not bool((values == values.round()).any()):
             return _exponential(b, x, exponent)
@@ -146,7 +171,7 @@ def lower_pow(b: GraphBuilder, node: Node) -> Tensor:
 def _exponential(b: GraphBuilder, base: Tensor, exponent: Tensor) -> Tensor:
     """``exp(exponent * log(base))``: not a number where the base is negative, as it should."""
     logarithm = b.unary(NodeKind.LOG, base)
-    return b.unary(NodeKind.EXP, ex.multiply(b, exponent, logarithm))
+    return extremes.exponential(b, ex.multiply(b, exponent, logarithm))
 
 
 def power(b: GraphBuilder, x: Tensor, exponent: float) -> Tensor:
@@ -155,7 +180,7 @@ def power(b: GraphBuilder, x: Tensor, exponent: float) -> Tensor:
         return b.expand(ex.scalar(b, 1.0), x.shape)
     if exponent < 0:
         if exponent == -0.5:
-            return b.unary(NodeKind.RECIPROCAL_SQUARE_ROOT, x)
+            return extremes.reciprocal_root(b, x)
         return ex.divide(b, ex.scalar(b, 1.0), power(b, x, -exponent))
     whole = int(exponent)
     if exponent == whole:
@@ -163,7 +188,7 @@ def power(b: GraphBuilder, x: Tensor, exponent: float) -> Tensor:
             raise LoweringError(f"XNNPACK has no power of {exponent}")
         return integer_power(b, x, whole)
     if exponent - whole == 0.5 and whole < 8:
-        root = b.unary(NodeKind.SQUARE_ROOT, x)
+        root = extremes.square_root(b, x)
         return root if whole == 0 else ex.multiply(b, integer_power(b, x, whole), root)
     return _exponential(b, x, ex.scalar(b, exponent))
 

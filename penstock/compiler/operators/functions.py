@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import movement, selection
+from penstock.compiler import extremes, movement, selection
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
@@ -32,7 +32,7 @@ def _unary(b: GraphBuilder, x: Tensor, *kinds: NodeKind) -> Tensor:
 
 @operator("exp2", aten.exp2.default, constraints=FLOATS)
 def lower_exp2(b: GraphBuilder, node: Node) -> Tensor:
-    return _unary(b, ex.affine(b, b.tensor(node.args[0]), math.log(2), 0.0), NodeKind.EXP)
+    return extremes.exponential(b, ex.affine(b, b.tensor(node.args[0]), math.log(2), 0.0))
 
 
 @operator("log2", aten.log2.default, constraints=FLOATS)
@@ -76,7 +76,9 @@ def lower_scalar_pow(b: GraphBuilder, node: Node) -> Tensor:
     if not base > 0:
         raise LoweringError(f"XNNPACK has no powers of {base}")
     x = b.tensor(node.args[1])
-    return x if base == 1.0 else _unary(b, ex.affine(b, x, math.log(base), 0.0), NodeKind.EXP)
+    if base == 1.0:
+        return b.expand(ex.scalar(b, 1.0), x.shape)
+    return extremes.exponential(b, ex.affine(b, x, math.log(base), 0.0))
 
 
 # --- hyperbolic, trigonometric, error function -------------------------------------------------
@@ -88,8 +90,11 @@ def lower_cosh(b: GraphBuilder, node: Node) -> Tensor:
 
 
 def _cosh(b: GraphBuilder, x: Tensor) -> Tensor:
-    up, down = _unary(b, x, NodeKind.EXP), _unary(b, x, NodeKind.NEGATE, NodeKind.EXP)
-    return ex.affine(b, ex.add(b, up, down), 0.5, 0.0)
+    """From ``exp(x / 2)``, whose half square overflows where the result does and not before."""
+    half = ex.affine(b, x, 0.5, 0.0)
+    up, down = extremes.exponential(b, half), _unary(b, half, NodeKind.NEGATE, NodeKind.EXP)
+    halves = [ex.multiply(b, ex.affine(b, one, 0.5, 0.0), one) for one in (up, down)]
+    return ex.add(b, *halves)
 
 
 @operator("sinh", aten.sinh.default, constraints=FLOATS)
@@ -178,8 +183,9 @@ def lower_floor_divide(b: GraphBuilder, node: Node) -> Tensor:
 
 
 def _floor_quotient(b: GraphBuilder, node: Node) -> Tensor:
-    divisor = _divisor(node.args[1])
-    return _unary(b, ex.affine(b, b.tensor(node.args[0]), 1 / divisor, 0.0), NodeKind.FLOOR)
+    x, divisor = b.tensor(node.args[0]), _divisor(node.args[1])
+    quotient = _unary(b, ex.affine(b, x, 1 / divisor, 0.0), NodeKind.FLOOR)
+    return extremes.nan_at_infinity(b, x, quotient)
 
 
 @operator(
@@ -197,8 +203,15 @@ def lower_div_mode(b: GraphBuilder, node: Node) -> Tensor:
 def _remainder(whole: Callable[[GraphBuilder, Tensor], Tensor]) -> Any:
     def lower(b: GraphBuilder, node: Node) -> Tensor:
         x, divisor = b.tensor(node.args[0]), _divisor(node.args[1])
-        quotient = whole(b, ex.affine(b, x, 1 / divisor, 0.0))
-        return ex.subtract(b, x, ex.affine(b, quotient, divisor, 0.0))
+        if abs(divisor) >= 1.0:
+            quotient = whole(b, ex.affine(b, x, 1 / divisor, 0.0))
+            return ex.subtract(b, x, ex.affine(b, quotient, divisor, 0.0))
+        # What is beyond all fractions has no remainder; its quotient might overflow.
+        limit = 2.0**24 * abs(divisor)
+        near = b.unary(NodeKind.CLAMP, x, None, (-limit, limit))
+        quotient = whole(b, ex.affine(b, near, 1 / divisor, 0.0))
+        rest = ex.subtract(b, near, ex.affine(b, quotient, divisor, 0.0))
+        return extremes.nan_at_infinity(b, x, rest)
 
     return lower
 
@@ -222,28 +235,43 @@ def lower_sign(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator("hypot", aten.hypot.default, constraints=FLOATS)
 def lower_hypot(b: GraphBuilder, node: Node) -> Tensor:
-    left, right = (_unary(b, b.tensor(item), NodeKind.SQUARE) for item in node.args[:2])
-    return _unary(b, ex.add(b, left, right), NodeKind.SQUARE_ROOT)
+    """``large * sqrt(1 + (small / large)**2)``, whose squares neither overflow nor vanish."""
+    sides = [_unary(b, b.tensor(item), NodeKind.ABS) for item in node.args[:2]]
+    large, small = (b.binary(kind, *sides) for kind in (NodeKind.MAXIMUM, NodeKind.MINIMUM))
+    most = torch.finfo(torch.float32).max
+    bounds = (torch.finfo(torch.float32).tiny, most)
+    ratio = ex.divide(
+        b,
+        b.unary(NodeKind.CLAMP, small, None, (0.0, most)),
+        b.unary(NodeKind.CLAMP, large, None, bounds),
+    )
+    length = ex.affine(b, _unary(b, ratio, NodeKind.SQUARE), 1.0, 1.0)
+    result = ex.multiply(b, large, _unary(b, length, NodeKind.SQUARE_ROOT))
+    return extremes.nan_kept(b, sides[0], result)
 
 
 @operator("addcmul", aten.addcmul.default, constraints=FLOATS)
 def lower_addcmul(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
-    product = ex.multiply(b, b.tensor(named["tensor1"]), b.tensor(named["tensor2"]))
-    return ex.add(b, b.tensor(node.args[0]), ex.affine(b, product, float(named["value"]), 0.0))
+    left = ex.affine(b, b.tensor(named["tensor1"]), float(named["value"]), 0.0)
+    return ex.add(b, b.tensor(node.args[0]), ex.multiply(b, left, b.tensor(named["tensor2"])))
 
 
 @operator("addcdiv", aten.addcdiv.default, constraints=FLOATS)
 def lower_addcdiv(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
-    quotient = ex.divide(b, b.tensor(named["tensor1"]), b.tensor(named["tensor2"]))
-    return ex.add(b, b.tensor(node.args[0]), ex.affine(b, quotient, float(named["value"]), 0.0))
+    left = ex.affine(b, b.tensor(named["tensor1"]), float(named["value"]), 0.0)
+    return ex.add(b, b.tensor(node.args[0]), ex.divide(b, left, b.tensor(named["tensor2"])))
 
 
 @operator("lerp", aten.lerp.Scalar, aten.lerp.Tensor, constraints=FLOATS)
 def lower_lerp(b: GraphBuilder, node: Node) -> Tensor:
+    """From the nearer end, as PyTorch computes it, where it is known which one that is."""
     start, end, weight = (b.tensor(item) for item in node.args[:3])
-    return ex.add(b, start, ex.multiply(b, weight, ex.subtract(b, end, start)))
+    way = ex.subtract(b, end, start)
+    if weight.constant is not None and bool((weight.real().abs() >= 0.5).all()):
+        return ex.subtract(b, end, ex.multiply(b, b.constant(1.0 - weight.real()), way))
+    return ex.add(b, start, ex.multiply(b, weight, way))
 
 
 @operator("cross", aten.linalg_cross.default, constraints=FLOATS)
@@ -269,7 +297,7 @@ def lower_clamp_tensor(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
     if named.get("min") is not None:
-        x = b.binary(NodeKind.MAXIMUM, x, b.tensor(named["min"]))
+        x = b.binary(NodeKind.MAXIMUM, b.tensor(named["min"]), x)
     if named.get("max") is not None:
-        x = b.binary(NodeKind.MINIMUM, x, b.tensor(named["max"]))
+        x = b.binary(NodeKind.MINIMUM, b.tensor(named["max"]), x)
     return x

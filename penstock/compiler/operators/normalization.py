@@ -12,7 +12,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout, reductions
+from penstock.compiler import extremes, layout, reductions
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS, argument_is, constant
@@ -137,18 +137,14 @@ def group_norm(
             dims = list(range(2, split.rank))
             normal = b.reshape(standardized(b, split, dims, eps), x.shape)
         return scaled_and_shifted(b, normal, scale, shift)
-    # Channels innermost: over the places by pooling, then over each group's channels by a
-    # product with a block matrix, which also hands the group's mean back to its channels.
+    # Channels innermost: over the places by pooling, then over each group's channels by a product
+    # with a row, whose result is written once for each of them.
     centred = ex.subtract(b, x, _group_mean(b, x, groups))
     variance = _group_mean(b, b.unary(NodeKind.SQUARE, centred), groups)
     factor = reciprocal_deviation(b, variance, eps)
     if scale is not None:
         factor = ex.multiply(b, factor, scale)
     return scaled_and_shifted(b, ex.multiply(b, centred, factor), None, shift)
-
-
-#: Beyond so many channels the block matrix is applied as two thin ones.
-MOST_BLOCK_CHANNELS = 128
 
 
 def _group_mean(b: GraphBuilder, x: Tensor, groups: int) -> Tensor:
@@ -159,14 +155,9 @@ def _group_mean(b: GraphBuilder, x: Tensor, groups: int) -> Tensor:
     if groups == channels:
         return places
     size = channels // groups
-    rows = b.reshape(places, (x.shape[0], channels))
-    member = torch.eye(groups).repeat_interleave(size, 1)  # [groups, channels]
-    if channels <= MOST_BLOCK_CHANNELS:
-        rows = ex.linear(b, rows, b.constant(member.T @ member / size), None)
-    else:
-        rows = ex.linear(b, rows, b.constant(member / size), None)
-        rows = ex.linear(b, rows, b.constant(member.T.contiguous()), None)
-    return b.reshape(rows, places.shape)
+    rows = b.reshape(places, (x.shape[0], groups, size))
+    means = ex.linear(b, rows, b.full((1, size), 1.0 / size), None)
+    return b.reshape(ex.multiply(b, means, b.full((size,), 1.0)), places.shape)
 
 
 @operator(
@@ -231,7 +222,7 @@ def power_norm(
     """``(sum |x|^order)^(1 / order)``; the largest or smallest magnitude for infinite orders."""
     if order == 2.0:
         squares = reductions.total(b, b.unary(NodeKind.SQUARE, x), dims, keepdim)
-        return b.unary(NodeKind.SQUARE_ROOT, squares)
+        return extremes.square_root(b, squares)
     size = b.unary(NodeKind.ABS, x)
     if order == 1.0:
         return reductions.total(b, size, dims, keepdim)

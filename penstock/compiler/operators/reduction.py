@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout, reductions
+from penstock.compiler import extremes, layout, reductions
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS, first_result_only, rank_fits
@@ -98,7 +98,7 @@ def lower_var(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator("std", aten.std.correction, aten.std.dim, aten.std.default, constraints=FLOATS)
 def lower_std(b: GraphBuilder, node: Node) -> Tensor:
-    return b.unary(NodeKind.SQUARE_ROOT, variance(b, *_over(b, node), _correction(node))[0])
+    return extremes.square_root(b, variance(b, *_over(b, node), _correction(node))[0])
 
 
 @operator(
@@ -115,7 +115,7 @@ def lower_var_mean(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
 )  # fmt: skip
 def lower_std_mean(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
     spread, mean = variance(b, *_over(b, node), _correction(node))
-    return (b.unary(NodeKind.SQUARE_ROOT, spread), mean)
+    return (extremes.square_root(b, spread), mean)
 
 
 # --- logarithms of sums ------------------------------------------------------------------------
@@ -123,21 +123,22 @@ def lower_std_mean(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
 
 def shifted_log_sum(
     b: GraphBuilder, x: Tensor, dims: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``x - max``, ``log(sum(exp(x - max)))`` and ``max``, all with the dimensions kept."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``x - shift``, ``log(sum(exp(x - shift)))``, ``shift`` and ``max``, all with the dimensions
+    kept. The shift is the maximum, or the number nearest to it."""
     most = reductions.max_over(b, x, dims, True)
     # A maximum of minus infinity (all masked) must not be subtracted from itself.
     low = torch.finfo(torch.float32).min
     shift = b.unary(NodeKind.CLAMP, most, None, (low, -low))
     shifted = ex.subtract(b, x, shift)
     total = reductions.total(b, b.unary(NodeKind.EXP, shifted), dims, True)
-    return shifted, b.unary(NodeKind.LOG, total), shift
+    return shifted, b.unary(NodeKind.LOG, total), shift, most
 
 
 @operator("logsumexp", aten.logsumexp.default, constraints=FLOATS)
 def lower_logsumexp(b: GraphBuilder, node: Node) -> Tensor:
     x, dims, keepdim = _over(b, node)
-    _, log_sum, shift = shifted_log_sum(b, x, dims)
+    _, log_sum, shift, _ = shifted_log_sum(b, x, dims)
     result = ex.add(b, log_sum, shift)
     return b.reshape(result, reductions.reduced_shape(x.shape, dims, keepdim))
 
@@ -150,8 +151,9 @@ def lower_log_softmax(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
     if x.rank == 0:
         return b.reshape(ex.subtract(b, x, x), ())
-    shifted, log_sum, _ = shifted_log_sum(b, x, [int(node.args[1]) % x.rank])  # type: ignore[arg-type]
-    return ex.subtract(b, shifted, log_sum)
+    shifted, log_sum, _, most = shifted_log_sum(b, x, [int(node.args[1]) % x.rank])  # type: ignore[arg-type]
+    # A row whose maximum is infinite is not a number as a whole.
+    return ex.subtract(b, shifted, extremes.nan_at_infinity(b, most, log_sum))
 
 
 # --- products ----------------------------------------------------------------------------------

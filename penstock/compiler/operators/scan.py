@@ -6,7 +6,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout, movement
+from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS, first_result_only, rank_fits
@@ -14,9 +14,6 @@ from penstock.compiler.operators.registry import operator
 from penstock.formats.payload import NodeKind
 
 aten = torch.ops.aten
-
-#: Up to here a product with a triangular matrix is quicker than doubling steps.
-LONGEST_TRIANGLE = 256
 
 
 def _axis(b: GraphBuilder, node: Node) -> tuple[Tensor, int, int]:
@@ -43,16 +40,12 @@ def running(b: GraphBuilder, x: Tensor, dim: int, extent: int, kind: NodeKind) -
     return x
 
 
-@operator(
-    "cumsum", aten.cumsum.default, constraints=FLOATS,
-    notes="along short axes by a triangular matrix, along long ones by doubling steps",
-)  # fmt: skip
+@operator("cumsum", aten.cumsum.default, constraints=FLOATS)
 def lower_cumsum(b: GraphBuilder, node: Node) -> Tensor:
+    """In doubling steps: a product with a triangular matrix would hand on infinities as zero times
+    infinity, and is slower for most shapes."""
     x, dim, extent = _axis(b, node)
-    if extent <= LONGEST_TRIANGLE:
-        result = movement.along(b, x, dim, torch.ones(extent, extent).tril())
-    else:
-        result = running(b, x, dim, extent, NodeKind.ADD)
+    result = running(b, x, dim, extent, NodeKind.ADD)
     return b.reshape(result, layout.shape_of(node.meta["val"]))
 
 

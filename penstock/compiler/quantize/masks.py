@@ -18,6 +18,7 @@ from penstock.compiler.builder import attribute
 from penstock.compiler.operators import registry
 from penstock.compiler.operators.registry import FixedOutput, Independent, Shared, Weighted
 from penstock.compiler.quantize.values import is_constant, is_float32
+from penstock.compiler.rewrite.additive_masks import FILLS_WITH
 
 #: Constants beyond this are taken to stand for infinity. (-10000 is in common use.)
 LARGEST_CONSTANT = 1e3
@@ -48,6 +49,11 @@ def find_masks(module: GraphModule) -> set[Node]:
     large: dict[Node, bool] = {}
     for node in module.graph.nodes:
         if node.op != "call_function" or not is_float32(node):
+            continue
+        if FILLS_WITH in node.meta:
+            # Its other operand is a bound, infinite where nothing is masked.
+            if node.args[1] in masks or is_large(node.meta[FILLS_WITH]):
+                masks.add(node)
             continue
         entry = registry.find(node.target)
         rule = entry.quantization if entry is not None else None

@@ -9,10 +9,16 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
+from penstock.compiler.numbers import may_be_nan
 from penstock.compiler.rewrite.edit import call, get_attribute
 from penstock.compiler.rewrite.sizes import SizeNodes
 
 aten = torch.ops.aten
+
+#: The key under which attention's ``meta`` says that its mask is known to leave no row empty.
+EVERY_ROW_SEES = "every_row_sees"
+#: The key under which a minimum or maximum that bounds away what is masked says what it puts there.
+FILLS_WITH = "fills_with"
 
 
 def apply(module: GraphModule) -> int:
@@ -23,16 +29,23 @@ def apply(module: GraphModule) -> int:
     Given ``scaled_dot_product_attention(q, k, v, is_causal=True)`` over a dynamic length
     → Result: the mask ``where(arange(rows)[:, None] >= arange(columns), 0, -inf)``. (One of a
     constant length is a constant of the delegate.)
-    Given ``masked_fill(x, mask, value)`` on float32 → Result ``x * where(mask, 0, 1) +
-    where(mask, value, 0)`` where ``x`` is finite for certain, else
-    ``maximum(minimum(x, where(mask, value, inf)), where(mask, value, -inf))``, of which one is
-    enough for an infinite value.
+    Given ``masked_fill(x, mask, value)`` on float32 → Result
+    ``maximum(where(mask, value, -inf), minimum(where(mask, value, inf), x))``, of which one is
+    enough for an infinite value: bounds keep or replace infinities too. ``x`` comes last, so that
+    not-a-number stays one. What may be not a number for ordinary inputs stays as it is: no bound
+    replaces that.
+    Given ``masked_fill(softmax(masked_fill(x, mask, -inf)), mask, value)`` → Result: the lowest
+    number instead of minus infinity. Rows that are masked as a whole are not a number in between
+    otherwise.
 
     A mask that several operators read is converted once. What is made of a constant mask is
     constant too, and folded afterwards.
     """
     masks = _Masks(module)
-    changes = 0
+    for node in module.graph.nodes:
+        if node.target is aten.scaled_dot_product_attention.default:
+            node.meta[EVERY_ROW_SEES] = _every_row_sees(module, node)
+    changes = sum(_softened(node) for node in module.graph.nodes)
     for node in list(module.graph.nodes):
         if node.target is aten.scaled_dot_product_attention.default:
             changes += _attention(module, node, masks)
@@ -108,56 +121,80 @@ def _masked_fill(module: GraphModule, node: Node, masks: _Masks) -> int:
         return 0
     if not isinstance(x, Node) or x.meta["val"].dtype != torch.float32:
         return 0
+    if may_be_nan(x):
+        return 0
     value = float(value)
     filled = x
-    if math.isfinite(value) and not _may_be_infinite(module, x):
-        filled = call(module, node, aten.mul.Tensor, filled, masks.where(mask, 0.0, 1.0))
-        filled = call(module, node, aten.add.Tensor, filled, masks.where(mask, value, 0.0))
-    else:
-        if value < math.inf:
-            upper = masks.where(mask, value, math.inf)
-            filled = call(module, node, aten.minimum.default, filled, upper)
-        if value > -math.inf:
-            lower = masks.where(mask, value, -math.inf)
-            filled = call(module, node, aten.maximum.default, filled, lower)
+    if value < math.inf:
+        upper = masks.where(mask, value, math.inf)
+        filled = call(module, node, aten.minimum.default, upper, filled)
+        filled.meta[FILLS_WITH] = value
+    if value > -math.inf:
+        lower = masks.where(mask, value, -math.inf)
+        filled = call(module, node, aten.maximum.default, lower, filled)
+        filled.meta[FILLS_WITH] = value
     node.replace_all_uses_with(filled)
     module.graph.erase_node(node)
     return 1
 
 
-#: Give infinities or not-a-number for finite inputs. (Softmax for rows without a finite score.)
-UNBOUNDED = {
-    "log", "log2", "log10", "log1p", "log_softmax", "div", "reciprocal", "rsqrt", "pow", "exp",
-    "exp2", "expm1", "softmax", "_softmax", "logit", "tan", "where", "masked_fill", "sqrt",
-    "minimum", "maximum", "scaled_dot_product_attention",
+def _softened(node: Node) -> int:
+    """The second half of :func:`apply`: a masked softmax that is masked again."""
+    named = arguments(node) if node.target is aten.masked_fill.Scalar else {}
+    if not named or not isinstance(named["self"], Node) or named["self"].target not in SOFTMAXES:
+        return 0
+    softmax = named["self"]
+    scores = softmax.args[0]
+    if len(softmax.users) != 1 or not isinstance(scores, Node) or len(scores.users) != 1:
+        return 0
+    if scores.target is not aten.masked_fill.Scalar or scores.args[1] is not named["mask"]:
+        return 0
+    if scores.args[2] != -math.inf:
+        return 0
+    scores.update_arg(2, torch.finfo(torch.float32).min)
+    return 1
+
+
+SOFTMAXES = {aten.softmax.int, aten._softmax.default}
+
+
+#: Give the numbers that they are given, in other places or another type.
+MOVEMENT = {
+    "expand", "unsqueeze", "squeeze", "view", "reshape", "_unsafe_view", "slice", "select",
+    "transpose", "permute", "clone", "contiguous", "to", "_to_copy", "alias", "detach",
 }  # fmt: skip
 
-#: Make finite numbers out of finite ones, and nothing of use out of others.
-BARRIERS = {
-    "linear", "addmm", "conv1d", "conv2d", "conv3d", "layer_norm", "group_norm", "rms_norm",
-    "batch_norm", "sigmoid", "tanh", "embedding",
-}  # fmt: skip
+
+def _every_row_sees(module: GraphModule, node: Node) -> bool:
+    """Whether no row of the mask can be minus infinity alone."""
+    named = arguments(node)
+    mask = named["attn_mask"]
+    if mask is None or named["is_causal"]:
+        return True
+    return not _is_boolean(mask) and _is_above_minus_infinity(module, mask)
 
 
-def _may_be_infinite(module: GraphModule, value: Node) -> bool:
-    """Whether ``value`` may hold infinities though the model's inputs are finite: whether an
-    operator that makes them, or an infinite constant, stands before it."""
-    seen: set[Node] = set()
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node.op == "get_attr":
-            if not bool(attribute(module, str(node.target)).isfinite().all()):
-                return True
-            continue
-        target = node.target
-        name = target._schema.name if isinstance(target, torch._ops.OpOverload) else ""
-        name = name.partition("::")[2]
-        if name in UNBOUNDED:
-            return True
-        if name not in BARRIERS:
-            waiting.extend(node.all_input_nodes)
-    return False
+def _is_above_minus_infinity(module: GraphModule, value: object) -> bool:
+    """Whether ``value`` is made of integers and numbers above minus infinity by choosing and
+    moving alone."""
+    if isinstance(value, (int, float)):
+        return value > -math.inf
+    if not isinstance(value, Node):
+        return False
+    if not value.meta["val"].is_floating_point():
+        return True
+    if value.op == "get_attr":
+        return bool((attribute(module, str(value.target)) > -math.inf).all())
+    target = value.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    name = target._schema.name.partition("::")[2]
+    if name == "where":
+        chosen = value.args[1:3]
+    elif name == "masked_fill":
+        chosen = (value.args[0], value.args[2])
+    elif name in MOVEMENT:
+        chosen = value.args[:1]
+    else:
+        return False
+    return len(chosen) > 0 and all(_is_above_minus_infinity(module, item) for item in chosen)

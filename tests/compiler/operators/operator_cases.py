@@ -110,8 +110,8 @@ case("rsub", lambda x: 3 - x, X)
 case("mul", lambda x, y: (x * y, x * 0.3, x * x), X, Y)
 case("div", lambda x, y: (x / y, x / 4, x / 3), X, positive(3, 1))
 case("reciprocal", torch.reciprocal, positive(2, 3))
-case("maximum", lambda x, y: (torch.maximum(x, y), torch.fmax(y, x), torch.max(x, y)), X, Y)
-case("minimum", lambda x, y: (torch.minimum(x, y), torch.fmin(y, x)), X, Y)
+case("maximum", lambda x, y: (torch.maximum(x, y), torch.max(x, y)), X, Y)
+case("minimum", lambda x, y: (torch.minimum(x, y), torch.min(y, x)), X, Y)
 case("clamp by tensors", lambda x, y: (torch.clamp(x, y, y + 1), torch.clamp(x, max=y)), X, Y)
 case("hypot", torch.hypot, X, Y)
 case("addcmul", lambda x, y: torch.addcmul(x, x, y, value=0.3), X, Y)
@@ -192,6 +192,21 @@ case(
     lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
     numbers(1, 2, 5, 4),
 )
+SEEN = torch.tensor([[True, False, True, True, False], [False] * 5]).repeat(3, 1)[:5]
+case(
+    "scaled_dot_product_attention",
+    lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=SEEN),
+    numbers(1, 2, 5, 4),
+)
+case(
+    "scaled_dot_product_attention",
+    lambda x, m: F.scaled_dot_product_attention(x, x, x, attn_mask=m).transpose(1, 2),
+    numbers(2, 2, 5, 4),
+    torch.zeros(2, 1, 5, 5).masked_fill(~SEEN, -math.inf),
+)
+EMPTY = torch.where(torch.tensor([[1.0], [0.0], [1.0]]) > 0, numbers(3, 4), -math.inf)
+case("safe_softmax", lambda x: torch.ops.aten._safe_softmax(x, -1), EMPTY)
+case("safe_softmax", lambda x: torch.ops.aten._safe_softmax(x, 0), EMPTY.T.contiguous())
 case("softmax", lambda x: (x.softmax(-1), x.softmax(1), x.softmax(0)), numbers(2, 3, 4))
 case("log_softmax", lambda x: (x.log_softmax(-1), x.log_softmax(1)), numbers(2, 3, 4) * 60)
 case("log_softmax", lambda x: x.log_softmax(-1), numbers(3, 1000))
