@@ -46,6 +46,16 @@ A relu, relu6, hardtanh or clamp right after a convolution, a product or arithme
 that operator as its output range, in float and in int8.
 """
 
+EXTREMES = """\
+### At the ends of float32
+
+Infinities, zeros, not-a-number and the largest numbers give what eager PyTorch gives; a row of
+attention that masks everything is zeros. What XNNPACK's own nodes do otherwise, and what no other
+node does for them at the same speed:
+
+| values | what becomes of them | entries |
+| --- | --- | --- |"""
+
 KERNELS = """\
 ## Kernels
 
@@ -72,10 +82,18 @@ def page() -> str:
     ]
     for family, members in groupby(sorted(entries, key=_family), _family):
         lines += _family_table(family, list(members))
+    lines += [EXTREMES, *_limits(), ""]
     stock, kernels = stock_kernels(), {_full_name(row): row.family for row in table.rows()}
     kernels.update(dict.fromkeys(CORE_OPERATORS, "the method itself"))
     lines.append(KERNELS.format(own=len(kernels), stock=len(stock), both=len(stock & set(kernels))))
     return "\n".join([*lines, *_kernel_rows(kernels, stock), ""])
+
+
+def _limits() -> Iterable[str]:
+    from penstock.compiler.limits import LIMITS
+
+    for limit in LIMITS:
+        yield f"| {limit.values} | {limit.effect} | {', '.join(limit.entries) or 'all'} |"
 
 
 def _family(entry: Any) -> str:

@@ -42,8 +42,8 @@ LIMITS = (
     ),
     Limit(
         "not-a-number",
-        "is passed over, or gives -inf, where the largest or smallest is looked for by pooling or by "
-        "comparing; an average pool gives -inf",
+        "is passed over, or gives -inf, where the largest or smallest is looked for by pooling or "
+        "by comparing; an average pool gives -inf",
         ("maximum", "minimum", "clamp by tensors", "max_pool", "max_pool with indices",
          "adaptive_max_pool", "max_pool3d", "avg_pool", "avg_pool3d", "adaptive_avg_pool", "amax",
          "amin", "max.dim", "min.dim", "aminmax", "cummax", "cummin", "norm", "logsumexp",
@@ -74,6 +74,13 @@ LIMITS = (
         "their own are too, multiply what is beside small filters by zero",
         ("batch_norm",),
         low=math.inf, high=math.inf, not_a_number=True,
+    ),
+    Limit(
+        "not-a-number, infinity, numbers next to it",
+        "spread along an axis that is resized, or pooled in uneven windows, by a product with a "
+        "matrix: XNNPACK has no other way",
+        ("adaptive_avg_pool", "upsample", "upsample_bilinear"),
+        low=3.3e38, high=math.inf, not_a_number=True,
     ),
     Limit(
         "infinity",

@@ -237,7 +237,8 @@ def lower_sign(b: GraphBuilder, node: Node) -> Tensor:
 def lower_hypot(b: GraphBuilder, node: Node) -> Tensor:
     """``large * sqrt(1 + (small / large)**2)``, whose squares neither overflow nor vanish."""
     sides = [_unary(b, b.tensor(item), NodeKind.ABS) for item in node.args[:2]]
-    large, small = (b.binary(kind, *sides) for kind in (NodeKind.MAXIMUM, NodeKind.MINIMUM))
+    large = b.binary(NodeKind.MAXIMUM, sides[0], sides[1])
+    small = b.binary(NodeKind.MINIMUM, sides[0], sides[1])
     most = torch.finfo(torch.float32).max
     bounds = (torch.finfo(torch.float32).tiny, most)
     ratio = ex.divide(
