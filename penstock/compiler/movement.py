@@ -159,36 +159,6 @@ def _reaching(b: GraphBuilder, x: Tensor, dim: int, start: int, size: int) -> Te
     return ex.cut(b, x, dim, start, size)
 
 
-def along(b: GraphBuilder, x: Tensor, dim: int, matrix: torch.Tensor) -> Tensor:
-    """``matrix`` [new, old] applied along dimension ``dim`` of ``x``, as a product from the side
-    where ``dim`` lies in memory."""
-    x = b.dense(x)
-    last = x.rank - 1
-    sizes = [place for place in x.order if x.shape[place] != 1 or place == dim]
-    if sizes[-1] == dim:
-        # Innermost: each row times the matrix.
-        order = [*(d for d in range(x.rank) if d != dim), dim]
-        product = ex.linear(b, b.permute(x, order), b.constant(matrix), None)
-        return b.permute(product, [*range(dim), last, *range(dim, last)])
-    # Everything behind ``dim`` in memory is columns of one matrix for each index before it.
-    before = list(x.order[: x.order.index(dim)])
-    after = list(x.order[x.order.index(dim) + 1 :])
-    arranged = b.permute(x, [*before, dim, *after])
-    lead, tail = arranged.shape[: len(before)], arranged.shape[len(before) + 1 :]
-    flat = b.reshape(arranged, (_merge(lead), x.shape[dim], _merge(tail)))
-    product = ex.matmul(b, b.constant(matrix), flat)
-    wide = b.reshape(product, (*lead, int(matrix.shape[0]), *tail))
-    places = [*before, dim, *after]
-    return b.permute(wide, [places.index(d) for d in range(x.rank)])
-
-
-def _merge(dims: Sequence[Dim]) -> Dim:
-    result: Dim = 1
-    for size in dims:
-        result = result * size
-    return result
-
-
 def flip(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     """Dimension ``dim`` backwards.
 

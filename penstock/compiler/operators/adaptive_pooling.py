@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch.fx import Node
 
-from penstock.compiler import layout, movement, reductions
+from penstock.compiler import axis_windows, layout, reductions
+from penstock.compiler.axis_windows import Windows
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST, Dim
+from penstock.compiler.operators import windowed
 from penstock.compiler.operators.constraints import (
     FLOATS,
     first_result_only,
@@ -27,7 +30,7 @@ aten = torch.ops.aten
     "adaptive_avg_pool", aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default,
     aten.adaptive_avg_pool1d.default,
     constraints=FLOATS, quantization=Independent(),
-    notes="uneven windows by a product with a matrix along each axis",
+    notes="uneven windows along one axis after the other, by pooling for each kind of window",
 )  # fmt: skip
 def lower_adaptive_avg_pool(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
@@ -41,8 +44,7 @@ def lower_adaptive_avg_pool(b: GraphBuilder, node: Node) -> Tensor:
     if kernel is not None:
         return b.reshape(average_pool(b, picture, kernel, kernel, (0, 0), wide), target)
     for dim in (2, 3):
-        if picture.shape[dim] != wide[dim]:
-            picture = movement.along(b, picture, dim, _averages(picture.shape[dim], wide[dim]))
+        picture = windowed.weighted(b, picture, dim, windows(picture.shape[dim], wide[dim]))
     return b.reshape(picture, target)
 
 
@@ -58,20 +60,13 @@ def even_windows(sizes: Sequence[Dim], targets: Sequence[Dim]) -> tuple[int, int
     return (kernel[0], kernel[1])
 
 
-def windows(size: Dim, count: Dim) -> list[tuple[int, int]]:
-    """Where each of ``count`` windows over ``size`` places begins and ends."""
+def windows(size: Dim, count: Dim) -> Windows:
+    """``count`` windows over ``size`` places, averaged."""
     if not isinstance(size, int) or not isinstance(count, int):
         raise LoweringError("adaptive pooling of a dynamic size")
-    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
-
-
-def _averages(size: Dim, count: Dim) -> torch.Tensor:
-    """[count, size]: each row averages one window."""
-    places = windows(size, count)
-    matrix = torch.zeros(len(places), size)
-    for row, (start, end) in zip(matrix, places, strict=True):
-        row[start:end] = 1.0 / (end - start)
-    return matrix
+    places = np.arange(count, dtype=np.int64)
+    spans = np.stack([places * size // count, -(-(places + 1) * size // count)], 1)
+    return axis_windows.averages(spans)
 
 
 @operator(
@@ -79,22 +74,15 @@ def _averages(size: Dim, count: Dim) -> torch.Tensor:
     constraints=(first_result_only, rank_fits), notes="where the indices are not used",
 )  # fmt: skip
 def lower_adaptive_max_pool(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
-    """Windows of the longest length, the shorter ones filled up with their last place, lie side
-    by side after a selection; then one max pooling takes them all."""
     target = layout.shape_of(node.meta["val"][0])
     one_axis = node.target is aten.adaptive_max_pool1d.default
     picture, wide = as_images(b, b.tensor(node.args[0]), one_axis), widened(target, one_axis)
-    kernel = []
-    for dim in (2, 3):
-        spans = windows(picture.shape[dim], wide[dim])
-        longest = max(end - start for start, end in spans)
-        places = [min(start + i, end - 1) for start, end in spans for i in range(longest)]
-        picture = movement.take(b, picture, dim, places)
-        kernel.append(longest)
-    if kernel == [1, 1]:
+    kernel = even_windows(picture.shape[2:], wide[2:])
+    if kernel is None or kernel == (1, 1):
+        for dim in (2, 3):
+            picture = windowed.largest(b, picture, dim, windows(picture.shape[dim], wide[dim]))
         return (b.reshape(picture, target),)
     output = b.result(wide, CHANNELS_LAST)
-    size = (kernel[0], kernel[1])
-    attributes = Pool2dAttributes((0, 0, 0, 0), size, size)
+    attributes = Pool2dAttributes((0, 0, 0, 0), kernel, kernel)
     b.add_node(NodeKind.MAX_POOLING_2D, [channels_last(b, picture)], output, attributes)
     return (b.reshape(output, target),)

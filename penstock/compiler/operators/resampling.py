@@ -1,12 +1,13 @@
-"""Resizing: nearest by repetition, bilinear by XNNPACK's own, everything else by matrices; and
+"""Resizing: nearest by repetition, linear by XNNPACK's node, others by weighted windows; and
 what moves pixels between space and channels.
 
-A separable resize is a constant matrix along each axis. The matrix comes from PyTorch itself: it
-is what the operator makes of the unit vectors.
+A separable resize is a sum of neighbours along each axis. Of which, and how much of each, comes
+from PyTorch itself: it is asked about lines that are one here and there.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ from torch.fx import Node
 
 from penstock.compiler import layout, movement, resizing, spread
 from penstock.compiler.arguments import arguments
+from penstock.compiler.axis_windows import Windows, probed
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST
+from penstock.compiler.operators import windowed
 from penstock.compiler.operators.constraints import FLOATS
 from penstock.compiler.operators.registry import Shared, operator
 from penstock.formats import payload
@@ -103,6 +106,9 @@ def _dynamic_nearest(b: GraphBuilder, node: Node) -> Tensor:
 
 # --- linear, cubic, antialiased ----------------------------------------------------------------
 
+#: An error of a place here is at most 3e-5.
+LONGEST_ROUNDED = 512
+
 _Axis = Callable[[torch.Tensor, int, "float | None", bool], torch.Tensor]
 
 
@@ -135,13 +141,16 @@ SMOOTH: dict[Any, _Axis] = {
     aten._upsample_bicubic2d_aa.vec: _planar(aten._upsample_bicubic2d_aa.default),
     aten._upsample_bicubic2d_aa.default: _planar(aten._upsample_bicubic2d_aa.default),
 }
-LINEAR = (aten.upsample_linear1d.vec, aten.upsample_linear1d.default)
 BILINEAR = (aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
+LINEAR = (
+    aten.upsample_linear1d.vec, aten.upsample_linear1d.default,
+    aten.upsample_trilinear3d.vec, aten.upsample_trilinear3d.default,
+)  # fmt: skip
 
 
 @operator(
     "upsample_bilinear", *BILINEAR, constraints=FLOATS, quantization=Shared(),
-    notes="XNNPACK's own; by matrices where a scale factor does not give whole sizes",
+    notes="XNNPACK's own; by windows where a scale factor does not give whole sizes",
 )  # fmt: skip
 def lower_bilinear(b: GraphBuilder, node: Node) -> Tensor:
     align = bool(arguments(node)["align_corners"])
@@ -150,7 +159,12 @@ def lower_bilinear(b: GraphBuilder, node: Node) -> Tensor:
         return resizing.linear(b, b.tensor(node.args[0]), target[2:], _scales(node, 2), align)
     x, old, new = _sizes(b, node)
     if not align and not _whole(old, new, _scales(node, 2)):
-        return by_matrices(b, node)
+        return by_windows(b, node)
+    return _resized_pictures(b, x, new, align)
+
+
+def _resized_pictures(b: GraphBuilder, x: Tensor, new: Sequence[int], align: bool) -> Tensor:
+    """[N, C, H, W] by XNNPACK's own node."""
     images = b.place(b.dense(x), CHANNELS_LAST)
     held = b.value_of(images)
     shape = (*x.shape[:2], *new)
@@ -169,35 +183,70 @@ def _whole(old: Sequence[int], new: Sequence[int], scales: Sequence[float | None
     )
 
 
+def _rounds(old: int, new: int) -> bool:
+    """Whether places along the axis are so far from their start, and the step between them so
+    crooked, that XNNPACK rounds them to others than PyTorch does."""
+    return new > LONGEST_ROUNDED and (old * 1024) % new != 0
+
+
 @operator(
-    "upsample", *(target for target in SMOOTH if target not in BILINEAR), constraints=FLOATS,
-    notes="linear, trilinear, bicubic and antialiased: a product with a matrix along each axis",
+    "upsample_linear", *LINEAR, constraints=FLOATS,
+    notes="linear and trilinear: XNNPACK's bilinear node, axis by axis; by windows where a scale "
+    "factor does not give whole sizes",
 )  # fmt: skip
-def lower_smooth(b: GraphBuilder, node: Node) -> Tensor:
-    return by_matrices(b, node)
-
-
-def by_matrices(b: GraphBuilder, node: Node) -> Tensor:
+def lower_linear(b: GraphBuilder, node: Node) -> Tensor:
+    """One axis is the height of a picture of width 1, whose channels are all that is behind the
+    axis in memory."""
     align = bool(arguments(node)["align_corners"])
-    if node.target in LINEAR and _is_dynamic(b, node):
-        target = layout.shape_of(node.meta["val"])
+    target = layout.shape_of(node.meta["val"])
+    if len(target) == 3 and _is_dynamic(b, node):
         return resizing.linear(b, b.tensor(node.args[0]), target[2:], _scales(node, 1), align)
     x, old, new = _sizes(b, node)
-    scales = _scales(node, len(old))
-    for axis in range(len(old)):
-        matrix = axis_matrix(SMOOTH[node.target], old[axis], new[axis], scales[axis], align)
-        if matrix.shape[0] != matrix.shape[1] or not bool((matrix == torch.eye(len(matrix))).all()):
-            x = movement.along(b, x, axis + 2, matrix)
+    whole = align or _whole(old, new, _scales(node, len(old)))
+    if not whole or any(map(_rounds, old, new)):
+        return by_windows(b, node)
+    for axis, (before, after) in enumerate(zip(old, new, strict=True)):
+        if before == after:
+            continue
+        dim = axis + 2
+        order = (0, *range(2, x.rank), 1)
+        arranged = b.permute(b.place(b.dense(x), order), order)  # [N, spatial …, C]
+        front, behind = arranged.shape[: dim - 1], arranged.shape[dim:]
+        flat = b.reshape(arranged, (layout.product(front), before, 1, layout.product(behind)))
+        resized = _resized_pictures(b, b.permute(flat, (0, 3, 1, 2)), (after, 1), align)
+        rows = b.reshape(b.permute(resized, (0, 2, 3, 1)), (*front, after, *behind))
+        x = b.permute(rows, layout.inverse(order))
     return x
 
 
-def axis_matrix(
-    function: _Axis, old: int, new: int, scale: float | None, align: bool
-) -> torch.Tensor:
-    """[new, old], with ``resized == matrix @ values`` along one axis."""
-    unit = torch.eye(old).unsqueeze(0)  # each channel is one unit vector
+@operator(
+    "upsample", *(target for target in SMOOTH if target not in (*BILINEAR, *LINEAR)),
+    constraints=FLOATS,
+    notes="bicubic and antialiased: a depthwise convolution along each axis for every kind of "
+    "window, or sums of shifted copies",
+)  # fmt: skip
+def lower_smooth(b: GraphBuilder, node: Node) -> Tensor:
+    return by_windows(b, node)
+
+
+def by_windows(b: GraphBuilder, node: Node) -> Tensor:
+    x, old, new = _sizes(b, node)
+    align = bool(arguments(node)["align_corners"])
+    scales = _scales(node, len(old))
+    for axis in range(len(old)):
+        function = SMOOTH[node.target]
+        windows = axis_windows(function, old[axis], new[axis], scales[axis], align)
+        x = windowed.weighted(b, x, axis + 2, windows)
+    return x
+
+
+def axis_windows(function: _Axis, old: int, new: int, scale: float | None, align: bool) -> Windows:
+    """What each new value along an axis is the weighted sum of, asked of PyTorch itself."""
+    shrinks = max(1.0, old / new if scale is None else 1 / scale)
     with torch.no_grad():
-        return function(unit, new, scale, align)[0].T.contiguous()
+        return probed(
+            lambda lines: function(lines, new, scale, align), old, new, 3 + math.ceil(2 * shrinks)
+        )
 
 
 # --- between space and channels ----------------------------------------------------------------

@@ -77,10 +77,27 @@ case("upsample_bilinear", lambda x: [F.interpolate(x, size=s, mode="bilinear", a
 case("upsample_bilinear", lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear"), IMAGES)
 case("upsample", lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), IMAGES)
 case("upsample", lambda x: F.interpolate(x, size=(5, 3), mode="bilinear", antialias=True), IMAGES)
-case("upsample", lambda x: F.interpolate(x, size=13, mode="linear"), numbers(2, 3, 5))
-case(
-    "upsample", lambda x: F.interpolate(x, scale_factor=2, mode="trilinear"), numbers(1, 2, 3, 4, 2)
-)
+for _scale in (2, 1.3, 0.6):
+    case(
+        "upsample_linear",
+        lambda x, s=_scale: F.interpolate(x, scale_factor=s, mode="linear"),  # type: ignore[misc]
+        numbers(2, 3, 15),
+    )
+case("upsample_linear", lambda x: [F.interpolate(x, size=s, mode="linear", align_corners=a)
+                                   for s in (13, 3, 1) for a in (True, False)],
+     numbers(2, 3, 5))  # fmt: skip
+case("upsample_linear", lambda x: F.interpolate(x, scale_factor=2, mode="trilinear"),
+     numbers(1, 2, 3, 4, 2))  # fmt: skip
+case("upsample_linear", lambda x: F.interpolate(x, size=(5, 4, 3), mode="trilinear"),
+     numbers(2, 3, 3, 4, 2))  # fmt: skip
+case("upsample", lambda x: [F.interpolate(x, size=s, mode="bicubic", align_corners=a)
+                            for s in ((14, 12), (5, 9), (1, 1)) for a in (True, False)],
+     IMAGES)  # fmt: skip
+case("upsample", lambda x: F.interpolate(x, size=(75, 31), mode="bicubic"), numbers(1, 3, 56, 40))
+case("upsample", lambda x: F.interpolate(x, size=(28, 19), mode="bicubic", antialias=True),
+     numbers(1, 3, 125, 90))  # fmt: skip
+case("upsample", lambda x: F.interpolate(x, size=(28, 90), mode="bilinear", antialias=True),
+     numbers(1, 20, 128, 90))  # fmt: skip
 case("pixel_shuffle", nn.PixelShuffle(2), numbers(2, 8, 3, 4))
 case(
     "pixel_shuffle",
