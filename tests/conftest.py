@@ -9,6 +9,8 @@ from hypothesis import settings
 
 # Tests run beside each other on small machines; torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Graphs are checked after each step of a pipeline.
+os.environ.setdefault("PENSTOCK_CHECK_STEPS", "1")
 
 # Generated cases compile and run models: they take as long as they take, and the same ones are
 # drawn in every run so that a failure can be repeated.

@@ -13,7 +13,6 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import rewrite
 from penstock.compiler.capture import Captured, capture
 from penstock.compiler.delegate import GroupLoweringError, lower_group
 from penstock.compiler.delegate import Lowered as LoweredGroup
@@ -30,14 +29,7 @@ from penstock.compiler.partition import (
 from penstock.compiler.progress import Progress, Silent, Timed
 from penstock.compiler.quantize import Quantization, QuantizationReport, quantize
 from penstock.compiler.report import Delegation, describe
-from penstock.compiler.rewrite import (
-    decompose,
-    fold_constants,
-    fuse_quantized_kernels,
-    legalize_sizes,
-    scalar_operands,
-    state,
-)
+from penstock.compiler.rewrite import pipelines
 from penstock.errors import InputError
 from penstock.formats.program import Buffer, Program
 from penstock.formats.program_writer import program_chunks, write_program
@@ -143,7 +135,7 @@ def lower(
             module = captured.module
             stage.note(f"{len(module.graph.nodes)} nodes")
         with timed.stage("rewrite"):
-            rewrite.run(module)
+            pipelines.run(module)
         report: QuantizationReport | None = None
         if quantize is not None:
             module, report = _quantized(captured, quantize, calibration, timed)
@@ -168,7 +160,7 @@ def _delegated(
     captured: Captured, delegate: bool, progress: Progress
 ) -> tuple[Program, str, Delegation]:
     module = captured.module
-    state.apply(module)
+    pipelines.run(module, pipelines.BEFORE_PARTITION)
     dynamic = Dynamic(captured.bounds, captured.least)
     with progress.stage("partition") as stage:
         split, groups = (
@@ -179,13 +171,7 @@ def _delegated(
     with progress.stage("delegate"):
         insert_calls(module, split.groups, groups)
         module.graph.eliminate_dead_code()
-        fuse_quantized_kernels.apply(module)
-        decompose.apply(module)
-        scalar_operands.apply(module)
-        fold_constants.apply(module)
-        module.graph.eliminate_dead_code()
-        legalize_sizes.apply(module)
-        module.graph.lint()
+        pipelines.run(module, pipelines.FOR_KERNELS)
     with progress.stage("emit"):
         program = Program([])
         program.methods.append(emit(module, captured, dynamic, "forward", program.named_data))

@@ -10,7 +10,13 @@ from torch import nn
 from torch.fx import GraphModule
 
 from penstock.compiler.capture import capture
-from penstock.compiler.rewrite import run
+from penstock.compiler.rewrite import pipelines
+from penstock.compiler.steps import Step
+
+
+def apply(module: GraphModule, *rewrites: Callable[[GraphModule], int]) -> None:
+    """Runs ``rewrites`` as a pipeline."""
+    pipelines.run(module, [Step(rewrite, "under test") for rewrite in rewrites])
 
 
 def rewritten(
@@ -19,7 +25,7 @@ def rewritten(
     """Captures, applies the rewrites, checks the answer; returns the graph and its operators."""
     model.eval()
     module = capture(model, inputs).module
-    run(module, rewrites)
+    apply(module, *rewrites)
     module.recompile()
     with torch.no_grad():
         torch.testing.assert_close(

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from rewrites_harness import rewritten
+from rewrites_harness import apply, rewritten
 from torch import nn
 from torch.fx import GraphModule
 
@@ -20,9 +20,9 @@ from penstock.compiler.rewrite import (
     merge_rolls,
     promote_operands,
     remove_no_ops,
-    run,
     widen_floats,
 )
+from penstock.compiler.rewrite.pipelines import run
 from penstock.errors import ExportError
 
 
@@ -113,7 +113,7 @@ def test_state_is_not_folded() -> None:
             return x * self.count
 
     module = capture(Counting().eval(), (torch.randn(3),)).module
-    run(module, (functionalize.apply, fold_constants.apply))
+    apply(module, functionalize.apply, fold_constants.apply)
     targets = [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
     assert "aten.copy_.default" in targets
     assert "aten.add.Tensor" in targets

@@ -12,7 +12,8 @@ from torch.fx import Graph, GraphModule
 import penstock
 from penstock.compiler.capture import capture
 from penstock.compiler.delegation import insert_calls
-from penstock.compiler.rewrite import run, state
+from penstock.compiler.rewrite import state
+from penstock.compiler.rewrite.pipelines import run
 from penstock.errors import ExportError
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from rewrites_harness import apply
 from torch import nn
 from torch.export import Dim
 from torch.fx import GraphModule
 
 from penstock.compiler import layout
 from penstock.compiler.capture import capture
-from penstock.compiler.rewrite import run, unmerge_views
+from penstock.compiler.rewrite import unmerge_views
 
 SIZES = {0: Dim("batch", min=1, max=6), 1: Dim("length", min=2, max=12)}
 
@@ -34,7 +35,7 @@ def rewritten(function: Callable[..., torch.Tensor], sizes: Any = None) -> Graph
     model = Call(function).eval()
     shapes = (SIZES if sizes is None else sizes,)
     module = capture(model, (torch.randn(3, 5, 8),), None, shapes).module
-    run(module, (unmerge_views.apply,))
+    apply(module, unmerge_views.apply)
     module.recompile()
     for batch, length in ((3, 5), (1, 12), (6, 2)):
         if sizes is None or (batch, length) == (3, 5):

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import rewrite
 from penstock.compiler.operators import registry
 from penstock.compiler.operators.registry import Operator, QuantizationRule
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.flow import quantize
 from penstock.compiler.quantize.report import QuantizationReport
 from penstock.compiler.quantize.runner import GraphRunner
+from penstock.compiler.rewrite import pipelines
 
 aten = torch.ops.aten
 
@@ -25,7 +25,7 @@ def captured(model: nn.Module, args: tuple[Any, ...], **export: Any) -> GraphMod
     """The graph as the compiler hands it to quantization."""
     program = torch.export.export(model.eval(), args, strict=False, **export)
     module = program.module(check_guards=False)
-    rewrite.run(module)
+    pipelines.run(module)
     return module
 
 

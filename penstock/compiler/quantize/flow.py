@@ -31,7 +31,8 @@ def quantize(
     *,
     example_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[GraphModule, QuantizationReport]:
-    """Quantizes a graph that ``torch.export`` captured (``program.module()``).
+    """Quantizes a graph that ``torch.export`` captured, in canonical form
+    (:data:`~penstock.compiler.rewrite.pipelines.CANONICALIZE`).
 
     ``module`` is changed and must not be used afterwards. The result has ``quantized_decomposed``
     quantize, dequantize and (dynamic scheme) choose_qparams nodes around the operators that are
@@ -73,7 +74,7 @@ def quantize(
 def _prepared(module: GraphModule, quantizer: XNNPACKQuantizer) -> GraphModule:
     """What ``prepare_pt2e`` does, but for its folding of batch norms: ours has been done by then,
     and theirs also folds into a convolution whose result others read."""
-    module = quantizer.transform_for_annotation(module)
+    module = quantizer.legalize(module)
     quantizer.annotate(module)
     prepared: GraphModule = prepare(
         module, {}, is_qat=False, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import rewrite
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
 from penstock.compiler.operators import registry
@@ -26,7 +25,7 @@ from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import Plan, make_plan
 from penstock.compiler.quantize.pt2e import Quantizer
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
-from penstock.compiler.rewrite import fold_layer_scale
+from penstock.compiler.rewrite import pipelines
 from penstock.compiler.rewrite.edit import get_attribute
 
 
@@ -44,11 +43,15 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Gives the graph the form that the compiler's own graphs have (in-place operators become
-        functional ones, no-ops vanish, constants are folded, layer scales for static schemes), and
-        makes constants of the numbers that quantized operators take."""
-        rewrite.run(model)
+        functional ones, no-ops vanish, constants are folded), then see :meth:`legalize`."""
+        pipelines.run(model)
+        return self.legalize(model)
+
+    def legalize(self, model: GraphModule) -> GraphModule:
+        """Gives a graph in canonical form what quantization needs: layer scales are folded for
+        static schemes, the numbers that quantized operators take become constants."""
         if self.quantization.scheme != "dynamic_per_channel":
-            fold_layer_scale.apply(model)
+            pipelines.run(model, pipelines.FOR_STATIC_QUANTIZATION)
         for decision in make_plan(model, self.quantization).quantized:
             if not isinstance(decision.rule, Weighted) and decision.rule is not None:
                 _numbers_to_constants(model, decision.node, decision.rule.inputs)

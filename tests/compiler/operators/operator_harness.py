@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 import penstock
-from penstock.compiler import rewrite
 from penstock.compiler.capture import Captured, capture
 from penstock.compiler.delegate import Lowered, lower_group
 from penstock.compiler.layout import Dynamic
 from penstock.compiler.partition import partition
+from penstock.compiler.rewrite import pipelines
 from penstock.formats.payload import DataType, NodeKind, XnnGraph
 from penstock.runtime.xnnpack.engine import XnnpackEngine
 
@@ -43,7 +43,7 @@ def captured_graph(
     """``model`` exported and rewritten, as :func:`penstock.lower` does."""
     with torch.no_grad():
         captured = capture(as_module(model), tuple(inputs))
-        rewrite.run(captured.module)
+        pipelines.run(captured.module)
     return captured
 
 

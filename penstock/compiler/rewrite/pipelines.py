@@ -1,0 +1,92 @@
+"""The pipelines of graph rewrites, in the order in which a model meets them.
+
+Each step is a rewrite: ``apply(graph_module) -> int`` (the number of changes), in place, whose
+docstring states Given -> Result. A rewrite keeps ``meta["val"]`` of what it makes true and never
+re-traces the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from torch.fx import GraphModule
+
+from penstock.compiler.rewrite import (
+    additive_masks,
+    constant_products,
+    constant_selection,
+    decompose,
+    decompose_for_delegate,
+    fold_batch_norm,
+    fold_constants,
+    fold_layer_scale,
+    functionalize,
+    fuse_quantized_kernels,
+    legalize_sizes,
+    merge_rolls,
+    promote_operands,
+    remove_no_ops,
+    scalar_operands,
+    sizes_of_inputs,
+    state,
+    unmerge_views,
+    widen_floats,
+)
+from penstock.compiler.steps import Step, run_steps
+
+Rewrite: TypeAlias = "Step[GraphModule]"
+
+#: To canonical form. Before quantization, so that it sees one form of everything.
+CANONICALIZE: Sequence[Rewrite] = (
+    Step(functionalize.apply, "all others take operators for pure functions"),
+    Step(sizes_of_inputs.apply, "sizes read from inputs only do not tie operators to each other"),
+    Step(widen_floats.apply, "XNNPACK gets float32 alone; before anything asks for types"),
+    Step(remove_no_ops.apply, "fewer nodes for all that follow; needs the widened types"),
+    Step(merge_rolls.apply, "rolls in a row, once no no-op stands between them"),
+    Step(promote_operands.apply, "casts of mixed operands become nodes that can be folded"),
+    Step(additive_masks.apply, "needs the casts of masks to be nodes"),
+    Step(fold_constants.apply, "masks, indices and weights that the steps before made constant"),
+    Step(constant_selection.apply, "needs indices to be constants"),
+    Step(decompose_for_delegate.apply, "asks entries, some of which need constants"),
+    Step(constant_products.apply, "products of weights, also out of decompositions"),
+    Step(unmerge_views.apply, "views that decompositions left around products"),
+    Step(fold_batch_norm.apply, "needs the layer beside the norm, without views between"),
+)
+
+#: For static quantization, after the canonical form.
+FOR_STATIC_QUANTIZATION: Sequence[Rewrite] = (
+    Step(fold_layer_scale.apply, "observers see the scaled result of the layer"),
+)
+
+#: Between quantization and partition.
+BEFORE_PARTITION: Sequence[Rewrite] = (
+    Step(state.apply, "buffers that change keep a node that partitioning must see"),
+)
+
+#: What is left outside of delegates, for kernels.
+FOR_KERNELS: Sequence[Rewrite] = (
+    Step(fuse_quantized_kernels.apply, "patterns of whole operators, before they are taken apart"),
+    Step(decompose.apply, "operators without a kernel"),
+    Step(scalar_operands.apply, "numbers where a kernel takes tensors; decompositions bring some"),
+    Step(fold_constants.apply, "what decompositions compute from constants alone"),
+    Step(legalize_sizes.apply, "only of sizes that something still reads"),
+)
+
+
+def run(module: GraphModule, steps: Sequence[Rewrite] = CANONICALIZE) -> None:
+    """Runs ``steps`` in order."""
+    run_steps(steps, module, _remove_dead, _check)
+    module.graph.lint()
+
+
+def _remove_dead(module: GraphModule) -> None:
+    module.graph.eliminate_dead_code()
+
+
+def _check(module: GraphModule) -> None:
+    module.graph.lint()
+    calls = (node for node in module.graph.nodes if node.op == "call_function")
+    unknown = [node.name for node in calls if "val" not in node.meta]
+    if unknown:
+        raise ValueError(f"no value is known of {', '.join(unknown[:5])}")
