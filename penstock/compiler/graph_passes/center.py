@@ -1,4 +1,4 @@
-"""What layer norms read is made with a mean of zero, so that they need not subtract it."""
+"""Fold the mean subtraction of layer norms into the weights that produce their input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutions that mostly read their own padding read less of it."""
+"""Crop kernel taps that only see padding, and split convolutions into bands that see less of it."""
 
 from __future__ import annotations
 

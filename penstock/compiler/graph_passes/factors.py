@@ -1,4 +1,4 @@
-"""Movement as factors of dimensions: what a reshape splits and joins, what a transpose moves."""
+"""Reshapes and transposes as permutations of the factors of dimensions."""
 
 from __future__ import annotations
 

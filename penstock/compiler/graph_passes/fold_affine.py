@@ -1,4 +1,4 @@
-"""A scale and a shift of the last dimension move into the products that read them."""
+"""Fold a scale and shift of the last dimension into the weights of the products that use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A multiplication by constants moves into the weights before it."""
+"""Fold a multiplication by constants into the weights of the producer."""
 
 from __future__ import annotations
 

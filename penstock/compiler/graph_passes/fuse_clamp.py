@@ -1,4 +1,4 @@
-"""Activations that only bound their input become the output range of the node before."""
+"""Fuse a clamp into the output range of its producer."""
 
 from __future__ import annotations
 

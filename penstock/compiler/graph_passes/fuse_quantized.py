@@ -1,4 +1,4 @@
-"""Dequantize → operator → quantize becomes the operator on integers.
+"""Fuse dequantize, operator and quantize into the operator on integers.
 
 Lowering leaves quantization as CONVERT nodes around floating-point nodes, and int8 weights at
 nodes that still read floats. Here each node is settled: on integers where XNNPACK has that, else

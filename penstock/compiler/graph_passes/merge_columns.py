@@ -1,4 +1,4 @@
-"""Convolutions of few channels with a stride take several columns as the channels of one."""
+"""Space to depth along the width ahead of strided convolutions of few channels."""
 
 from __future__ import annotations
 

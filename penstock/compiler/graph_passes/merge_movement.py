@@ -1,4 +1,4 @@
-"""Reshapes and transposes in a row become as few as will do."""
+"""Combine chains of reshapes and transposes into as few as will do."""
 
 from __future__ import annotations
 

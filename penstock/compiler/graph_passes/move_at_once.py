@@ -1,4 +1,4 @@
-"""What only moves data does so while the data is still in the cache."""
+"""Schedule reshapes and transposes right after their producer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Movement of whole rows goes to the side of a product where it costs nothing."""
+"""Commute reshapes and transposes of whole rows with a product, to the side where they cost less."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums of long rows are taken by pooling, which wastes less than a product of one column."""
+"""Strength reduction: sums of long rows by average pooling instead of a product of one column."""
 
 from __future__ import annotations
 

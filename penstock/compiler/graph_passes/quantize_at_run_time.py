@@ -1,4 +1,4 @@
-"""Products whose activations are quantized at run time, just before them."""
+"""Legalize products whose activations are quantized at run time (dynamic quantization)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that nobody reads are not computed."""
+"""Hoist slices above the operators that produce what they slice, so that less is computed."""
 
 from __future__ import annotations
 

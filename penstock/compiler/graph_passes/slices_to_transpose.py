@@ -1,4 +1,4 @@
-"""Every index of a dimension by itself, joined again, is a transpose."""
+"""Recognize slices and a concatenation that together are a transpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depthwise convolutions with large kernels become sums of ones that have a kernel of their own."""
+"""Split depthwise convolutions with large kernels into a sum of ones for which XNNPACK has kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention of few heads over many tokens is computed one head after the other."""
+"""Split attention of few heads over many tokens into one computation a head."""
 
 from __future__ import annotations
 

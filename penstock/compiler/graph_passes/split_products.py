@@ -1,4 +1,4 @@
-"""A product whose output is only ever read in parts becomes one product for each part."""
+"""Split a product whose users are all slices into a product for each slice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boolean masks become numbers to add or to multiply with."""
+"""Legalize boolean masks: they become numbers to add or to multiply with."""
 
 from __future__ import annotations
 

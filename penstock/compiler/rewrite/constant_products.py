@@ -1,4 +1,4 @@
-"""Products with a constant matrix become linear layers."""
+"""Canonicalize products with a constant matrix to linear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selections by constants have sizes that are known now."""
+"""Resolve data-dependent sizes of selections by constants."""
 
 from __future__ import annotations
 
