@@ -1,4 +1,4 @@
-"""Builds an :class:`XnnGraph` out of tensor expressions.
+"""Builds an :class:`XnnGraph` of tensor expressions; memory order and broadcasts are lazy.
 
 Lowerings call the methods of :class:`GraphBuilder` with :class:`Tensor` handles and think in
 PyTorch's logical shapes. Memory layout is the builder's business: a permutation costs nothing

@@ -1,4 +1,4 @@
-"""Lazily expanded tensors, written out."""
+"""Materialize lazily broadcast tensors."""
 
 from __future__ import annotations
 

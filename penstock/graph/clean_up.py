@@ -1,4 +1,4 @@
-"""Housekeeping: equal nodes once, nothing unused, ids without gaps."""
+"""Common subexpression elimination, dead node elimination, renumbering of values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crop kernel taps that only see padding, and split convolutions into bands that see less of it."""
+"""Crop kernel taps that only see padding; split convolutions into bands that see less of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commute reshapes and transposes of whole rows with a product, to the side where they cost less."""
+"""Commute reshapes and transposes of rows with a product, to the side where they cost less."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Split depthwise convolutions with large kernels into a sum of ones for which XNNPACK has kernels."""
+"""Split large depthwise convolutions into sums of ones that XNNPACK has kernels for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three-dimensional convolutions, for which there is no kernel, out of two-dimensional ones."""
+"""Decompose three-dimensional convolutions, which have no kernel, into two-dimensional ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators without a kernel become smaller ones that have one."""
+"""Decompose operators without a kernel into operators that have one."""
 
 from __future__ import annotations
 

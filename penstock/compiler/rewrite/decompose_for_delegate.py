@@ -1,4 +1,4 @@
-"""Operators that XNNPACK lacks become smaller ones that it has."""
+"""Decompose operators that XNNPACK lacks into operators that it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch norms disappear into the convolution or linear before them."""
+"""Fold batch norms into the convolution or linear before them."""
 
 from __future__ import annotations
 

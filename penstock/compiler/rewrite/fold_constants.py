@@ -1,4 +1,4 @@
-"""What depends on constants alone is computed now."""
+"""Constant folding: compute what depends on constants alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layer scales disappear into the convolution or linear before them."""
+"""Fold layer scales into the convolution or linear before them."""
 
 from __future__ import annotations
 

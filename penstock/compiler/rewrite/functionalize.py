@@ -1,4 +1,4 @@
-"""In-place operators become their functional twins."""
+"""Functionalization: in-place operators become their functional twins."""
 
 from __future__ import annotations
 

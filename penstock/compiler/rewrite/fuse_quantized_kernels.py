@@ -1,5 +1,4 @@
-"""Outside a delegate: dequantize, operator, quantize become one quantized kernel where there is
-one."""
+"""Fuse dequantize, operator and quantize outside delegates into one quantized kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions that ``torch.export`` puts into graphs of their own become part of the graph."""
+"""Inline the subgraphs that ``torch.export`` puts regions of the model into."""
 
 from __future__ import annotations
 

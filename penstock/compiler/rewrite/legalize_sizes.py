@@ -1,4 +1,4 @@
-"""Arithmetic on sizes is said in the runtime's primitive operators."""
+"""Legalize arithmetic on sizes to the runtime's primitive operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rolls in a row become one."""
+"""Combine rolls in a row into one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operands of mixed types are brought to one type by casts of their own."""
+"""Make type promotion explicit: operands of mixed types get casts of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators that change nothing vanish."""
+"""Remove operators that have no effect."""
 
 from __future__ import annotations
 

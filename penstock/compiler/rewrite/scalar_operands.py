@@ -1,4 +1,4 @@
-"""Numbers where a kernel wants a tensor."""
+"""Legalize scalar operands where a kernel takes tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes are read from the inputs."""
+"""Express sizes of computed tensors by sizes of the inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamic dimensions that are merged, and taken apart again later, stay apart."""
+"""Cancel views that merge dynamic dimensions and views that split them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of 16-bit floats compute in float32."""
+"""Widen 16-bit floating point to float32."""
 
 from __future__ import annotations
 
