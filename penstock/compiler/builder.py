@@ -107,10 +107,6 @@ class GraphBuilder:
         #: The indices of dynamic dimensions, by size, once something has asked for them.
         self.positions: dict[Dim, Tensor] = {}
         self.debug_handle = 0
-        #: Whether no value has a dynamic dimension but, perhaps, its first.
-        self.fixed_sizes = True
-        #: Ids of the values with a dynamic dimension.
-        self.varying: set[int] = set()
 
     # --- graph nodes and their tensors -------------------------------------------------------
 
@@ -178,11 +174,11 @@ class GraphBuilder:
         if 0 in sizes:
             raise LoweringError("XNNPACK has no tensors without elements")
         if not layout.is_static(shape[1:]):
-            self.fixed_sizes = False
+            self.graph.fixed_sizes = False
         value = Value(len(self.graph.values), dtype, sizes, quantization, data)
         self.graph.values.append(value)
         if not layout.is_static(shape):
-            self.varying.add(value.id)
+            self.graph.varying.add(value.id)
         return value
 
     def result(

@@ -63,9 +63,7 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
     for position, node in enumerate(builder.inputs):
         value = builder.value_of(builder.tensor(node))
         value.external_id = position
-    graph = graph_passes.run(
-        builder.graph, fixed_sizes=builder.fixed_sizes, varying=builder.varying
-    )
+    graph = graph_passes.run(builder.graph)
     return Lowered(graph, tuple(builder.inputs), outputs, names)
 
 

@@ -209,7 +209,7 @@ def slice_dims(b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequenc
                 raise LoweringError("it slices to a dynamic size")
             # XNNPACK cuts off what exceeds the end.
             counts[dim] = b.dynamic.upper(x.stored[dim]) - offsets[dim]
-            b.fixed_sizes = False
+            b.graph.fixed_sizes = False
     value = b.value_of(x)
     output = b.result(tuple(sizes), x.order, value.dtype, value.quantization, tuple(stored))
     attributes = payload.SliceAttributes(

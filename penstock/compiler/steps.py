@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Generic, TypeVar
 
 Subject = TypeVar("Subject")
@@ -18,22 +17,14 @@ Subject = TypeVar("Subject")
 VARIABLE = "PENSTOCK_CHECK_STEPS"
 
 
-class Sizes(Enum):
-    """For which subjects a step is run, by whether a dimension other than the first varies from
-    call to call."""
-
-    ANY = "any"
-    FIXED = "fixed"
-    VARYING = "varying"
-
-
 @dataclass(frozen=True)
 class Step(Generic[Subject]):
-    """One step of a pipeline: what it does, and why it stands where it stands."""
+    """One step of a pipeline: what it does, and why it stands where it stands. One that
+    ``needs_fixed_sizes`` is left out where a dimension other than the first varies."""
 
     apply: Callable[[Subject], object]
     why: str
-    sizes: Sizes = Sizes.ANY
+    needs_fixed_sizes: bool = False
 
     @property
     def name(self) -> str:
@@ -67,10 +58,9 @@ def run_steps(
     Raises :class:`StepError` where a check fails; what a step itself raises is left alone.
     """
     checked = bool(os.environ.get(VARIABLE))
-    skipped = Sizes.VARYING if fixed_sizes else Sizes.FIXED
     before: str | None = None
     for step in steps:
-        if step.sizes is skipped:
+        if step.needs_fixed_sizes and not fixed_sizes:
             continue
         step.apply(subject)
         remove_dead(subject)

@@ -67,9 +67,16 @@ class Node:
 @dataclass
 class XnnGraph:
     """Values, and nodes in an order in which they can run. ``inputs`` and ``outputs`` are value
-    ids ordered by external id."""
+    ids ordered by external id.
+
+    A compiler knows more than a payload says: ``varying`` has the ids of the values with a
+    dimension that varies from call to call, ``fixed_sizes`` says that none but first dimensions
+    vary, so that other sizes are what they seem and not upper bounds.
+    """
 
     values: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    varying: set[int] = field(default_factory=set, compare=False)
+    fixed_sizes: bool = field(default=True, compare=False)

@@ -20,11 +20,12 @@ POOL, PRODUCT = NodeKind.AVG_POOLING_2D, NodeKind.FULLY_CONNECTED
 
 
 def fixed(graph: XnnGraph) -> None:
-    pool_means.apply(graph, fixed_sizes=True)
+    pool_means.apply(graph)
 
 
 def dynamic(graph: XnnGraph) -> None:
-    pool_means.apply(graph, fixed_sizes=False)
+    graph.fixed_sizes = False
+    pool_means.apply(graph)
 
 
 def row_sums(

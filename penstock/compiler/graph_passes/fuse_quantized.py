@@ -7,8 +7,6 @@ in floating point with its weights written out. Afterwards no node mixes the two
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 
 from penstock.compiler.operators.fixed_point import product_fits, sum_fits
@@ -20,9 +18,8 @@ from penstock.graph.kinds import Conv2dAttributes, NodeKind, Pool2dAttributes
 INT8 = (DataType.QINT8, DataType.QUINT8)
 
 
-def apply(graph: XnnGraph, varying: Collection[int] = ()) -> None:
-    """Settles every node; see the module's docstring. Values that are in ``varying`` have a
-    dimension that varies from call to call."""
+def apply(graph: XnnGraph) -> None:
+    """Settles every node; see the module's docstring."""
     index = Index(graph)
     for node in reversed(list(graph.nodes)):
         if node.kind.traits.keeps_values:
@@ -40,7 +37,7 @@ def apply(graph: XnnGraph, varying: Collection[int] = ()) -> None:
                 _settle_shared(index, node)
         elif traits.shared_int8:
             _settle_shared(index, node)
-        elif traits.own_int8 and not _outgrows_memory(node, varying):
+        elif traits.own_int8 and not _outgrows_memory(graph, node):
             _settle_arithmetic(index, node)
         elif node.kind is NodeKind.AVG_POOLING_2D:
             _settle_average_pool(index, node)
@@ -242,10 +239,10 @@ def _settle_arithmetic(index: Index, node: Node) -> None:
     _take_over(index, node, *result)
 
 
-def _outgrows_memory(node: Node, varying: Collection[int]) -> bool:
+def _outgrows_memory(graph: XnnGraph, node: Node) -> bool:
     """XNNPACK's mean of integers writes past its memory when it gets more results than at the
     call before (google/XNNPACK issue 9982), its mean of floats does not."""
-    return node.kind is NodeKind.GLOBAL_AVG_POOLING_2D and node.outputs[0] in varying
+    return node.kind is NodeKind.GLOBAL_AVG_POOLING_2D and node.outputs[0] in graph.varying
 
 
 def _within_limits(kind: NodeKind, sources: list[Value], result: Value) -> bool:

@@ -22,7 +22,7 @@ FEWEST_NUMBERS = 1 << 14
 WORTH_A_COPY = 192
 
 
-def apply(graph: XnnGraph, *, fixed_sizes: bool) -> None:
+def apply(graph: XnnGraph) -> None:
     """Given FULLY_CONNECTED(x [..., r * w], weights [1, r * w] that are all the same, bias) →
     Result: RESHAPE to [1, rows, r, w], AVG_POOLING_2D of r, FULLY_CONNECTED with weights [1, w],
     RESHAPE. (The statistics of layer norms. A product of one column fills one lane of the
@@ -31,15 +31,15 @@ def apply(graph: XnnGraph, *, fixed_sizes: bool) -> None:
     index = Index(graph)
     for node in list(graph.nodes):
         if node.kind is NodeKind.FULLY_CONNECTED and node.clamp is None and not node.flags:
-            _pool(index, node, fixed_sizes)
+            _pool(index, node)
 
 
-def _pool(index: Index, node: Node, fixed_sizes: bool) -> None:
+def _pool(index: Index, node: Node) -> None:
     source, output = index.values[node.inputs[0]], index.values[node.outputs[0]]
     weight = _weight(index, node)
     length = source.shape[-1]
     width = next((w for w in WIDTHS if length % w == 0 and length >= FEWEST_PARTS * w), None)
-    back = _back(output.shape, fixed_sizes)
+    back = _back(output.shape, index.graph.fixed_sizes)
     if weight is None or width is None or back is None or source.dtype is not DataType.FP32:
         return
     rows = math.prod(source.shape[:-1])
