@@ -86,7 +86,7 @@ def _remove_dead(module: GraphModule) -> None:
 
 def _check(module: GraphModule) -> None:
     module.graph.lint()
-    calls = (node for node in module.graph.nodes if node.op == "call_function")
+    calls = (n for n in module.graph.nodes if n.op == "call_function" and n.users)
     unknown = [node.name for node in calls if "val" not in node.meta]
     if unknown:
         raise ValueError(f"no value is known of {', '.join(unknown[:5])}")
