@@ -76,10 +76,17 @@ LIMITS = (
         low=math.inf, high=math.inf, not_a_number=True,
     ),
     Limit(
+        "infinity",
+        "is not a number where it is blended with its neighbours: XNNPACK's resizing node takes "
+        "their difference",
+        ("upsample_bilinear", "upsample_linear"),
+        low=math.inf, high=math.inf,
+    ),
+    Limit(
         "not-a-number, infinity, numbers next to it",
-        "spread along an axis that is resized, or pooled in uneven windows, by a product with a "
-        "matrix: XNNPACK has no other way",
-        ("adaptive_avg_pool", "upsample", "upsample_bilinear"),
+        "do not reach resized values to which they contribute nothing, eager multiplies them by "
+        "zero; at borders, where eager adds one value several times, by its joint weight",
+        ("upsample", "upsample_bilinear", "upsample_linear"),
         low=3.3e38, high=math.inf, not_a_number=True,
     ),
     Limit(
