@@ -90,7 +90,7 @@ def _derived(b: GraphBuilder, found: Tensor, position: int, size: Dim) -> Tensor
 
 
 def _line(b: GraphBuilder, source: Tensor, position: int) -> Tensor:
-    """Dimension ``position`` of ``source`` at the first index of all others."""
+    """Dimension ``position`` of ``source`` at the first index of all others, which may be empty."""
     kept = tuple(size if place == position else 1 for place, size in enumerate(source.stored))
     whole = replace(source, shape=source.stored)
     if kept == source.stored:
@@ -99,4 +99,6 @@ def _line(b: GraphBuilder, source: Tensor, position: int) -> Tensor:
     attributes = payload.SliceAttributes(
         (0,) * len(shape), tuple(size if isinstance(size, int) else 0 for size in shape)
     )
-    return b.add_node(NodeKind.STATIC_SLICE, [whole], b.result(kept, source.order), attributes)
+    output = b.result(kept, source.order)
+    flags = payload.FLAG_KEEP_DIMS
+    return b.add_node(NodeKind.STATIC_SLICE, [whole], output, attributes, flags=flags)

@@ -182,8 +182,11 @@ def softmax(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
 # --- movement ----------------------------------------------------------------------------------
 
 
-def slice_dims(b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequence[Dim]) -> Tensor:
-    """A static slice: ``starts`` and ``sizes`` for each logical dimension."""
+def slice_dims(
+    b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequence[Dim], flags: int = 0
+) -> Tensor:
+    """A static slice: ``starts`` and ``sizes`` for each logical dimension. With FLAG_KEEP_DIMS
+    sizes of 1 are that even where ``x`` turns out to have no elements."""
     if tuple(sizes) == x.shape:
         return x
     if x.constant is not None:
@@ -215,7 +218,7 @@ def slice_dims(b: GraphBuilder, x: Tensor, starts: Sequence[int], sizes: Sequenc
     attributes = payload.SliceAttributes(
         tuple(offsets[dim] for dim in x.order), tuple(counts[dim] for dim in x.order)
     )
-    return b.add_node(NodeKind.STATIC_SLICE, [x], output, attributes)
+    return b.add_node(NodeKind.STATIC_SLICE, [x], output, attributes, flags=flags)
 
 
 def cut(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:

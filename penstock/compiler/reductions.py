@@ -120,9 +120,11 @@ def reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     """1 / the size of a dynamic dimension, as a tensor of one element: one entry of the softmax
     of a row of (nearly) zeros of that size."""
     starts = [0] * x.rank
-    row = ex.slice_dims(b, x, starts, [n if d == dim else 1 for d, n in enumerate(x.shape)])
+    line = [n if d == dim else 1 for d, n in enumerate(x.shape)]
+    row = ex.slice_dims(b, x, starts, line, payload.FLAG_KEEP_DIMS)
     zeros = b.unary(NodeKind.CLAMP, row, None, (0.0, 1e-30))
-    return ex.slice_dims(b, ex.softmax(b, zeros, dim), starts, [1] * x.rank)
+    each = ex.softmax(b, zeros, dim)
+    return ex.slice_dims(b, each, starts, [1] * x.rank, payload.FLAG_KEEP_DIMS)
 
 
 def _innermost_if_needed(b: GraphBuilder, x: Tensor, dims: Sequence[int]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
+from penstock.compiler import layout
 from penstock.compiler.builder import attribute
 from penstock.compiler.rewrite.fold_batch_norm import fold_affine, weighted_before
 
@@ -36,7 +37,9 @@ def _axis(node: Node, value: object, factor: object) -> int | None:
     if not isinstance(value, Node) or not isinstance(factor, Node) or factor.op != "get_attr":
         return None
     result, given, constant = (n.meta["val"] for n in (node, value, factor))
-    if given.shape != result.shape or {given.dtype, constant.dtype} != {torch.float32}:
+    if layout.shape_of(given) != layout.shape_of(result) or {given.dtype, constant.dtype} != {
+        torch.float32
+    }:
         return None
     behind = result.dim() - constant.dim()
     axes = [behind + i for i, size in enumerate(constant.shape) if size != 1]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
 from penstock.compiler.operators.registry import functional_twin
@@ -135,7 +136,7 @@ def _is_store(node: Node, output: Node) -> bool:
     return (
         isinstance(after, torch.Tensor)
         and before.dtype == after.dtype
-        and before.shape == after.shape
+        and layout.shape_of(before) == layout.shape_of(after)
     )
 
 

@@ -105,7 +105,8 @@ def _drop_empty(module: GraphModule, node: Node) -> bool:
     """Takes tensors without elements out of a concatenation."""
     tensors = node.args[0]
     assert isinstance(tensors, (list, tuple))
-    full = [item for item in tensors if 0 not in item.meta["val"].shape]  # type: ignore[union-attr]
+    # Sizes that are known when the program runs are no reason to ask whether they are 0 now.
+    full = [item for item in tensors if 0 not in layout.shape_of(item.meta["val"])]  # type: ignore[union-attr]
     if len(full) == len(tensors) or not full:
         return False
     types = {item.meta["val"].dtype for item in full}  # type: ignore[union-attr]

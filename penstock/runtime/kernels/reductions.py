@@ -96,7 +96,12 @@ Reduction = Callable[..., Array]
 def _extreme(name: str, reduce: Reduction) -> Reduction:
     def call(x: Array, dim: Sequence[int], keepdim: bool, out: Array) -> Array:
         axes = axes_of(dim, x.ndim)
-        return rounded(np.asarray(reduce(widened(x, x.dtype), axes, keepdims=keepdim)), x.dtype)
+        nothing: dict[str, float] = {}
+        if x.size == 0 and is_float(x.dtype):
+            # ATen refuses this, but what it gives for logsumexp is made of it.
+            nothing["initial"] = -np.inf if name == "max" else np.inf
+        wide = widened(x, x.dtype)
+        return rounded(np.asarray(reduce(wide, axes, keepdims=keepdim, **nothing)), x.dtype)
 
     return documented(call, f"a{name}", f"The {name}imum over dimensions; NaN propagates.")
 

@@ -84,6 +84,8 @@ _RULES: Mapping[NodeKind, Rule] = {
     NodeKind.MAX_POOLING_2D: Rule(_POOLED, _PADDING),
     NodeKind.ARG_MAX_POOLING_2D: Rule(frozenset({FP32}), FLAG_KEEP_DIMS, same=False),
     NodeKind.GLOBAL_AVG_POOLING_2D: Rule(_POOLED, FLAG_KEEP_DIMS),
+    # Means nothing to XNNPACK.
+    NodeKind.STATIC_SLICE: Rule(_ELEMENTWISE, FLAG_KEEP_DIMS),
     NodeKind.STATIC_CONSTANT_PAD: Rule(_POOLED | {BF16}),
     NodeKind.STATIC_RESIZE_BILINEAR_2D: Rule(_POOLED, FLAG_ALIGN_CORNERS | _LEGACY_RESIZE),
 }

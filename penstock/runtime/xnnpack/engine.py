@@ -20,12 +20,16 @@ from penstock.runtime.xnnpack import memory
 from penstock.runtime.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
 from penstock.runtime.xnnpack.check import check_graph
 from penstock.runtime.xnnpack.define import define_graph
+from penstock.runtime.xnnpack.empty import Rest, filling
 from penstock.runtime.xnnpack.library import Library, find, open_library
 from penstock.runtime.xnnpack.packing import PackedWeights
 from penstock.runtime.xnnpack.scratch import Needs
-from penstock.runtime.xnnpack.shapes import ShapeChecker
+from penstock.runtime.xnnpack.shapes import Reduced, ShapeChecker
 from penstock.runtime.xnnpack.threads import pool
 from penstock.runtime.xnnpack.values import unpacked_constants
+
+#: Compiled rests of a graph that are kept, for shapes at which tensors have no elements.
+_RESTS = 4
 
 
 class _Turn:
@@ -121,6 +125,7 @@ class XnnpackEngine:
             runtime.value or 0,
             packed,
             constants,
+            threads,
             None if workers is None else os.getpid(),
         )
 
@@ -136,6 +141,7 @@ class XnnpackExecutable:
         runtime: int,
         packed: PackedWeights,
         constants: list[np.ndarray],
+        threads: int,
         process: int | None,
     ) -> None:
         self._engine = engine  # keeps the workspace
@@ -146,6 +152,7 @@ class XnnpackExecutable:
         self._runtime = runtime
         self._constants = constants
         self._packed = packed
+        self._threads = threads
         self._process = process
         self._profiling = engine._profile
         values = {v.id: v for v in graph.values}
@@ -166,6 +173,9 @@ class XnnpackExecutable:
         self._output_shapes: tuple[Shape, ...] = ()
         self._shapes: tuple[Shape, ...] = ()
         self._bounce: dict[int, np.ndarray] = {}
+        #: at the last shapes, if tensors have no elements there: what is left, and what runs it
+        self._reduced: tuple[Rest, XnnpackExecutable | None] | None = None
+        self._rests: dict[Rest, XnnpackExecutable] = {}
         _delete_with(self, self._turn.delete, runtime, packed)
 
     def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
@@ -180,6 +190,12 @@ class XnnpackExecutable:
         for index, (shape, value) in enumerate(zip(shapes, self._inputs, strict=True)):
             _check_shape(index, shape, value)
         needs = self._checker.check(shapes)
+        if isinstance(needs, Reduced):
+            self._reduced = self._without_empty(needs)
+            self._input_shapes, self._output_shapes = shapes, needs.outputs
+            self._shapes = shapes + self._output_shapes
+            return self._output_shapes
+        self._reduced = None
         with self._turn:
             self._input_shapes = None
             if needs != self._needs:
@@ -212,6 +228,9 @@ class XnnpackExecutable:
                 f"{len(inputs)} inputs and {len(outputs)} outputs given;"
                 f" the graph has {len(self._inputs)} and {len(self._outputs)}"
             )
+        if self._reduced is not None:
+            self._run_reduced(arrays)
+            return
         with self._turn:
             copied = self._place(arrays)
             if self._process not in (None, os.getpid()):
@@ -238,16 +257,15 @@ class XnnpackExecutable:
         addresses = []
         copied: list[int] = []
         for port, array in enumerate(arrays):
-            shape, dtype = self._shapes[port], self._dtypes[port]
-            if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-                raise InputError(_mismatch(port, len(self._inputs), array, shape, dtype))
+            dtype = self._dtypes[port]
+            self._check_array(port, array)
             start = memory.address(array)
             if start % dtype.itemsize or (
                 self._overread[port] and not memory.readable_past_end(start, array.nbytes)
             ):
                 if port not in self._bounce:
                     self._bounce[port] = (
-                        memory.padded_empty(array.nbytes).view(dtype).reshape(shape)
+                        memory.padded_empty(array.nbytes).view(dtype).reshape(array.shape)
                     )
                 if port < len(self._inputs):
                     self._bounce[port][...] = array
@@ -267,6 +285,39 @@ class XnnpackExecutable:
             )
             self._addresses = addresses
         return copied
+
+    def _check_array(self, port: int, array: np.ndarray) -> None:
+        shape, dtype = self._shapes[port], self._dtypes[port]
+        if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+            raise InputError(_mismatch(port, len(self._inputs), array, shape, dtype))
+
+    def _without_empty(self, reduced: Reduced) -> tuple[Rest, XnnpackExecutable | None]:
+        """What runs where tensors have no elements; mostly nothing does."""
+        rest = reduced.rest
+        if not rest.graph.outputs:
+            return rest, None
+        if rest not in self._rests:
+            if len(self._rests) >= _RESTS:
+                self._rests.pop(next(iter(self._rests)))
+            self._rests[rest] = self._engine.compile(rest.graph, threads=self._threads)
+        return rest, self._rests[rest]
+
+    def _run_reduced(self, arrays: list[np.ndarray]) -> None:
+        assert self._reduced is not None
+        rest, executable = self._reduced
+        for port, array in enumerate(arrays):
+            self._check_array(port, array)
+        outputs = arrays[len(self._inputs) :]
+        computed = {}
+        for output, value, source in zip(outputs, self._outputs, rest.outputs, strict=True):
+            if isinstance(source, int):
+                computed[source] = output
+            else:
+                output[...] = filling(value, output.shape, source)
+        if executable is not None:
+            inputs = [*(arrays[i] for i in rest.inputs), *rest.filled]
+            executable.reshape([a.shape for a in inputs])
+            executable.run(inputs, [computed[i] for i in range(len(computed))])
 
     def _plan_anew(self) -> None:
         """Make the next reshape of the runtime plan its memory: outputs that have become larger
@@ -312,7 +363,7 @@ def _array_type(value: Value) -> np.dtype[Any]:
 
 def _check_shape(index: int, shape: Shape, value: Value) -> None:
     if len(shape) != len(value.shape) or not all(
-        1 <= size <= bound for size, bound in zip(shape, value.shape, strict=True)
+        0 <= size <= bound for size, bound in zip(shape, value.shape, strict=True)
     ):
         raise InputError(
             f"input {index} of the graph has shape {list(shape)};"

@@ -64,7 +64,7 @@ def infer(nodes: Sequence[Node], shapes: dict[int, Shape]) -> None:
 def _check_dimensions(shape: Shape) -> None:
     if len(shape) > MAX_TENSOR_DIMS:
         raise ShapeError(f"{len(shape)} dimensions, XNNPACK has {MAX_TENSOR_DIMS} at most")
-    if shape and (min(shape) < 1 or max(shape) > MAX_DIMENSION):
+    if shape and (min(shape) < 0 or max(shape) > MAX_DIMENSION):
         raise ShapeError(f"output would have shape {list(shape)}")
 
 
@@ -231,14 +231,16 @@ def _reshape(node: Node, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
 
 
 def _slice(node: Node, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
-    """Offset 0 with size 0 stands for the whole dimension; what exceeds it is cut off."""
+    """Offset 0 with size 0 stands for the whole dimension; what exceeds it is cut off. With
+    FLAG_KEEP_DIMS a dimension of which there is nothing has one element all the same."""
     a = node.attributes
     assert isinstance(a, SliceAttributes)
+    least = 1 if node.flags & FLAG_KEEP_DIMS else 0
     if not len(a.offsets) == len(a.sizes) == len(shapes[0]):
         raise ShapeError(f"{len(a.sizes)} sizes for {len(shapes[0])} dimensions")
     return (
         tuple(
-            (min(offset + count, size) - offset if offset + count else size)
+            (max(min(offset + count, size) - offset, least) if offset + count else size)
             for size, offset, count in zip(shapes[0], a.offsets, a.sizes, strict=True)
         ),
     )

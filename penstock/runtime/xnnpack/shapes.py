@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from penstock.errors import InputError, InvalidProgramError, UnsupportedError
 from penstock.graph.graph import XnnGraph
 from penstock.runtime.engine import Shape
 from penstock.runtime.xnnpack.budget import available_memory, peak_memory
+from penstock.runtime.xnnpack.empty import Rest, has_empty, rest
 from penstock.runtime.xnnpack.infer import ShapeError, infer
 from penstock.runtime.xnnpack.scratch import Needs, needs, reductions
 
@@ -15,6 +17,13 @@ from penstock.runtime.xnnpack.scratch import Needs, needs, reductions
 _REMEMBERED = 256
 #: Needs below this many bytes are not worth a look at the system's memory.
 _SMALL = 1 << 28
+
+
+class Reduced(NamedTuple):
+    """What is left of a graph where tensors have no elements, and the shapes of its outputs."""
+
+    rest: Rest
+    outputs: tuple[Shape, ...]
 
 
 class ShapeChecker:
@@ -30,6 +39,7 @@ class ShapeChecker:
     """
 
     def __init__(self, graph: XnnGraph) -> None:
+        self._graph = graph
         self._nodes = graph.nodes
         self._inputs = graph.inputs
         self._constants = {v.id: v.shape for v in graph.values if v.data is not None}
@@ -39,6 +49,8 @@ class ShapeChecker:
             self.bounds = self._infer(inputs)
         except ShapeError as error:
             raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
+        if has_empty(self.bounds):
+            raise InvalidProgramError("an XNNPACK graph has tensors without elements at its bounds")
         # Sizes may differ: a file states those of an upper bound, rounded in its own way.
         for i, shape in self.bounds.items():
             if len(shape) != len(declared[i]):
@@ -54,13 +66,16 @@ class ShapeChecker:
                 f"a run at the input shapes {_text(inputs)} needs {need / 1e9:.1f} GB of memory,"
                 f" there are {there / 1e9:.1f} GB"
             )
-        self._good = {inputs: needs(self._reductions, self.bounds)}
+        self._good: dict[tuple[Shape, ...], Needs | Reduced] = {
+            inputs: needs(self._reductions, self.bounds)
+        }
 
-    def check(self, inputs: tuple[Shape, ...]) -> Needs:
+    def check(self, inputs: tuple[Shape, ...]) -> Needs | Reduced:
         """Can the graph run at these shapes of its inputs?
 
         Returns what its nodes need that XNNPACK does not plan anew by itself: where this is not
-        what the last shapes needed, XNNPACK has to be made to plan.
+        what the last shapes needed, XNNPACK has to be made to plan. Where some tensors have no
+        elements, XNNPACK cannot run the graph, but what is left of it.
 
         Raises:
             InputError: a node cannot take the shapes that follow from them.
@@ -69,12 +84,19 @@ class ShapeChecker:
             return self._good[inputs]
         try:
             shapes = self._infer(inputs)
+            found = self._found(shapes)
         except ShapeError as error:
             raise InputError(f"{error} at the input shapes {_text(inputs)}") from None
         if len(self._good) >= _REMEMBERED:
             self._good.pop(next(iter(self._good)))
-        found = self._good[inputs] = needs(self._reductions, shapes)
+        self._good[inputs] = found
         return found
+
+    def _found(self, shapes: dict[int, Shape]) -> Needs | Reduced:
+        if not has_empty(shapes):
+            return needs(self._reductions, shapes)
+        outputs = tuple(shapes[i] for i in self._graph.outputs)
+        return Reduced(rest(self._graph, shapes), outputs)
 
     def _infer(self, inputs: Sequence[Shape]) -> dict[int, Shape]:
         shapes = {**self._constants, **dict(zip(self._inputs, inputs, strict=True))}
