@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from penstock.graph.dtypes import DataType, PerChannel, PerTensor
-from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph import weights
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, XnnGraph
 from penstock.graph.index import Index, moves_rows
 from penstock.graph.kinds import NodeKind
 
@@ -47,12 +46,12 @@ def _fold(index: Index, node: Node) -> None:
         return
     if producer.flags and factor.size > 1:
         return
-    weight = _scaled(index, producer.inputs[1], factor, producer.kind)
+    weight = _scaled(index, producer.inputs[1], factor, producer.kind.traits.output_axis or 0)
     if weight is None:
         return
     bias = producer.inputs[2]
     if bias != INVALID_VALUE_ID:
-        scaled = _scaled(index, bias, factor, producer.kind)
+        scaled = _scaled(index, bias, factor, 0)
         if scaled is None:
             return
         bias = scaled
@@ -75,31 +74,12 @@ def _factor(index: Index, node: Node) -> tuple[np.ndarray | None, int]:
     return None, node.inputs[0]
 
 
-def _scaled(index: Index, value_id: int, factor: np.ndarray, kind: NodeKind) -> int | None:
-    """A weight or bias times ``factor``; of quantized ones the scales are multiplied."""
+def _scaled(index: Index, value_id: int, factor: np.ndarray, axis: int) -> int | None:
+    """A weight or bias times ``factor`` along ``axis``; None where its format cannot hold that, or
+    tied weights would be there twice."""
     value = index.values[value_id]
-    if value.data is None:
+    tied = value.quantization is None and len(index.readers[value_id]) > 1
+    if value.data is None or tied:
         return None
-    quantization = value.quantization
-    if isinstance(quantization, (PerChannel, PerTensor)) and not (factor > 0).all():
-        return None
-    if isinstance(quantization, PerChannel):
-        if factor.size not in (1, quantization.scales.size):
-            return None
-        scales = (quantization.scales * factor).astype(np.float32)
-        return index.new_value(replace(value, quantization=PerChannel(scales, quantization.axis)))
-    if isinstance(quantization, PerTensor):
-        if factor.size > 1:
-            return None
-        scaled = PerTensor(quantization.scale * float(factor[0]), quantization.zero_point)
-        return index.new_value(replace(value, quantization=scaled))
-    if value.dtype is not DataType.FP32 or len(index.readers[value_id]) > 1:
-        return None  # tied weights would be there twice
-    data = np.asarray(value.data)
-    along = factor  # a bias has one dimension
-    if data.ndim > 1:
-        view = [1] * data.ndim
-        view[kind.traits.output_axis or 0] = -1
-        along = factor.reshape(view)
-    scaled_data = (data * along).astype(np.float32)
-    return index.new_value(Value(0, value.dtype, value.shape, None, scaled_data))
+    product = weights.scaled(value, factor, axis)
+    return None if product is None else index.new_value(product)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.compiler.operators.fixed_point import product_fits, sum_fits
+from penstock.graph import weights
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.index import Index
@@ -122,7 +123,7 @@ def _settle_weighted(index: Index, node: Node) -> None:
             _take_over(index, node, *result)
             return
     if integer_weight:
-        real = Value(0, DataType.FP32, weight.shape, None, _real(weight))
+        real = Value(0, DataType.FP32, weight.shape, None, weights.real(weight))
         index.set_inputs(node, (node.inputs[0], index.new_value(real), *node.inputs[2:]))
 
 
@@ -150,19 +151,6 @@ def _integer_bias(index: Index, node: Node, source: Value, weight: Value) -> int
     limits = np.iinfo(np.int32)
     integers = np.clip(np.rint(real.astype(np.float64) / scales), limits.min, limits.max)
     return index.new_value(Value(0, dtype, bias.shape, quantization, integers.astype(np.int32)))
-
-
-def _real(value: Value) -> np.ndarray:
-    """The real numbers that a quantized constant stands for, float32 [value.shape]."""
-    integers = np.asarray(value.data)
-    if isinstance(value.quantization, PerChannel):
-        view = [1] * integers.ndim
-        view[value.quantization.axis] = -1
-        real: np.ndarray = integers.astype(np.float32) * value.quantization.scales.reshape(view)
-        return real
-    assert isinstance(value.quantization, PerTensor)
-    shifted = integers.astype(np.float32) - np.float32(value.quantization.zero_point)
-    return (shifted * np.float32(value.quantization.scale)).astype(np.float32)
 
 
 # --- everything else ---------------------------------------------------------------------------
@@ -282,4 +270,4 @@ def _fold_constant_convert(index: Index, node: Node) -> None:
     source, result = index.values[node.inputs[0]], index.values[node.outputs[0]]
     if source.data is None or result.dtype is not DataType.FP32 or result.is_output:
         return
-    index.make_constant(result.id, _real(source))
+    index.make_constant(result.id, weights.real(source))

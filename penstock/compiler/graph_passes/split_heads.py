@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from penstock.compiler.graph_passes.split_products import rows_of
+from penstock.graph import weights
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.index import Index
@@ -179,8 +179,11 @@ class _Parts:
         if self._index.only_reader(weight) is None or node.flags:
             raise NotSeparable  # tied weights would be there twice
         if bias != INVALID_VALUE_ID:
-            bias = rows_of(self._index, bias, selected)
-        return source, rows_of(self._index, weight, selected), bias
+            bias = self._selected(bias, selected)
+        return source, self._selected(weight, selected), bias
+
+    def _selected(self, constant: int, rows: np.ndarray) -> int:
+        return self._index.new_value(weights.selected(self._index.values[constant], rows))
 
     def _constant(self, value: Value, axis: int, start: int, size: int) -> int:
         if value.quantization is not None or not isinstance(value.data, np.ndarray):

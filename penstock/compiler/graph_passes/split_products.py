@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from penstock.graph.dtypes import PerChannel
+from penstock.graph import weights
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.index import Index
 from penstock.graph.kinds import NodeKind, ReshapeAttributes, SliceAttributes
@@ -86,10 +86,10 @@ def _lead(shape: tuple[int, ...], channels: int) -> int:
 
 def _part(index: Index, node: Node, output: Value, reader: Node, rows: np.ndarray) -> None:
     """Replaces the slice ``reader`` by the product of ``rows``."""
-    weight = rows_of(index, node.inputs[1], rows)
+    weight = index.new_value(weights.selected(index.values[node.inputs[1]], rows))
     bias = node.inputs[2]
     if bias != INVALID_VALUE_ID:
-        bias = rows_of(index, bias, rows)
+        bias = index.new_value(weights.selected(index.values[bias], rows))
     shape = (*output.shape[:-1], len(rows))
     target = index.values[reader.outputs[0]]
     product = replace(node, inputs=(node.inputs[0], weight, bias), outputs=(target.id,))
@@ -110,17 +110,3 @@ def _same_zeros(reader: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     cut = reader.attributes
     assert isinstance(cut, SliceAttributes)
     return tuple(0 if size == 0 else full for size, full in zip(cut.sizes, shape, strict=True))
-
-
-def rows_of(index: Index, value_id: int, rows: np.ndarray) -> int:
-    value = index.values[value_id]
-    data = np.asarray(value.data)
-    first, last = int(rows[0]), int(rows[-1]) + 1
-    contiguous = len(rows) == last - first and bool((np.diff(rows) == 1).all())
-    picked = data[first:last] if contiguous else np.ascontiguousarray(data[rows])
-    quantization = value.quantization
-    if isinstance(quantization, PerChannel):
-        quantization = PerChannel(
-            np.ascontiguousarray(quantization.scales[rows]), quantization.axis
-        )
-    return index.new_value(Value(0, value.dtype, picked.shape, quantization, picked))

@@ -10,6 +10,7 @@ import numpy as np
 from penstock.errors import UnsupportedError
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import INVALID_VALUE_ID, Value, XnnGraph
+from penstock.graph.weights import ZERO_POINT_4_BIT
 from penstock.runtime.xnnpack import memory
 from penstock.runtime.xnnpack.bindings import (
     DATATYPE,
@@ -17,9 +18,6 @@ from penstock.runtime.xnnpack.bindings import (
     VALUE_FLAG_EXTERNAL_OUTPUT,
 )
 from penstock.runtime.xnnpack.library import Library
-
-#: Zero point of a 4-bit weight, whose elements are stored as 0 to 15.
-_ZERO_POINT_4_BIT = 8
 
 
 @dataclass
@@ -64,7 +62,7 @@ def define_value(subgraph: Subgraph, value: Value) -> None:
             rank, dims, data, *tail
         )  # fmt: skip
     elif isinstance(quantization, PerChannel):
-        zero_point = _ZERO_POINT_4_BIT if value.dtype == DataType.QCINT4 else 0
+        zero_point = ZERO_POINT_4_BIT if value.dtype == DataType.QCINT4 else 0
         scales = _keep(subgraph, value, np.asarray(quantization.scales, np.float32), 4)
         status = xnn.xnn_define_channelwise_quantized_tensor_value_v2(
             subgraph.handle, dtype, zero_point, scales,
@@ -73,7 +71,7 @@ def define_value(subgraph: Subgraph, value: Value) -> None:
     elif isinstance(quantization, Blockwise):
         scales = _keep(subgraph, value, np.asarray(quantization.scales, np.uint16), 2)
         status = xnn.xnn_define_blockwise_quantized_tensor_value(
-            subgraph.handle, dtype, _ZERO_POINT_4_BIT, scales,
+            subgraph.handle, dtype, ZERO_POINT_4_BIT, scales,
             rank, quantization.axis, quantization.block_size, dims, data, *tail
         )  # fmt: skip
     else:
