@@ -115,16 +115,51 @@ def _settle_weighted(index: Index, node: Node) -> None:
     source = index.values[convert.inputs[0]] if convert is not None else None
     if index.values[node.inputs[0]].dtype is DataType.QDINT8:
         return
-    if integer_weight and source is not None and source.dtype is DataType.QINT8:
+    exact = None if integer_weight else _exact_integers(index, node, weight)
+    if (integer_weight or exact) and source is not None and source.dtype is DataType.QINT8:
         result = _quantized_result(index, node)
         if result is not None:
+            weight = weight if exact is None else exact
             bias = _integer_bias(index, node, source, weight)
-            index.set_inputs(node, (source.id, weight.id, bias))
+            filters = weight.id if exact is None else index.new_value(weight)
+            index.set_inputs(node, (source.id, filters, bias))
             _take_over(index, node, *result)
+            return
+        if exact is not None and _only_moves(node, exact):
+            _sink_dequantize(index, node, (index.new_value(exact), INVALID_VALUE_ID))
             return
     if integer_weight:
         real = Value(0, DataType.FP32, weight.shape, None, weights.real(weight))
         index.set_inputs(node, (node.inputs[0], index.new_value(real), *node.inputs[2:]))
+
+
+def _exact_integers(index: Index, node: Node, weight: Value) -> Value | None:
+    """Floating-point weights of convolutions that only move or blend values (all ones, say), as
+    int8 that stands for exactly the same numbers, if there is such a scale."""
+    if node.kind not in (NodeKind.DEPTHWISE_CONV_2D, NodeKind.CONV_TRANSPOSE_2D):
+        return None
+    if node.inputs[2] != INVALID_VALUE_ID or weight.data is None:
+        return None
+    real = np.asarray(weight.data, np.float32)
+    sizes = np.abs(real[real != 0])
+    if not sizes.size or not np.isfinite(sizes).all():
+        return None
+    scale = np.float32(sizes.min())
+    integers = np.rint(real / scale)
+    if np.abs(integers).max() > 127 or not np.array_equal(integers * scale, real):
+        return None
+    quantization = PerTensor(float(scale), 0)
+    return Value(0, DataType.QINT8, weight.shape, quantization, integers.astype(np.int8))
+
+
+def _only_moves(node: Node, weight: Value) -> bool:
+    """Whether each output of a transposed convolution is one input, or zero."""
+    conv = node.attributes
+    if node.kind is not NodeKind.CONV_TRANSPOSE_2D or not isinstance(conv, Conv2dAttributes):
+        return False
+    apart = all(size <= step for size, step in zip(conv.kernel, conv.stride, strict=True))
+    taken = _real(weight)
+    return apart and bool(np.isin(taken, (0.0, 1.0)).all() and (taken.sum(-1) <= 1).all())
 
 
 def _integer_bias(index: Index, node: Node, source: Value, weight: Value) -> int:
@@ -156,20 +191,22 @@ def _integer_bias(index: Index, node: Node, source: Value, weight: Value) -> int
 # --- everything else ---------------------------------------------------------------------------
 
 
-def _sink_dequantize(index: Index, node: Node) -> bool:
+def _sink_dequantize(index: Index, node: Node, weights: tuple[int, ...] = ()) -> bool:
     """Given ``move(dequantize(q), …)``, the same parameters for all → Result
     ``dequantize(move(q, …))``: a quarter of the bytes moves, and the dequantize comes next to who
-    needs it (or to a quantize that cancels it). Says whether it was so."""
-    found = (_quantized_source(index, value) for value in node.inputs)
+    needs it (or to a quantize that cancels it). Says whether it was so. ``weights`` take the place
+    of the inputs after the first."""
+    moved_inputs = node.inputs[: -len(weights)] if weights else node.inputs
+    found = (_quantized_source(index, value) for value in moved_inputs)
     sources = [source for source in found if source is not None]
-    if len(sources) < len(node.inputs) or index.values[node.outputs[0]].is_output:
+    if len(sources) < len(moved_inputs) or index.values[node.outputs[0]].is_output:
         return False
     first = sources[0]
     if any((s.dtype, s.quantization) != (first.dtype, first.quantization) for s in sources):
         return False
     old = index.values[node.outputs[0]]
     moved = index.new_value(Value(0, first.dtype, old.shape, first.quantization))
-    index.set_inputs(node, tuple(source.id for source in sources))
+    index.set_inputs(node, (*(source.id for source in sources), *weights))
     index.set_output(node, moved)
     convert = Node(NodeKind.CONVERT, (moved,), (old.id,), debug_handle=node.debug_handle)
     index.insert_after(node, convert)
