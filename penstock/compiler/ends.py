@@ -12,6 +12,7 @@ windows of one value, or of one value seen twice, move values, exactly, and int8
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -163,6 +164,20 @@ def last_ones(b: GraphBuilder, x: Tensor, dim: int, distances: Sequence[int]) ->
         both = _pooled(b, source, 2, stride=reach, after=reach)
         found.append(source.restored(ex.cut(b, both.tensor, source.axis, 1, 1)))
     return found
+
+
+def running_max(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
+    """The maximum of each value and all before it, along ``dim``: of windows first, then of
+    windows of windows. What they read before the front is a value that they see anyway."""
+    source = picture(b, x, dim)
+    size = source.tensor.shape[source.axis]
+    most = b.dynamic.upper(size)
+    window = math.isqrt(max(most - 1, 0)) + 1
+    for taps, step in ((window, 1), (-(-most // window), window)):
+        if taps > 1:
+            before = (taps - 1) * step
+            source = _pooled(b, source, size, taps=taps, dilation=step, before=before)
+    return source.restored(source.tensor)
 
 
 def part(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:

@@ -88,7 +88,11 @@ def _ceil_extra(
 ) -> int:
     """More padding at the end so that ``ceil_mode``'s last window fits."""
     if not isinstance(size, int) or not isinstance(result, int):
-        raise LoweringError("ceil_mode over a dynamic size")
+        # Windows of one stride more, if that is what PyTorch takes at every size.
+        padded = size + 2 * padding + stride - 1 - dilation * (kernel - 1) - 1
+        if not layout.same(layout.floor_divide(padded, stride) + 1, result):
+            raise LoweringError("ceil_mode leaves out windows at some sizes")
+        return stride - 1
     covered = (result - 1) * stride + dilation * (kernel - 1) + 1
     return max(0, covered - size - 2 * padding)
 

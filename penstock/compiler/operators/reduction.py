@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler import expressions as ex
-from penstock.compiler import extremes, layout, reductions
+from penstock.compiler import extremes, layout, positions, reductions
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS, first_result_only, rank_fits
@@ -79,16 +79,23 @@ def variance(
 ) -> tuple[Tensor, Tensor]:
     """The variance, as the mean of the squared differences from the mean, and the mean."""
     count = layout.product([x.shape[dim] for dim in dims])
-    if not isinstance(count, int):
-        raise LoweringError("it is over a dynamic dimension")
-    if count <= correction:
+    if isinstance(count, int) and count <= correction:
         raise LoweringError(f"a variance of {count} elements less {correction:g} is not a number")
     mean = reductions.mean(b, x, dims, True)
     squares = b.unary(NodeKind.SQUARE, ex.subtract(b, x, mean))
     result = reductions.mean(b, squares, dims, keepdim)
     if not keepdim:
         mean = b.reshape(mean, result.shape)
-    return ex.affine(b, result, count / (count - correction), 0.0), mean
+    if isinstance(count, int):
+        return ex.affine(b, result, count / (count - correction), 0.0), mean
+    if correction == 0:
+        return result, mean
+    number = ex.scalar(b, 1.0)
+    for dim in dims:
+        number = ex.multiply(b, number, positions.count(b, x.shape[dim]))
+    factor = ex.divide(b, number, ex.affine(b, number, 1.0, -correction))
+    factor = b.reshape(factor, (1,) * result.rank)
+    return ex.multiply(b, result, factor), mean
 
 
 @operator("var", aten.var.correction, aten.var.dim, aten.var.default, constraints=FLOATS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+from penstock.compiler import ends, layout, positions
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.layout import Dim
 from penstock.compiler.operators.constraints import FLOATS, first_result_only, rank_fits
 from penstock.compiler.operators.registry import operator
 from penstock.formats.payload import NodeKind
@@ -16,20 +17,19 @@ from penstock.formats.payload import NodeKind
 aten = torch.ops.aten
 
 
-def _axis(b: GraphBuilder, node: Node) -> tuple[Tensor, int, int]:
+def _axis(b: GraphBuilder, node: Node) -> tuple[Tensor, int, Dim]:
     x = b.tensor(node.args[0])
     if x.rank == 0:
         return b.reshape(x, (1,)), 0, 1
     dim = int(arguments(node)["dim"]) % x.rank
-    extent = x.shape[dim]
-    if not isinstance(extent, int):
-        raise LoweringError("it runs along a dynamic dimension")
-    return x, dim, extent
+    return x, dim, x.shape[dim]
 
 
-def running(b: GraphBuilder, x: Tensor, dim: int, extent: int, kind: NodeKind) -> Tensor:
+def running(b: GraphBuilder, x: Tensor, dim: int, extent: Dim, kind: NodeKind) -> Tensor:
     """Every index combined with all before it: each step combines with what stands 1, 2, 4 …
     indices before."""
+    if not isinstance(extent, int):
+        return _running_dynamic(b, x, dim, extent, kind)
     reach = 1
     while reach < extent:
         head = ex.cut(b, x, dim, 0, reach)
@@ -37,6 +37,26 @@ def running(b: GraphBuilder, x: Tensor, dim: int, extent: int, kind: NodeKind) -
         early = ex.cut(b, x, dim, 0, extent - reach)
         x = ex.concatenate(b, [head, b.binary(kind, late, early)], dim)
         reach *= 2
+    return x
+
+
+def _running_dynamic(b: GraphBuilder, x: Tensor, dim: int, extent: Dim, kind: NodeKind) -> Tensor:
+    """The same along a dynamic dimension. Sums and extremes are windows of windows, products are
+    doubling steps, with ones in front."""
+    if kind is NodeKind.ADD:
+        source = ends.picture(b, x, dim, static_channels=True)
+        return source.restored(positions.running_sum(b, source).tensor)
+    if kind is NodeKind.MAXIMUM:
+        return ends.running_max(b, x, dim)
+    if kind is NodeKind.MINIMUM:
+        most = ends.running_max(b, b.unary(NodeKind.NEGATE, x), dim)
+        return b.unary(NodeKind.NEGATE, most)
+    pre = [0] * x.rank
+    pre[dim] = 1
+    while pre[dim] < b.dynamic.upper(extent):
+        shifted = ex.pad_constant(b, x, pre, [0] * x.rank, 1.0)
+        x = b.binary(kind, x, ends.without_last(b, shifted, dim, pre[dim]))
+        pre[dim] *= 2
     return x
 
 
@@ -84,6 +104,6 @@ def lower_diff(b: GraphBuilder, node: Node) -> Tensor:
     x, dim, extent = _axis(b, node)
     for _ in range(int(named["n"])):
         extent -= 1
-        late, early = (ex.cut(b, x, dim, start, extent) for start in (1, 0))
+        late, early = (ends.part(b, x, dim, start, extent) for start in (1, 0))
         x = ex.subtract(b, late, early)
     return x
