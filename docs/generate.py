@@ -39,6 +39,8 @@ change to Penstock.
   with activations quantized at run time;
 - *own*: inputs and output have parameters of their own;
 - *shared*: the output has its input's parameters, because values only move or are selected;
+- *own output*: the output has parameters of its own, in which the inputs are read, because it holds
+  values that theirs may not;
 - *fixed*: the output's parameters are known beforehand;
 - float: not at all.
 
@@ -117,7 +119,7 @@ def _family_table(family: str, entries: Sequence[Any]) -> Iterable[str]:
         overloads = ", ".join(f"`{str(target).removeprefix('aten.')}`" for target in entry.targets)
         conditions = _conditions([c for c in entry.constraints if c not in shared])
         remarks = _cell([*conditions, entry.notes])
-        yield f"| {entry.name} | {overloads} | {_quantized(entry.quantization)} | {remarks} |"
+        yield f"| {entry.name} | {overloads} | {_quantized(entry)} | {remarks} |"
     yield ""
 
 
@@ -142,7 +144,15 @@ def _conditions(constraints: Sequence[Any]) -> Iterable[str]:
         yield f"constant {', '.join(constants)}"
 
 
-def _quantized(rule: Any) -> str:
+def _quantized(entry: Any) -> str:
+    kind = _quantization_kind(entry.quantization)
+    if entry.special_rule is None:
+        return kind
+    text = inspect.cleandoc(entry.special_rule.__doc__).rstrip(".")
+    return f"{kind}; {text[0].lower()}{text[1:]}"
+
+
+def _quantization_kind(rule: Any) -> str:
     if rule is None:
         return "float"
     kind = type(rule).__name__
@@ -150,7 +160,8 @@ def _quantized(rule: Any) -> str:
         if callable(rule.dynamic):
             return "weights, some also dynamic"
         return "weights, also dynamic" if rule.dynamic else "weights"
-    return {"Independent": "own", "Shared": "shared", "FixedOutput": "fixed"}[kind]
+    names = {"Independent": "own", "Shared": "shared", "OutputRange": "own output"}
+    return {**names, "FixedOutput": "fixed"}[kind]
 
 
 def _cell(texts: Iterable[str]) -> str:

@@ -78,7 +78,8 @@ def give_rule(monkeypatch: Any, target: Any, name: str, rule: QuantizationRule |
     def lower(*unused: Any) -> Any:
         raise AssertionError("quantization lowers nothing")
 
-    monkeypatch.setitem(registry._BY_TARGET, target, Operator(name, (target,), lower, (), rule))
+    entry = Operator(name, (target,), lower, quantization=rule)
+    monkeypatch.setitem(registry._BY_TARGET, target, entry)
 
 
 class SmallNet(nn.Module):

@@ -440,3 +440,52 @@ def test_groups_of_a_transposed_convolution_with_a_bias() -> None:
     x = torch.randn(2, 4, 8, 8)
     module, _ = quantized(layer, (x,))
     assert sqnr_db(layer(x), run(module, x)) > 30
+
+
+def test_padding_by_a_number_has_a_range_of_its_own() -> None:
+    """The convolution before writes it at once where nobody else reads; another reader of the same
+    value keeps that value's own range."""
+    model = Model(lambda a, b, x: b(F.pad(a(x), (1, 1), value=9.0)), a=conv(), b=conv(4))
+    module, report = quantized(model, (IMAGES,))
+    assert not report.floating
+    (pad,) = calls(module, aten.pad.default)
+    assert parameters_before(pad) == parameters_after(pad)
+    assert parameters_after(pad) == parameters_after(calls(module, aten.conv2d.default)[0])
+    model = Model(
+        lambda a, b, x: (lambda y: (b(F.pad(y, (1, 1), value=9.0)), b(y)))(a(x)),
+        a=conv(),
+        b=conv(4),
+    )
+    module, _ = quantized(model, (IMAGES,))
+    (pad,) = calls(module, aten.pad.default)
+    _, padded, plain = calls(module, aten.conv2d.default)
+    assert parameters_before(padded) == parameters_before(pad) == parameters_after(pad)
+    assert parameters_before(plain)[0] < parameters_after(pad)[0]
+
+
+def test_padding_by_zero_shares() -> None:
+    model = Model(
+        lambda a, b, x: (lambda y: (b(F.pad(y, (1, 1))), b(y)))(a(x)), a=conv(), b=conv(4)
+    )
+    module, _ = quantized(model, (IMAGES,))
+    (pad,) = calls(module, aten.pad.default)
+    assert parameters_before(pad) == parameters_before(calls(module, aten.conv2d.default)[2])
+
+
+def test_a_clamp_of_an_input_reads_it_in_its_own_range() -> None:
+    model = Model(lambda c, x: c(F.relu(x)), c=conv())
+    images = torch.where(IMAGES > 0, IMAGES, 100 * IMAGES)
+    module, report = quantized(model, (images,))
+    assert not report.floating
+    assert sqnr_db(model(images), run(module, images)) > 35
+
+
+def test_concatenation_with_a_constant() -> None:
+    constant = torch.full((2, 1, 8, 8), 300.0)
+    model = Model(
+        lambda a, b, c, x: (lambda y: (b(torch.cat([y, constant], 1)), c(y)))(a(x)),
+        a=conv(), b=conv(5), c=conv(4),
+    )  # fmt: skip
+    module, report = quantized(model, (IMAGES,))
+    assert not report.floating
+    assert sqnr_db(model(IMAGES)[1], run(module, IMAGES)[1]) > 35

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from penstock.compiler.operators.fixed_point import product_fits, sum_fits
+from penstock.compiler.operators.fixed_point import (
+    conversion_fits,
+    pool_fits,
+    product_fits,
+    slope_fits,
+    sum_fits,
+)
 from penstock.graph import weights
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.index import Index
-from penstock.graph.kinds import Conv2dAttributes, NodeKind, Pool2dAttributes
+from penstock.graph.kinds import Conv2dAttributes, LeakyReluAttributes, NodeKind, Pool2dAttributes
 
 INT8 = (DataType.QINT8, DataType.QUINT8)
 
@@ -101,7 +107,7 @@ def _merge_converts(index: Index, node: Node) -> None:
         same = origin.dtype is result.dtype and origin.quantization == result.quantization
         if same and not result.is_output:
             index.replace(node, origin.id)
-        else:
+        elif conversion_fits(_scale(origin), _scale(result)):
             index.set_inputs(node, (origin.id,))
 
 
@@ -202,6 +208,8 @@ def _sink_dequantize(index: Index, node: Node, weights: tuple[int, ...] = ()) ->
     if len(sources) < len(moved_inputs) or index.values[node.outputs[0]].is_output:
         return False
     first = sources[0]
+    if node.clamp is not None and not _holds_bounds(first, node.clamp):
+        return False
     if any((s.dtype, s.quantization) != (first.dtype, first.quantization) for s in sources):
         return False
     old = index.values[node.outputs[0]]
@@ -214,6 +222,16 @@ def _sink_dequantize(index: Index, node: Node, weights: tuple[int, ...] = ()) ->
         if reader.kind is NodeKind.CONVERT:
             _merge_converts(index, reader)
     return True
+
+
+def _holds_bounds(value: Value, bounds: tuple[float, float]) -> bool:
+    """Whether integers of ``value``'s parameters can be clamped to ``bounds``."""
+    assert isinstance(value.quantization, PerTensor)
+    limits = (-128, 127) if value.dtype is DataType.QINT8 else (0, 255)
+    least, most = (
+        (limit - value.quantization.zero_point) * value.quantization.scale for limit in limits
+    )
+    return bounds[0] <= most and bounds[1] >= least
 
 
 def _hoist_quantize(index: Index, node: Node) -> None:
@@ -235,9 +253,11 @@ def _settle_shared(index: Index, node: Node) -> None:
     if result is None or any(source is None for source in sources):
         return
     target, converts = result
+    known = [source for source in sources if source is not None]
+    if not all(conversion_fits(_scale(source), _scale(target)) for source in known):
+        return
     inputs = []
-    for source in sources:
-        assert source is not None
+    for source in known:
         if source.dtype is target.dtype and source.quantization == target.quantization:
             inputs.append(source.id)
         else:
@@ -258,7 +278,7 @@ def _settle_arithmetic(index: Index, node: Node) -> None:
         return
     if any(source is not None and source.dtype is not result[0].dtype for source in sources):
         return
-    if not _within_limits(node.kind, [source for source in sources if source], result[0]):
+    if not _within_limits(node, [source for source in sources if source], result[0]):
         return
     index.set_inputs(node, tuple(source.id for source in sources if source is not None))
     _take_over(index, node, *result)
@@ -270,9 +290,13 @@ def _outgrows_memory(graph: XnnGraph, node: Node) -> bool:
     return node.kind is NodeKind.GLOBAL_AVG_POOLING_2D and node.outputs[0] in graph.varying
 
 
-def _within_limits(kind: NodeKind, sources: list[Value], result: Value) -> bool:
+def _within_limits(node: Node, sources: list[Value], result: Value) -> bool:
+    if isinstance(node.attributes, LeakyReluAttributes):
+        slope = node.attributes.negative_slope
+        return slope_fits(_scale(sources[0]), _scale(result), slope)
     fits = {NodeKind.ADD: sum_fits, NodeKind.SUBTRACT: sum_fits, NodeKind.MULTIPLY: product_fits}
-    return kind not in fits or fits[kind]([_scale(s) for s in sources], _scale(result))
+    check = fits.get(node.kind)
+    return check is None or check([_scale(s) for s in sources], _scale(result))
 
 
 def _scale(value: Value) -> float:
@@ -289,6 +313,8 @@ def _settle_average_pool(index: Index, node: Node) -> None:
     if not isinstance(pool, Pool2dAttributes) or any(pool.padding):
         return
     if source is None or result is None or source.dtype is not DataType.QINT8:
+        return
+    if not pool_fits(_scale(source), _scale(result[0]), pool.kernel[0] * pool.kernel[1]):
         return
     channels = source.shape[3]
     scales = np.full(channels, 1.0 / (pool.kernel[0] * pool.kernel[1]), np.float32)

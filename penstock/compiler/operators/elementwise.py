@@ -14,7 +14,13 @@ from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
 from penstock.compiler.operators.fixed_point import product_fits, sum_fits
-from penstock.compiler.operators.registry import Independent, Shared, operator
+from penstock.compiler.operators.registry import (
+    Independent,
+    OutputRange,
+    QuantizationRule,
+    Shared,
+    operator,
+)
 from penstock.formats.payload import NodeKind
 
 aten = torch.ops.aten
@@ -206,6 +212,12 @@ def integer_power(b: GraphBuilder, x: Tensor, exponent: int) -> Tensor:
         x = b.unary(NodeKind.SQUARE, x)
 
 
+def _beyond_zero(node: Node) -> QuantizationRule | None:
+    """Own output of a range without zero."""
+    low, high = clamp_range(node)
+    return None if low <= 0.0 <= high else OutputRange()
+
+
 @operator(
     "clamp",
     aten.clamp.default,
@@ -216,6 +228,7 @@ def integer_power(b: GraphBuilder, x: Tensor, exponent: int) -> Tensor:
     aten.clamp_max.default,
     constraints=FLOATS,
     quantization=Shared(),
+    special_rule=_beyond_zero,
     is_clamp=True,
 )
 def lower_clamp(b: GraphBuilder, node: Node) -> Tensor:

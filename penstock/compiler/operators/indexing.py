@@ -15,6 +15,7 @@ from penstock.compiler import layout, movement
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS, float_data, rank_fits
+from penstock.compiler.operators.ranges import joined_with_constants
 from penstock.compiler.operators.registry import Shared, operator
 
 aten = torch.ops.aten
@@ -228,7 +229,7 @@ def lower_triangle(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "slice_scatter", aten.slice_scatter.default, aten.select_scatter.default, constraints=FLOATS,
-    quantization=Shared((0, 1)), notes="steps of 1",
+    quantization=Shared((0, 1)), special_rule=joined_with_constants, notes="steps of 1",
 )  # fmt: skip
 def lower_slice_scatter(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)

@@ -13,7 +13,7 @@ from penstock.compiler import expressions as ex
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
-from penstock.compiler.operators.registry import Shared, operator
+from penstock.compiler.operators.registry import OutputRange, QuantizationRule, Shared, operator
 
 aten = torch.ops.aten
 
@@ -41,8 +41,15 @@ def _known_amounts(node: Node) -> str | None:
     return None
 
 
+def _pads_by_a_number(node: Node) -> QuantizationRule | None:
+    """Own output where it pads by a number other than zero."""
+    value = arguments(node).get("value")
+    return None if value in (None, 0) else OutputRange()
+
+
 @operator(
     "pad", aten.pad.default, *MODES, constraints=(*FLOATS, _known_amounts), quantization=Shared(),
+    special_rule=_pads_by_a_number,
     notes="constant, reflect, replicate, circular; other than constant by slices, joined",
 )  # fmt: skip
 def lower_pad(b: GraphBuilder, node: Node) -> Tensor:

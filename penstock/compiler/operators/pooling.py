@@ -16,7 +16,7 @@ from penstock.compiler.operators.constraints import (
     rank_fits,
     reads_integers,
 )
-from penstock.compiler.operators.registry import Independent, Shared, operator
+from penstock.compiler.operators.registry import Independent, QuantizationRule, Shared, operator
 from penstock.formats.payload import NodeKind, Pool2dAttributes
 
 aten = torch.ops.aten
@@ -97,9 +97,14 @@ def _ceil_extra(
     return max(0, covered - size - 2 * padding)
 
 
+def divides_otherwise(node: Node) -> QuantizationRule | None:
+    """Own output with a divisor of its own."""
+    return None if arguments(node).get("divisor_override") is None else Independent()
+
+
 @operator(
     "avg_pool", aten.avg_pool2d.default, aten.avg_pool1d.default,
-    constraints=FLOATS, quantization=Shared(),
+    constraints=FLOATS, quantization=Shared(), special_rule=divides_otherwise,
     notes="counted padding becomes a constant pad before the pool",
 )  # fmt: skip
 def lower_avg_pool(b: GraphBuilder, node: Node) -> Tensor:

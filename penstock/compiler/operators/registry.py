@@ -65,6 +65,15 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class OutputRange:
+    """The output has parameters of its own, and the inputs are read in these: operators that move
+    or select values and bring in some of their own (padding by a number, a clamp to a range beyond
+    zero). The range of their inputs may not hold those."""
+
+    inputs: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
 class FixedOutput:
     """The output's range is known, so are its int8 parameters (sigmoid, tanh, softmax)."""
 
@@ -73,7 +82,9 @@ class FixedOutput:
     inputs: tuple[int, ...] = (0,)
 
 
-QuantizationRule: TypeAlias = "Weighted | Independent | Shared | FixedOutput"
+QuantizationRule: TypeAlias = "Weighted | Independent | Shared | OutputRange | FixedOutput"
+#: Returns the rule of a node that the entry's own rule does not fit, else ``None``.
+SpecialRule: TypeAlias = Callable[[Node], "QuantizationRule | None"]
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,9 @@ class Operator:
 
     ``name`` is what documents call it; ``targets`` the ATen overloads it answers to; ``lower``
     builds its nodes; ``constraints`` are asked in order, the first reason wins. ``quantization``
-    is ``None`` for operators that stay in floating point. ``is_clamp`` marks activations that
-    the preceding node can take over as its output range (relu, relu6, hardtanh, clamp).
+    is ``None`` for operators that stay in floating point; ``special_rule`` knows the nodes that
+    quantize otherwise (its docstring says which). ``is_clamp`` marks activations that the
+    preceding node can take over as its output range (relu, relu6, hardtanh, clamp).
     """
 
     name: str
@@ -91,8 +103,14 @@ class Operator:
     lower: Lowering
     constraints: tuple[Constraint, ...] = ()
     quantization: QuantizationRule | None = None
+    special_rule: SpecialRule | None = None
     is_clamp: bool = False
     notes: str = ""
+
+    def rule_for(self, node: Node) -> QuantizationRule | None:
+        """How ``node`` quantizes; ``None`` when it stays in floating point."""
+        special = self.special_rule(node) if self.special_rule is not None else None
+        return special or self.quantization
 
     def reason_against(self, node: Node) -> str | None:
         """Why ``node`` cannot be lowered by this entry, or ``None``."""
@@ -113,13 +131,16 @@ def operator(
     *targets: Any,
     constraints: Sequence[Constraint] = (),
     quantization: QuantizationRule | None = None,
+    special_rule: SpecialRule | None = None,
     is_clamp: bool = False,
     notes: str = "",
 ) -> Callable[[Lowering], Lowering]:
     """Registers the decorated lowering as the entry ``name`` for the overloads ``targets``."""
 
     def register(lower: Lowering) -> Lowering:
-        entry = Operator(name, targets, lower, tuple(constraints), quantization, is_clamp, notes)
+        entry = Operator(
+            name, targets, lower, tuple(constraints), quantization, special_rule, is_clamp, notes
+        )
         _ENTRIES.append(entry)
         for target in targets:
             if target in _BY_TARGET:

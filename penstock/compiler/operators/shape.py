@@ -11,6 +11,7 @@ from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dim
 from penstock.compiler.operators.constraints import FLOATS
+from penstock.compiler.operators.ranges import joined_with_constants
 from penstock.compiler.operators.registry import Shared, operator
 
 aten = torch.ops.aten
@@ -98,7 +99,7 @@ def lower_expand(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "cat", aten.cat.default, aten.concat.default, aten.concatenate.default,
-    constraints=FLOATS, quantization=Shared(),
+    constraints=FLOATS, quantization=Shared(), special_rule=joined_with_constants,
 )  # fmt: skip
 def lower_cat(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
@@ -107,7 +108,10 @@ def lower_cat(b: GraphBuilder, node: Node) -> Tensor:
     return ex.concatenate(b, tensors, named["dim"])
 
 
-@operator("stack", aten.stack.default, constraints=FLOATS, quantization=Shared())
+@operator(
+    "stack", aten.stack.default, constraints=FLOATS, quantization=Shared(),
+    special_rule=joined_with_constants,
+)  # fmt: skip
 def lower_stack(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     tensors = [b.tensor(item) for item in named["tensors"]]

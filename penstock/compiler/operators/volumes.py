@@ -19,7 +19,7 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST, Dim, Shape
 from penstock.compiler.operators.constraints import FLOATS, constant
 from penstock.compiler.operators.convolution import convolve, deconvolve
-from penstock.compiler.operators.pooling import average_pool, channels_last
+from penstock.compiler.operators.pooling import average_pool, channels_last, divides_otherwise
 from penstock.compiler.operators.registry import Shared, operator
 from penstock.formats.payload import NodeKind, Pool2dAttributes
 
@@ -207,7 +207,10 @@ def lower_max_pool3d(b: GraphBuilder, node: Node) -> Tensor:
     return b.reshape(pooled, target)
 
 
-@operator("avg_pool3d", aten.avg_pool3d.default, constraints=FLOATS, quantization=Shared())
+@operator(
+    "avg_pool3d", aten.avg_pool3d.default, constraints=FLOATS, quantization=Shared(),
+    special_rule=divides_otherwise,
+)  # fmt: skip
 def lower_avg_pool3d(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = _with_batch(b, b.tensor(node.args[0]))

@@ -14,7 +14,13 @@ from typing import TypeAlias
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.operators.registry import FixedOutput, Shared, Weighted
+from penstock.compiler.operators.registry import (
+    FixedOutput,
+    Independent,
+    OutputRange,
+    Shared,
+    Weighted,
+)
 from penstock.compiler.quantize.observers import (
     ActivationObserver,
     HistogramActivationObserver,
@@ -122,12 +128,18 @@ def annotate(module: GraphModule, plan: Plan, observer: Observer) -> None:
 def _group(plan: Plan) -> tuple[_Groups, dict[tuple[Node, Node], Key]]:
     """The sets of values, and the keys of values that a reader sees requantized."""
     groups = _Groups()
+    makers = {decision.result: decision for decision in plan.quantized}
     reader_keys: dict[tuple[Node, Node], Key] = {}
     for decision in plan.quantized:
         if decision.is_dynamic:
             continue
         if isinstance(decision.rule, FixedOutput):
             groups.fix(decision.result, (decision.rule.scale, decision.rule.zero_point))
+        if isinstance(decision.rule, OutputRange):
+            for value in decision.inputs:
+                if not _made_for_one_reader(value, makers.get(value)):
+                    reader_keys[value, decision.node] = ("in its range", value, decision.node)
+                groups.join(reader_keys.get((value, decision.node), value), decision.result)
         if not isinstance(decision.rule, Shared):
             continue
         inputs = decision.inputs
@@ -138,6 +150,13 @@ def _group(plan: Plan) -> tuple[_Groups, dict[tuple[Node, Node], Key]]:
                 key = reader_keys[value, decision.node] = ("requantized", value, decision.node)
             groups.join(key, decision.result)
     return groups, reader_keys
+
+
+def _made_for_one_reader(value: Node, maker: Decision | None) -> bool:
+    """Whether what computes ``value`` may put it out in its only reader's parameters."""
+    if maker is None or maker.is_dynamic or len(value.users) != 1:
+        return False
+    return isinstance(maker.rule, (Weighted, Independent))
 
 
 def _constant_groups(

@@ -10,7 +10,9 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from penstock.compiler.builder import attribute
+from penstock.compiler.operators.registry import OutputRange, Shared
 from penstock.compiler.progress import Progress
+from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
 from penstock.compiler.quantize.runner import GraphRunner
 from penstock.compiler.quantize.values import is_constant
@@ -173,12 +175,15 @@ class _Calibration(GraphRunner):
     """Lets each observer see each value once.
 
     A weight does not change between batches. What an operator of the Shared kind puts out has
-    been seen by the observer of its inputs, which is the same one.
+    been seen by the observer of its inputs, which is the same one. Of an operator of the
+    OutputRange kind only the output counts: it holds of the inputs what can be seen of them.
     """
 
-    def __init__(self, module: GraphModule, repeated: set[str]) -> None:
+    def __init__(self, module: GraphModule, plan: Plan) -> None:
         super().__init__(module)
-        self.repeated = repeated
+        static = [decision for decision in plan.quantized if not decision.is_dynamic]
+        self.repeated = {d.result.name for d in static if isinstance(d.rule, Shared)}
+        self.own_range = {d.node.name for d in static if isinstance(d.rule, OutputRange)}
         self.seen: set[Node] = set()
 
     def run_node(self, n: Node) -> Any:
@@ -188,19 +193,16 @@ class _Calibration(GraphRunner):
                 return super().run_node(n)
             if source.name in self.repeated or n in self.seen:
                 return self.env[source]
+            if all(user.name in self.own_range for user in n.users):
+                return self.env[source]
             if is_constant(source):
                 self.seen.add(n)
         return super().run_node(n)
 
 
-def calibrate(
-    prepared: GraphModule, batches: Batches, progress: Progress, repeated: set[str]
-) -> None:
-    """Shows ``batches`` to the observers of a graph that ``prepare_pt2e`` made.
-
-    ``repeated`` names the nodes whose values the observers see elsewhere.
-    """
-    runner = _Calibration(prepared, repeated)
+def calibrate(prepared: GraphModule, batches: Batches, progress: Progress, plan: Plan) -> None:
+    """Shows ``batches`` to the observers of a graph that ``prepare_pt2e`` made by ``plan``."""
+    runner = _Calibration(prepared, plan)
     with progress.stage("calibrate", batches.count) as stage:
         for values in batches:
             runner.run_flat(values)

@@ -73,7 +73,10 @@ def _shift(
     for one, other in zip(expected, found, strict=True):
         error = one - other
         others = [dim for dim in range(error.dim()) if dim != axis % error.dim()]
-        variance, mean = torch.var_mean(error, others, correction=0)
+        if others:
+            variance, mean = torch.var_mean(error, others, correction=0)
+        else:  # no dimensions would stand for all of them
+            variance, mean = torch.zeros_like(error), error
         moments.append((error.numel() // mean.numel(), mean.double(), variance.double()))
     count = sum(size for size, _, _ in moments)
     if count < 2:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.operators.registry import Independent, Shared
+from penstock.compiler.operators.registry import Independent
 from penstock.compiler.progress import Progress, Silent
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE, convert
@@ -56,8 +56,7 @@ def quantize(
     if all(decision.is_dynamic for decision in done):
         observe_constants(prepared)
     else:
-        repeated = {d.result.name for d in done if isinstance(d.rule, Shared)}
-        calibrate(prepared, batches, progress, repeated)
+        calibrate(prepared, batches, progress, quantizer.plan)
     with progress.stage("convert to int8"):
         floating = Snapshot.of(prepared)
         converted = convert(prepared)

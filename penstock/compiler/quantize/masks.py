@@ -16,7 +16,13 @@ from torch.fx import GraphModule, Node
 from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
 from penstock.compiler.operators import registry
-from penstock.compiler.operators.registry import FixedOutput, Independent, Shared, Weighted
+from penstock.compiler.operators.registry import (
+    FixedOutput,
+    Independent,
+    OutputRange,
+    Shared,
+    Weighted,
+)
 from penstock.compiler.quantize.values import is_constant, is_float32
 from penstock.compiler.rewrite.additive_masks import FILLS_WITH
 
@@ -56,10 +62,10 @@ def find_masks(module: GraphModule) -> set[Node]:
                 masks.add(node)
             continue
         entry = registry.find(node.target)
-        rule = entry.quantization if entry is not None else None
+        rule = entry.rule_for(node) if entry is not None else None
         if isinstance(rule, (Weighted, FixedOutput)) or (entry is not None and entry.is_clamp):
             continue
-        carries = isinstance(rule, (Independent, Shared)) or node.target in CARRIERS
+        carries = isinstance(rule, (Independent, Shared, OutputRange)) or node.target in CARRIERS
         sources = [source for source in node.all_input_nodes if is_float32(source)]
         if (
             any(is_large(number) for number in numbers(node))

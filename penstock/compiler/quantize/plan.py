@@ -35,6 +35,7 @@ from penstock.compiler.operators.registry import (
     FixedOutput,
     Independent,
     Operator,
+    OutputRange,
     QuantizationRule,
     Shared,
     Weighted,
@@ -49,6 +50,9 @@ from penstock.compiler.quantize.values import (
     nodes_in,
     tensor_of,
 )
+
+#: The rules of operators that move or select values and compute nothing.
+MOVING = (Shared, OutputRange)
 
 
 @dataclass
@@ -127,7 +131,20 @@ def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
         decisions[node] = decision
     plan = Plan(list(decisions.values()))
     _drop_what_does_not_pay(plan)
+    _read_clamped(plan)
     return plan
+
+
+def _read_clamped(plan: Plan) -> None:
+    """A clamp that reads floating point reads it in its output's parameters: what it cuts off then
+    takes none of the eight bits."""
+    in_int8 = {decision.result for decision in plan.quantized if not decision.is_dynamic}
+    for decision in plan.quantized:
+        entry = registry.find(decision.node.target)
+        if entry is None or not entry.is_clamp or not isinstance(decision.rule, Shared):
+            continue
+        if not any(value in in_int8 for value in decision.inputs):
+            decision.rule = OutputRange(decision.rule.inputs)
 
 
 def _decide(node: Node, quantization: Quantization, masks: set[Node]) -> Decision:
@@ -157,7 +174,7 @@ def _reason_against(
     decision.scheme = quantization.scheme_for(decision.module, entry.name)
     if decision.scheme is None:
         return "the caller keeps its module in float"
-    decision.rule = entry.quantization
+    decision.rule = entry.rule_for(decision.node)
     if decision.rule is None:
         return "XNNPACK has it in float only"
     if decision.is_dynamic and not (
@@ -234,7 +251,7 @@ def _drop_what_does_not_pay(plan: Plan) -> None:
                     decision.reason = "int8 saves no conversion between it and its neighbours"
     if not any(decision.quantized for decision in plan.decisions):
         for decision in candidates:
-            if not isinstance(decision.rule, Shared):
+            if not isinstance(decision.rule, MOVING):
                 decision.reason = None
     for decision in plan.decisions:
         if not decision.quantized and decision.clamp is not None:
@@ -283,7 +300,7 @@ def _joins(decision: Decision) -> bool:
 
 
 def _joins_or_moves(decision: Decision) -> bool:
-    return _joins(decision) or (_static(decision) and isinstance(decision.rule, Shared))
+    return _joins(decision) or (_static(decision) and isinstance(decision.rule, MOVING))
 
 
 def _groups(
@@ -312,7 +329,7 @@ def _groups(
 def _group_pays(group: Sequence[Decision], owners: _Owners, readers: _Owners) -> bool:
     if any(isinstance(decision.rule, Weighted) for decision in group):
         return True
-    if all(isinstance(decision.rule, Shared) for decision in group):
+    if all(isinstance(decision.rule, MOVING) for decision in group):
         return False
     return all(
         other.quantized and not other.is_dynamic
@@ -334,7 +351,7 @@ def _saves_no_conversion(group: Sequence[Decision], owners: _Owners, readers: _O
         for value, other in _borders(decision, owners, readers):
             if id(other) not in inside:
                 (as_float if _static(other) else as_int8).add(value)
-    if all(isinstance(decision.rule, Shared) for decision in joins):
+    if all(isinstance(decision.rule, MOVING) for decision in joins):
         return len(as_int8) > len(as_float)
     return 0 < len(as_int8) >= len(as_float)
 
