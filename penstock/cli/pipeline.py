@@ -164,6 +164,8 @@ def agreement(
     import penstock
 
     eager: Callable[..., Any] = model if isinstance(model, torch.nn.Module) else model.module()
+    if isinstance(model, torch.nn.Module) and model.training:
+        model.eval()
     with torch.no_grad():
         expected = torch.utils._pytree.tree_leaves(eager(*args, **kwargs))
     got = torch.utils._pytree.tree_leaves(penstock.load(path)(*args, **kwargs))

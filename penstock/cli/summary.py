@@ -22,6 +22,7 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
         "path": str(outcome.path),
         "bytes": outcome.size,
         "quantization": outcome.scheme,
+        "calibration": _calibration(outcome) or None,
         "pieces": len(delegation.subgraphs),
         "nodes_delegated": len(delegation.delegated),
         "nodes_outside": [
@@ -44,6 +45,8 @@ def as_table(outcome: Outcome) -> Table:
     table.add_column(overflow="fold")
     table.add_row("size", megabytes(outcome.size))
     table.add_row("quantization", outcome.scheme or "none (float32)")
+    if calibration := _calibration(outcome):
+        table.add_row("calibration", calibration)
     table.add_row(
         "XNNPACK",
         f"{delegation.share:.1%} of the graph in {len(delegation.subgraphs)} "
@@ -61,6 +64,12 @@ def as_table(outcome: Outcome) -> Table:
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in longest)
     table.add_row("time", f"{total:.1f} s ({parts})")
     return table
+
+
+def _calibration(outcome: Outcome) -> str:
+    """What the int8 ranges come from."""
+    report = outcome.lowered.quantization
+    return "" if report is None else report.calibration.removeprefix("calibrated on ")
 
 
 def outside(delegation: Delegation, limit: int = 12) -> list[str]:

@@ -166,11 +166,8 @@ def _exported(
         inspect.signature(model.forward).bind(*args, **(kwargs or {}))
     except TypeError as error:
         raise InputError(f"the example inputs do not fit {name}.forward: {error}") from None
-    if model.training:
-        with contextlib.suppress(NotImplementedError):  # what convert_pt2e gives, say
-            model.eval()
     try:
-        with torch.no_grad(), _quietly():
+        with torch.no_grad(), _quietly(), _evaluating(model):
             distinct_args, distinct_kwargs = _distinct((tuple(args), dict(kwargs or {})))
             return torch.export.export(
                 model,
@@ -181,6 +178,20 @@ def _exported(
             )
     except Exception as error:
         raise ExportError(f"torch.export cannot capture {name}: {_in_one_line(error)}") from error
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """``model`` in evaluation mode, each of its modules as it was afterwards."""
+    before = {module: module.training for module in model.modules()}
+    if model.training:
+        with contextlib.suppress(NotImplementedError):  # what convert_pt2e gives, say
+            model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def _distinct(inputs: Any) -> Any:

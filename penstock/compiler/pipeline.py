@@ -111,8 +111,8 @@ def lower(
     """Compiles a model.
 
     Args:
-        model: an ``nn.Module`` (put into evaluation mode), an ``ExportedProgram``, or the path of
-            a ``.pt2`` archive.
+        model: an ``nn.Module`` (taken in evaluation mode, and left as it was), an
+            ``ExportedProgram``, or the path of a ``.pt2`` archive.
         args, kwargs: example inputs, as the model is called. An exported program brings its own.
         dynamic_shapes: as for ``torch.export.export``; every dynamic dimension needs a ``max``.
         quantize: ``None`` for floating point, ``"static"``, ``"dynamic"``, or a

@@ -12,6 +12,15 @@ from torch.utils import _pytree as pytree
 from penstock.compiler.builder import attribute
 from penstock.compiler.operators.registry import OutputRange, Shared
 from penstock.compiler.progress import Progress
+from penstock.compiler.quantize.infinities import (
+    MINUS_INFINITY,
+    keep_masks_in_float,
+    kinds_in,
+    may_be_mask,
+    observed,
+    origin_error,
+)
+from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
 from penstock.compiler.quantize.runner import GraphRunner
@@ -181,7 +190,10 @@ class _Calibration(GraphRunner):
 
     def __init__(self, module: GraphModule, plan: Plan) -> None:
         super().__init__(module)
+        self.prepared = module
         static = [decision for decision in plan.quantized if not decision.is_dynamic]
+        #: observers of values that hold minus infinity where that may be
+        self.masks: set[Any] = set()
         self.repeated = {d.result.name for d in static if isinstance(d.rule, Shared)}
         self.own_range = {d.node.name for d in static if isinstance(d.rule, OutputRange)}
         self.seen: set[Node] = set()
@@ -197,20 +209,77 @@ class _Calibration(GraphRunner):
                 return self.env[source]
             if is_constant(source):
                 self.seen.add(n)
-        return super().run_node(n)
+        value = super().run_node(n)
+        if n.op == "call_module":
+            self._look_at(n, value)
+        return value
+
+    def _look_at(self, n: Node, value: Any) -> None:
+        observer = self.module.get_submodule(str(n.target))
+        if not isinstance(observer, ActivationObserver) or observer.saw_finite:
+            return
+        source = observed(self.prepared, n)
+        if kinds_in(value) != [MINUS_INFINITY] or not may_be_mask(source):
+            raise _Spoilt(source)
+        self.masks.add(observer)
 
 
-def calibrate(prepared: GraphModule, batches: Batches, progress: Progress, plan: Plan) -> None:
-    """Shows ``batches`` to the observers of a graph that ``prepare_pt2e`` made by ``plan``."""
+class _Spoilt(Exception):
+    """A value holds what no range can: NaN, or an infinity where none belongs."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.name)
+        self.node = node
+
+
+def calibrate(prepared: GraphModule, batches: Batches, progress: Progress, plan: Plan) -> int:
+    """Shows ``batches`` to the observers of a graph that ``prepare_pt2e`` made by ``plan``, and
+    returns how many there were.
+
+    The batches are calls of the model one after the other: what the first leaves in a buffer, the
+    second finds there. Operators that compute with masks go back to float, in graph and plan.
+
+    Raises :class:`QuantizationError` that names the batch, and the first operator, where NaN or an
+    infinity would spoil a range, and where the model fails on a batch.
+    """
+    _require_numbers(prepared)
     runner = _Calibration(prepared, plan)
+    index = -1
     with progress.stage("calibrate", batches.count) as stage:
-        for values in batches:
-            runner.run_flat(values)
+        for index, values in enumerate(batches):
+            before = dict(runner.state)
+            name = "the example inputs" if batches.data is None else f"calibration batch {index}"
+            try:
+                runner.run_flat(values)
+            except _Spoilt as found:
+                raise origin_error(prepared, values, before, found.node, name) from None
+            except (RuntimeError, IndexError, ValueError) as error:
+                first = str(error).strip().splitlines() or [type(error).__name__]
+                raise QuantizationError(f"{name}: the model fails on it: {first[0]}") from error
             stage.advance()
+    keep_masks_in_float(prepared, plan, runner.masks)
+    return index + 1
+
+
+def _require_numbers(prepared: GraphModule) -> None:
+    """Of the constants that are to become int8."""
+    for _, node in _observed_constants(prepared):
+        if kinds := kinds_in(attribute(prepared, str(node.target))):
+            raise QuantizationError(
+                f"the constant {node.target} holds {' and '.join(kinds)}, which has no int8; "
+                "repair the model's weights, or keep what reads them in float (skip)"
+            )
 
 
 def observe_constants(prepared: GraphModule) -> None:
     """Shows the weights to their observers. All that a dynamic scheme needs."""
+    _require_numbers(prepared)
+    for observer, node in _observed_constants(prepared):
+        observer(attribute(prepared, str(node.target)))
+
+
+def _observed_constants(prepared: GraphModule) -> Iterator[tuple[Any, Node]]:
+    """(observer, constant)"""
     for node in prepared.graph.nodes:
         if node.op != "call_module" or not node.args:
             continue
@@ -219,4 +288,4 @@ def observe_constants(prepared: GraphModule) -> None:
         if not isinstance(observer, UniformQuantizationObserverBase):
             continue
         if isinstance(source, Node) and is_constant(source):
-            observer(attribute(prepared, str(source.target)))
+            yield observer, source

@@ -53,10 +53,13 @@ def quantize(
         _require_something(quantizer.plan, quantizer.quantization)
         done = quantizer.plan.quantized
         stage.note(f"{len(done)} of {len(quantizer.plan.decisions)} operators in int8")
+    count: int | None = None
     if all(decision.is_dynamic for decision in done):
         observe_constants(prepared)
     else:
-        calibrate(prepared, batches, progress, quantizer.plan)
+        count = calibrate(prepared, batches, progress, quantizer.plan)
+        _require_something(quantizer.plan, quantizer.quantization)
+        done = quantizer.plan.quantized
     with progress.stage("convert to int8"):
         floating = Snapshot.of(prepared)
         converted = convert(prepared)
@@ -66,7 +69,10 @@ def quantize(
         _note_misfits(converted, quantizer.plan)
         # The caller goes on to rewrite the result, so the report keeps a graph of its own.
         comparison = Comparison(floating, Snapshot.of(converted), batches.again())
-        report = QuantizationReport.of(quantizer.plan, quantizer.quantization, comparison)
+        report = QuantizationReport.of(
+            quantizer.plan, quantizer.quantization, comparison, count,
+            example_inputs_alone=calibration is None and count is not None,
+        )  # fmt: skip
     return converted, report
 
 

@@ -19,6 +19,9 @@ BINS = 8192
 STEPS_PER_OCTAVE = 16
 OCTAVES = 6
 
+#: Beyond it no bins are kept: such a number stands for infinity.
+LARGEST_EXTENT = 2.0**120
+
 #: With fewer values than this no extreme can be called rare, and the range keeps them all.
 FEW_VALUES = 1024
 
@@ -35,10 +38,12 @@ LARGEST_RATIO = 128.0
 
 
 class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
-    """Takes the range of all that was seen, and zero."""
+    """Takes the range of all finite numbers that were seen, and zero. ``saw_finite`` says whether
+    all of the last value were finite."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.saw_finite = True
         self.low = 0.0
         self.high = 0.0
         self.sources: list[tuple[Any, Any]] = []
@@ -47,11 +52,13 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.saw_finite = True
         if x.numel() == 0:
             return x
         values = x.detach()
         low, high = (float(extreme) for extreme in torch.aminmax(values))
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
+            self.saw_finite = False
             values = values[values.isfinite()]
             if values.numel() == 0:
                 return x
@@ -117,7 +124,7 @@ class HistogramActivationObserver(ActivationObserver):
         self.histogram = torch.zeros(BINS, dtype=torch.float64)
 
     def observe(self, values: torch.Tensor, extent: float) -> None:
-        if extent == 0.0:
+        if extent == 0.0 or extent > LARGEST_EXTENT:
             return
         self._widen(extent)
         counts = torch.histc(values.float(), BINS, -self.limit, self.limit).double()

@@ -149,8 +149,7 @@ def _read_clamped(plan: Plan) -> None:
 
 def _decide(node: Node, quantization: Quantization, masks: set[Node]) -> Decision:
     entry = registry.find(node.target)
-    name = entry.name if entry is not None else _target_name(node)
-    decision = Decision(node, name, module_path(node))
+    decision = Decision(node, operator_name(node), module_path(node))
     decision.reason = _reason_against(decision, entry, quantization, masks)
     return decision
 
@@ -370,8 +369,11 @@ def _stands_in_float(decision: Decision, owners: _Owners, readers: _Owners) -> b
     return floating > 0 and quantized == 0
 
 
-def _target_name(node: Node) -> str:
-    target = node.target
+def operator_name(node: Node) -> str:
+    """The name in the operator table, else ATen's."""
+    target, entry = node.target, registry.find(node.target)
+    if entry is not None:
+        return entry.name
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name.split("::")[1]
     return str(getattr(target, "__name__", target))

@@ -119,10 +119,20 @@ class QuantizationReport:
 
     scheme: str
     layers: list[Layer]
+    #: How many batches the ranges come from; ``None`` when nothing was calibrated.
+    batches: int | None = None
+    #: Whether no calibration data was given, so that the example inputs were the one batch.
+    example_inputs_alone: bool = False
 
     @classmethod
     def of(
-        cls, plan: Plan, quantization: Quantization, comparison: Comparison
+        cls,
+        plan: Plan,
+        quantization: Quantization,
+        comparison: Comparison,
+        batches: int | None,
+        *,
+        example_inputs_alone: bool,
     ) -> QuantizationReport:
         layers = [
             Layer(
@@ -135,7 +145,16 @@ class QuantizationReport:
             )
             for decision in plan.decisions
         ]
-        return cls(quantization.scheme, layers)
+        return cls(quantization.scheme, layers, batches, example_inputs_alone)
+
+    @property
+    def calibration(self) -> str:
+        """What the ranges come from, in words; empty when nothing was calibrated."""
+        if self.batches is None:
+            return ""
+        if self.example_inputs_alone:
+            return "calibrated on the example inputs alone: give calibration data for real use"
+        return f"calibrated on {self.batches} batch{'es' if self.batches != 1 else ''}"
 
     @property
     def quantized(self) -> list[Layer]:
@@ -147,6 +166,8 @@ class QuantizationReport:
 
     def __str__(self) -> str:
         head = f"{len(self.quantized)} of {len(self.layers)} operators in int8 ({self.scheme})"
+        if self.calibration:
+            head += f", {self.calibration}"
         rows = [
             (layer.node, layer.operator, layer.module, layer.reason or "int8")
             for layer in self.layers

@@ -10,6 +10,7 @@ import torch
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from penstock.compiler.quantize.convert import is_observer
+from penstock.compiler.rewrite.state import STORE
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
@@ -24,16 +25,33 @@ RESHAPES: dict[object, Any] = {
 class GraphRunner(Interpreter):
     """Runs a graph on flat placeholder values; frees what is not read any more.
 
-    Guards that ``torch.export`` puts into its modules are passed over: inputs are checked before.
+    What the graph leaves in its buffers goes to ``state`` (by the buffer's name), where the next
+    run finds it: the module's own tensors, which are the caller's, are never written to, nor are
+    the inputs. Guards that ``torch.export`` puts into its modules are passed over: inputs are
+    checked before.
     """
 
     def __init__(self, module: torch.nn.Module, graph: Graph | None = None) -> None:
         super().__init__(module, garbage_collect_values=True, graph=graph)
+        self.state: dict[str, Any] = {}
 
     def run_node(self, n: Node) -> Any:
         if n.op == "call_module" and n.target == "_guards_fn":
             return None
+        if n.op == "get_attr" and str(n.target) in self.state:
+            return self.state[str(n.target)]
+        if n.target is STORE:
+            return self._store(n)
         return super().run_node(n)
+
+    def _store(self, n: Node) -> Any:
+        """A program's writes stand at its end."""
+        target, value = n.args[:2]
+        assert isinstance(target, Node) and isinstance(value, Node)
+        kept = self.env[value].clone()
+        if target.op == "get_attr":
+            self.state[str(target.target)] = kept
+        return kept
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return super().call_function(RESHAPES.get(target, target), args, kwargs)
