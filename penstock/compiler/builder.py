@@ -104,6 +104,8 @@ class GraphBuilder:
         self._placed_constants: dict[tuple[object, ...], Value] = {}
         self._reordered: dict[tuple[int, Order, Order], Tensor] = {}
         self._keep_alive: list[torch.Tensor] = []
+        #: What lowerings made and would make again in the same way, by keys of their own.
+        self.remembered: dict[tuple[object, ...], object] = {}
         #: The indices of dynamic dimensions, by size, once something has asked for them.
         self.positions: dict[Dim, Tensor] = {}
         self.debug_handle = 0

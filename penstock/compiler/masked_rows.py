@@ -42,8 +42,18 @@ def without_empty_rows(
     if every_row_sees:
         return MaskedRows(mask, None)
     mask = replace(mask, shape=mask.stored)  # broadcasting makes up for what is not written out
+    known = b.remembered.get(_key(b, mask))
+    if isinstance(known, MaskedRows):
+        return known
     seen = _any(b, visible(b, mask), key)
-    return MaskedRows(b.binary(NodeKind.MAXIMUM, floor_of(b, seen), mask), seen)
+    rows = MaskedRows(b.binary(NodeKind.MAXIMUM, floor_of(b, seen), mask), seen)
+    if isinstance(mask.shape[-1], int):  # else it depends on the key
+        b.remembered[_key(b, mask)] = rows
+    return rows
+
+
+def _key(b: GraphBuilder, mask: Tensor) -> tuple[object, ...]:
+    return ("masked rows", b.value_of(mask).id, mask.order, mask.stored)
 
 
 def visible(b: GraphBuilder, mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import penstock
+from penstock.formats.payload_reader import read_payload
 
 HEADS, SIZE = 3, 4
 LOWEST = torch.finfo(torch.float32).min
@@ -115,3 +116,25 @@ def test_a_softmax_masked_twice() -> None:
 
     mask = torch.tensor([[True, False, True], [True, True, True]])
     check(Twice(), [[torch.randn(2, 3), mask]])
+
+
+def test_what_the_mask_decides_is_computed_once() -> None:
+    class Layers(nn.Module):
+        def __init__(self, count: int) -> None:
+            super().__init__()
+            self.count = count
+
+        def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+            for _ in range(self.count):
+                q = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            return q
+
+    inputs = [*operands(EXAMPLE), mask_of("B1LK", EXAMPLE, "float")]
+    counts = []
+    for layers in (1, 2, 3):
+        lowered = penstock.lower(Layers(layers), tuple(inputs))
+        program = lowered.program
+        (delegate,) = program.method("forward").delegates
+        counts.append(len(read_payload(delegate.payload, program.named_data).nodes))
+    # A layer is its scale, two products, the mask's sum, the softmax and one factor.
+    assert counts[2] - counts[1] == counts[1] - counts[0] == 6
