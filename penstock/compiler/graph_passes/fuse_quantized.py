@@ -164,7 +164,7 @@ def _only_moves(node: Node, weight: Value) -> bool:
     if node.kind is not NodeKind.CONV_TRANSPOSE_2D or not isinstance(conv, Conv2dAttributes):
         return False
     apart = all(size <= step for size, step in zip(conv.kernel, conv.stride, strict=True))
-    taken = _real(weight)
+    taken = weights.real(weight)
     return apart and bool(np.isin(taken, (0.0, 1.0)).all() and (taken.sum(-1) <= 1).all())
 
 
