@@ -69,7 +69,7 @@ class Judge:
             wide = [t.double() if t.is_floating_point() else t for t in inputs]
             try:
                 found.append(_leaves(self.double(*wide)))
-            except RuntimeError:  # it has constants of float32 inside
+            except (RuntimeError, ValueError):  # it has constants of float32 inside
                 self.double = None
         return found
 
