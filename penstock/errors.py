@@ -5,6 +5,8 @@ The message of each is one line that says what was wrong, with which value, and 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PenstockError(Exception):
     """Root of every error that Penstock raises on purpose."""
@@ -66,3 +68,9 @@ def for_missing_package(error: ModuleNotFoundError) -> BackendUnavailableError |
     return BackendUnavailableError(
         f"this needs {package}, which is not installed: {install_hint(extra)}"
     )
+
+
+def shorten(value: Any, limit: int = 120) -> str:
+    """The value as a piece of a one-line message: files may hold names and lists of any length."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -14,11 +14,12 @@ PACKAGE = ROOT / "penstock"
 
 #: room -> the rooms that it may import; penstock.errors is open to all.
 ALLOWED = {
-    "formats": {"formats"},
-    "runtime": {"runtime", "formats"},
-    "compiler": {"compiler", "formats"},
-    "zoo": {"zoo", "compiler", "formats"},
-    "cli": {"cli", "compiler", "runtime", "formats", "zoo"},
+    "graph": {"graph"},
+    "formats": {"formats", "graph"},
+    "runtime": {"runtime", "formats", "graph"},
+    "compiler": {"compiler", "formats", "graph"},
+    "zoo": {"zoo", "compiler", "formats", "graph"},
+    "cli": {"cli", "compiler", "runtime", "formats", "graph", "zoo"},
 }
 #: libraries that only some rooms may import
 TORCH = {"torch", "torchao", "torchvision", "torchaudio", "timm", "transformers"}

@@ -18,10 +18,9 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from penstock.errors import InputError, InvalidProgramError, UnsupportedError
+from penstock.errors import InputError, InvalidProgramError, UnsupportedError, shorten
 from penstock.formats.blobs import as_bytes
 from penstock.formats.flatbuffer import Table, decode
-from penstock.formats.messages import shorten
 from penstock.formats.program import Buffer, Program, ScalarType, Tensor
 from penstock.formats.schema import load
 

@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from penstock.errors import InputError, InvalidProgramError, UnsupportedError
+from penstock.errors import InputError, InvalidProgramError, UnsupportedError, shorten
 from penstock.formats.blobs import as_bytes
 from penstock.formats.flatbuffer import Table, decode
-from penstock.formats.messages import shorten
-from penstock.formats.payload_checks import check_graph, data_size
 from penstock.formats.payload_nodes import FORMS, NodeForm
 from penstock.formats.program import Buffer
 from penstock.formats.schema import load
+from penstock.graph.checks import check_graph, data_size
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken, Quantization
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind

@@ -14,11 +14,11 @@ from penstock.errors import InvalidProgramError
 from penstock.formats.blobs import Blobs, lay_out
 from penstock.formats.flatbuffer import Table
 from penstock.formats.flatbuffer_builder import encode
-from penstock.formats.payload_checks import check_graph
 from penstock.formats.payload_nodes import FORMS
 from penstock.formats.payload_reader import HEADER, MAGIC
 from penstock.formats.program import Buffer
 from penstock.formats.schema import load
+from penstock.graph.checks import check_graph
 from penstock.graph.dtypes import Blockwise, PerChannel, PerTensor, PerToken, Quantization
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from penstock.errors import InvalidProgramError, UnsupportedError
+from penstock.errors import InvalidProgramError, UnsupportedError, shorten
 from penstock.formats.flatbuffer import MAX_REFERENCES, Table, decode
-from penstock.formats.messages import shorten
 from penstock.formats.program import (
     Allocation,
     BoolList,

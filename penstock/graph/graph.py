@@ -7,13 +7,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from penstock.graph.dtypes import DataType, Quantization
 from penstock.graph.kinds import Attributes, NodeKind
 
 if TYPE_CHECKING:
     import numpy as np
+
+#: Sizes of a tensor, outermost first.
+Shape: TypeAlias = "tuple[int, ...]"
 
 #: XNNPACK has no tensors of more dimensions (``XNN_MAX_TENSOR_DIMS``).
 MAX_TENSOR_DIMS = 6

@@ -7,14 +7,12 @@ the library behind an engine shows here, so that a second engine can stand besid
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from penstock.graph.graph import XnnGraph
-
-Shape: TypeAlias = "tuple[int, ...]"
+    from penstock.graph.graph import Shape, XnnGraph
 
 
 class NodeTime(NamedTuple):

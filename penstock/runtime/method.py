@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from penstock.errors import InputError, InvalidProgramError, PenstockError, UnsupportedError
+from penstock.errors import (
+    InputError,
+    InvalidProgramError,
+    PenstockError,
+    UnsupportedError,
+    shorten,
+)
 from penstock.formats import program as formats
-from penstock.formats.messages import shorten
 from penstock.formats.program import (
     BoolList,
     DoubleList,
@@ -219,12 +224,20 @@ class Method:
                 self._execute()
             outputs = [self._output(index) for index in self._method.outputs]
             for position, target in targets:
-                np.copyto(target, values[self._method.inputs[position]])
+                self._write_back(values[self._method.inputs[position]], target, position)
             slots = self._state.slots
             for index in self._transient:
                 values[index] = None
                 slots[index].given = None  # type: ignore[union-attr]
         return outputs
+
+    def _write_back(self, value: Any, target: np.ndarray, position: int) -> None:
+        if not isinstance(value, np.ndarray) or value.shape != target.shape:
+            raise InvalidProgramError(
+                f"the method {self.name!r} writes something of another shape to its input"
+                f" {position}, which has {list(target.shape)}"
+            )
+        np.copyto(target, value)
 
     def _execute(self) -> None:
         steps, position = self._steps, -1

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from penstock.formats import payload as xnn
 from penstock.formats import program as pte
 from penstock.formats.payload import DataType, NodeKind
-from penstock.formats.payload_checks import data_size
 from penstock.formats.payload_nodes import FORMS
+from penstock.graph.checks import data_size
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 SMALL = st.integers(0, 5)

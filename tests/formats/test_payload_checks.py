@@ -29,7 +29,7 @@ from penstock.formats.payload import (
     Value,
     XnnGraph,
 )
-from penstock.formats.payload_checks import check_graph
+from penstock.graph.checks import check_graph
 
 FP32 = DataType.FP32
 

@@ -14,11 +14,11 @@ from penstock.errors import InvalidProgramError
 from penstock.formats import payload as xnn
 from penstock.formats import program as pte
 from penstock.formats.blobs import as_bytes
-from penstock.formats.payload_checks import check_graph
 from penstock.formats.payload_reader import read_payload
 from penstock.formats.payload_writer import write_payload
 from penstock.formats.program_reader import read_program
 from penstock.formats.program_writer import program_chunks, write_program
+from penstock.graph.checks import check_graph
 
 
 @settings(max_examples=150)

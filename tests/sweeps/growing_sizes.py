@@ -22,9 +22,8 @@ from xnn_samples import SAMPLES
 
 from penstock.errors import InputError, InvalidProgramError, PenstockError
 from penstock.graph.dtypes import DataType, PerTensor
-from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.engine import Shape
 from penstock.runtime.xnnpack.engine import XnnpackEngine, XnnpackExecutable
 from penstock.runtime.xnnpack.shapes import ShapeChecker
 

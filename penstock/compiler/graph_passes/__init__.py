@@ -28,8 +28,8 @@ from penstock.compiler.graph_passes import (
     split_products,
 )
 from penstock.compiler.steps import Step, run_steps
-from penstock.formats.payload_checks import check_graph
 from penstock.graph import clean_up
+from penstock.graph.checks import check_graph
 from penstock.graph.graph import XnnGraph
 
 PIPELINE: Sequence[Step[XnnGraph]] = (

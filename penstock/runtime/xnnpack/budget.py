@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
-from penstock.graph.graph import Node
+from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import Conv2dAttributes, Pool2dAttributes, ResizeAttributes
-from penstock.runtime.engine import Shape
 
 _POINTER = 8
 #: Where the system does not tell its memory.

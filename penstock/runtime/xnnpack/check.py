@@ -3,8 +3,8 @@
 XNNPACK's release build asserts nothing: an element type that an operator does not expect, or a
 weight that is computed where a constant is expected, ends in a crash. So each node is checked
 against its row of :data:`RULES` before the first call. That the graph holds together is the
-business of :mod:`penstock.formats.payload_checks`, and shapes are that of
-:mod:`penstock.runtime.xnnpack.infer`.
+business of :mod:`penstock.graph.checks`, and shapes are that of
+:mod:`penstock.graph.shapes`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import chain
 import numpy as np
 
 from penstock.errors import InvalidProgramError
-from penstock.formats import payload_checks
+from penstock.graph import checks
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import (
     FLAG_ALIGN_CORNERS,
@@ -39,7 +39,7 @@ from penstock.graph.kinds import (
     Pool2dAttributes,
     ResizeAttributes,
 )
-from penstock.runtime.xnnpack.infer import MAX_DIMENSION
+from penstock.graph.shapes import MAX_DIMENSION
 
 FP32, FP16, BF16, INT32 = DataType.FP32, DataType.FP16, DataType.BF16, DataType.INT32
 QINT8, QUINT8, QDINT8 = DataType.QINT8, DataType.QUINT8, DataType.QDINT8
@@ -107,7 +107,7 @@ def check_graph(graph: XnnGraph) -> None:
     Raises:
         InvalidProgramError: names the value or node and what is wrong with it.
     """
-    payload_checks.check_graph(graph)
+    checks.check_graph(graph)
     values = {value.id: value for value in graph.values}
     for value in graph.values:
         try:

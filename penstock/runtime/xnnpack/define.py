@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock.errors import UnsupportedError
 from penstock.graph.dtypes import DataType
-from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
@@ -24,7 +24,6 @@ from penstock.graph.kinds import (
     SliceAttributes,
     TransposeAttributes,
 )
-from penstock.runtime.engine import Shape
 from penstock.runtime.xnnpack.bindings import (
     DATATYPE,
     Binary,

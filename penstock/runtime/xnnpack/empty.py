@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from penstock.graph.dtypes import DataType, PerTensor
-from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import CONCATENATE, NodeKind, PadAttributes
-from penstock.runtime.engine import Shape
-from penstock.runtime.xnnpack.infer import ShapeError
+from penstock.graph.shapes import ShapeError
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
-from penstock.graph.graph import MAX_TENSOR_DIMS, Value, XnnGraph
-from penstock.runtime.engine import NodeTime, Shape
+from penstock.graph.graph import MAX_TENSOR_DIMS, Shape, Value, XnnGraph
+from penstock.runtime.engine import NodeTime
 from penstock.runtime.xnnpack import memory
 from penstock.runtime.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
 from penstock.runtime.xnnpack.check import check_graph

@@ -15,9 +15,8 @@ from math import prod
 from typing import TypeAlias
 
 from penstock.graph.dtypes import DataType
-from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import NodeKind, ReshapeAttributes
-from penstock.runtime.engine import Shape
 
 #: What the nodes of one graph need at some shapes; equal needs can share a plan.
 Needs: TypeAlias = "tuple[int, ...]"

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.errors import InputError, InvalidProgramError, UnsupportedError
-from penstock.graph.graph import XnnGraph
-from penstock.runtime.engine import Shape
+from penstock.graph.graph import Shape, XnnGraph
+from penstock.graph.shapes import ShapeError, infer
 from penstock.runtime.xnnpack.budget import available_memory, peak_memory
 from penstock.runtime.xnnpack.empty import Rest, has_empty, rest
-from penstock.runtime.xnnpack.infer import ShapeError, infer
 from penstock.runtime.xnnpack.scratch import Needs, needs, reductions
 
 #: Input shapes that are remembered as good.

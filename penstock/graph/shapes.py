@@ -18,6 +18,7 @@ from penstock.graph.graph import (
     FLAG_TRANSPOSE_WEIGHTS,
     MAX_TENSOR_DIMS,
     Node,
+    Shape,
 )
 from penstock.graph.kinds import (
     CONCATENATE,
@@ -31,7 +32,6 @@ from penstock.graph.kinds import (
     SliceAttributes,
     TransposeAttributes,
 )
-from penstock.runtime.engine import Shape
 
 #: No dimension may exceed this: beyond it XNNPACK's 32-bit arithmetic is not to be trusted.
 MAX_DIMENSION = (1 << 31) - 1

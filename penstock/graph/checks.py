@@ -11,9 +11,7 @@ import math
 
 import numpy as np
 
-from penstock.errors import InvalidProgramError
-from penstock.formats.blobs import as_bytes
-from penstock.formats.messages import shorten
+from penstock.errors import InvalidProgramError, shorten
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import (
     FLAG_TRANSPOSE_WEIGHTS,
@@ -107,7 +105,7 @@ def _check_value(value: Value, checked: set[int]) -> None:
     if value.data is not None:
         if value.is_input or value.is_output:
             raise error("is constant and external")
-        size = as_bytes(value.data).nbytes
+        size = memoryview(value.data).nbytes  # type: ignore[arg-type]
         if not traits.constant or size != data_size(value.dtype, shape):
             raise error(f"({value.dtype.name} {shape}) has {size} bytes of data")
 
