@@ -36,6 +36,29 @@ class BackendUnavailableError(PenstockError):
     """A backend that the program needs is not there, or fails its self-test."""
 
 
+class OutOfMemoryError(PenstockError, MemoryError):
+    """There is not enough memory for what was asked."""
+
+
+class InternalError(PenstockError):
+    """A fault of Penstock itself, to be reported. What was raised is its ``__cause__``.
+
+    ``stage`` is what was being done; ``operator`` (an ATen overload), ``module`` (the path of the
+    ``nn.Module`` that called it) and ``source`` (the line of the model) say at what, as far as
+    that is known.
+    """
+
+    def __init__(
+        self, message: str, *, stage: str = "", operator: str = "", module: str = "",
+        source: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.stage = stage
+        self.operator = operator
+        self.module = module
+        self.source = source
+
+
 #: The name under which Penstock is installed; ``penstock`` on the package index is another
 #: project's. As in ``pyproject.toml``; a test compares them.
 DISTRIBUTION = "penstock-xnnpack"

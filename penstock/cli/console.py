@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bar
 
 from penstock.errors import PenstockError, for_missing_package
+from penstock.faults import fault
 
 
 class _Stage:
@@ -66,20 +67,26 @@ class Stages:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Ends the program with one line on stderr and exit code 1 when Penstock raises an error."""
+    """Ends the program with one line on stderr and exit code 1 when an error is raised; one that
+    nobody meant says that it is a fault of Penstock."""
     try:
         yield
-    except (PenstockError, ModuleNotFoundError) as error:
-        known = error if isinstance(error, PenstockError) else for_missing_package(error)
-        if known is None:
-            raise
-        print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
+    except Exception as error:
+        print(f"error: {' '.join(str(known_error(error)).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def known_error(error: Exception) -> PenstockError:
+    """``error``, or what it means to a person."""
+    if isinstance(error, PenstockError):
+        return error
+    missing = for_missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+    return missing or fault(error, "command line")
 
 
 def hush_libraries() -> None:

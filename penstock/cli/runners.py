@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from penstock.cli.console import known_error
 from penstock.cli.runner import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError, PenstockError
 
@@ -131,7 +132,7 @@ def _main(app: typer.Typer) -> None:
             _fail(error.format_message(), 2)  # type: ignore[attr-defined]
         if type(error).__name__ == "Abort":
             _fail("interrupted", 130)
-        raise
+        _fail(str(known_error(error)), 1)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

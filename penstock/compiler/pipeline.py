@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.capture import Captured, capture
+from penstock.compiler.culprits import locate
 from penstock.compiler.delegate import GroupLoweringError, lower_group
 from penstock.compiler.delegate import Lowered as LoweredGroup
 from penstock.compiler.delegation import insert_calls
@@ -31,6 +32,7 @@ from penstock.compiler.quantize import Quantization, QuantizationReport, quantiz
 from penstock.compiler.report import Delegation, describe
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import InputError
+from penstock.faults import faults
 from penstock.formats.program import Buffer, Program
 from penstock.formats.program_writer import program_chunks, write_program
 
@@ -63,12 +65,14 @@ class LoweredProgram:
 
     def to_bytes(self) -> bytes:
         """The ``.pte`` file."""
-        return write_program(self.program)
+        with faults("write"):
+            return write_program(self.program)
 
     def save(self, path: str | Path) -> None:
         """Writes the ``.pte`` file: all of it, or nothing. Raises :class:`InputError` where the
         place cannot be written to."""
-        write_atomically(Path(path), program_chunks(self.program))
+        with faults("write"):
+            write_atomically(Path(path), program_chunks(self.program))
 
 
 def write_atomically(path: Path, chunks: Iterable[Buffer]) -> None:
@@ -127,9 +131,10 @@ def lower(
         QuantizationError: there is nothing to quantize, or the calibration data does not fit.
         UnsupportedError: an operator has neither a delegate nor a kernel.
         InputError: an argument is wrong.
+        InternalError: a fault of Penstock.
     """
     timed = Timed(progress or Silent())
-    with torch.no_grad():
+    with faults("lower", locate), torch.no_grad():
         with timed.stage("capture") as stage:
             captured = capture(model, args, kwargs, dynamic_shapes)
             module = captured.module
@@ -160,9 +165,9 @@ def _delegated(
     captured: Captured, delegate: bool, progress: Progress
 ) -> tuple[Program, str, Delegation]:
     module = captured.module
-    pipelines.run(module, pipelines.BEFORE_PARTITION)
     dynamic = Dynamic(captured.bounds, captured.least)
     with progress.stage("partition") as stage:
+        pipelines.run(module, pipelines.BEFORE_PARTITION)
         split, groups = (
             _partition(module, dynamic) if delegate else (_nothing_delegated(module), [])
         )

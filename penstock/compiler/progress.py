@@ -44,7 +44,8 @@ class Silent:
 
 @dataclass
 class Timed:
-    """Passes everything on to ``inner`` and keeps the seconds each stage took in ``timings``."""
+    """Passes everything on to ``inner`` and keeps the seconds each stage took in ``timings``, and
+    on an exception the stage that it comes of."""
 
     inner: Progress
     timings: dict[str, float] = field(default_factory=dict)
@@ -55,6 +56,10 @@ class Timed:
         try:
             with self.inner.stage(name, total) as stage:
                 yield stage
+        except Exception as error:
+            if not hasattr(error, "penstock_stage"):
+                error.penstock_stage = name  # type: ignore[attr-defined]
+            raise
         finally:
             seconds = time.perf_counter() - start
             self.timings[name] = self.timings.get(name, 0.0) + seconds

@@ -15,6 +15,7 @@ from penstock.errors import (
     UnsupportedError,
     shorten,
 )
+from penstock.faults import IF_SOUND, fault
 from penstock.formats import program as formats
 from penstock.formats.program import (
     BoolList,
@@ -197,7 +198,12 @@ class Method:
         out to be damaged.
         """
         signature = self._signature
-        return signature.fold(self.run(signature.flatten(args, kwargs)))
+        try:
+            return signature.fold(self._run(signature.flatten(args, kwargs)))
+        except PenstockError:
+            raise
+        except Exception as error:
+            raise fault(error, "call") from error
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Run the method on its inputs as a flat list; returns the outputs as one, all that the
@@ -205,6 +211,14 @@ class Method:
 
         Raises what :meth:`__call__` raises.
         """
+        try:
+            return self._run(inputs)
+        except PenstockError:
+            raise
+        except Exception as error:
+            raise fault(error, "call") from error
+
+    def _run(self, inputs: Sequence[Any]) -> list[Any]:
         binders = self._binders
         if len(inputs) != len(binders):
             raise InputError(
@@ -280,6 +294,8 @@ class Method:
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, MemoryError):
             reason = f"out of memory: {reason}"
+        elif not isinstance(error, (ValueError, registry.KernelError)):
+            reason = f"{type(error).__name__}: {reason}; {IF_SOUND}"
         return InvalidProgramError(
             f"instruction {position} of method {self.name!r}"
             f" ({self._bound[position].label}) failed: {reason}"

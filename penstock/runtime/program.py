@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from penstock.errors import InputError, InvalidProgramError
+from penstock.errors import InputError, InvalidProgramError, PenstockError
+from penstock.faults import IF_SOUND, fault, faults
 from penstock.formats import program as formats
 from penstock.formats.data_file import attach, read_data_file
 from penstock.formats.program import Buffer
@@ -61,6 +62,16 @@ def load(
         raise InputError(f"threads is {threads!r}, not a number")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, it must be at least 1")
+    with faults("load"):
+        return _loaded(source, data, threads, engine)
+
+
+def _loaded(
+    source: Source,
+    data: Source | Sequence[Source],
+    threads: int | None,
+    engine: Engine | None,
+) -> LoadedProgram:
     program, mapping = _read(source, "program", read_program)
     mappings = [mapping]
     files = [data] if isinstance(data, (str, os.PathLike, *_BUFFERS)) else data
@@ -222,13 +233,19 @@ class LoadedProgram:
 
         try:
             return Method(method, compile, self._lock)
+        except PenstockError:
+            raise
         except (ValueError, TypeError, OverflowError, IndexError) as error:
             # NumPy's word for sizes and strides that make no sense.
-            raise InvalidProgramError(f"the method {method.name!r} is damaged: {error}") from error
+            raise InvalidProgramError(
+                f"the method {method.name!r} is damaged: {error}; {IF_SOUND}"
+            ) from error
         except MemoryError as error:
             raise InvalidProgramError(
                 f"the method {method.name!r} asks for more memory than there is: {error}"
             ) from error
+        except Exception as error:
+            raise fault(error, "prepare") from error
 
     def _release_pages(self) -> None:
         """A delegate has packed its weights: the file's pages need not stay in memory. Those

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from penstock.compiler.culprits import locate
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.quantization import Quantization
 from penstock.compiler.quantize.runner import Snapshot, Stepper
+from penstock.faults import faults
 
 #: The ratios are measured on no more than this many batches.
 MOST_BATCHES = 8
@@ -34,6 +36,10 @@ class Comparison:
         """By the name of a node that both graphs have: the ratio of the signal's power to that of
         the difference, in decibels (infinite when there is none). Elements that are infinite in
         float (masks) do not count."""
+        with faults("compare", locate):
+            return self._measured()
+
+    def _measured(self) -> dict[str, float]:
         signal: dict[str, float] = {}
         noise: dict[str, float] = {}
         for values in itertools.islice(self.batches, MOST_BATCHES):
