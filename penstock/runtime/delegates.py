@@ -13,7 +13,7 @@ from penstock.runtime.slots import Array, Layout, Slot
 
 if TYPE_CHECKING:
     from penstock.graph.graph import XnnGraph
-    from penstock.runtime.engine import Engine, Executable
+    from penstock.runtime.engines.protocol import Engine, Executable
 
 XNNPACK = "XnnpackBackend"
 
@@ -178,10 +178,11 @@ def _externals(graph: XnnGraph, ids: Sequence[int]) -> list[External]:
 def compile_delegate(
     delegate: Delegate,
     named_data: Mapping[str, Buffer],
-    engine: Callable[[], Engine],
+    engines: Callable[[], Sequence[Engine]],
     threads: Callable[[], int],
 ) -> BoundDelegate:
-    """Read and compile a delegate's payload; ``engine`` and ``threads`` are asked only then.
+    """Read and compile a delegate's payload; ``engines`` (the preferred one first) and ``threads``
+    are asked only then.
 
     Raises UnsupportedError for a backend other than XNNPACK, InvalidProgramError for a damaged
     payload, InputError for one whose constants are in a data file that was not given.
@@ -191,6 +192,8 @@ def compile_delegate(
             f"the program needs the backend {delegate.id!r}; Penstock runs {XNNPACK!r}"
         )
     from penstock.formats.payload_reader import read_payload
+    from penstock.runtime.engines.planner import compile_graph
 
     graph = read_payload(delegate.payload, named_data)
-    return BoundDelegate(delegate.id, graph, engine().compile(graph, threads=threads()))
+    executable = compile_graph(graph, engines(), threads=threads())
+    return BoundDelegate(delegate.id, graph, executable)

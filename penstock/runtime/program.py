@@ -23,9 +23,12 @@ from penstock.runtime.method import Method, signature_text
 from penstock.runtime.specs import listed
 
 if TYPE_CHECKING:
-    from penstock.runtime.engine import Engine
+    from penstock.runtime.engines.protocol import Engine
 
 DEFAULT_METHOD = "forward"
+#: Engines by name. Only XNNPACK so far, so that ``auto`` is the same.
+ENGINES = ("auto", "xnnpack")
+EngineChoice: TypeAlias = "str | Engine | Sequence[Engine]"
 #: A file, by its path or its content.
 Source: TypeAlias = "str | os.PathLike[str] | Buffer"
 _T = TypeVar("_T")
@@ -36,7 +39,7 @@ def load(
     *,
     data: Source | Sequence[Source] = (),
     threads: int | None = None,
-    engine: Engine | None = None,
+    engine: EngineChoice = "auto",
 ) -> LoadedProgram:
     """Load an ExecuTorch program (``.pte``) from a path or from its bytes.
 
@@ -50,7 +53,9 @@ def load(
             program itself: paths, or the contents.
         threads: how many threads a delegate may use; by default one for each CPU that the process
             may use.
-        engine: what executes the delegates; by default XNNPACK.
+        engine: what executes the delegates: ``"auto"`` (the fastest here) or ``"xnnpack"``, or
+            engines of your own (:class:`~penstock.runtime.engines.protocol.Engine`), the preferred
+            one first; the last one gets what no other takes.
 
     Raises:
         InputError: there is no such file, it cannot be read, a data file does not belong to the
@@ -60,6 +65,8 @@ def load(
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
         raise InputError(f"threads is {threads!r}, not a number")
+    if isinstance(engine, str) and engine not in ENGINES:
+        raise InputError(f"engine is {engine!r}; choose {' or '.join(map(repr, ENGINES))}")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, it must be at least 1")
     with faults("load"):
@@ -90,7 +97,7 @@ def _loaded(
 
 
 def _load_again(
-    files: Sequence[Source], threads: int | None, engine: Engine | None
+    files: Sequence[Source], threads: int | None, engine: EngineChoice
 ) -> LoadedProgram:
     """What a pickled program becomes."""
     return load(files[0], data=files[1:], threads=threads, engine=engine)
@@ -146,7 +153,7 @@ class LoadedProgram:
         self,
         program: formats.Program,
         threads: int | None = None,
-        engine: Engine | None = None,
+        engine: EngineChoice = "auto",
         mappings: Sequence[object] = (),
     ) -> None:
         """Those ``mappings`` that are an ``mmap`` are files that the program's data lies in."""
@@ -155,6 +162,7 @@ class LoadedProgram:
         self._options = threads, engine
         self._threads = threads
         self._engine = engine
+        self._engines: Sequence[Engine] | None = None
         self._methods: dict[str, Method] = {}
         self._lock = threading.RLock()
         self._default: Method | None = None
@@ -226,7 +234,7 @@ class LoadedProgram:
     def _prepare(self, method: formats.Method) -> Method:
         def compile(delegate: formats.Delegate) -> BoundDelegate:
             bound = compile_delegate(
-                delegate, self.program.named_data, self._open_engine, self._thread_count
+                delegate, self.program.named_data, self._open_engines, self._thread_count
             )
             self._release_pages()
             return bound
@@ -254,12 +262,16 @@ class LoadedProgram:
             if isinstance(mapping, MappedFile):
                 drop(np.frombuffer(mapping, np.uint8))
 
-    def _open_engine(self) -> Engine:
-        if self._engine is None:
-            from penstock.runtime.xnnpack.engine import XnnpackEngine
+    def _open_engines(self) -> Sequence[Engine]:
+        if self._engines is None:
+            if not isinstance(self._engine, str):
+                given = self._engine
+                self._engines = given if isinstance(given, Sequence) else (given,)
+            else:
+                from penstock.runtime.xnnpack.engine import XnnpackEngine
 
-            self._engine = XnnpackEngine()
-        return self._engine
+                self._engines = (XnnpackEngine(),)
+        return self._engines
 
     def _thread_count(self) -> int:
         if self._threads is None:

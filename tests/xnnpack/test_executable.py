@@ -28,7 +28,7 @@ from penstock.formats.payload import (
     TransposeAttributes,
     XnnGraph,
 )
-from penstock.runtime.engine import Engine, Executable
+from penstock.runtime.engines.protocol import Engine, Executable
 from penstock.runtime.xnnpack import memory, threads
 from penstock.runtime.xnnpack.engine import XnnpackEngine, XnnpackExecutable
 

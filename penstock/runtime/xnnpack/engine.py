@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
-from penstock.graph.graph import MAX_TENSOR_DIMS, Shape, Value, XnnGraph
-from penstock.runtime.engine import NodeTime
+from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape, Value, XnnGraph
+from penstock.runtime.engines.protocol import NodeTime
 from penstock.runtime.xnnpack import memory
 from penstock.runtime.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
 from penstock.runtime.xnnpack.check import check_graph
@@ -96,8 +96,12 @@ class XnnpackEngine:
         self._workspace = workspace.value
         _delete_with(self, self._library.xnn.xnn_release_workspace, self._workspace)
 
+    def reason_against(self, graph: XnnGraph, node: Node) -> str | None:
+        """XNNPACK runs whatever a payload can hold."""
+        return None
+
     def compile(self, graph: XnnGraph, *, threads: int) -> XnnpackExecutable:
-        """See :meth:`penstock.runtime.engine.Engine.compile`."""
+        """See :meth:`penstock.runtime.engines.protocol.Engine.compile`."""
         library = self._library
         workers = pool(library, threads)
         check_graph(graph)
@@ -179,7 +183,7 @@ class XnnpackExecutable:
         _delete_with(self, self._turn.delete, runtime, packed)
 
     def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
-        """See :meth:`penstock.runtime.engine.Executable.reshape`."""
+        """See :meth:`penstock.runtime.engines.protocol.Executable.reshape`."""
         shapes = tuple(input_shapes)
         if shapes == self._input_shapes:
             return self._output_shapes
@@ -219,7 +223,7 @@ class XnnpackExecutable:
         return self._output_shapes
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        """See :meth:`penstock.runtime.engine.Executable.run`."""
+        """See :meth:`penstock.runtime.engines.protocol.Executable.run`."""
         if self._input_shapes is None:
             self.reshape([a.shape for a in inputs])
         arrays = [*inputs, *outputs]
@@ -245,7 +249,7 @@ class XnnpackExecutable:
                 arrays[port][...] = self._bounce[port]
 
     def profile(self) -> list[NodeTime]:
-        """See :meth:`penstock.runtime.engine.Executable.profile`."""
+        """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""
         if not self._profiling or not self._addresses:
             return []
         names = self._profiling_info(1).split(b"\0")[:-1]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
-    from penstock.graph.graph import Shape, XnnGraph
+    from penstock.graph.graph import Node, Shape, XnnGraph
 
 
 class NodeTime(NamedTuple):
@@ -53,6 +53,13 @@ class Executable(Protocol):
 
 class Engine(Protocol):
     """Compiles graphs. Executables of one engine may share memory and take turns."""
+
+    def reason_against(self, graph: XnnGraph, node: Node) -> str | None:
+        """Why ``node`` of ``graph`` should go to another engine: this one cannot run it, or would
+        not be faster with it on this machine. None where it should have it.
+
+        Asked of all engines but the last of a list, which takes the rest.
+        """
 
     def compile(self, graph: XnnGraph, *, threads: int) -> Executable:
         """Check ``graph`` and make it executable on ``threads`` threads.

@@ -1,0 +1,1 @@
+"""What executes an :class:`~penstock.graph.graph.XnnGraph`: the protocol, the planner, engines."""

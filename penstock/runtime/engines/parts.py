@@ -1,0 +1,149 @@
+"""Cutting a graph into parts, one engine for each.
+
+A part is an ``XnnGraph`` of its own. What one part makes and another one reads is an output of the
+first and an input of the second, in the types that engines exchange arrays in; int8 values cross as
+they are, so that cutting never changes an int8 answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
+from penstock.graph.shapes import infer
+
+
+@dataclass(frozen=True)
+class Part:
+    """Nodes of a graph for the engine number ``engine``, as a graph of their own. ``inputs`` and
+    ``outputs`` are the ids that its inputs and outputs have in the whole graph."""
+
+    engine: int
+    graph: XnnGraph
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def cut(graph: XnnGraph, engines: Sequence[int]) -> list[Part]:
+    """``graph`` (checked) in as few parts as the choice of engines allows, in an order in which
+    they can run. ``engines`` has the number of an engine for each node of ``graph.nodes``.
+
+    A node that makes what cannot leave a part (a value quantized at run time) goes with each of
+    its readers, whatever its own engine.
+
+    Raises ShapeError where a node cannot take the declared shapes of its inputs.
+    """
+    return _Cut(graph).parts(engines)
+
+
+class _Cut:
+    def __init__(self, graph: XnnGraph) -> None:
+        self.graph = graph
+        self.values = {value.id: value for value in graph.values}
+        self.producer = {output: node for node in graph.nodes for output in node.outputs}
+        self.shapes = _bounds(graph)
+
+    def parts(self, engines: Sequence[int]) -> list[Part]:
+        groups = self._groups(engines)
+        made_in = {
+            output: key
+            for key, nodes in groups.items()
+            for node in nodes
+            for output in node.outputs
+        }
+        wanted: dict[tuple[int, int], set[int]] = {key: set() for key in groups}
+        for output in self.graph.outputs:
+            wanted[made_in[output]].add(output)
+        for key, nodes in groups.items():
+            for value in self._read(nodes):
+                if made_in.get(value, key) != key and self._crosses(value):
+                    wanted[made_in[value]].add(value)
+        return [self._part(key[1], groups[key], wanted[key]) for key in sorted(groups)]
+
+    def _groups(self, engines: Sequence[int]) -> dict[tuple[int, int], list[Node]]:
+        """Nodes by level and engine. A level is one more than that of a producer with another
+        engine, so a group depends on groups of lower levels alone."""
+        level: dict[int, int] = {}
+        groups: dict[tuple[int, int], list[Node]] = {}
+        engine_of = {id(n): e for n, e in zip(self.graph.nodes, engines, strict=True)}
+        for node in self.graph.nodes:
+            if self._stays_inside(node):
+                continue
+            engine, own = engine_of[id(node)], 0
+            inside: list[Node] = []
+            for value in self._sources(node, inside):
+                producer = self.producer[value]
+                own = max(own, level[id(producer)] + (engine_of[id(producer)] != engine))
+            level[id(node)] = own
+            group = groups.setdefault((own, engine), [])
+            known = {id(item) for item in group}
+            group += [item for item in inside if id(item) not in known]
+            group.append(node)
+        return groups
+
+    def _sources(self, node: Node, inside: list[Node]) -> list[int]:
+        """What ``node`` reads that other nodes make, looking through those that stay inside a
+        part, which go to ``inside``, producers first."""
+        found: list[int] = []
+        for value in node.inputs:
+            producer = self.producer.get(value)
+            if producer is None:
+                continue
+            if self._stays_inside(producer):
+                found += self._sources(producer, inside)
+                inside.append(producer)
+            else:
+                found.append(value)
+        return found
+
+    def _stays_inside(self, node: Node) -> bool:
+        return not any(self._crosses(output) for output in node.outputs)
+
+    def _crosses(self, value: int) -> bool:
+        return self.values[value].dtype.traits.array is not None
+
+    def _read(self, nodes: Sequence[Node]) -> list[int]:
+        return [i for node in nodes for i in node.inputs if i != INVALID_VALUE_ID]
+
+    def _part(self, engine: int, nodes: Sequence[Node], wanted: set[int]) -> Part:
+        made = {output for node in nodes for output in node.outputs}
+        used = dict.fromkeys([*self._read(nodes), *(o for n in nodes for o in n.outputs)])
+        inputs = [i for i in used if i not in made and self.values[i].data is None]
+        outputs = [i for i in used if i in wanted]
+        new = {old: number for number, old in enumerate(dict.fromkeys([*inputs, *outputs, *used]))}
+        new[INVALID_VALUE_ID] = INVALID_VALUE_ID
+        external = {old: position for position, old in enumerate([*inputs, *outputs])}
+
+        def renumbered(old: int) -> Value:
+            return replace(
+                self.values[old],
+                id=new[old],
+                shape=self.shapes[old],
+                is_input=old in inputs,
+                is_output=old in wanted,
+                external_id=external.get(old),
+            )
+
+        graph = XnnGraph(
+            values=[renumbered(old) for old in new if old != INVALID_VALUE_ID],
+            nodes=[
+                replace(
+                    node,
+                    inputs=tuple(new[i] for i in node.inputs),
+                    outputs=tuple(new[i] for i in node.outputs),
+                )
+                for node in nodes
+            ],
+            inputs=[new[i] for i in inputs],
+            outputs=[new[i] for i in outputs],
+        )
+        return Part(engine, graph, tuple(inputs), tuple(outputs))
+
+
+def _bounds(graph: XnnGraph) -> Mapping[int, Shape]:
+    """The shapes of all values at the declared shapes of inputs, which are upper bounds. (A file
+    may state others for values that nodes make.)"""
+    shapes = {v.id: v.shape for v in graph.values if v.data is not None or v.is_input}
+    infer(graph.nodes, shapes)
+    return {v.id: shapes.get(v.id, v.shape) for v in graph.values}

@@ -1,0 +1,116 @@
+"""Which engine runs which part of a graph on this machine, and the executable of all parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from penstock.errors import InvalidProgramError
+from penstock.graph.graph import Shape, XnnGraph
+from penstock.graph.shapes import ShapeError
+from penstock.runtime.engines import arena
+from penstock.runtime.engines.parts import Part, cut
+from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
+
+#: Engines may read this many bytes beyond the end of an array.
+OVERREAD = 16
+
+
+def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: int) -> Executable:
+    """Makes ``graph`` executable by ``engines``, the preferred one first. The last one runs what no
+    other takes.
+
+    Raises:
+        InvalidProgramError: the graph contradicts itself or its constants.
+        UnsupportedError: no engine can execute a node of it.
+    """
+    chosen = choose(graph, engines)
+    if len(set(chosen)) <= 1:
+        return engines[chosen[0] if chosen else -1].compile(graph, threads=threads)
+    try:
+        parts = cut(graph, chosen)
+    except ShapeError as error:
+        raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
+    executables = [engines[part.engine].compile(part.graph, threads=threads) for part in parts]
+    return Composed(graph, parts, executables)
+
+
+def choose(graph: XnnGraph, engines: Sequence[Engine]) -> list[int]:
+    """The number of the engine for each node: the first that can run it and would be faster with
+    it here, else the last."""
+    rest = len(engines) - 1
+    return [
+        next(
+            (
+                number
+                for number, engine in enumerate(engines[:rest])
+                if engine.reason_against(graph, node) is None
+            ),
+            rest,
+        )
+        for node in graph.nodes
+    ]
+
+
+class Composed:
+    """Executables of the parts of one graph, run in order. Values between parts lie in one block
+    of memory, planned by their live ranges."""
+
+    def __init__(
+        self, graph: XnnGraph, parts: Sequence[Part], executables: Sequence[Executable]
+    ) -> None:
+        self._inputs, self._outputs = tuple(graph.inputs), tuple(graph.outputs)
+        self._steps = list(zip(parts, executables, strict=True))
+        # What has no type of array stays inside a part.
+        self._dtypes = {v.id: t for v in graph.values if (t := v.dtype.traits.array) is not None}
+        self._shapes: dict[int, Shape] = {}
+        self._given: tuple[Shape, ...] | None = None
+        self._between: dict[int, np.ndarray] = {}
+        outer = {*self._inputs, *self._outputs}
+        self._inner = {i for part in parts for i in part.outputs if i not in outer}
+        self._written = {i: n for n, part in enumerate(parts) for i in part.outputs}
+        self._read = {i: n for n, part in enumerate(parts) for i in part.inputs}
+
+    def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """See :meth:`penstock.runtime.engines.protocol.Executable.reshape`."""
+        given = tuple(input_shapes)
+        if given != self._given:
+            self._given = None
+            shapes = dict(zip(self._inputs, given, strict=True))
+            for part, executable in self._steps:
+                made = executable.reshape([shapes[i] for i in part.inputs])
+                shapes.update(zip(part.outputs, made, strict=True))
+            self._shapes = shapes
+            self._between = self._allocated()
+            self._given = given
+        return tuple(self._shapes[i] for i in self._outputs)
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """See :meth:`penstock.runtime.engines.protocol.Executable.run`."""
+        if self._given is None:
+            self.reshape([array.shape for array in inputs])
+        arrays = dict(self._between)
+        arrays.update(zip(self._inputs, inputs, strict=True))
+        arrays.update(zip(self._outputs, outputs, strict=True))
+        for part, executable in self._steps:
+            executable.run([arrays[i] for i in part.inputs], [arrays[i] for i in part.outputs])
+
+    def profile(self) -> list[NodeTime]:
+        """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""
+        return [time for _, executable in self._steps for time in executable.profile()]
+
+    def _allocated(self) -> dict[int, np.ndarray]:
+        live = {}
+        for i in self._inner:
+            size = math.prod(self._shapes[i]) * self._dtypes[i].itemsize
+            live[i] = arena.Live(size + OVERREAD, self._written[i], self._read[i])
+        offsets, total = arena.plan(live)
+        room = np.empty(total + arena.ALIGNMENT, np.uint8)
+        shift = -room.ctypes.data % arena.ALIGNMENT
+        arrays = {}
+        for i, offset in offsets.items():
+            block = room[shift + offset : shift + offset + live[i].size - OVERREAD]
+            arrays[i] = block.view(self._dtypes[i]).reshape(self._shapes[i])
+        return arrays

@@ -1,0 +1,10 @@
+"""Helpers of the graph passes' and the XNNPACK tests are imported by their plain names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[2]
+for folder in (Path(__file__).parent, TESTS / "compiler", TESTS / "compiler" / "operators"):
+    sys.path.insert(0, str(folder))
