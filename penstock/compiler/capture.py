@@ -26,6 +26,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from penstock.compiler.control_flow import all_graphs, graph_names, is_control_flow
+from penstock.compiler.dynamo import independent_of_other_models
+from penstock.compiler.layout import is_static, shape_of
 from penstock.compiler.rewrite import fold_constants, inline_regions
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.errors import ExportError, InputError
@@ -75,11 +78,12 @@ def capture(
     if pytree.tree_structure((example_args, example_kwargs)) != program.call_spec.in_spec:
         raise InputError("the example inputs do not have the structure that was exported")
     module = _module(program)
-    if any(needs_tracing(node) for node in module.graph.nodes):
+    _trace_bodies(module)
+    if _needs_tracing(module):
         # Writes to constants are carried out here and now; for the others, only torch's own
         # functionalization can follow a write through a view, at the price of another trace.
         fold_constants.apply(module)
-        if any(needs_tracing(node) for node in module.graph.nodes):
+        if _needs_tracing(module):
             module = _functional(program)
     bounds = _upper_bounds(program)
     _require_bounds(module, bounds)
@@ -95,6 +99,35 @@ def capture(
         bounds=bounds,
         least=_lower_bounds(program),
     )
+
+
+def _needs_tracing(module: GraphModule) -> bool:
+    return any(needs_tracing(node) for part in all_graphs(module) for node in part.graph.nodes)
+
+
+def _trace_bodies(module: GraphModule) -> None:
+    """Branches and loops that write through views become functional, each by itself: of whole
+    models with such ones torch cannot make another trace."""
+    for node in module.graph.nodes:
+        for name in graph_names(node) if is_control_flow(node) else ():
+            body = module.get_submodule(str(name.target))
+            assert isinstance(body, GraphModule)
+            _trace_bodies(body)
+            if any(map(needs_tracing, body.graph.nodes)):
+                inputs = [n.meta["val"] for n in body.graph.nodes if n.op == "placeholder"]
+                module.set_submodule(str(name.target), _functional(_exported_body(body, inputs)))
+
+
+def _exported_body(body: GraphModule, inputs: Sequence[Any]) -> ExportedProgram:
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    if len(tensors) < len(inputs) or not all(is_static(shape_of(value)) for value in tensors):
+        raise ExportError(
+            "a branch or loop writes through a view of a tensor of dynamic size; "
+            "compute a new tensor there, with torch.where or torch.cat"
+        )
+    examples = tuple(torch.zeros(value.shape, dtype=value.dtype) for value in tensors)
+    with _quietly(), independent_of_other_models():
+        return torch.export.export(body, examples, strict=False)
 
 
 def _functional(program: ExportedProgram) -> GraphModule:
@@ -121,8 +154,11 @@ def _untied(program: ExportedProgram) -> Iterator[None]:
     }
     for held in values:
         for name in unread & set(held):
-            if isinstance(held[name], torch.Tensor):
-                held[name] = held[name].clone()
+            value = held[name]
+            if isinstance(value, torch.nn.Parameter):
+                held[name] = torch.nn.Parameter(value.detach().clone(), value.requires_grad)
+            elif isinstance(value, torch.Tensor):
+                held[name] = value.clone()
     try:
         yield
     finally:
@@ -139,7 +175,15 @@ def _module(program: ExportedProgram) -> GraphModule:
     if not isinstance(module, GraphModule):
         raise ExportError(f"torch.export gave a {type(module).__name__}, not a graph")
     inline_regions.apply(module)
+    for part in all_graphs(module):
+        _register_names(part)
     return module
+
+
+def _register_names(module: GraphModule) -> None:
+    """Names that torch.export changed are not taken again by nodes to come."""
+    for node in module.graph.nodes:
+        module.graph._graph_namespace.create_name(node.name, None)
 
 
 def _exported(
@@ -167,7 +211,7 @@ def _exported(
     except TypeError as error:
         raise InputError(f"the example inputs do not fit {name}.forward: {error}") from None
     try:
-        with torch.no_grad(), _quietly(), _evaluating(model):
+        with torch.no_grad(), _quietly(), _evaluating(model), independent_of_other_models():
             distinct_args, distinct_kwargs = _distinct((tuple(args), dict(kwargs or {})))
             return torch.export.export(
                 model,

@@ -14,7 +14,9 @@ from torch.utils import _pytree as pytree
 from penstock.compiler import kernels, layout, memory, report
 from penstock.compiler.builder import attribute
 from penstock.compiler.capture import Captured
+from penstock.compiler.control_flow import is_control_flow
 from penstock.compiler.delegation import DelegateModule, executorch_call_delegate
+from penstock.compiler.emit_control import copy, emit_control_flow
 from penstock.compiler.layout import Dynamic
 from penstock.compiler.rewrite.state import BUFFER, STORE
 from penstock.compiler.size_arithmetic import PRIMITIVES
@@ -67,7 +69,8 @@ class _Emitter:
     def __init__(
         self, module: GraphModule, dynamic: Dynamic, named_data: dict[str, pte.Buffer]
     ) -> None:
-        self.module = module
+        #: the model's own graph, and the one within it that is being emitted
+        self.model = self.module = module
         self.named_data = named_data
         self.dynamic = dynamic
         self.values: list[pte.Value] = []
@@ -78,6 +81,8 @@ class _Emitter:
         self.lives: dict[int, list[int]] = {}
         self.constants: dict[tuple[object, ...], int] = {}
         self.mutated: set[str] = set()
+        #: (node, position of its result) -> the value to make it in
+        self.claims: dict[Any, int] = {}
 
     def run(self, captured: Captured, name: str) -> pte.Method:
         nodes = list(self.module.graph.nodes)
@@ -95,19 +100,15 @@ class _Emitter:
             elif node.op == "placeholder":
                 self.index[node] = self._input(node)
                 inputs.append(self.index[node])
-            elif node.op == "get_attr":
-                target = getattr(self.module, str(node.target).split(".")[0], None)
-                if not isinstance(target, DelegateModule):
-                    self.index[node] = self._constant(str(node.target))
-            elif node.op == "call_function":
-                self._call(node)
             elif node.op == "output":
-                outputs = [self._argument(leaf) for leaf in pytree.tree_leaves(node.args[0])]
+                outputs = [self.argument(leaf) for leaf in pytree.tree_leaves(node.args[0])]
+            else:
+                self._node(node)
         # Inputs that the program writes to come out first, as those of the stock flow's files do.
         back = [node for node in nodes if node.op == "placeholder" and BUFFER not in node.meta]
         outputs = [*(self.index[node] for node in back if node in written), *outputs]
         for value in outputs:
-            self._touch(value, len(self.instructions))
+            self.touch(value, len(self.instructions))
         sizes = self._plan()
         return pte.Method(
             name=name,
@@ -122,13 +123,62 @@ class _Emitter:
             output_structure=encode(structure_of(captured.output_structure)),
         )
 
+    def _node(self, node: Node) -> None:
+        if node.op == "get_attr":
+            target = getattr(self.module, str(node.target).split(".")[0], None)
+            if not isinstance(target, (DelegateModule, GraphModule)):
+                self.index[node] = self._constant(str(node.target))
+        elif node.op == "call_function":
+            self._call(node)
+
+    def graph(
+        self, module: GraphModule, inputs: Sequence[int], results: Sequence[int] | None
+    ) -> list[int]:
+        """Emits the graph of a control flow operator, here, on the values ``inputs``. Its results
+        go into the values ``results``, or wherever they come to lie: the values are returned."""
+        outer, self.module = self.module, module
+        given = iter(inputs)
+        found: list[int] = []
+        if results is not None:
+            self._claim(module, results)
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                self.index[node] = next(given)
+            elif node.op == "output":
+                found = [self.argument(leaf) for leaf in pytree.tree_leaves(node.args[0])]
+            else:
+                self._node(node)
+        self.module = outer
+        for value, result in zip(found, results or (), strict=False):
+            if value != result:
+                copy(self, value, result)
+        return found if results is None else list(results)
+
+    def _claim(self, module: GraphModule, results: Sequence[int]) -> None:
+        """What makes a result of ``module`` is to make it in the value that is given for it."""
+        (output,) = (node for node in module.graph.nodes if node.op == "output")
+        for leaf, result in zip(pytree.tree_leaves(output.args[0]), results, strict=True):
+            if not isinstance(leaf, Node) or not isinstance(self.values[result], pte.Tensor):
+                continue
+            key = leaf.args[:2] if leaf.target is operator.getitem else (leaf, 0)
+            self.claims.setdefault(key, result)
+
+    def result(self, node: Node, value: Any, position: int = 0) -> int:
+        """The value for a result of ``node``: a new one, unless it was given one."""
+        claimed = self.claims.pop((node, position), None)
+        if claimed is not None:
+            return claimed
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value, node)
+        return self.add(self._scalar_hint(value))
+
     # --- values ------------------------------------------------------------------------------
 
-    def _add(self, value: pte.Value) -> int:
+    def add(self, value: pte.Value) -> int:
         self.values.append(value)
         return len(self.values) - 1
 
-    def _touch(self, value: int, instruction: int) -> None:
+    def touch(self, value: int, instruction: int) -> None:
         life = self.lives.get(value)
         if life is not None:
             life[0] = min(life[0], instruction)
@@ -137,7 +187,7 @@ class _Emitter:
         if isinstance(item, (pte.TensorList, pte.OptionalTensorList)):
             for member in item.items:
                 if member >= 0:
-                    self._touch(member, instruction)
+                    self.touch(member, instruction)
 
     def _tensor(self, value: torch.Tensor, node: Node) -> int:
         """A planned tensor with the shape, type and memory order of a fake one."""
@@ -155,7 +205,7 @@ class _Emitter:
                 f"compute with real numbers instead{_origin(node)}"
             )
         dynamism = pte.Dynamism.STATIC if static else pte.Dynamism.DYNAMIC_BOUND
-        index = self._add(pte.Tensor(SCALAR_TYPES[value.dtype], shape, dynamism=dynamism))
+        index = self.add(pte.Tensor(SCALAR_TYPES[value.dtype], shape, dynamism=dynamism))
         now = len(self.instructions)
         self.lives[index] = [now, now]
         return index
@@ -179,20 +229,20 @@ class _Emitter:
             self.lives[index][0] = 0
             return index
         if isinstance(value, torch.SymInt):
-            return self._add(self.dynamic.upper(layout.dim_of(value)))
+            return self.add(self.dynamic.upper(layout.dim_of(value)))
         if isinstance(value, (int, float, bool, str)) or value is None:
-            return self._add(value)
+            return self.add(value)
         raise UnsupportedError(f"input {node.name} is a {type(value).__name__}")
 
     def _constant(self, target: str) -> int:
         """A parameter, buffer or other constant; the same memory is one value."""
         tensor = attribute(self.module, target).detach()
-        mutable = target in self.mutated
+        mutable = self.module is self.model and target in self.mutated
         key: tuple[object, ...] = (
             tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype,
         )  # fmt: skip
         if mutable or tensor.numel() == 0:
-            key = (target,)
+            key = (id(self.module), target)
         if key not in self.constants:
             self.constants[key] = self._new_constant(tensor, target, mutable)
         return self.constants[key]
@@ -204,13 +254,13 @@ class _Emitter:
             )
         shape, dtype = tuple(tensor.shape), SCALAR_TYPES[tensor.dtype]
         if tensor.numel() == 0:  # nothing to keep: planned like an intermediate one
-            index = self._add(pte.Tensor(dtype, shape))
+            index = self.add(pte.Tensor(dtype, shape))
             self.lives[index] = [0, 0]
             return index
         if mutable:
             tensor = tensor.clone()  # what the model does to it later is none of the program's
         data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
-        index = self._add(pte.Tensor(dtype, shape, data=data, name=target if mutable else None))
+        index = self.add(pte.Tensor(dtype, shape, data=data, name=target if mutable else None))
         if mutable:
             self.lives[index] = [0, 1 << 62]
         return index
@@ -222,8 +272,7 @@ class _Emitter:
         for index, (first, last) in self.lives.items():
             tensor = self.values[index]
             assert isinstance(tensor, pte.Tensor)
-            size = memory_size(tensor)
-            blocks.append(memory.Block(size, first, min(last, end)))
+            blocks.append(memory.Block(tensor.nbytes, first, min(last, end)))
             owners.append(tensor)
         offsets, total = memory.plan(blocks)
         for tensor, offset in zip(owners, offsets, strict=True):
@@ -235,6 +284,8 @@ class _Emitter:
     def _call(self, node: Node) -> None:
         if node.target is executorch_call_delegate:
             self._delegate_call(node)
+        elif is_control_flow(node):
+            self.index[node] = emit_control_flow(self, node)
         elif node.target is operator.getitem:
             source, position = node.args
             made = self.index[source]  # type: ignore[index]
@@ -257,10 +308,10 @@ class _Emitter:
         delegate = getattr(self.module, str(holder.target))
         assert isinstance(delegate, DelegateModule)
         arguments = [self.index[item] for item in node.args[1:]]  # type: ignore[index]
-        results = [self._tensor(value, node) for value in node.meta["val"]]
+        results = [self.result(node, *pair[::-1]) for pair in enumerate(node.meta["val"])]
         now = len(self.instructions)
         for value in (*arguments, *results):
-            self._touch(value, now)
+            self.touch(value, now)
         self.instructions.append(pte.DelegateCall(len(self.delegates), (*arguments, *results)))
         self.delegates.append(
             pte.Delegate(XNNPACK_BACKEND, write_payload(delegate.graph, self.named_data))
@@ -268,10 +319,10 @@ class _Emitter:
         self.index[node] = results
 
     def _primitive(self, node: Node, name: str, overload: str) -> None:
-        arguments = [self._argument(item) for item in node.args]
+        arguments = [self.argument(item) for item in node.args]
         value = node.meta.get("val")
-        result = self._add(self._scalar_hint(value))
-        self._emit(pte.Operator(name, overload), [*arguments, result])
+        result = self.add(self._scalar_hint(value))
+        self.call(pte.Operator(name, overload), [*arguments, result])
         self.index[node] = result
 
     def _scalar_hint(self, value: Any) -> pte.Value:
@@ -291,14 +342,14 @@ class _Emitter:
         arguments = []
         for parameter in kernel.parameters:
             value = given.get(parameter.name, parameter.default_value)
-            arguments.append(self._argument(value, parameter))
+            arguments.append(self.argument(value, parameter))
         name = pte.Operator(kernel.name, kernel.overload)
         if kernel.outs == 0:
             self.index[node] = self._without_out(node, name, arguments)
             return
         results = self._results(node, kernel.outs)
-        returned = results[0] if len(results) == 1 else self._add(pte.TensorList(tuple(results)))
-        self._emit(name, [*arguments, *results, returned])
+        returned = results[0] if len(results) == 1 else self.add(pte.TensorList(tuple(results)))
+        self.call(name, [*arguments, *results, returned])
         self.index[node] = results[0] if len(results) == 1 else results
 
     def _without_out(self, node: Node, name: pte.Operator, arguments: list[int]) -> int:
@@ -307,76 +358,67 @@ class _Emitter:
         result = (
             arguments[0]
             if node.target._schema.is_mutable
-            else self._add(self._scalar_hint(node.meta.get("val")))
+            else self.add(self._scalar_hint(node.meta.get("val")))
         )
-        self._emit(name, [*arguments, result])
+        self.call(name, [*arguments, result])
         return result
 
     def _results(self, node: Node, count: int) -> list[int]:
         value = node.meta["val"]
         if isinstance(value, torch.Tensor):
-            return [self._tensor(value, node)]
-        items = [self._tensor(item, node) for item in value]
+            return [self.result(node, value)]
+        items = [self.result(node, item, position) for position, item in enumerate(value)]
         if count == 1:
             # One output argument that is a list of tensors (split and the like).
-            return [self._add(pte.TensorList(tuple(items)))]
+            return [self.add(pte.TensorList(tuple(items)))]
         return items
 
-    def _emit(self, kernel: pte.Operator, arguments: Sequence[int]) -> None:
+    def call(self, kernel: pte.Operator, arguments: Sequence[int]) -> None:
         number = self.operators.setdefault(kernel, len(self.operators))
         now = len(self.instructions)
         for value in arguments:
-            self._touch(value, now)
+            self.touch(value, now)
         self.instructions.append(pte.KernelCall(number, tuple(arguments)))
 
-    def _argument(self, value: Any, argument: torch._C.Argument | None = None) -> int:
+    def argument(self, value: Any, argument: torch._C.Argument | None = None) -> int:
         """The index of an argument's value, made if it is not there."""
         kind = str(argument.type) if argument is not None else ""
         if isinstance(value, Node):
             made = self.index[value]
-            return self._add(pte.TensorList(tuple(made))) if isinstance(made, list) else int(made)
+            return self.add(pte.TensorList(tuple(made))) if isinstance(made, list) else int(made)
         if isinstance(value, (list, tuple)):
-            return self._add(self._list(value, kind))
+            return self.add(self._list(value, kind))
         if isinstance(value, torch.dtype):
-            return self._add(int(SCALAR_TYPES[value]))
+            return self.add(int(SCALAR_TYPES[value]))
         if isinstance(value, torch.memory_format):
-            return self._add(MEMORY_FORMATS[value])
+            return self.add(MEMORY_FORMATS[value])
         if isinstance(value, torch.layout):
-            return self._add(LAYOUTS[value])
+            return self.add(LAYOUTS[value])
         if isinstance(value, torch.device):
-            return self._add(None)
+            return self.add(None)
         if isinstance(value, bool) or value is None or isinstance(value, str):
-            return self._add(value)
+            return self.add(value)
         if isinstance(value, int) and kind == "float":
-            return self._add(float(value))
+            return self.add(float(value))
         if isinstance(value, (int, float)):
-            return self._add(value)
+            return self.add(value)
         raise UnsupportedError(f"an argument of type {type(value).__name__} cannot be written")
 
     def _list(self, items: Sequence[Any], kind: str) -> pte.Value:
         if "Optional[Tensor]" in kind:
             return pte.OptionalTensorList(
-                tuple(-1 if item is None else self._argument(item) for item in items)
+                tuple(-1 if item is None else self.argument(item) for item in items)
             )
         if "Tensor" in kind or any(
             isinstance(item, Node) and isinstance(item.meta.get("val"), torch.Tensor)
             for item in items
         ):
-            return pte.TensorList(tuple(self._argument(item) for item in items))
+            return pte.TensorList(tuple(self.argument(item) for item in items))
         if "bool" in kind:
             return pte.BoolList(tuple(bool(item) for item in items))
         if "float" in kind:
             return pte.DoubleList(tuple(float(item) for item in items))
-        return pte.IntList(tuple(self._argument(item) for item in items))
-
-
-def memory_size(tensor: pte.Tensor) -> int:
-    """Bytes of a planned tensor at its upper bound."""
-    sizes = {value: dtype.itemsize for dtype, value in SCALAR_TYPES.items()}
-    total = sizes[tensor.dtype]
-    for dim in tensor.shape:
-        total *= dim
-    return total
+        return pte.IntList(tuple(self.argument(item) for item in items))
 
 
 def _called(node: Node) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from penstock.compiler.control_flow import is_control_flow
 from penstock.compiler.operators import outside, registry
 from penstock.compiler.operators.constraints import is_constant
 
@@ -46,8 +47,14 @@ def is_tensor_node(node: Node) -> bool:
 
 
 def is_operator(node: Node) -> bool:
-    """A node that does work at run time: not an input, a constant, or a size."""
-    return node.op == "call_function" and is_tensor_node(node) and not is_constant(node)
+    """A node that does work at run time: not an input, a constant, or a size; nor control flow,
+    whose graphs do the work."""
+    return (
+        node.op == "call_function"
+        and is_tensor_node(node)
+        and not is_constant(node)
+        and not is_control_flow(node)
+    )
 
 
 def reason_against(node: Node) -> Reason | None:
@@ -55,6 +62,8 @@ def reason_against(node: Node) -> Reason | None:
     if node.target is operator.getitem:
         source = node.args[0]
         assert isinstance(source, Node)
+        if is_control_flow(source):
+            return Reason(NO_ENTRY, "it comes out of a branch or loop")
         return reason_against(source)
     entry = registry.find(node.target)
     if entry is None or node.target not in entry.targets:

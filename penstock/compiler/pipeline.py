@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.capture import Captured, capture
+from penstock.compiler.control_flow import all_graphs
 from penstock.compiler.culprits import locate
 from penstock.compiler.delegate import GroupLoweringError, lower_group
 from penstock.compiler.delegate import Lowered as LoweredGroup
@@ -29,7 +30,7 @@ from penstock.compiler.partition import (
 )
 from penstock.compiler.progress import Progress, Silent, Timed
 from penstock.compiler.quantize import Quantization, QuantizationReport, quantize
-from penstock.compiler.report import Delegation, describe
+from penstock.compiler.report import Delegation, describe, joined
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import InputError
 from penstock.faults import faults
@@ -166,21 +167,24 @@ def _delegated(
 ) -> tuple[Program, str, Delegation]:
     module = captured.module
     dynamic = Dynamic(captured.bounds, captured.least)
+    graphs = list(all_graphs(module))
     with progress.stage("partition") as stage:
         pipelines.run(module, pipelines.BEFORE_PARTITION)
-        split, groups = (
-            _partition(module, dynamic) if delegate else (_nothing_delegated(module), [])
-        )
-        stage.note(f"{len(split.groups)} delegated pieces")
-    delegation = describe(split)
+        splits = [
+            _partition(part, dynamic) if delegate else (_nothing_delegated(part), [])
+            for part in graphs
+        ]
+        stage.note(f"{sum(len(split.groups) for split, _ in splits)} delegated pieces")
+    delegation = joined(describe(split) for split, _ in splits)
     with progress.stage("delegate"):
-        insert_calls(module, split.groups, groups)
-        module.graph.eliminate_dead_code()
+        for part, (split, groups) in zip(graphs, splits, strict=True):
+            insert_calls(part, split.groups, groups)
+            part.graph.eliminate_dead_code()
         pipelines.run(module, pipelines.FOR_KERNELS)
     with progress.stage("emit"):
         program = Program([])
         program.methods.append(emit(module, captured, dynamic, "forward", program.named_data))
-    return program, str(module.graph), delegation
+    return program, "\n".join(str(part.graph) for part in graphs), delegation
 
 
 def _nothing_delegated(module: GraphModule) -> Partition:

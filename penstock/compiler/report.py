@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch.fx import Node
@@ -53,6 +53,15 @@ def describe(partition: Partition) -> Delegation:
             for node, why in partition.undelegated.items()
             if not _picks_result(node)
         ),
+    )
+
+
+def joined(parts: Iterable[Delegation]) -> Delegation:
+    """What was found of a graph and of the graphs within it."""
+    listed = list(parts)
+    return Delegation(
+        tuple(piece for part in listed for piece in part.subgraphs),
+        tuple(item for part in listed for item in part.undelegated),
     )
 
 

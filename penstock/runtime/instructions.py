@@ -405,8 +405,8 @@ def _copy_index_step(bound: Bound, state: State) -> Step:
         if isinstance(row, bool) or not isinstance(row, int) or row < 0:
             raise ValueError(f"index {row!r}")
         shape = (row + 1, *part.shape)
-        if len(shape) != len(layout.shape) or shape[1:] != layout.shape[1:]:
-            raise ValueError(f"a row of shape {part.shape} for a tensor of shape {layout.shape}")
+        if len(shape) != len(layout.shape) or shape[1:] != old.shape[1:]:
+            raise ValueError(f"a row of shape {part.shape} for a tensor of shape {old.shape}")
         if layout.bounded and shape[0] > layout.shape[0]:
             raise ValueError(f"index {row} beyond the bound {layout.shape[0]}")
         if slot.memory is not None:

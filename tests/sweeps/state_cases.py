@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from operator_cases import Case
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
@@ -310,6 +311,22 @@ def input_alone(m: Any, x: Tensor, y: Tensor) -> Any:
 def input_cache(m: Any, at: Tensor, cache: Tensor, x: Tensor) -> Any:
     cache.index_copy_(2, at, x)
     return torch.softmax(x @ cache.transpose(2, 3), -1) @ cache
+
+
+# --- from branches and loops ---------------------------------------------------------------------
+
+
+@kind((4,), (4,))
+def input_from_a_loop(m: Any, x: Tensor, y: Tensor) -> Any:
+    (z,) = while_loop(lambda z: z.sum() < 20, lambda z: (z.abs() + 1,), (x.clone(),))
+    x.copy_(z)
+    return y + x
+
+
+@kind((4,))
+def buffer_from_a_branch(m: Any, x: Tensor) -> Any:
+    m.v.copy_(torch.cond(x.sum() > 0, lambda v, x: v + x, lambda v, x: v * 0.5, (m.v, x)))
+    return m.v + 1
 
 
 # --- the operators' in-place forms ---------------------------------------------------------------

@@ -24,12 +24,14 @@ Rules, in this order:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.fx import GraphModule, Node
 
+from penstock.compiler.control_flow import is_control_flow
 from penstock.compiler.operators import registry
 from penstock.compiler.operators.registry import (
     FixedOutput,
@@ -121,7 +123,7 @@ def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
     decisions: dict[Node, Decision] = {}
     clamped: set[Node] = set()
     for node in module.graph.nodes:
-        if node.op != "call_function" or node in clamped:
+        if node.op != "call_function" or node in clamped or _comes_out_of_body(node):
             continue
         decision = _decide(node, quantization, masks)
         if decision.quantized:
@@ -147,6 +149,12 @@ def _read_clamped(plan: Plan) -> None:
             decision.rule = OutputRange(decision.rule.inputs)
 
 
+def _comes_out_of_body(node: Node) -> bool:
+    """Whether the node only picks a result of a branch or loop."""
+    source = node.args[0] if node.target is operator.getitem else None
+    return isinstance(source, Node) and is_control_flow(source)
+
+
 def _decide(node: Node, quantization: Quantization, masks: set[Node]) -> Decision:
     entry = registry.find(node.target)
     decision = Decision(node, operator_name(node), module_path(node))
@@ -160,6 +168,8 @@ def _reason_against(
     quantization: Quantization,
     masks: set[Node],
 ) -> str | None:
+    if is_control_flow(decision.node):
+        return "what is in branches and loops stays in float"
     tensor = tensor_of(decision.node)
     if tensor is None:
         return "its result is not a tensor"

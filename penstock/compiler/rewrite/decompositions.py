@@ -331,6 +331,15 @@ def _is_3d(node: Node) -> bool:
     return len(arguments(node)["stride"]) == 3
 
 
+def linear_of_a_vector(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    rows: Tensor = aten.linear.default(aten.unsqueeze.default(x, 0), weight, bias)
+    return rows.squeeze(0)
+
+
+def _is_vector(node: Node) -> bool:
+    return arguments(node)["input"].meta["val"].dim() == 1  # type: ignore[no-any-return]
+
+
 def _is_dynamic(node: Node) -> bool:
     return not layout.is_static(layout.shape_of(node.all_input_nodes[0].meta["val"]))
 
@@ -340,6 +349,7 @@ def _is_dynamic(node: Node) -> bool:
 RESTRICTED: dict[Any, tuple[Callable[[Node], bool], Callable[..., Any]]] = {
     aten.constant_pad_nd.default: (_cuts_off, constant_pad),
     aten.convolution.default: (_is_3d, convolution_3d.convolution),
+    aten.linear.default: (_is_vector, linear_of_a_vector),
     aten.unbind.int: (_is_dynamic, unbind),
     aten.split.Tensor: (_is_dynamic, split),
     aten.split_with_sizes.default: (_is_dynamic, split_with_sizes),

@@ -141,9 +141,12 @@ def _is_store(node: Node, output: Node) -> bool:
 
 
 def needs_tracing(node: Node) -> bool:
-    """Whether this rewrite cannot follow what the node writes to: it is seen through another
-    name, or the operator has no functional twin that gives all it writes."""
-    if not isinstance(node.target, torch._ops.OpOverload) or _does_nothing(node):
+    """Whether another trace is needed, since this rewrite cannot follow what the node writes to:
+    it is seen through another name, or no functional twin gives all that the operator writes."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        # Batching (vmap, associative scans) is gone from a traced graph, too.
+        return getattr(node.target, "__module__", "") == "torch._functorch.predispatch"
+    if _does_nothing(node):
         return False
     if node.target in _WITH_STATISTICS:
         named = arguments(node)

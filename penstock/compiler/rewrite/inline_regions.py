@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from penstock.compiler.control_flow import bodies
 from penstock.errors import ExportError
 
 autocast = torch.ops.higher_order.wrap_with_autocast
@@ -38,7 +39,7 @@ def apply(module: GraphModule) -> int:
     if changes:
         module.delete_all_unused_submodules()
         module.recompile()
-    return changes
+    return changes + sum(map(apply, bodies(module)))
 
 
 def _inline(module: GraphModule, node: Node) -> None:

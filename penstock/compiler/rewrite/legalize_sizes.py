@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +31,11 @@ def apply(module: GraphModule) -> int:
 
 
 def _is_arithmetic(node: Node) -> bool:
-    """A call of a function of Python's that gives a number."""
+    """A call of a function of Python's that gives a number, and does not only pick one out of the
+    results of a branch or loop."""
     if node.op != "call_function" or isinstance(node.target, torch._ops.OperatorBase):
+        return False
+    if node.target is operator.getitem:
         return False
     return isinstance(node.meta.get("val"), (*SYMBOLIC, int, float, bool))
 

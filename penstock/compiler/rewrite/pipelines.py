@@ -12,10 +12,12 @@ from typing import TypeAlias
 
 from torch.fx import GraphModule
 
+from penstock.compiler.control_flow import bodies
 from penstock.compiler.rewrite import (
     additive_masks,
     constant_products,
     constant_selection,
+    constants_of_bodies,
     decompose,
     decompose_for_delegate,
     fold_batch_norm,
@@ -29,6 +31,7 @@ from penstock.compiler.rewrite import (
     remove_no_ops,
     scalar_operands,
     sizes_of_inputs,
+    stacked_results,
     state,
     unmerge_views,
     widen_floats,
@@ -52,6 +55,7 @@ CANONICALIZE: Sequence[Rewrite] = (
     Step(constant_products.apply, "products of weights, also out of decompositions"),
     Step(unmerge_views.apply, "views that decompositions left around products"),
     Step(fold_batch_norm.apply, "needs the layer beside the norm, without views between"),
+    Step(constants_of_bodies.apply, "of what was folded; then the graphs of branches and loops"),
 )
 
 #: For static quantization, after the canonical form.
@@ -66,6 +70,7 @@ BEFORE_PARTITION: Sequence[Rewrite] = (
 
 #: What is left outside of delegates, for kernels.
 FOR_KERNELS: Sequence[Rewrite] = (
+    Step(stacked_results.apply, "its new tensors are operators for the steps after it"),
     Step(fuse_quantized_kernels.apply, "patterns of whole operators, before they are taken apart"),
     Step(decompose.apply, "operators without a kernel"),
     Step(scalar_operands.apply, "numbers where a kernel takes tensors; decompositions bring some"),
@@ -75,9 +80,12 @@ FOR_KERNELS: Sequence[Rewrite] = (
 
 
 def run(module: GraphModule, steps: Sequence[Rewrite] = CANONICALIZE) -> None:
-    """Runs ``steps`` in order."""
+    """Runs ``steps`` in order, and then in the graphs of branches and loops."""
     run_steps(steps, module, _remove_dead, _check)
     module.graph.lint()
+    for body in bodies(module):
+        run(body, steps)
+        body.recompile()
 
 
 def _remove_dead(module: GraphModule) -> None:

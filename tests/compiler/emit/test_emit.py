@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import control_cases
 import dynamic_cases
 import emit_cases
 import pytest
@@ -20,7 +21,7 @@ from penstock.formats.kernel_names import stock_kernels
 
 CASES = [
     *emit_cases.CASES, *structure_cases.CASES, *dynamic_cases.CASES,
-    *several_dynamic_cases.CASES, *sorting_cases.CASES,
+    *several_dynamic_cases.CASES, *control_cases.SOME, *sorting_cases.CASES,
 ]  # fmt: skip
 
 
