@@ -288,7 +288,10 @@ def _in_one_line(error: BaseException) -> str:
     if culprit is not None:
         text += f" ({culprit[1]}:{culprit[2]})"
     if isinstance(error, GuardOnDataDependentSymNode):
-        text += "; what a model computes may not decide which operators it runs: use torch.where"
+        text += (
+            "; what a model computes may decide which operators it runs only by torch.cond and "
+            "while_loop; or use torch.where"
+        )
     fixes = message.partition("Suggested fixes:")[2].strip().partition("\n\n")[0]
     if fixes:
         text += f"; dimensions that would fit: {', '.join(fixes.split(chr(10)))}"
