@@ -35,6 +35,8 @@ SCALAR_TYPES: dict[torch.dtype, pte.ScalarType] = {
     torch.float16: pte.ScalarType.HALF,
     torch.float32: pte.ScalarType.FLOAT,
     torch.float64: pte.ScalarType.DOUBLE,
+    torch.complex64: pte.ScalarType.COMPLEXFLOAT,
+    torch.complex128: pte.ScalarType.COMPLEXDOUBLE,
     torch.bool: pte.ScalarType.BOOL,
     torch.bfloat16: pte.ScalarType.BFLOAT16,
     torch.uint16: pte.ScalarType.UINT16,

@@ -26,6 +26,9 @@ class ScalarType(IntEnum):
     HALF = 5
     FLOAT = 6
     DOUBLE = 7
+    COMPLEXHALF = 8
+    COMPLEXFLOAT = 9
+    COMPLEXDOUBLE = 10
     BOOL = 11
     QINT8 = 12
     QUINT8 = 13
@@ -54,6 +57,9 @@ _SIZES = {
     **dict.fromkeys((ScalarType.UINT16, ScalarType.BITS16), 2),
     **dict.fromkeys((ScalarType.INT, ScalarType.UINT32, ScalarType.FLOAT, ScalarType.QINT32), 4),
     **dict.fromkeys((ScalarType.LONG, ScalarType.UINT64, ScalarType.DOUBLE), 8),
+    ScalarType.COMPLEXHALF: 4,
+    ScalarType.COMPLEXFLOAT: 8,
+    ScalarType.COMPLEXDOUBLE: 16,
 }
 
 

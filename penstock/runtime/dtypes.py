@@ -23,6 +23,8 @@ _PLAIN: dict[int, str] = {
     ScalarType.HALF: "float16",
     ScalarType.FLOAT: "float32",
     ScalarType.DOUBLE: "float64",
+    ScalarType.COMPLEXFLOAT: "complex64",
+    ScalarType.COMPLEXDOUBLE: "complex128",
     ScalarType.BOOL: "bool",
     ScalarType.QINT8: "int8",
     ScalarType.QUINT8: "uint8",

@@ -123,7 +123,6 @@ def test_against_eager(name: str, delegate: bool) -> None:
     [
         (torch.linalg.inv, (torch.eye(5)[None],), "linalg_inv.*test_decompositions.py"),
         (torch.gcd, (torch.arange(4), torch.arange(4)), "gcd.*test_decompositions.py"),
-        (lambda x: torch.fft.rfft(x).abs(), (ROWS,), "complex64.*real.*test_decompositions.py"),
         (lambda x: F.fractional_max_pool2d(x, 2, (2, 2)), (_random(1, 1, 5, 5),), "fractional"),
     ],
 )

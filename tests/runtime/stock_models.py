@@ -132,6 +132,26 @@ class Numbers(nn.Module):
         return self.w(x) * t, t
 
 
+class Spectrum(nn.Module):
+    """Complex tensors between kernels, and out of the program."""
+
+    def forward(self, x):
+        spectrum = torch.fft.rfft(x)
+        whole = torch.cat([spectrum * spectrum, spectrum + spectrum], 1)
+        return spectrum, torch.view_as_real(whole), whole.abs(), torch.fft.irfft(spectrum)
+
+
+class Filter(nn.Module):
+    """A complex input and a complex constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filter", torch.randn(2, 5, dtype=torch.complex64))
+
+    def forward(self, z):
+        return z * self.filter - z, torch.sum(z, 1), z / self.filter
+
+
 CONFIG = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
 DIMENSION_ORDER = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=False)
 
@@ -202,6 +222,9 @@ def main(directory: Path) -> None:
     prepared = prepare_pt2e(export(convolutions.eval(), (image,)).module(), quantizer)
     prepared(image)
     make("dynamic_convolutions", convert_pt2e(prepared), (image,), partitioner=delegate)
+
+    make("spectrum", Spectrum(), *[(torch.randn(2, 16),) for _ in range(2)])
+    make("complex_filter", Filter(), (torch.randn(2, 5, dtype=torch.complex64),))
 
     two, args = Two().eval(), (torch.randn(3, 8),)
     forward = export(two, args, strict=False)

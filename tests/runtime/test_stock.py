@@ -63,6 +63,8 @@ def runs(directory: Path, name: str) -> list[tuple[str, list[Any], list[Any]]]:
         ("numbers", True),
         ("dynamic_convolutions", True),
         ("two_methods", True),
+        ("spectrum", False),
+        ("complex_filter", False),
     ],
 )
 def test_same_answers(stock: Path, name: str, exact: bool) -> None:

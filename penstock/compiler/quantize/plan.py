@@ -52,6 +52,7 @@ from penstock.compiler.quantize.values import (
     nodes_in,
     tensor_of,
 )
+from penstock.compiler.rewrite.edit import FLOAT_ONLY
 
 #: The rules of operators that move or select values and compute nothing.
 MOVING = (Shared, OutputRange)
@@ -175,6 +176,8 @@ def _reason_against(
         return "its result is not a tensor"
     if tensor.dtype != torch.float32:
         return f"its result is {str(tensor.dtype).removeprefix('torch.')}, not float32"
+    if FLOAT_ONLY in decision.node.meta:
+        return str(decision.node.meta[FLOAT_ONLY])
     if entry is None:
         return "there is no entry for it in the operator table"
     pattern = quantization.skipped_by(decision.module, entry.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -152,14 +152,14 @@ def inline(module: GraphModule, node: Node, sizes: SizeNodes, recording: Recordi
     """Replaces ``node`` by the calls of ``recording``, which was made of the values of its tensor
     inputs; returns the new nodes."""
     sources = [item for item in node.all_input_nodes if _is_tensor(item.meta.get("val"))]
-    return _Inlining(module, node, sources, sizes).run(recording)
+    return Inlining(module, node, sources, sizes).run(recording)
 
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-class _Inlining:
+class Inlining:
     """Puts recorded calls into the graph, before ``node``, and its readers onto their result."""
 
     def __init__(
@@ -170,6 +170,14 @@ class _Inlining:
         self.sizes = sizes
         self.made: list[Node] = []
         self.nodes = {id(source.meta["val"]): source for source in sources}
+
+    def insert(self, calls: Sequence[Call], results: Sequence[torch.Tensor]) -> list[Node]:
+        """Puts ``calls`` there; the nodes of ``results``."""
+        with self.module.graph.inserting_before(self.node):
+            for call in calls:
+                if call.target not in ASSERTIONS:
+                    self._insert(call)
+            return [self._argument(result) for result in results]
 
     def run(self, recording: Recording) -> list[Node]:
         with self.module.graph.inserting_before(self.node):

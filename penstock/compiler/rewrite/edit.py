@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
+from torch.utils._python_dispatch import _disable_current_modes
 
 #: Where a node comes from in the user's model; copied to what replaces it.
 ORIGIN = ("nn_module_stack", "stack_trace", "source_fn_stack", "from_node", "torch_fn")
+
+#: Key of a node's ``meta``: why it is not to be quantized.
+FLOAT_ONLY = "float_only"
 
 
 def fake_mode(module: GraphModule) -> FakeTensorMode:
@@ -37,7 +41,8 @@ def add_attribute(module: GraphModule, value: torch.Tensor, prefix: str) -> str:
         number += 1
     counter[prefix] = number + 1
     name = f"{prefix}_{number}"
-    module.register_buffer(name, value.detach(), persistent=False)
+    with _disable_current_modes():  # in a fake mode, the result of detach would be fake
+        module.register_buffer(name, value.detach(), persistent=False)
     return name
 
 

@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 from penstock.compiler.control_flow import bodies
 from penstock.compiler.rewrite import (
     additive_masks,
+    complex_pairs,
     constant_products,
     constant_selection,
     constants_of_bodies,
@@ -50,6 +51,9 @@ CANONICALIZE: Sequence[Rewrite] = (
     Step(promote_operands.apply, "casts of mixed operands become nodes that can be folded"),
     Step(additive_masks.apply, "needs the casts of masks to be nodes"),
     Step(fold_constants.apply, "masks, indices and weights that the steps before made constant"),
+    Step(
+        complex_pairs.apply, "windows and tables of turns must be constants; makes real operators"
+    ),
     Step(constant_selection.apply, "needs indices to be constants"),
     Step(decompose_for_delegate.apply, "asks entries, some of which need constants"),
     Step(constant_products.apply, "products of weights, also out of decompositions"),

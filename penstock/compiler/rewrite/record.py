@@ -9,9 +9,15 @@ from typing import Any
 
 import torch
 from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode,
+    _pop_mode_temporarily,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,43 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         self.calls.append(Call(func, args, kwargs, result))
         return result
+
+
+def whole(target: torch._ops.OpOverload, *args: Any) -> Any:
+    """Calls ``target`` and notes that as one call, even of an operator that is made of others. For
+    functions that are being recorded."""
+    recorder = _get_current_dispatch_mode()
+    assert isinstance(recorder, _Recorder)
+    with _pop_mode_temporarily():
+        result = target(*args)
+    recorder.calls.append(Call(target, args, {}, result))
+    return result
+
+
+def constant(values: Any) -> torch.Tensor:
+    """A float32 constant of NumPy's ``values``, for functions that are being recorded."""
+    with _disable_current_modes():
+        tensor = torch.tensor(values, dtype=torch.float32)
+    return with_constant(tensor)
+
+
+def with_constant(tensor: torch.Tensor) -> torch.Tensor:
+    """A fake tensor that knows its value. To be called within a fake mode."""
+    modes = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    (mode,) = (mode for mode in modes if isinstance(mode, FakeTensorMode))
+    with _disable_current_modes():
+        fake: FakeTensor = mode.from_tensor(tensor, static_shapes=True)
+    fake.constant = tensor
+    return fake
+
+
+def value_of(tensor: torch.Tensor) -> Any:
+    """The value of a constant as a float64 array; ``None`` of what is known at run time only."""
+    value = getattr(tensor, "constant", None)
+    if value is None:
+        return None
+    with _disable_current_modes():
+        return value.detach().double().numpy()
 
 
 def tensors(tree: Any) -> list[torch.Tensor]:

@@ -37,6 +37,8 @@ class Case:
     stock: bool = True
     #: how many delegates it must be
     pieces: int | None = None
+    #: one of many of its kind: runs with the sweeps only
+    sweep: bool = False
 
 
 @dataclass

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import complex_cases
 import control_cases
 import dynamic_cases
 import emit_cases
@@ -22,7 +23,14 @@ from penstock.formats.kernel_names import stock_kernels
 CASES = [
     *emit_cases.CASES, *structure_cases.CASES, *dynamic_cases.CASES,
     *several_dynamic_cases.CASES, *control_cases.SOME, *sorting_cases.CASES,
+    *complex_cases.CASES,
 ]  # fmt: skip
+
+
+PARAMETERS = [
+    pytest.param(case, marks=pytest.mark.sweep if case.sweep else (), id=case.name)
+    for case in CASES
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +76,7 @@ def plain(tree: Any) -> Any:
     return tree if isinstance(tree, (list, dict)) else (tree,)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PARAMETERS)
 def test_ours(results: dict[str, Any], case: Case) -> None:
     """Ours gives eager's answers in eager's structure."""
     result = _result(results, case)
@@ -80,7 +88,7 @@ def test_ours(results: dict[str, Any], case: Case) -> None:
         compare(pytree.tree_leaves(ours), pytree.tree_leaves(eager), case.tolerance)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PARAMETERS)
 def test_stock(results: dict[str, Any], case: Case) -> None:
     """The stock runtime runs the same file to the same answers."""
     result = _result(results, case)
