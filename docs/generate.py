@@ -44,14 +44,14 @@ change to Penstock.
 - *fixed*: the output's parameters are known beforehand;
 - float: not at all.
 
-Complex tensors have no entries: each becomes a pair of real ones, so that their arithmetic is that of
-the entries below. Only complex inputs and outputs of the program are complex tensors, which kernels
-take apart and put together. Fourier transforms of up to 4,096 values become products with small
-matrices (of up to 128 values, two of them for long transforms), in float also in quantized models;
-other lengths, dynamic ones and float64 go to the kernel. So a spectrogram (`torch.stft`, `istft`,
-`torchaudio`'s transforms) and the network behind it are one delegate; where the signal's length is
-dynamic, it is cut into frames outside. Not supported: complex numbers of 16 bits, complex buffers that
-a model writes to, and decompositions of complex matrices.
+Complex tensors have no entries: each becomes a pair of real ones, so that their arithmetic is that
+of the entries below. Only complex inputs and outputs of the program are complex tensors, which
+kernels take apart and put together. Fourier transforms of up to 4,096 values become products with
+small matrices (two for more than 64 values, each of at most 128 rows), in float also in quantized
+models; other lengths, dynamic ones and float64 go to the kernel. So a spectrogram (`torch.stft`,
+`istft`, `torchaudio`'s transforms) and the network behind it are one delegate; where the signal's
+length is dynamic, it is cut into frames outside. Not supported: complex numbers of 16 bits, complex
+buffers that a model writes to, and decompositions of complex matrices.
 
 A relu, relu6, hardtanh or clamp right after a convolution, a product or arithmetic is taken into
 that operator as its output range, in float and in int8.
