@@ -29,6 +29,7 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
             {**asdict(node), "reason": str(reason)} for node, reason in delegation.undelegated
         ],
         "share_delegated": delegation.share,
+        "notices": [asdict(notice) for notice in outcome.lowered.notices],
         "seconds": {name: round(seconds, 4) for name, seconds in outcome.timings.items()},
         "agreement": [
             {"shape": list(a.shape), "sqnr_db": a.sqnr, "max_abs_difference": a.largest}
@@ -54,6 +55,8 @@ def as_table(outcome: Outcome) -> Table:
     )
     for text in outside(delegation):
         table.add_row("outside", escape(text))
+    for notice in outcome.lowered.notices:
+        table.add_row("notice", escape(str(notice)))
     for a in outcome.agreement:
         shape = "x".join(map(str, a.shape)) or "scalar"
         table.add_row(

@@ -31,6 +31,7 @@ from penstock.compiler.dynamo import independent_of_other_models
 from penstock.compiler.layout import is_static, shape_of
 from penstock.compiler.rewrite import fold_constants, inline_regions
 from penstock.compiler.rewrite.functionalize import needs_tracing
+from penstock.compiler.weights import Weights, weights_of
 from penstock.errors import ExportError, InputError
 
 
@@ -40,7 +41,8 @@ class Captured:
 
     ``input_structure`` / ``output_structure`` are the pytree specs of ``(args, kwargs)`` and of
     the result; ``examples`` are the flat example inputs in the placeholders' order;
-    ``bounds`` the upper bounds of the dynamic dimensions' symbols, ``least`` the lower ones.
+    ``bounds`` the upper bounds of the dynamic dimensions' symbols, ``least`` the lower ones;
+    ``weights`` says how large the model's own constants are.
     """
 
     module: GraphModule
@@ -51,6 +53,7 @@ class Captured:
     kwargs: dict[str, Any]
     bounds: dict[Any, int]
     least: dict[Any, int] = field(default_factory=dict)
+    weights: Weights = field(default_factory=Weights)
 
     @property
     def placeholders(self) -> list[Node]:
@@ -78,6 +81,7 @@ def capture(
     if pytree.tree_structure((example_args, example_kwargs)) != program.call_spec.in_spec:
         raise InputError("the example inputs do not have the structure that was exported")
     module = _module(program)
+    weights = weights_of(module)
     _trace_bodies(module)
     if _needs_tracing(module):
         # Writes to constants are carried out here and now; for the others, only torch's own
@@ -98,6 +102,7 @@ def capture(
         kwargs=dict(example_kwargs),
         bounds=bounds,
         least=_lower_bounds(program),
+        weights=weights,
     )
 
 

@@ -21,6 +21,7 @@ from penstock.compiler.delegate import Lowered as LoweredGroup
 from penstock.compiler.delegation import insert_calls
 from penstock.compiler.emit import emit
 from penstock.compiler.layout import Dynamic
+from penstock.compiler.notices import Ledger, Notice
 from penstock.compiler.partition import (
     LOWERING,
     Partition,
@@ -46,7 +47,8 @@ class LoweredProgram:
 
     ``graph`` is the lowered graph as text, ``delegation`` says what went to XNNPACK,
     ``quantization`` (``None`` for floating point) what became int8, ``timings`` the seconds that
-    each stage took.
+    each stage took, ``notices`` what a user should know besides: that the compiler made large
+    constants, for one, and for which operators.
     """
 
     program: Program
@@ -54,6 +56,7 @@ class LoweredProgram:
     delegation: Delegation
     quantization: QuantizationReport | None
     timings: dict[str, float] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
 
     def __repr__(self) -> str:
         """The size of what was compiled, and what of it XNNPACK runs."""
@@ -146,8 +149,8 @@ def lower(
         if quantize is not None:
             module, report = _quantized(captured, quantize, calibration, timed)
             captured.module = module
-        program, graph, delegation = _delegated(captured, delegate, timed)
-    return LoweredProgram(program, graph, delegation, report, timed.timings)
+        program, graph, delegation, said = _delegated(captured, delegate, timed)
+    return LoweredProgram(program, graph, delegation, report, timed.timings, said)
 
 
 def _quantized(
@@ -164,7 +167,7 @@ def _quantized(
 
 def _delegated(
     captured: Captured, delegate: bool, progress: Progress
-) -> tuple[Program, str, Delegation]:
+) -> tuple[Program, str, Delegation, tuple[Notice, ...]]:
     module = captured.module
     dynamic = Dynamic(captured.bounds, captured.least)
     graphs = list(all_graphs(module))
@@ -176,15 +179,24 @@ def _delegated(
         ]
         stage.note(f"{sum(len(split.groups) for split, _ in splits)} delegated pieces")
     delegation = joined(describe(split) for split, _ in splits)
+    ledger = Ledger(captured.weights)
     with progress.stage("delegate"):
         for part, (split, groups) in zip(graphs, splits, strict=True):
+            ledger.enter_delegates(part, split.groups, groups)
             insert_calls(part, split.groups, groups)
             part.graph.eliminate_dead_code()
         pipelines.run(module, pipelines.FOR_KERNELS)
     with progress.stage("emit"):
         program = Program([])
         program.methods.append(emit(module, captured, dynamic, "forward", program.named_data))
-    return program, "\n".join(str(part.graph) for part in graphs), delegation
+    for part in graphs:
+        ledger.enter_kernels(part)
+    return (
+        program,
+        "\n".join(str(part.graph) for part in graphs),
+        delegation,
+        ledger.notices(program),
+    )
 
 
 def _nothing_delegated(module: GraphModule) -> Partition:

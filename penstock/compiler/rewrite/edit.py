@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,25 @@ ORIGIN = ("nn_module_stack", "stack_trace", "source_fn_stack", "from_node", "tor
 
 #: Key of a node's ``meta``: why it is not to be quantized.
 FLOAT_ONLY = "float_only"
+
+
+#: Key of ``meta``: what a constant was computed from.
+MADE = "made"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Of a constant that the compiler computed: by which operator, where in the model that stands,
+    and how many bytes of the model's own constants went into it."""
+
+    operator: str
+    place: str
+    source_bytes: int
+
+
+def operator_name(node: Node) -> str:
+    """``add`` for ``aten.add.Tensor``."""
+    return str(node.target).removeprefix("aten.").split(".")[0]
 
 
 def fake_mode(module: GraphModule) -> FakeTensorMode:

@@ -9,7 +9,8 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler import layout
 from penstock.compiler.builder import attribute
-from penstock.compiler.rewrite.edit import get_attribute
+from penstock.compiler.report import describe_origin
+from penstock.compiler.rewrite.edit import MADE, Made, get_attribute, operator_name
 
 aten = torch.ops.aten
 
@@ -167,6 +168,7 @@ class _Folding:
                 self._keep_number(source, value, readers)
                 continue
             fresh = get_attribute(self.module, source, value, "_folded")
+            fresh.meta[MADE] = self._made(source)
             for reader in dict.fromkeys(readers):
                 reader.replace_input_with(source, fresh)
             changes += 1
@@ -174,6 +176,21 @@ class _Folding:
             if node in self.known and not node.users and node.op == "call_function":
                 self.module.graph.erase_node(node)
         return changes
+
+    def _made(self, node: Node) -> Made:
+        """Which operator made the value of ``node``, from how much of the model's constants."""
+        seen: set[Node] = set()
+        waiting, sources = [node], 0
+        while waiting:
+            one = waiting.pop()
+            if one in seen or one not in self.known:
+                continue
+            seen.add(one)
+            if one.op == "get_attr":
+                made: Made | None = one.meta.get(MADE)
+                sources += _bytes(self.known[one]) if made is None else made.source_bytes
+            waiting += one.all_input_nodes
+        return Made(operator_name(node), describe_origin(node), sources)
 
     @staticmethod
     def _keep_number(source: Node, value: Any, readers: list[Node]) -> None:

@@ -1,0 +1,102 @@
+"""A compile that adds large constants says so, and which operators they are for; others do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import penstock
+
+
+class Gap(nn.Module):
+    """A mask of n * n that the model computes from nothing."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x)
+        mask = torch.arange(self.size)[:, None] >= torch.arange(self.size)
+        return (y @ y.mT).masked_fill(mask, -1.0) @ y
+
+
+class Triangle(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.tril()
+
+
+class Looked(nn.Module):
+    """A table outside of XNNPACK, made of a small parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.randn(1, 1024))
+
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        return nn.functional.embedding(places, self.row.repeat(1000, 1) + 1)
+
+
+class Tied(nn.Module):
+    """One table for a kernel and for XNNPACK."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1000, 1000))
+
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(nn.functional.embedding(places, self.table), self.table)
+
+
+ADDS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...], str, float]] = {
+    "masked_fill": (Gap(1000), (torch.randn(1, 1000, 8),), "", 4.0),
+    "triangle": (Triangle(), (torch.randn(1000, 1000),), "tril", 4.0),
+    "tied": (Tied(), (torch.tensor([[3, 4]]),), "embedding", 4.0),
+    "kernel": (Looked(), (torch.tensor([3, 4]),), "add", 4.1),
+}
+
+
+@pytest.mark.parametrize("name", ADDS)
+def test_large_constants_are_said(name: str) -> None:
+    model, inputs, operator, megabytes = ADDS[name]
+    lowered = penstock.lower(model, inputs)
+    (notice,) = lowered.notices
+    assert notice.kind == "constants"
+    assert operator in notice.text
+    said = float(str(notice).split("holds ")[1].split(" MB")[0])
+    own = sum(weight.nbytes for weight in model.parameters()) / 1e6
+    size = len(lowered.to_bytes()) / 1e6
+    assert said >= megabytes * 0.95 and abs(said - size + own) < 0.1
+
+
+MODELS: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]] = {
+    "linear": (nn.Linear(1500, 1000), (torch.randn(1, 1500),)),
+    "tied": (nn.Sequential(*[nn.Linear(600, 600)] * 4), (torch.randn(1, 600),)),
+    "convolution": (
+        nn.Sequential(nn.Conv2d(64, 512, 3), nn.BatchNorm2d(512), nn.ReLU(), nn.Flatten()),
+        (torch.randn(1, 64, 9, 9),),
+    ),
+    "embedding": (nn.Embedding(1000, 600), (torch.tensor([1, 2]),)),
+    "mask": (Gap(200), (torch.randn(1, 200, 8),)),
+}
+
+
+@pytest.mark.parametrize("scheme", [None, "dynamic", "static"])
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_are_no_notice(name: str, scheme: Any) -> None:
+    model, inputs = MODELS[name]
+    if scheme is not None and name == "embedding":
+        pytest.skip("nothing to quantize")
+    assert penstock.lower(model.eval(), inputs, quantize=scheme).notices == ()
+
+
+def test_quantized_weights_hide_nothing() -> None:
+    """Eight bits make the weights smaller by more than the mask is large."""
+    model = nn.Sequential(nn.Linear(8, 2000), nn.Linear(2000, 1000), nn.Linear(1000, 8), Gap(1000))
+    lowered = penstock.lower(model, (torch.randn(1, 1000, 8),), quantize="dynamic")
+    (notice,) = lowered.notices
+    assert "masked_fill" in notice.text or "where" in notice.text
