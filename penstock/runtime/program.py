@@ -77,7 +77,7 @@ def _loaded(
     source: Source,
     data: Source | Sequence[Source],
     threads: int | None,
-    engine: Engine | None,
+    engine: EngineChoice,
 ) -> LoadedProgram:
     program, mapping = _read(source, "program", read_program)
     mappings = [mapping]
