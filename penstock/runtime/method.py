@@ -40,6 +40,7 @@ from penstock.runtime.instructions import (
 )
 from penstock.runtime.kernels import registry
 from penstock.runtime.memory import arenas, check_plan, check_total, private_values
+from penstock.runtime.profile import Profile, Recorder
 from penstock.runtime.slots import Array, Layout, Slot, aligned_bytes
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec, listed
 
@@ -71,6 +72,7 @@ class Method:
         method: formats.Method,
         compile_delegate: Callable[[formats.Delegate], BoundDelegate],
         lock: threading.RLock | None = None,
+        profile: bool = False,
     ) -> None:
         """Checks the method, finds its kernels and compiles its delegates.
 
@@ -87,6 +89,7 @@ class Method:
         delegates = [compile_delegate(delegate) for delegate in method.delegates]
         bound = [bind(method, one, kernels, delegates) for one in method.instructions]
         self._bound = bound
+        self._recorder = Recorder(bound) if profile else None
         written = written_values(bound)
         used = {i for one in bound for i in (*one.args, *one.outs)} | set(method.outputs)
         self.inputs = [_spec(method.values[i], layouts.get(i), i in used) for i in method.inputs]
@@ -167,6 +170,8 @@ class Method:
             )
         ]
         self._steps = [make_step(one, method, self._state, i) for i, one in enumerate(bound)]
+        if self._recorder is not None:
+            self._steps = [self._recorder.timed(step, i) for i, step in enumerate(self._steps)]
         self._jumps = any(isinstance(one, JumpFalseCall) for one in method.instructions)
         self._computes = any(isinstance(one, KernelCall) for one in method.instructions)
         # What holds arrays of the caller after a call, hence is let go.
@@ -245,6 +250,19 @@ class Method:
                 slots[index].given = None  # type: ignore[union-attr]
         return outputs
 
+    def profile(self, *, reset: bool = False) -> Profile:
+        """What the calls cost so far, by instruction and node; ``reset`` then forgets them.
+
+        Raises InputError unless the program was loaded with ``profile=True``.
+        """
+        if self._recorder is None:
+            raise InputError("this program does not measure; load it with profile=True")
+        with self._lock:
+            profile = self._recorder.profile(self.name)
+            if reset:
+                self._recorder.reset()
+        return profile
+
     def _write_back(self, value: Any, target: np.ndarray, position: int) -> None:
         if not isinstance(value, np.ndarray) or value.shape != target.shape:
             raise InvalidProgramError(
@@ -255,6 +273,8 @@ class Method:
 
     def _execute(self) -> None:
         steps, position = self._steps, -1
+        if self._recorder is not None:
+            self._recorder.calls += 1
         try:
             if self._jumps:
                 self._execute_jumping(steps)

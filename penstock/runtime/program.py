@@ -20,6 +20,7 @@ from penstock.formats.program_reader import read_program
 from penstock.runtime.delegates import BoundDelegate, compile_delegate
 from penstock.runtime.mapped import MappedFile, drop
 from penstock.runtime.method import Method, signature_text
+from penstock.runtime.profile import Profile
 from penstock.runtime.specs import listed
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def load(
     data: Source | Sequence[Source] = (),
     threads: int | None = None,
     engine: EngineChoice = "auto",
+    profile: bool = False,
 ) -> LoadedProgram:
     """Load an ExecuTorch program (``.pte``) from a path or from its bytes.
 
@@ -57,6 +59,9 @@ def load(
             engines of your own (:class:`~penstock.runtime.engines.protocol.Engine`), the preferred
             one first; the last one gets what no other takes.
 
+        profile: measure each instruction and node, see :meth:`LoadedProgram.profile`; a call takes
+            a little longer.
+
     Raises:
         InputError: there is no such file, it cannot be read, a data file does not belong to the
             program, or ``threads`` is less than 1.
@@ -70,7 +75,7 @@ def load(
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, it must be at least 1")
     with faults("load"):
-        return _loaded(source, data, threads, engine)
+        return _loaded(source, data, threads, engine, profile)
 
 
 def _loaded(
@@ -78,6 +83,7 @@ def _loaded(
     data: Source | Sequence[Source],
     threads: int | None,
     engine: EngineChoice,
+    profile: bool,
 ) -> LoadedProgram:
     program, mapping = _read(source, "program", read_program)
     mappings = [mapping]
@@ -88,7 +94,7 @@ def _loaded(
         pieces, mapping = _read(file, "data file", read_data_file)
         mappings.append(mapping)
         attach(program, pieces)
-    loaded = LoadedProgram(program, threads, engine, mappings)
+    loaded = LoadedProgram(program, threads, engine, mappings, profile)
     loaded._files = tuple(
         os.path.abspath(file) if isinstance(file, (str, os.PathLike)) else file
         for file in (source, *files)
@@ -97,10 +103,10 @@ def _loaded(
 
 
 def _load_again(
-    files: Sequence[Source], threads: int | None, engine: EngineChoice
+    files: Sequence[Source], threads: int | None, engine: EngineChoice, profile: bool
 ) -> LoadedProgram:
     """What a pickled program becomes."""
-    return load(files[0], data=files[1:], threads=threads, engine=engine)
+    return load(files[0], data=files[1:], threads=threads, engine=engine, profile=profile)
 
 
 _BUFFERS = (bytes, bytearray, memoryview)
@@ -155,11 +161,13 @@ class LoadedProgram:
         threads: int | None = None,
         engine: EngineChoice = "auto",
         mappings: Sequence[object] = (),
+        profile: bool = False,
     ) -> None:
         """Those ``mappings`` that are an ``mmap`` are files that the program's data lies in."""
         self.program = program
         self._mappings = mappings
-        self._options = threads, engine
+        self._options = threads, engine, profile
+        self._profile = profile
         self._threads = threads
         self._engine = engine
         self._engines: Sequence[Engine] | None = None
@@ -221,6 +229,14 @@ class LoadedProgram:
             self._default = self.method()
         return self._default(*args, **kwargs)
 
+    def profile(self, name: str | None = None, *, reset: bool = False) -> Profile:
+        """What the calls of a method cost so far: the time of each instruction, kernel, delegate
+        and node inside it, with counts. Printed, it is a table.
+
+        Raises InputError unless the program was loaded with ``profile=True``.
+        """
+        return self.method(name).profile(reset=reset)
+
     def _default_name(self) -> str:
         names = self.methods
         if DEFAULT_METHOD in names:
@@ -240,7 +256,7 @@ class LoadedProgram:
             return bound
 
         try:
-            return Method(method, compile, self._lock)
+            return Method(method, compile, self._lock, self._profile)
         except PenstockError:
             raise
         except (ValueError, TypeError, OverflowError, IndexError) as error:
@@ -270,7 +286,7 @@ class LoadedProgram:
             else:
                 from penstock.runtime.xnnpack.engine import XnnpackEngine
 
-                self._engines = (XnnpackEngine(),)
+                self._engines = (XnnpackEngine(profile=self._profile),)
         return self._engines
 
     def _thread_count(self) -> int:

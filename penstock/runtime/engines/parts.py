@@ -17,12 +17,14 @@ from penstock.graph.shapes import infer
 @dataclass(frozen=True)
 class Part:
     """Nodes of a graph for the engine number ``engine``, as a graph of their own. ``inputs`` and
-    ``outputs`` are the ids that its inputs and outputs have in the whole graph."""
+    ``outputs`` are the ids that its inputs and outputs have in the whole graph, ``nodes`` the
+    positions that its nodes have there."""
 
     engine: int
     graph: XnnGraph
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    nodes: tuple[int, ...]
 
 
 def cut(graph: XnnGraph, engines: Sequence[int]) -> list[Part]:
@@ -42,6 +44,7 @@ class _Cut:
         self.graph = graph
         self.values = {value.id: value for value in graph.values}
         self.producer = {output: node for node in graph.nodes for output in node.outputs}
+        self.position = {id(node): position for position, node in enumerate(graph.nodes)}
         self.shapes = _bounds(graph)
 
     def parts(self, engines: Sequence[int]) -> list[Part]:
@@ -138,7 +141,8 @@ class _Cut:
             inputs=[new[i] for i in inputs],
             outputs=[new[i] for i in outputs],
         )
-        return Part(engine, graph, tuple(inputs), tuple(outputs))
+        positions = tuple(self.position[id(node)] for node in nodes)
+        return Part(engine, graph, tuple(inputs), tuple(outputs), positions)
 
 
 def _bounds(graph: XnnGraph) -> Mapping[int, Shape]:

@@ -99,7 +99,11 @@ class Composed:
 
     def profile(self) -> list[NodeTime]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""
-        return [time for _, executable in self._steps for time in executable.profile()]
+        return [
+            time._replace(node=None if time.node is None else part.nodes[time.node])
+            for part, executable in self._steps
+            for time in executable.profile()
+        ]
 
     def _allocated(self) -> dict[int, np.ndarray]:
         live = {}

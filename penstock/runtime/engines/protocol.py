@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class NodeTime(NamedTuple):
-    """What one node of an executable cost in its last run."""
+    """What an operator of an executable cost in its last run. ``node`` is the position among the
+    graph's nodes of the one that it belongs to, None where that is not known."""
 
     name: str
     microseconds: int
+    node: int | None = None
 
 
 class Executable(Protocol):

@@ -23,6 +23,7 @@ from penstock.runtime.xnnpack.define import define_graph
 from penstock.runtime.xnnpack.empty import Rest, filling
 from penstock.runtime.xnnpack.library import Library, find, open_library
 from penstock.runtime.xnnpack.packing import PackedWeights
+from penstock.runtime.xnnpack.profile import nodes_of
 from penstock.runtime.xnnpack.scratch import Needs
 from penstock.runtime.xnnpack.shapes import Reduced, ShapeChecker
 from penstock.runtime.xnnpack.threads import pool
@@ -159,6 +160,9 @@ class XnnpackExecutable:
         self._threads = threads
         self._process = process
         self._profiling = engine._profile
+        self._nodes = graph.nodes
+        #: the names of XNNPACK's operators and the nodes they belong to, once asked for
+        self._operators: list[tuple[str, int | None]] | None = None
         values = {v.id: v for v in graph.values}
         self._inputs = [values[i] for i in graph.inputs]
         self._outputs = [values[i] for i in graph.outputs]
@@ -252,9 +256,14 @@ class XnnpackExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""
         if not self._profiling or not self._addresses:
             return []
-        names = self._profiling_info(1).split(b"\0")[:-1]
+        if self._operators is None:
+            names = [name.decode() for name in self._profiling_info(1).split(b"\0")[:-1]]
+            self._operators = list(zip(names, nodes_of(names, self._nodes), strict=True))
         times = np.frombuffer(self._profiling_info(2), np.uint64)
-        return [NodeTime(n.decode(), int(t)) for n, t in zip(names, times, strict=True)]
+        return [
+            NodeTime(name, int(time), node)
+            for (name, node), time in zip(self._operators, times, strict=True)
+        ]
 
     def _place(self, arrays: list[np.ndarray]) -> list[int]:
         """Tell XNNPACK where ``arrays`` are; returns the outputs to copy back afterwards."""

@@ -1,0 +1,173 @@
+"""Where the time of a method goes: by instruction, and by node inside a delegate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from penstock.runtime.delegates import BoundDelegate
+
+if TYPE_CHECKING:
+    from penstock.runtime.engines.protocol import NodeTime
+    from penstock.runtime.instructions import Bound, Step
+
+_Clock = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where in the user's model something comes from: the path of the ``nn.Module``, the line of
+    source, the ATen operator. Empty where a file does not say."""
+
+    module: str = ""
+    source: str = ""
+    operator: str = ""
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True)
+class NodeProfile:
+    """What a node of a delegate cost. ``position`` is its place in the payload and ``kind`` the
+    name of its kind; -1 and the engine's own name for what belongs to no node. ``operators`` are
+    the names that the engine has for what it ran; ``seconds`` is the time of all ``calls``."""
+
+    position: int
+    kind: str
+    operators: tuple[str, ...]
+    calls: int
+    seconds: float
+    origin: Origin = UNKNOWN
+
+
+@dataclass(frozen=True)
+class InstructionProfile:
+    """What an instruction cost: a kernel, a delegate, a move or a jump. Nodes of a delegate are in
+    the payload's order; their times together are less than the delegate's, which copies inputs and
+    outputs too."""
+
+    position: int
+    label: str
+    calls: int
+    seconds: float
+    nodes: tuple[NodeProfile, ...] = ()
+    origin: Origin = UNKNOWN
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the calls of a method cost since it was loaded, or since the last reset. ``seconds`` is
+    the time in instructions; a call also checks inputs and makes outputs."""
+
+    method: str
+    calls: int
+    instructions: tuple[InstructionProfile, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(instruction.seconds for instruction in self.instructions)
+
+    def __str__(self) -> str:
+        """A table of what cost most, 20 rows of it."""
+        rows: list[tuple[float, int, str]] = []
+        for one in self.instructions:
+            inside = sum(node.seconds for node in one.nodes)
+            rows.append((one.seconds - inside, one.calls, one.label))
+            rows += [(n.seconds, n.calls, f"{n.kind}  {n.origin.module}") for n in one.nodes]
+        rows.sort(key=lambda row: -row[0])
+        total, calls = self.seconds or 1.0, max(self.calls, 1)
+        head = f"{self.method}: {self.calls} calls, {1e3 * self.seconds / calls:.3f} ms each"
+        lines = [
+            f"{1e3 * seconds / calls:10.3f} ms {seconds / total:7.1%}  {what.rstrip()}"
+            for seconds, _, what in rows[:20]
+        ]
+        rest = len(rows) - 20
+        return "\n".join([head, *lines, *([f"and {rest} more"] if rest > 0 else [])])
+
+
+@dataclass
+class _Node:
+    calls: int = 0
+    microseconds: int = 0
+    operators: dict[str, None] = field(default_factory=dict)
+
+
+class Recorder:
+    """Counts and times of a method's instructions while it runs."""
+
+    def __init__(self, bound: Sequence[Bound], clock: _Clock = time.perf_counter_ns) -> None:
+        self._bound = bound
+        self._clock = clock
+        self.calls = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all calls."""
+        self.calls = 0
+        count = len(self._bound)
+        self._counts, self._nanoseconds = [0] * count, [0] * count
+        self._nodes: list[dict[tuple[int, str], _Node]] = [{} for _ in self._bound]
+
+    def timed(self, step: Step, position: int) -> Step:
+        """``step``, which is instruction ``position``, and a record of what it costs."""
+        target = self._bound[position].target
+        executable = target.executable if isinstance(target, BoundDelegate) else None
+
+        def run() -> int | None:
+            start = self._clock()
+            following = step()
+            self._nanoseconds[position] += self._clock() - start
+            self._counts[position] += 1
+            if executable is not None:
+                self._add(position, executable.profile())
+            return following
+
+        return run
+
+    def _add(self, position: int, times: Sequence[NodeTime]) -> None:
+        nodes = self._nodes[position]
+        seen: set[tuple[int, str]] = set()
+        for name, microseconds, place in times:
+            key = (-1, name) if place is None else (place, "")
+            node = nodes.setdefault(key, _Node())
+            node.microseconds += microseconds
+            node.operators[name] = None
+            if key not in seen:
+                seen.add(key)
+                node.calls += 1
+
+    def profile(
+        self, method: str, origin: Callable[[int, int], Origin] = lambda instruction, node: UNKNOWN
+    ) -> Profile:
+        """What was recorded. ``origin`` tells that of an instruction (node -1) or of a node of its
+        delegate."""
+        found = []
+        for position, one in enumerate(self._bound):
+            target = one.target
+            kinds = target.kinds if isinstance(target, BoundDelegate) else ()
+            nodes = tuple(
+                NodeProfile(
+                    place,
+                    kinds[place] if place >= 0 else name,
+                    tuple(node.operators),
+                    node.calls,
+                    node.microseconds / 1e6,
+                    origin(position, place) if place >= 0 else UNKNOWN,
+                )
+                for (place, name), node in sorted(self._nodes[position].items())
+            )
+            seconds = self._nanoseconds[position] / 1e9
+            found.append(
+                InstructionProfile(
+                    position,
+                    one.label,
+                    self._counts[position],
+                    seconds,
+                    nodes,
+                    origin(position, -1),
+                )  # fmt: skip
+            )
+        return Profile(method, self.calls, tuple(found))
