@@ -28,6 +28,7 @@ from torch.utils import _pytree as pytree
 
 from penstock.compiler.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.dynamo import independent_of_other_models
+from penstock.compiler.examples import widened
 from penstock.compiler.layout import is_static, shape_of
 from penstock.compiler.rewrite import fold_constants, inline_regions
 from penstock.compiler.rewrite.functionalize import needs_tracing
@@ -215,9 +216,10 @@ def _exported(
         inspect.signature(model.forward).bind(*args, **(kwargs or {}))
     except TypeError as error:
         raise InputError(f"the example inputs do not fit {name}.forward: {error}") from None
+    distinct = _distinct((tuple(args), dict(kwargs or {})))
+    (distinct_args, distinct_kwargs), widening = widened(model, distinct, dynamic_shapes)
     try:
         with torch.no_grad(), _quietly(), _evaluating(model), independent_of_other_models():
-            distinct_args, distinct_kwargs = _distinct((tuple(args), dict(kwargs or {})))
             return torch.export.export(
                 model,
                 distinct_args,
@@ -226,7 +228,17 @@ def _exported(
                 strict=False,
             )
     except Exception as error:
-        raise ExportError(f"torch.export cannot capture {name}: {_in_one_line(error)}") from error
+        text = f"torch.export cannot capture {name}: {_in_one_line(error)}"
+        if widening:
+            text += (
+                f"; examples of size 0 or 1 in dynamic dimensions were widened ({_some(widening)}),"
+                " since torch.export takes those sizes for fixed: give larger ones if that is amiss"
+            )
+        raise ExportError(text) from error
+
+
+def _some(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:4]) + (", ..." if len(texts) > 4 else "")
 
 
 @contextmanager
@@ -276,7 +288,7 @@ NOISE = re.compile(
     r"For more information, run with|For extended logs|If you suspect|For more debugging|For C\+\+"
     r"|The error above occurred|If you would like|User code traceback|Caused by: \(_export"
     r"|\(unhinted|\(Size-like|from user code|Set TORCH|Potential framework"
-    r"|consider using data-dependent|Suggested fixes"
+    r"|If you're using (?:mark_dynamic|Dim\.DYNAMIC)|consider using data-dependent|Suggested fixes"
 )
 #: The line of the model that PyTorch names.
 CULPRIT = re.compile(r'The following call raised this error:\s+File "(.*?)", line (\d+)')
