@@ -38,6 +38,9 @@ from penstock.faults import faults
 from penstock.formats.program import Buffer, Program
 from penstock.formats.program_writer import program_chunks, write_program
 
+BETWEEN_KERNELS = Reason(
+    "between kernels", "it only moves what kernels made: a delegate for that alone gains nothing"
+)
 NOT_ASKED = Reason("not asked", "delegation was not asked for")
 
 
@@ -221,7 +224,20 @@ def _partition(module: GraphModule, dynamic: Dynamic) -> tuple[Partition, list[L
         if failed:
             reasons.update({node: Reason(LOWERING, why) for node, why in failed.items()})
             continue
+        idle = [group for group in split.groups if _only_moves(group, finished[group], split)]
+        if idle and len(idle) < len(split.groups):
+            reasons.update({node: BETWEEN_KERNELS for group in idle for node in group})
+            continue
         return split, [finished[group] for group in split.groups]
+
+
+def _only_moves(group: Sequence[Node], lowered: LoweredGroup, split: Partition) -> bool:
+    """Whether a group does nothing but move what comes from kernels to kernels, or out."""
+    kinds = [node.kind.traits for node in lowered.graph.nodes]
+    moves = all(kind.selects or kind.joins for kind in kinds)
+    delegated = {node for other in split.groups for node in other} - set(group)
+    inputs = [node for node in lowered.inputs if node.op != "placeholder"]
+    return moves and bool(inputs) and not delegated.intersection(inputs)
 
 
 __all__ = ["LoweredProgram", "lower", "write_atomically"]
