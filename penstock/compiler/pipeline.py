@@ -13,6 +13,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
+from penstock.compiler.all_sizes import for_all_sizes
 from penstock.compiler.capture import Captured, capture
 from penstock.compiler.control_flow import all_graphs
 from penstock.compiler.culprits import locate
@@ -146,13 +147,14 @@ def lower(
             captured = capture(model, args, kwargs, dynamic_shapes)
             module = captured.module
             stage.note(f"{len(module.graph.nodes)} nodes")
-        with timed.stage("rewrite"):
-            pipelines.run(module)
-        report: QuantizationReport | None = None
-        if quantize is not None:
-            module, report = _quantized(captured, quantize, calibration, timed)
-            captured.module = module
-        program, graph, delegation, said = _delegated(captured, delegate, timed)
+        with for_all_sizes(module):
+            with timed.stage("rewrite"):
+                pipelines.run(module)
+            report: QuantizationReport | None = None
+            if quantize is not None:
+                module, report = _quantized(captured, quantize, calibration, timed)
+                captured.module = module
+            program, graph, delegation, said = _delegated(captured, delegate, timed)
     return LoweredProgram(program, graph, delegation, report, timed.timings, said)
 
 

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
 from penstock.compiler import kernels, report
+from penstock.compiler.all_sizes import SpecializationError
 from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, RESTRICTED, of_prims
 from penstock.compiler.rewrite.edit import add_attribute, copy_origin, fake, fake_mode
 from penstock.compiler.rewrite.record import Call, Recording, record
@@ -140,8 +141,19 @@ def inline_decomposition(
 
     try:
         recording = record(call, [source.meta["val"] for source in sources], _decompositions())
+    except SpecializationError as error:
+        raise UnsupportedError(
+            f"{node.target} has no kernel, and is not composed of others for all sizes alike: "
+            f"{error}; give it a fixed size{report.describe_origin(node)}"
+        ) from None
     except (RecursionError, NotImplementedError):  # PyTorch's table may go round in a circle
         raise _hopeless(node) from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UnsupportedError(
+            f"{node.target} has no kernel, and its definition fails: {reason}"
+            f"{report.describe_origin(node)}"
+        ) from error
     unknown = recording.result is NotImplemented
     if unknown or any(item.target is function for item in recording.calls):
         raise _hopeless(node)
@@ -182,7 +194,9 @@ class Inlining:
     def run(self, recording: Recording) -> list[Node]:
         with self.module.graph.inserting_before(self.node):
             for call in recording.calls:
-                if call.target not in ASSERTIONS:
+                if call.target is torch.ops.aten.clone.default:
+                    self.nodes[id(call.result)] = self._argument(call.args[0])
+                elif call.target not in ASSERTIONS:
                     self._insert(call)
             self._replace(recording.result)
         return self.made

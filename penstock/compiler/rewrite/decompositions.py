@@ -21,6 +21,7 @@ from penstock.compiler.arguments import arguments
 from penstock.compiler.rewrite import (
     convolution_3d,
     random_numbers,
+    running,
     scattering,
     small_matrices,
     sorting,
@@ -50,7 +51,8 @@ def adaptive_max_pool2d(x: Tensor, output_size: list[int]) -> tuple[Tensor, Tens
     """Row ``i`` of ``n`` sees the rows from floor(i · h / n) to ceil((i + 1) · h / n)."""
     height, width = x.shape[-2:]
     rows, columns = output_size
-    if height % rows == 0 and width % columns == 0:
+    fixed = isinstance(height, int) and isinstance(width, int)
+    if fixed and height % rows == 0 and width % columns == 0:
         window = [height // rows, width // columns]
         values, places = aten.max_pool2d_with_indices.default(x, window)
         return values, places
@@ -97,34 +99,6 @@ def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -
     factors = factors.unflatten(-1, (out, columns))
     result = (factors * y.unsqueeze(-2)).sum(-1)
     return result if bias is None else torch.add(result, bias)
-
-
-def logcumsumexp(x: Tensor, dim: int) -> Tensor:
-    parts = list(x.unbind(dim))
-    for index in range(1, len(parts)):
-        parts[index] = torch.logaddexp(parts[index - 1], parts[index])
-    return torch.stack(parts, dim)
-
-
-def cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
-    """One factor after the other; dimensions are short where people use this."""
-    x = x if dtype is None else x.to(dtype)
-    parts = list(x.unbind(dim))
-    for index in range(1, len(parts)):
-        parts[index] = parts[index - 1] * parts[index]
-    return torch.stack(parts, dim)
-
-
-def running_extreme(x: Tensor, dim: int, largest: bool) -> tuple[Tensor, Tensor]:
-    """cummax and cummin, ties going to the later place."""
-    parts = list(x.unbind(dim))
-    places = [torch.zeros_like(parts[0], dtype=torch.int64)]
-    for index in range(1, len(parts)):
-        before, now = parts[index - 1], parts[index]
-        newer = now >= before if largest else now <= before
-        parts[index] = torch.where(newer, now, before)
-        places.append(torch.where(newer, torch.full_like(places[0], index), places[-1]))
-    return torch.stack(parts, dim), torch.stack(places, dim)
 
 
 def copysign(x: Tensor, sign: Tensor) -> Tensor:
@@ -216,6 +190,34 @@ def adaptive_avg_pool3d(x: Tensor, output_size: list[int]) -> Tensor:
     return result
 
 
+def reshape(x: Tensor, shape: list[int]) -> Tensor:
+    """Tensors lie in memory as they are in programs, so that any reshape is a view; PyTorch's
+    definition asks whether this one, which a program never sees, does."""
+    result: Tensor = aten.view.default(x.clone(memory_format=torch.contiguous_format), shape)
+    return result
+
+
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    if x.dim() == 0:
+        return reshape(x, [1])
+    start, end = start_dim % x.dim(), end_dim % x.dim()
+    return reshape(x, [*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]])
+
+
+def tensordot(x: Tensor, y: Tensor, dims_x: list[int], dims_y: list[int]) -> Tensor:
+    """A product of matrices: the contracted dimensions go last in ``x``, first in ``y``."""
+    summed_x, summed_y = [d % x.dim() for d in dims_x], [d % y.dim() for d in dims_y]
+    kept_x = [d for d in range(x.dim()) if d not in summed_x]
+    kept_y = [d for d in range(y.dim()) if d not in summed_y]
+    length = math.prod(x.shape[d] for d in summed_x)
+    left, right = x.permute(*kept_x, *summed_x), y.permute(*summed_y, *kept_y)
+    rows, columns = [x.shape[d] for d in kept_x], [y.shape[d] for d in kept_y]
+    product = torch.mm(
+        reshape(left, [math.prod(rows), length]), reshape(right, [length, math.prod(columns)])
+    )
+    return reshape(product, [*rows, *columns])
+
+
 def diagonal_scatter(
     x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
 ) -> Tensor:
@@ -245,10 +247,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
     aten.adaptive_max_pool3d.default: adaptive_max_pool3d,
     aten.bilinear.default: bilinear,
-    aten.cumprod.default: cumprod,
-    aten.logcumsumexp.default: logcumsumexp,
-    aten.cummax.default: lambda x, dim: running_extreme(x, dim, True),
-    aten.cummin.default: lambda x, dim: running_extreme(x, dim, False),
+    aten.cumprod.default: running.cumprod,
+    aten.logcumsumexp.default: running.logcumsumexp,
+    aten.cummax.default: running.cummax,
+    aten.cummin.default: running.cummin,
     aten.copysign.Tensor: copysign,
     aten.fmax.default: fmax,
     aten.fmin.default: fmin,
@@ -281,6 +283,9 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.avg_pool3d.default: avg_pool3d,
     aten.narrow.default: narrow,
     aten._adaptive_avg_pool3d.default: adaptive_avg_pool3d,
+    aten.reshape.default: reshape,
+    aten.flatten.using_ints: flatten,
+    aten.tensordot.default: tensordot,
     aten.diagonal_scatter.default: diagonal_scatter,
     aten.rrelu_with_noise.default: rrelu,
     aten._embedding_bag.default: scattering.embedding_bag,
@@ -315,7 +320,9 @@ def unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
 
 
 def split(x: Tensor, size: int, dim: int = 0) -> list[Tensor]:
-    return split_with_sizes(x, [part.shape[dim] for part in aten.split.Tensor(x, size, dim)], dim)
+    extent = x.shape[dim]
+    ends = [torch.sym_min((i + 1) * size, extent) for i in range(-(-extent // size))]
+    return [aten.slice.Tensor(x, dim, i * size, end) for i, end in enumerate(ends)]
 
 
 def split_with_sizes(x: Tensor, sizes: list[int], dim: int = 0) -> list[Tensor]:

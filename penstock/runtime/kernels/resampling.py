@@ -52,8 +52,11 @@ def _scale(size: int, target: int, factor: float | None, align_corners: bool, of
 def upsample_nearest2d(x: Array, output_size: Sizes, factors: Factors, out: Array) -> Array:
     """Each output takes the input element at or before its position."""
     for axis, (size, target, factor) in enumerate(_target(x, output_size, factors, out), 2):
-        step = np.float32(_scale(size, target, factor, False, FLOAT32))
-        position = np.floor(np.arange(target, dtype=FLOAT32) * step).astype(INT64)
+        if target in (size, 2 * size):  # whatever the factor was
+            position = np.arange(target) // (target // max(size, 1))
+        else:
+            step = np.float32(_scale(size, target, factor, False, FLOAT32))
+            position = np.floor(np.arange(target, dtype=FLOAT32) * step).astype(INT64)
         x = np.take(x, np.minimum(position, size - 1), axis)
     return x
 
@@ -67,7 +70,8 @@ def upsample_bilinear2d(
         raise KernelError(f"bilinear upsampling of {x.dtype}")
     wide = widened(x, x.dtype)
     for axis, (size, target, factor) in enumerate(_target(x, output_size, factors, out), 2):
-        wide = _linear(wide, axis, size, target, factor, align_corners)
+        if target != size:  # else it stays as it is, whatever the factor was
+            wide = _linear(wide, axis, size, target, factor, align_corners)
     return rounded(wide, x.dtype)
 
 
