@@ -193,8 +193,8 @@ def part(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:
 
 def roll(b: GraphBuilder, x: Tensor, dim: int, shift: int) -> Tensor:
     """``x`` rolled by ``shift`` along the dynamic dimension ``dim``."""
-    if b.dynamic.lower(x.shape[dim]) < abs(shift):
-        raise LoweringError(f"it rolls by {shift} along a dimension that may be shorter")
+    if b.dynamic.lower(x.shape[dim]) <= abs(shift):
+        raise LoweringError(f"it rolls by {shift} along a dimension that may be no longer")
     if shift == 0:
         return x
     if shift < 0:
