@@ -106,6 +106,26 @@ def from_channels(b: GraphBuilder, images: Tensor, factors: tuple[int, int]) -> 
     return transposed(b, images, filters.repeat(channels // width, 1, 1, 1), factors)
 
 
+def from_blocks(b: GraphBuilder, images: Tensor, factors: tuple[int, int]) -> Tensor:
+    """[N, fh * fw * C, H, W] → [N, C, H * fh, W * fw]: all channels of a place stand together."""
+    _check(factors)
+    places = factors[0] * factors[1]
+    total = images.shape[1]
+    assert isinstance(total, int)
+    channels = total // places
+    grown = []
+    for start in range(0, channels, MOST_CHANNELS):
+        width = min(MOST_CHANNELS, channels - start)
+        blocks = [ex.cut(b, images, 1, place * channels + start, width) for place in range(places)]
+        filters = torch.zeros(width, *factors, places, width)
+        for place in range(places):
+            filters[:, place // factors[1], place % factors[1], place] = torch.eye(width)
+        filters = filters.reshape(width, *factors, places * width)
+        whole = images if width == channels else ex.concatenate(b, blocks, 1)
+        grown.append(transposed(b, whole, filters, factors))
+    return ex.concatenate(b, grown, 1)
+
+
 def repeated(b: GraphBuilder, images: Tensor, times: tuple[int, int]) -> Tensor:
     """Each row and column of [N, C, H, W] so many times, one after the other."""
     _check(times)
