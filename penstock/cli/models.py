@@ -21,17 +21,16 @@ def models_command(
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
         return
-    table = Table()
-    for column in ("name", "model", "from", "inputs", "quantized"):
-        table.add_column(column, overflow="fold")
-    table.add_column("parameters", justify="right")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("quantized", no_wrap=True)
+    table.add_column("model")
     for entry in entries:
         table.add_row(
             entry.name,
-            entry.summary,
-            entry.library or "penstock",
-            entry.inputs,
-            entry.quantization,
             f"{entry.parameters:,}",
+            entry.quantization,
+            f"{entry.summary}\n[dim]{entry.library or 'penstock'}, {entry.inputs}[/dim]",
         )
     Console(highlight=False).print(table)

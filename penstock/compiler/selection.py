@@ -80,7 +80,7 @@ def _term(b: GraphBuilder, mask: Tensor, value: Tensor) -> Tensor | None:
         return b.unary(NodeKind.LOG, complement(b, mask))
     if bool((real == math.inf).all()):
         return b.unary(NodeKind.NEGATE, b.unary(NodeKind.LOG, complement(b, mask)))
-    raise LoweringError("it chooses from constants of which some are infinite")
+    raise LoweringError("it chooses from constants of which some are infinite and others not")
 
 
 def _choose_by_constant(b: GraphBuilder, mask: torch.Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def leaky_relu(b: GraphBuilder, x: Tensor, slope: float) -> Tensor:
 
 def _not_training(node: Node) -> str | None:
     """In evaluation mode."""
-    return "it draws random slopes" if arguments(node)["training"] else None
+    return "it draws random slopes (training mode)" if arguments(node)["training"] else None
 
 
 @operator(

@@ -53,7 +53,9 @@ def even_windows(sizes: Sequence[Dim], targets: Sequence[Dim]) -> tuple[int, int
     kernel = []
     for size, target in zip(sizes, targets, strict=True):
         if not isinstance(size, int) or not isinstance(target, int):
-            raise LoweringError("adaptive pooling of a dynamic size")
+            raise LoweringError(
+                "its adaptive windows follow a dynamic size, XNNPACK's windows are fixed"
+            )
         if size % target:
             return None
         kernel.append(size // target)
@@ -63,7 +65,9 @@ def even_windows(sizes: Sequence[Dim], targets: Sequence[Dim]) -> tuple[int, int
 def windows(size: Dim, count: Dim) -> Windows:
     """``count`` windows over ``size`` places, averaged."""
     if not isinstance(size, int) or not isinstance(count, int):
-        raise LoweringError("adaptive pooling of a dynamic size")
+        raise LoweringError(
+            "its adaptive windows follow a dynamic size, XNNPACK's windows are fixed"
+        )
     places = np.arange(count, dtype=np.int64)
     spans = np.stack([places * size // count, -(-(places + 1) * size // count)], 1)
     return axis_windows.averages(spans)

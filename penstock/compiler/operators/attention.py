@@ -31,7 +31,9 @@ def _floats_but_mask(node: Node) -> str | None:
             return f"its {name} is {dtype}, XNNPACK's operators work on float32"
     mask = named["attn_mask"]
     if isinstance(mask, Node) and mask.meta["val"].dtype != torch.float32 and not is_constant(mask):
-        return f"its mask is {mask.meta['val'].dtype} and computed at run time"
+        return (
+            f"its mask is {mask.meta['val'].dtype} and computed at run time, XNNPACK reads float32"
+        )
     return None
 
 
@@ -97,7 +99,7 @@ def causal_mask(b: GraphBuilder, query: Tensor, key: Tensor) -> Tensor:
     if not isinstance(rows, int) or not isinstance(columns, int):
         # The largest mask, cut to the size of the run, would do; a slice to a dynamic size is
         # not in XNNPACK.
-        raise LoweringError("a causal mask over a dynamic length")
+        raise LoweringError("its causal mask would have a dynamic size")
     allowed = torch.ones(rows, columns, dtype=torch.bool).tril()
     return b.constant(torch.zeros(rows, columns).masked_fill(~allowed, -math.inf))
 
@@ -106,7 +108,7 @@ def _repeated_heads(b: GraphBuilder, tensor: Tensor, query: Tensor) -> Tensor:
     """Each head as often as queries share it: [..., H, L, E] → [..., H * n, L, E]."""
     heads, wanted = tensor.shape[-3], query.shape[-3]
     if not isinstance(heads, int) or not isinstance(wanted, int):
-        raise LoweringError("a dynamic number of heads")
+        raise LoweringError("its number of heads is dynamic")
     if heads == wanted:
         return tensor
     times = wanted // heads

@@ -111,7 +111,7 @@ def _floats_and_masks(node: Node) -> str | None:
         if dtype is not torch.bool:
             return f"it works on {_name(dtype)}, XNNPACK's operators on float32"
         if source.target not in MAKERS:
-            return "its mask is boolean and not made by XNNPACK"
+            return "its mask is boolean and comes from outside, XNNPACK reads float32"
     result = _type_of(node)
     if result is torch.bool:
         readers = [user for user in node.users if user.target not in READERS]
@@ -131,12 +131,12 @@ def _compares_floats(node: Node) -> str | None:
         if _type_of(source) not in SUPPORTED_FLOATS:
             return f"it compares {_name(_type_of(source))}, XNNPACK has float32 only"
         if may_be_nan(source):
-            return "what it compares may be not a number (a logarithm, root or quotient)"
+            return "it compares what may be NaN (a logarithm, root or quotient), as XNNPACK cannot"
     other = arguments(node)["other"]
     if other is node.args[0]:
-        return "it asks what is not a number, which XNNPACK has no way to tell"
+        return "it compares a tensor with itself (what is NaN?), which XNNPACK cannot tell"
     if isinstance(other, (int, float)) and math.isnan(other):
-        return "it compares with not-a-number"
+        return "it compares with NaN"
     return None
 
 
@@ -158,7 +158,7 @@ def _chosen_are_numbers(node: Node) -> str | None:
     """What is not chosen is bounded away, which not-a-number is not on every machine."""
     for source in node.all_input_nodes:
         if _type_of(source) in SUPPORTED_FLOATS and may_be_nan(source):
-            return "what it does not choose may be not a number (a logarithm, root or quotient)"
+            return "what it does not choose may be NaN (a logarithm, root or quotient) and spoil it"
     return None
 
 

@@ -54,7 +54,7 @@ def first_result_only(node: Node) -> str | None:
     """Of several results only the first, float32, is used."""
     for user in node.users:
         if user.target is operator.getitem and user.args[1] != 0 and user.users:
-            return "its second result is used too"
+            return "its second result (the positions) is used too, XNNPACK gives values alone"
     source = node.all_input_nodes[0].meta.get("val")
     if isinstance(source, torch.Tensor) and source.dtype not in SUPPORTED_FLOATS:
         return f"it works on {_name(source.dtype)}, XNNPACK's operators on float32"
@@ -67,7 +67,7 @@ def rank_fits(node: Node) -> str | None:
         if tensor.dim() > MAX_TENSOR_DIMS:
             return f"a tensor has {tensor.dim()} dimensions, XNNPACK has at most {MAX_TENSOR_DIMS}"
         if any(isinstance(size, int) and size == 0 for size in tensor.shape):
-            return "a tensor is empty"
+            return "one of its tensors has no elements, XNNPACK has no such tensors"
     return None
 
 

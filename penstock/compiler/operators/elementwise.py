@@ -191,7 +191,7 @@ def power(b: GraphBuilder, x: Tensor, exponent: float) -> Tensor:
     whole = int(exponent)
     if exponent == whole:
         if whole > LARGEST_PRODUCT_EXPONENT:
-            raise LoweringError(f"XNNPACK has no power of {exponent}")
+            raise LoweringError(f"its exponent is {exponent}, which XNNPACK has no power for")
         return integer_power(b, x, whole)
     if exponent - whole == 0.5 and whole < 8:
         root = extremes.square_root(b, x)

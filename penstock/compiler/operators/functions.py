@@ -74,7 +74,7 @@ def lower_logit(b: GraphBuilder, node: Node) -> Tensor:
 def lower_scalar_pow(b: GraphBuilder, node: Node) -> Tensor:
     base = float(arguments(node)["self"])
     if not base > 0:
-        raise LoweringError(f"XNNPACK has no powers of {base}")
+        raise LoweringError(f"its base is {base}, a power is composed for positive ones")
     x = b.tensor(node.args[1])
     if base == 1.0:
         return b.expand(ex.scalar(b, 1.0), x.shape)
@@ -167,10 +167,14 @@ def lower_round(b: GraphBuilder, node: Node) -> Tensor:
 def _divisor(argument: Any) -> float:
     """A constant divisor by which float32 divides exactly."""
     if isinstance(argument, Node):
-        raise LoweringError("its divisor is computed at run time")
+        raise LoweringError(
+            "its divisor is computed at run time, whole quotients take a constant one"
+        )
     value = float(argument)
     if value == 0 or math.frexp(value)[0] not in (0.5, -0.5):
-        raise LoweringError(f"whether a quotient by {value:g} is whole depends on its last bit")
+        raise LoweringError(
+            f"how its quotient by {value:g} is rounded hangs on a last bit that XNNPACK has not"
+        )
     return value
 
 

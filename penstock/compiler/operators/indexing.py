@@ -30,7 +30,7 @@ def _constant_indices(node: Node) -> str | None:
     indices = named.get("indices", named.get("index"))
     for item in indices if isinstance(indices, (list, tuple)) else [indices]:
         if isinstance(item, Node) and item.op != "get_attr":
-            return "its indices are computed at run time"
+            return "its indices are computed at run time, XNNPACK picks from fixed places"
     return None
 
 
@@ -38,7 +38,7 @@ def _no_masks(node: Node) -> str | None:
     """No masks."""
     for item in arguments(node)["indices"]:
         if item is not None and item.meta["val"].dtype in (torch.bool, torch.uint8):
-            return "it selects by a mask, so its size depends on values"
+            return "it selects by a mask, so its size depends on values; XNNPACK has no such sizes"
     return None
 
 
@@ -203,7 +203,7 @@ def lower_diagonal(b: GraphBuilder, node: Node) -> Tensor:
     x = b.permute(x, [*rest, first, second])
     rows, columns = x.shape[-2:]
     if not isinstance(rows, int) or not isinstance(columns, int):
-        raise LoweringError("a diagonal of a dynamic size")
+        raise LoweringError("its diagonal has a dynamic size")
     places = torch.arange(rows * columns).view(rows, columns).diagonal(named["offset"]).numpy()
     flat = b.reshape(x, (*x.shape[:-2], rows * columns))
     return movement.take(b, flat, flat.rank - 1, places)
@@ -216,7 +216,7 @@ def lower_triangle(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
     rows, columns = x.shape[-2:]
     if not isinstance(rows, int) or not isinstance(columns, int):
-        raise LoweringError("a triangle of a dynamic size")
+        raise LoweringError("its triangle has a dynamic size")
     ones = torch.ones(rows, columns)
     triangle = torch.tril if node.target is aten.tril.default else torch.triu
     keep = triangle(ones, named["diagonal"]) > 0

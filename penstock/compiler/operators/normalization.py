@@ -190,7 +190,7 @@ def lower_instance_norm(b: GraphBuilder, node: Node) -> Tensor:
 def lower_batch_norm(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     if named["running_mean"] is None or named["running_var"] is None:
-        raise LoweringError("it has no running statistics")
+        raise LoweringError("it has no running statistics, its own are computed in training only")
     return known_statistics(b, b.tensor(named["input"]), named)
 
 
@@ -261,5 +261,7 @@ def lower_cdist(b: GraphBuilder, node: Node) -> Tensor:
     difference = ex.subtract(b, left, right)
     elements = layout.product([b.dynamic.upper(size) for size in difference.shape])
     if int(elements) > MOST_DIFFERENCES:
-        raise LoweringError(f"it has {elements} differences")
+        raise LoweringError(
+            f"it would keep {elements} differences in memory, at most {MOST_DIFFERENCES} are"
+        )
     return power_norm(b, difference, float(arguments(node)["p"]), [difference.rank - 1], False)

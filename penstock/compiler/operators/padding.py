@@ -37,7 +37,7 @@ def _amounts(node: Node) -> list[Any]:
 def _known_amounts(node: Node) -> str | None:
     """Amounts that are known."""
     if any(isinstance(amount, Node) for amount in _amounts(node)):
-        return "how much it pads is computed at run time"
+        return "how much it pads is computed at run time, XNNPACK needs constants"
     return None
 
 

@@ -91,7 +91,7 @@ def _ceil_extra(
         # Windows of one stride more, if that is what PyTorch takes at every size.
         padded = size + 2 * padding + stride - 1 - dilation * (kernel - 1) - 1
         if not layout.same(layout.floor_divide(padded, stride) + 1, result):
-            raise LoweringError("ceil_mode leaves out windows at some sizes")
+            raise LoweringError("with ceil_mode the last window is left out at some of its sizes")
         return stride - 1
     covered = (result - 1) * stride + dilation * (kernel - 1) + 1
     return max(0, covered - size - 2 * padding)

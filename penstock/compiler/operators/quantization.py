@@ -21,7 +21,7 @@ def _known_parameters(node: Node) -> str | None:
     """A scale and a zero point that are known."""
     named = arguments(node)
     if any(isinstance(named[key], Node) for key in ("scale", "zero_point")):
-        return "its scale or zero point is computed at run time"
+        return "its scale or zero point is computed at run time, XNNPACK needs constants"
     return None
 
 
@@ -119,15 +119,18 @@ def lower_choose_qparams(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
     return (x, x)
 
 
+_NOT_CHOSEN = "its scale and zero point do not come from choose_qparams, which XNNPACK computes"
+
+
 def _dynamic_pair(node: Node) -> str | None:
     """A scale and a zero point from choose_qparams."""
     named = arguments(node)
     for key in ("scale", "zero_point"):
         item = named[key]
         if not isinstance(item, Node) or not item.args or not isinstance(item.args[0], Node):
-            return "its scale and zero point are not from choose_qparams"
+            return _NOT_CHOSEN
         if not is_dynamic_parameters(item.args[0]):
-            return "its scale and zero point are not from choose_qparams"
+            return _NOT_CHOSEN
     return None
 
 
@@ -154,6 +157,6 @@ def lower_dynamic_quantize(b: GraphBuilder, node: Node) -> Tensor:
 def lower_dynamic_dequantize(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
     if b.value_of(x).dtype is not DataType.QDINT8:
-        raise LoweringError("its input is not quantized at run time")
+        raise LoweringError("its input is not quantized by the operator before it")
     output = b.result(x.shape, x.order)
     return b.add_node(NodeKind.CONVERT, [x], output)

@@ -50,13 +50,13 @@ def _constant_parameters(node: Node) -> str | None:
         parameters = [named[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
     if all(item is None or is_constant(item) for item in parameters):
         return None
-    return "its weights are computed at run time"
+    return "its weights are computed at run time, XNNPACK needs constants"
 
 
 def _batched(node: Node) -> str | None:
     """No packed sequences."""
     if "data" in arguments(node):
-        return "it runs over packed sequences"
+        return "it runs over packed sequences, whose lengths are data"
     return None
 
 
@@ -214,7 +214,9 @@ def _weights(b: GraphBuilder, parameters: Sequence[Any], has_biases: bool) -> We
 
 def _check_size(steps: object, all_weights: Sequence[Weights]) -> None:
     if not isinstance(steps, int):
-        raise LoweringError("its length is dynamic")
+        raise LoweringError(
+            "its sequence has a dynamic length: its steps are unrolled, which takes a fixed one"
+        )
     if steps > MOST_STEPS:
         raise LoweringError(f"its {steps} steps would be unrolled, at most {MOST_STEPS} are")
     packed = steps * sum(
@@ -233,7 +235,7 @@ def lower_layers(
     [layers * directions, N, H]."""
     named = arguments(node)
     if named["train"] and named["dropout"]:
-        raise LoweringError("it drops out at random")
+        raise LoweringError("it drops out at random (training mode)")
     x = b.tensor(named["input"])
     states = [b.tensor(item) for item in hidden]
     unbatched = x.rank == 2

@@ -184,7 +184,7 @@ def halved(b: GraphBuilder, x: Tensor, dim: int, kind: NodeKind) -> Tensor:
     """Dimension ``dim`` reduced to one index by an associative node of two inputs."""
     extent = x.shape[dim]
     if not isinstance(extent, int) or extent > LONGEST_PRODUCT:
-        raise LoweringError(f"it multiplies {extent} elements")
+        raise LoweringError(f"it multiplies {extent} elements, at most {LONGEST_PRODUCT} are")
     while extent > 1:
         half = extent // 2
         left, right = (ex.cut(b, x, dim, start, half) for start in (0, half))

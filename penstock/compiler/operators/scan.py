@@ -100,7 +100,7 @@ def lower_cummin(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
 def lower_diff(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     if named["prepend"] is not None or named["append"] is not None:
-        raise LoweringError("it prepends or appends")
+        raise LoweringError("it prepends or appends values, which is not composed")
     x, dim, extent = _axis(b, node)
     for _ in range(int(named["n"])):
         extent -= 1

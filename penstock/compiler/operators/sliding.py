@@ -42,7 +42,9 @@ def lower_unfold(b: GraphBuilder, node: Node) -> Tensor:
         split, inner = _stacked(b, pieces, dim), dim + 1
     else:
         if size > MOST_PLACES:
-            raise LoweringError(f"its windows have {size} places")
+            raise LoweringError(
+                f"its windows have {size} elements, at most {MOST_PLACES} are cut apart"
+            )
         pieces = [movement.strided(b, x, dim, place, count, step) for place in range(size)]
         split, inner = _stacked(b, pieces, dim), dim
     order = [d for d in range(split.rank) if d != inner]
@@ -69,7 +71,10 @@ def lower_im2col(b: GraphBuilder, node: Node) -> Tensor:
     kernel, stride, dilation = (pair(named[k]) for k in ("kernel_size", "stride", "dilation"))
     padding = pair(named["padding"], 0)
     if kernel[0] * kernel[1] > MOST_PLACES:
-        raise LoweringError(f"its windows have {kernel[0] * kernel[1]} places")
+        places = kernel[0] * kernel[1]
+        raise LoweringError(
+            f"its windows have {places} elements, at most {MOST_PLACES} are cut apart"
+        )
     x = ex.pad_constant(b, x, [0, 0, *padding], [0, 0, *padding], 0.0)
     height, width = x.shape[2:]
     if not isinstance(height, int) or not isinstance(width, int):

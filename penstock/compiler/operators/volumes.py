@@ -69,7 +69,9 @@ def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
     x = ex.pad_constant(b, x, [0, 0, pads[0][0], 0, 0], [0, 0, pads[0][1], 0, 0], 0.0)
     depth = x.shape[2]
     if not isinstance(depth, int):
-        raise LoweringError("its depth is dynamic")
+        raise LoweringError(
+            "its depth is dynamic: XNNPACK has no volumes, so each slice is computed apart"
+        )
     count = (depth - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     slices = [
         movement.strided(b, x, 2, k * dilation[0], count, stride[0]) for k in range(kernel[0])
@@ -100,7 +102,9 @@ def lower_conv_transpose3d(b: GraphBuilder, node: Node) -> Tensor:
     padding, extra = _three(named["padding"], 0), _three(named["output_padding"], 0)
     groups, batch, depth = named["groups"], x.shape[0], x.shape[2]
     if not isinstance(depth, int):
-        raise LoweringError("its depth is dynamic")
+        raise LoweringError(
+            "its depth is dynamic: XNNPACK has no volumes, so each slice is computed apart"
+        )
     step, span = stride[0], dilation[0] * (weight.shape[2] - 1) + 1
     layers = torch.zeros((*weight.shape[:2], span, *weight.shape[3:]))
     layers[:, :, :: dilation[0]] = weight
@@ -167,7 +171,7 @@ def _overhang(sizes: Sequence[Dim], results: Shape, named: dict[str, Any]) -> li
         sizes, results, kernel, stride, padding, dilation, strict=True
     ):
         if not isinstance(size, int) or not isinstance(result, int):
-            raise LoweringError("it pools a dynamic size")
+            raise LoweringError("it pools a volume of a dynamic size, XNNPACK has no volumes")
         covered = (result - 1) * s + d * (k - 1) + 1
         extra.append(max(0, covered - size - 2 * p))
     return extra

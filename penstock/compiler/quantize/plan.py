@@ -170,29 +170,36 @@ def _reason_against(
     masks: set[Node],
 ) -> str | None:
     if is_control_flow(decision.node):
-        return "what is in branches and loops stays in float"
+        return "branches and loops stay in float"
     tensor = tensor_of(decision.node)
     if tensor is None:
-        return "its result is not a tensor"
+        several = isinstance(decision.node.meta.get("val"), (tuple, list))
+        return (
+            "it gives several tensors: XNNPACK's int8 operators give one, so its parts run in float"
+            if several
+            else "its result is a number, not a tensor"
+        )
     if tensor.dtype != torch.float32:
         return f"its result is {str(tensor.dtype).removeprefix('torch.')}, not float32"
     if FLOAT_ONLY in decision.node.meta:
         return str(decision.node.meta[FLOAT_ONLY])
     if entry is None:
-        return "there is no entry for it in the operator table"
+        return "XNNPACK has no operator for it"
     pattern = quantization.skipped_by(decision.module, entry.name)
     if pattern is not None:
-        return f"the caller skips {pattern!r}"
+        return f"skip={pattern!r} leaves it in float"
     decision.scheme = quantization.scheme_for(decision.module, entry.name)
     if decision.scheme is None:
-        return "the caller keeps its module in float"
+        return "the scheme given for its module leaves it in float"
     decision.rule = entry.rule_for(decision.node)
     if decision.rule is None:
         return "XNNPACK has it in float only"
     if decision.is_dynamic and not (
         isinstance(decision.rule, Weighted) and decision.rule.is_dynamic(decision.node)
     ):
-        return "XNNPACK does not have it with activations quantized at run time"
+        return (
+            "XNNPACK cannot quantize its activations at run time (a static scheme may quantize it)"
+        )
     return _reason_against_inputs(decision, masks) or entry.reason_against(decision.node)
 
 
@@ -201,21 +208,23 @@ def _reason_against_inputs(decision: Decision, masks: set[Node]) -> str | None:
     if isinstance(rule, Weighted):
         weight = decision.weight
         if weight is None or not is_constant(weight):
-            return "its weight is computed at run time"
+            return "its weight is computed at run time, int8 needs a constant one"
         if not is_float32(weight):
             return "its weight is not float32"
         if decision.bias is not None and not is_constant(decision.bias):
-            return "its bias is computed at run time"
+            return "its bias is computed at run time, int8 needs a constant one"
     inputs = decision.inputs
     if not inputs or all(is_constant(value) for value in inputs):
-        return "it has no input that is computed at run time"
+        return "it reads constants alone"
     for value in inputs:
         tensor = tensor_of(value)
         if tensor is None or tensor.dtype != torch.float32:
             kind = "not a tensor" if tensor is None else str(tensor.dtype).removeprefix("torch.")
             return f"its input {value.name} is {kind}, not float32"
     if not isinstance(rule, Weighted) and any(n in masks for n in (decision.node, *inputs)):
-        return "it computes with numbers that stand for infinity (a mask)"
+        return (
+            "it computes with a mask's infinities, beside which int8 has no room for other numbers"
+        )
     return None
 
 
@@ -251,16 +260,20 @@ def _drop_what_does_not_pay(plan: Plan) -> None:
             if not _group_pays(group, owners, readers):
                 changed = True
                 for decision in group:
-                    decision.reason = "it stands alone between operators that stay in float"
+                    decision.reason = (
+                        "its neighbours stay in float: converting costs more than int8 saves"
+                    )
         for decision in plan.decisions:
             if decision.quantized and _stands_in_float(decision, owners, readers):
                 changed = True
-                decision.reason = "most of its neighbours stay in float"
+                decision.reason = "most of its neighbours stay in float, so int8 saves little"
         for group in _groups(plan, owners, readers, _joins_or_moves):
             if _saves_no_conversion(group, owners, readers):
                 for decision in filter(_joins, group):
                     changed = True
-                    decision.reason = "int8 saves no conversion between it and its neighbours"
+                    decision.reason = (
+                        "in int8 it would need as many conversions as in float, or more"
+                    )
     if not any(decision.quantized for decision in plan.decisions):
         for decision in candidates:
             if not isinstance(decision.rule, MOVING):
@@ -274,7 +287,7 @@ def _drop_what_does_not_pay(plan: Plan) -> None:
                     decision.clamp,
                     clamp.name,
                     module_path(decision.clamp),
-                    reason="the operator before it stays in float",
+                    reason="the operator before it, whose range it sets, stays in float",
                 )
             )
             decision.clamp = None

@@ -1,0 +1,21 @@
+"""``penstock models``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from penstock.zoo.registry import ENTRIES
+
+
+def test_no_word_is_broken_at_80_columns() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "penstock", "models"],
+        capture_output=True, text=True, check=True, env={"COLUMNS": "80", "PYTHONPATH": "."},
+    ).stdout  # fmt: skip
+    assert max(map(len, shown.splitlines())) <= 80
+    words = set(shown.split())
+    for entry in ENTRIES.values():
+        text = f"{entry.name} {entry.quantization} {entry.parameters:,} {entry.summary}"
+        for word in f"{text} {entry.inputs}".split():
+            assert word in words, word
