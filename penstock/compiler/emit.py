@@ -196,10 +196,12 @@ class _Emitter:
         try:
             shape = tuple(map(self._upper, value.shape))
         except ValueError as error:
-            raise UnsupportedError(
-                f"{_called(node)}: {error}; give one with torch.export.Dim(..., max=...)"
-                f"{_origin(node)}"
-            ) from None
+            advice = "give one with torch.export.Dim(..., max=...)"
+            if any(isinstance(s, torch.SymInt) and not s.node.has_hint() for s in value.shape):
+                advice = (
+                    "it depends on data: torch._check(x.shape[dim] <= ...) in the model bounds it"
+                )
+            raise UnsupportedError(f"{_called(node)}: {error}; {advice}{_origin(node)}") from None
         static = layout.is_static(layout.shape_of(value))
         if value.dtype not in SCALAR_TYPES:
             raise UnsupportedError(

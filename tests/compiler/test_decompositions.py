@@ -131,3 +131,9 @@ def test_what_cannot_be_said_is_named_with_its_place(
 ) -> None:
     with pytest.raises(UnsupportedError, match=message):
         penstock.lower(Call(function), inputs)
+
+
+def test_a_size_that_depends_on_data_without_a_bound() -> None:
+    counts = torch.tensor([1, 0, 2])
+    with pytest.raises(UnsupportedError, match=r"depends on data: torch\._check"):
+        penstock.lower(Call(lambda x, n: torch.repeat_interleave(x, n, 0)), (ROWS, counts))

@@ -167,6 +167,15 @@ def inline(module: GraphModule, node: Node, sizes: SizeNodes, recording: Recordi
     return Inlining(module, node, sources, sizes).run(recording)
 
 
+def _equate_sizes(known: Any, made: Any) -> None:
+    """Sizes that depend on data are new symbols of what was made; what is known of those of the
+    node (that ``torch._check`` bounds them, say) holds for them too."""
+    if _is_tensor(known) and _is_tensor(made) and known.dim() == made.dim():
+        for one, other in zip(known.shape, made.shape, strict=True):
+            if isinstance(one, torch.SymInt) and not one.node.has_hint():
+                torch._check(one == other)
+
+
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
@@ -198,6 +207,7 @@ class Inlining:
                     self.nodes[id(call.result)] = self._argument(call.args[0])
                 elif call.target not in ASSERTIONS:
                     self._insert(call)
+            _equate_sizes(self.node.meta["val"], recording.result)
             self._replace(recording.result)
         return self.made
 

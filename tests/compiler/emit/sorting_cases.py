@@ -43,6 +43,13 @@ class Signs(nn.Module):
         return 1 / torch.sort(x, stable=True).values
 
 
+def _bounded(x: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """A size that depends on data, and is bounded in the model."""
+    result = torch.repeat_interleave(x, counts, dim=1)
+    torch._check(result.shape[1] <= 12)
+    return result * 2
+
+
 CASES = [
     *(Case(f"stable_sort_{name}_{way}",
            _sorted(lambda dtype=dtype: _ties(3, 50).to(dtype), -1, way == "descending"))
@@ -71,6 +78,8 @@ CASES = [
     Case("repeat_by_given_counts", of(
         lambda x, n: torch.repeat_interleave(x, n, 0, output_size=6), (4, 3),
         torch.tensor([1, 0, 3, 2]))),
+    Case("repeat_by_counts_of_unknown_sum", lambda: (Call(_bounded), [
+        (torch.randn(3, 4), torch.tensor(counts)) for counts in ([1, 0, 3, 2], [4, 4, 0, 4])])),
     Case("select_by_constant_mask", of(
         lambda x: F.relu(x[:, torch.tensor([True, False, True, True])]), (3, 4)), pieces=1),
     Case("select_by_constant_mask_of_all", of(
