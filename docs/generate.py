@@ -67,6 +67,12 @@ node does for them at the same speed:
 | values | what becomes of them | entries |
 | --- | --- | --- |"""
 
+VARYING = """
+Along dimensions that vary, values are moved by pooling and sizes are read off tensors: there
+not-a-number may become -inf or reach other results, and an infinity in a running sum its
+neighbours.
+"""
+
 KERNELS = """\
 ## Kernels
 
@@ -93,7 +99,7 @@ def page() -> str:
     ]
     for family, members in groupby(sorted(entries, key=_family), _family):
         lines += _family_table(family, list(members))
-    lines += [EXTREMES, *_limits(), ""]
+    lines += [EXTREMES, *_limits(), VARYING]
     stock, kernels = stock_kernels(), {_full_name(row): row.family for row in table.rows()}
     kernels.update(dict.fromkeys(CORE_OPERATORS, "the method itself"))
     lines.append(KERNELS.format(own=len(kernels), stock=len(stock), both=len(stock & set(kernels))))

@@ -52,7 +52,9 @@ def zeros_along(b: GraphBuilder, dim: int, size: Dim, rank: int) -> Tensor:
 
 
 def _dynamic_dims(b: GraphBuilder) -> Iterator[tuple[Tensor, int]]:
-    for found in b.placed_tensors():
+    """Of inputs first: what is computed is sooner not a number, which nothing bounds."""
+    placed = [found for found in b.placed_tensors() if found.value is not None]
+    for found in sorted(placed, key=lambda item: not (item.value and item.value.is_input)):
         assert found.value is not None
         if found.value.dtype is DataType.FP32:
             for position, stored in enumerate(found.stored):
