@@ -180,6 +180,18 @@ def running_max(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     return source.restored(source.tensor)
 
 
+def maximum(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
+    """The maximum along ``dim``, which stays with size 1: of windows side by side, then of those.
+    What they read beyond the end is a value that they see anyway."""
+    source = picture(b, x, dim)
+    most = b.dynamic.upper(source.tensor.shape[source.axis])
+    window = math.isqrt(max(most - 1, 0)) + 1
+    count = layout.floor_divide(source.tensor.shape[source.axis] - 1, window) + 1
+    windows = _pooled(b, source, count, taps=window, stride=window, after=window - 1)
+    left = -(-most // window)
+    return source.restored(_pooled(b, windows, 1, taps=left, stride=left, after=left - 1).tensor)
+
+
 def part(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:
     """``size`` indices of the dynamic dimension ``dim`` from ``start`` on; a dynamic ``size``
     reaches to the end, or to a fixed distance from it."""

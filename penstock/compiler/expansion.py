@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import sympy
 import torch
+from torch.utils._sympy.functions import FloorDiv
 
 from penstock.compiler import layout
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
@@ -88,7 +90,15 @@ def _derived(b: GraphBuilder, found: Tensor, position: int, size: Dim) -> Tensor
             )  # fmt: skip
         if times > 1 and layout.same(layout.floor_divide(stored - 1, times) + 1, size):
             return ends.every(b, _zeroed(b, found, position, 0, 1), 0, times)
-    return None
+    terms = sympy.Add.make_args(size)
+    fractions = [term for term in terms if isinstance(term, FloorDiv)]
+    if len(fractions) != 1 or not isinstance(fractions[0].args[1], sympy.Integer):
+        return None
+    # So many strides are in a line of that length.
+    numerator, divisor = fractions[0].args
+    length = numerator + divisor * (size - fractions[0]) + 1 - divisor
+    whole = _derived(b, found, position, layout.canonical(sympy.expand(length)))
+    return None if whole is None else ends.every(b, whole, 0, int(divisor))
 
 
 def _line(b: GraphBuilder, source: Tensor, position: int) -> Tensor:

@@ -12,9 +12,9 @@ from functools import lru_cache
 
 import torch
 
+from penstock.compiler import ends, layout
 from penstock.compiler import expressions as ex
-from penstock.compiler import layout
-from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.builder import GraphBuilder, Tensor
 from penstock.compiler.layout import Shape
 from penstock.formats import payload
 from penstock.formats.payload import NodeKind
@@ -221,8 +221,12 @@ def max_over(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: bool) -> 
     """The maximum over ``dims``, by max pooling over memory seen as [before, reduced, 1, after].
     Pooling works on many columns at once, so what is innermost is folded into columns first."""
     x = b.dense(x)
-    if not layout.is_static([x.shape[dim] for dim in dims]):
-        raise LoweringError("it takes the maximum over a dynamic dimension")
+    dynamic = [dim for dim in dims if not isinstance(x.shape[dim], int)]
+    if dynamic:
+        shape = reduced_shape(x.shape, dims, keepdim)
+        for dim in dynamic:
+            x = ends.maximum(b, x, dim)
+        return b.reshape(max_over(b, x, dims, True), shape)
     if all(x.shape[dim] == 1 for dim in dims):
         return b.reshape(x, reduced_shape(x.shape, dims, keepdim))
     if layout.several_dynamic(x.shape):

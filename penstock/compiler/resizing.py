@@ -23,6 +23,15 @@ def _factor(old: Dim, new: Dim) -> int | None:
     return next((n for n in range(1, spread.MOST_TIMES + 1) if layout.same(new, n * old)), None)
 
 
+def whole_steps(old: Sequence[Dim], new: Sequence[Dim]) -> tuple[int, ...] | None:
+    """By how much each of the sizes shrinks, if to every second, third … value."""
+    steps = [
+        next((n for n in range(1, 17) if layout.same(layout.floor_divide(before, n), after)), 0)
+        for before, after in zip(old, new, strict=True)
+    ]
+    return tuple(steps) if all(steps) else None
+
+
 def repeated(b: GraphBuilder, x: Tensor, factors: Sequence[int]) -> Tensor:
     """[N, C, ...spatial] with each index so many times: nearest neighbours of whole factors."""
     if x.rank == 4:

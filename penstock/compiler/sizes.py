@@ -18,6 +18,8 @@ from torch.utils._sympy import functions
 
 #: Larger sums are left as they are.
 MOST_TERMS = 64
+#: Scale factors are fractions of up to so many parts.
+MOST_PARTS = 64
 
 
 @functools.lru_cache(maxsize=4096)
@@ -37,9 +39,24 @@ def canonical(expression: sympy.Expr) -> sympy.Expr:
         numerator, divisor = sympy.fraction(sympy.together(arguments[0]))
         if _is_count(divisor):
             return floor_divide(sympy.expand(numerator), int(divisor))
+    if isinstance(expression, functions.TruncToInt):
+        scaled = _scaled(arguments[0])
+        if scaled is not None:
+            return floor_divide(*scaled)
     if isinstance(expression, functions.CleanDiv) and _is_count(arguments[1]):
         return floor_divide(arguments[0], int(arguments[1]))
     return sympy.expand(expression.func(*arguments))
+
+
+def _scaled(product: sympy.Expr) -> tuple[sympy.Expr, int] | None:
+    """Numerator and divisor of ``0.75 * ToFloat(size)``, where floating point has it exactly."""
+    factor, rest = product.as_coeff_Mul()
+    if not isinstance(rest, functions.ToFloat) or not factor.is_positive:
+        return None
+    numerator, divisor = float(factor).as_integer_ratio()
+    if divisor > MOST_PARTS or numerator > MOST_PARTS**2:
+        return None
+    return sympy.expand(numerator * rest.args[0]), divisor
 
 
 def _is_count(value: Any) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import sympy
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._sympy.functions import CeilDiv, FloorDiv, Mod
+from torch.utils._sympy.functions import CeilDiv, FloorDiv, Mod, ToFloat, TruncToInt
 
 from penstock.compiler import layout
 from penstock.compiler.sizes import canonical, floor_divide
@@ -36,6 +36,7 @@ def numbers(expression: Any) -> list[int]:
         (FloorDiv(16 * S - 1, 4), 4 * S - 1),
         (S - Mod(S, 4), 4 * FloorDiv(S, 4)),
         (FloorDiv(FloorDiv(S + 5, 2) - 3 + T, 2), FloorDiv(S - 1 + 2 * T, 4)),
+        (TruncToInt(sympy.Float(0.75) * ToFloat(S)), FloorDiv(3 * S, 4)),
         ((S + 1) * (T + 1) - 1, S * T + S + T),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from penstock.compiler import layout, movement, resizing, spread
+from penstock.compiler import ends, layout, movement, resizing, spread
 from penstock.compiler.arguments import arguments
 from penstock.compiler.axis_windows import Windows, probed
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
@@ -92,6 +92,13 @@ def _is_dynamic(b: GraphBuilder, node: Node) -> bool:
 def _dynamic_nearest(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
     old, new = x.shape[2:], layout.shape_of(node.meta["val"])[2:]
+    steps = resizing.whole_steps(old, new)
+    if steps is not None and "exact" not in str(node.target):
+        for axis, step in enumerate(steps):
+            if step > 1:
+                whole = ends.without_last(b, x, axis + 2, step - 1)
+                x = ends.every(b, whole, axis + 2, step)
+        return x
     factors = resizing.whole_factors(old, new)
     if factors is None:
         raise resizing.refuse(old, new)

@@ -35,6 +35,11 @@ FUNCTIONS: dict[str, Function] = {
     "sum": lambda x: x.sum((2, 3)),
     "instance_norm": lambda x: F.instance_norm(x),
     "group_norm": lambda x: F.group_norm(torch.cat([x, -x], 1), 2),
+    "amax": lambda x: x.amax((2, 3)),
+    "amin": lambda x: x.amin(2),
+    "max of all": lambda x: x.max(),
+    "logsumexp": lambda x: x.logsumexp(2),
+    "log_softmax": lambda x: x.log_softmax(3),
     "softmax": lambda x: x.softmax(3),
 }
 

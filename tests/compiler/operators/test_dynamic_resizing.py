@@ -35,6 +35,10 @@ FUNCTIONS: dict[str, Function] = {
     "bilinear from one pixel": lambda x: F.interpolate(
         x.mean((2, 3), keepdim=True), size=x.shape[2:], mode="bilinear"
     ),
+    "nearest, half": by(0.5, "nearest"),
+    "nearest, half of one axis": by((1.0, 0.5), "nearest"),
+    "bilinear, half": by(0.5, "bilinear"),
+    "bilinear, one and a half": by(1.5, "bilinear"),
     "of a line": lambda x: F.interpolate(x[:, :, 0], scale_factor=2.0, mode="linear"),
     "nearest of a line": lambda x: F.interpolate(x[:, :, 0], scale_factor=2.0),
     "nearest of many channels": lambda x: F.interpolate(
