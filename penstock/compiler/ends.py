@@ -20,7 +20,7 @@ from penstock.compiler import expressions as ex
 from penstock.compiler import layout
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dim
-from penstock.formats.payload import NodeKind, Pool2dAttributes
+from penstock.formats.payload import FLAG_KEEP_DIMS, NodeKind, Pool2dAttributes
 
 #: Every value that is reached from the end takes a copy of the tensor.
 MOST_FROM_END = 16
@@ -162,7 +162,8 @@ def last_ones(b: GraphBuilder, x: Tensor, dim: int, distances: Sequence[int]) ->
         reach = b.dynamic.upper(source.tensor.shape[source.axis])
         # One window at the front, one beyond the end.
         both = _pooled(b, source, 2, stride=reach, after=reach)
-        found.append(source.restored(ex.cut(b, both.tensor, source.axis, 1, 1)))
+        last = ex.cut(b, both.tensor, source.axis, 1, 1, FLAG_KEEP_DIMS)
+        found.append(source.restored(last))
     return found
 
 

@@ -221,11 +221,11 @@ def slice_dims(
     return b.add_node(NodeKind.STATIC_SLICE, [x], output, attributes, flags=flags)
 
 
-def cut(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:
-    """``size`` indices of dimension ``dim``, from ``start`` on."""
+def cut(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim, flags: int = 0) -> Tensor:
+    """``size`` indices of dimension ``dim``, from ``start`` on; ``flags`` as in slice_dims."""
     starts, sizes = [0] * x.rank, list(x.shape)
     starts[dim], sizes[dim] = start, size
-    return slice_dims(b, x, starts, sizes)
+    return slice_dims(b, x, starts, sizes, flags)
 
 
 def concatenate(b: GraphBuilder, tensors: Sequence[Tensor], dim: int) -> Tensor:

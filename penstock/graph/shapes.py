@@ -134,14 +134,20 @@ def _windows(
     """How many windows fit into an image's height and width."""
     top, right, bottom, left = attributes.padding
     counts = []
-    for size, padding, kernel, stride, dilation in zip(
-        image[1:3], (top + bottom, left + right),
+    for size, padding, behind, kernel, stride, dilation in zip(
+        image[1:3], (top + bottom, left + right), (bottom, right),
         attributes.kernel, attributes.stride, attributes.dilation, strict=True,
     ):  # fmt: skip
         if node.flags & FLAG_TENSORFLOW_SAME_PADDING:
             counts.append(-(-size // stride))
             continue
         extent = (kernel - 1) * dilation + 1
+        # Of nothing there is nothing; nor of fewer indices than are to be left out at the end,
+        # which is pooling of pairs whose second element lies in the padding.
+        cut = kernel == 2 and dilation > size and padding == behind > 0
+        if size + padding < extent and (size == 0 or cut):
+            counts.append(0)
+            continue
         if size + padding < extent:
             raise ShapeError(f"a window of {extent} exceeds the padded input of {size + padding}")
         counts.append((size + padding - extent) // stride + 1)

@@ -95,7 +95,7 @@ class _Pruning:
         elif kind is NodeKind.GLOBAL_AVG_POOLING_2D:
             self._fill(output, math.nan)
             self._means.add(output)
-        elif kind is NodeKind.BATCH_MATRIX_MULTIPLY:
+        elif kind in (NodeKind.BATCH_MATRIX_MULTIPLY, NodeKind.MAX_POOLING_2D):
             self._fill(output, 0.0)
         elif kind is NodeKind.STATIC_SLICE:
             # One of many equal elements, kept because something is to have this size. Of the
