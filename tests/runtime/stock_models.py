@@ -83,6 +83,20 @@ class Mapped(nn.Module):
         return map_rows(lambda x, y: x + y, xs, y)
 
 
+class Scanned(nn.Module):
+    """Rows one after the other, and for each of them a branch."""
+
+    def forward(self, x):
+        from functorch.experimental.control_flow import map as map_rows
+        from torch._higher_order_ops.scan import scan
+
+        carry, rows = scan(lambda c, y: (c * 0.5 + y, c + y), torch.zeros(4), x)
+        chosen = map_rows(
+            lambda y: torch.cond(y.sum() > 0, lambda y: y + 1, lambda y: y * 2, (y,)), rows
+        )
+        return carry, rows, chosen
+
+
 class Writer(nn.Module):
     """Writes to inputs, through a view too."""
 
@@ -194,6 +208,7 @@ def main(directory: Path) -> None:
     steps = [(torch.randn(4),) for _ in range(3)]
     make("mutable", Counter(), *steps, partitioner=delegate)
     make("mutable_initialized", Counter(), *steps, passes=[InitializedMutableBufferPass(["state"])])
+    make("scanned", Scanned(), *[(torch.randn(5, 4),) for _ in range(3)])
     make("writer", Writer(), (torch.randn(2, 3), torch.zeros(()), torch.randn(3)))
     x = torch.randn(2, 4)
     branches = [(torch.tensor(way), x) for way in (True, False, True)]

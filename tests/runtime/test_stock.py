@@ -54,6 +54,7 @@ def runs(directory: Path, name: str) -> list[tuple[str, list[Any], list[Any]]]:
         ("mutable_initialized", False),
         ("cond", True),
         ("mapped", True),
+        ("scanned", True),
         ("writer", True),
         ("nested", True),
         ("nested_dim_order", True),
