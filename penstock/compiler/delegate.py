@@ -20,12 +20,11 @@ from penstock.formats.payload import XnnGraph
 @dataclass(frozen=True)
 class Lowered:
     """A delegate in the making: ``inputs`` and ``outputs`` are graph nodes in the order of the
-    delegate call's arguments; ``names`` gives the graph node of each debug handle."""
+    delegate call's arguments. Debug handles are the positions of nodes in the group, from 1 on."""
 
     graph: XnnGraph
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
-    names: dict[int, str]
 
 
 class GroupLoweringError(Exception):
@@ -40,10 +39,8 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
     """Lowers ``group`` (in the graph's order). Raises :class:`GroupLoweringError` with all nodes
     that turned out to be impossible, which the partitioner then leaves outside."""
     builder = GroupBuilder(module, dynamic, frozenset(group))
-    names: dict[int, str] = {}
     for handle, node in enumerate(group, 1):
         builder.debug_handle = handle
-        names[handle] = node.name
         builder.lower(node)
     outputs = tuple(node for node in group if any(user not in builder.group for user in node.users))
     outputs = tuple(node for node in outputs if isinstance(builder.bound(node), Tensor))
@@ -64,7 +61,7 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
         value = builder.value_of(builder.tensor(node))
         value.external_id = position
     graph = graph_passes.run(builder.graph)
-    return Lowered(graph, tuple(builder.inputs), outputs, names)
+    return Lowered(graph, tuple(builder.inputs), outputs)
 
 
 class GroupBuilder(GraphBuilder):

@@ -10,15 +10,19 @@ import torch
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.delegate import Lowered
-from penstock.formats.payload import XnnGraph
+from penstock.compiler.source_map import origin
+from penstock.formats.sources import Origin
+from penstock.graph.graph import XnnGraph
 
 
 class DelegateModule(torch.nn.Module):
-    """Holds one delegate's graph as a submodule of the lowered graph."""
+    """Holds one delegate's graph as a submodule of the lowered graph, and the origins of its debug
+    handles 1, 2, 3 ..."""
 
-    def __init__(self, graph: XnnGraph) -> None:
+    def __init__(self, graph: XnnGraph, origins: Sequence[Origin] = ()) -> None:
         super().__init__()
         self.graph = graph
+        self.origins = tuple(origins)
 
 
 def executorch_call_delegate(delegate: DelegateModule, *inputs: torch.Tensor) -> Any:
@@ -34,7 +38,7 @@ def insert_calls(
     moved: dict[Node, Node] = {}  # an output of an earlier group -> its getitem
     for number, (group, delegate) in enumerate(zip(groups, lowered, strict=True)):
         name = f"lowered_module_{number}"
-        module.add_module(name, DelegateModule(delegate.graph))
+        module.add_module(name, DelegateModule(delegate.graph, [origin(node) for node in group]))
         graph = module.graph
         inside = set(group)
         inputs = [moved.get(node, node) for node in delegate.inputs]

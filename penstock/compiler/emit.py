@@ -20,10 +20,12 @@ from penstock.compiler.emit_control import copy, emit_control_flow
 from penstock.compiler.layout import Dynamic
 from penstock.compiler.rewrite.state import BUFFER, STORE
 from penstock.compiler.size_arithmetic import PRIMITIVES
+from penstock.compiler.source_map import origin
 from penstock.compiler.structure import structure_of
 from penstock.errors import UnsupportedError
 from penstock.formats import program as pte
 from penstock.formats.payload_writer import write_payload
+from penstock.formats.sources import MethodSources, Origin
 from penstock.formats.structure import encode
 
 SCALAR_TYPES: dict[torch.dtype, pte.ScalarType] = {
@@ -57,14 +59,16 @@ def emit(
     dynamic: Dynamic,
     name: str,
     named_data: dict[str, pte.Buffer],
-) -> pte.Method:
-    """The method ``name`` out of a lowered graph whose operators all have kernels. The delegates'
-    constants go into ``named_data``.
+) -> tuple[pte.Method, MethodSources]:
+    """The method ``name`` out of a lowered graph whose operators all have kernels, and where its
+    parts come from. The delegates' constants go into ``named_data``.
 
     Raises :class:`UnsupportedError` where an operator has no out variant, or a dynamic dimension
     no bound.
     """
-    return _Emitter(module, dynamic, named_data).run(captured, name)
+    emitter = _Emitter(module, dynamic, named_data)
+    method = emitter.run(captured, name)
+    return method, MethodSources(tuple(emitter.origins), tuple(emitter.delegate_origins))
 
 
 class _Emitter:
@@ -79,6 +83,9 @@ class _Emitter:
         self.instructions: list[pte.Instruction] = []
         self.operators: dict[pte.Operator, int] = {}
         self.delegates: list[pte.Delegate] = []
+        #: where the instructions, and the delegates' nodes, come from
+        self.origins: list[Origin] = []
+        self.delegate_origins: list[tuple[Origin, ...]] = []
         self.index: dict[Node, Any] = {}
         self.lives: dict[int, list[int]] = {}
         self.constants: dict[tuple[object, ...], int] = {}
@@ -132,6 +139,8 @@ class _Emitter:
                 self.index[node] = self._constant(str(node.target))
         elif node.op == "call_function":
             self._call(node)
+            new = len(self.instructions) - len(self.origins)
+            self.origins += [origin(node)] * new
 
     def graph(
         self, module: GraphModule, inputs: Sequence[int], results: Sequence[int] | None
@@ -320,6 +329,7 @@ class _Emitter:
         self.delegates.append(
             pte.Delegate(XNNPACK_BACKEND, write_payload(delegate.graph, self.named_data))
         )
+        self.delegate_origins.append(delegate.origins)
         self.index[node] = results
 
     def _primitive(self, node: Node, name: str, overload: str) -> None:

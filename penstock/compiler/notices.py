@@ -123,7 +123,7 @@ class Ledger:
 def _shares(module: GraphModule, group: Sequence[Node], lowered: Lowered) -> Iterator[Share]:
     """What each node of a group adds: the constants of its nodes in the delegate, less those that
     it has in the model."""
-    graph, by_name = lowered.graph, {node.name: node for node in group}
+    graph = lowered.graph
     sizes: dict[int, int] = {}
     seen: set[int] = set()
     for node in graph.nodes:
@@ -136,9 +136,8 @@ def _shares(module: GraphModule, group: Sequence[Node], lowered: Lowered) -> Ite
                 handle = node.debug_handle
                 sizes[handle] = sizes.get(handle, 0) + _stored(value)
     for handle, size in sizes.items():
-        origin = by_name.get(lowered.names.get(handle, ""))
-        if origin is not None:
-            yield _share(module, origin, size)
+        if 1 <= handle <= len(group):
+            yield _share(module, group[handle - 1], size)
 
 
 def _stored(value: Value) -> int:

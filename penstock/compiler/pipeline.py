@@ -38,6 +38,8 @@ from penstock.errors import InputError
 from penstock.faults import faults
 from penstock.formats.program import Buffer, Program
 from penstock.formats.program_writer import program_chunks, write_program
+from penstock.formats.sources import KEY as SOURCES
+from penstock.formats.sources import encode_sources
 
 BETWEEN_KERNELS = Reason(
     "between kernels", "it only moves what kernels made: a delegate for that alone gains nothing"
@@ -118,6 +120,7 @@ def lower(
     quantize: str | Quantization | None = None,
     calibration: Iterable[Any] | None = None,
     delegate: bool = True,
+    sources: bool = True,
     progress: Progress | None = None,
 ) -> LoweredProgram:
     """Compiles a model.
@@ -132,6 +135,8 @@ def lower(
         calibration: batches of inputs (tuples like ``args``) for static quantization; by default
             the example inputs.
         delegate: whether XNNPACK gets what it can run; otherwise kernels run everything.
+        sources: whether the file says which module and line of source each of its instructions and
+            nodes comes from; profiles show it.
         progress: told of each stage as it begins and ends.
 
     Raises:
@@ -154,7 +159,7 @@ def lower(
             if quantize is not None:
                 module, report = _quantized(captured, quantize, calibration, timed)
                 captured.module = module
-            program, graph, delegation, said = _delegated(captured, delegate, timed)
+            program, graph, delegation, said = _delegated(captured, delegate, sources, timed)
     return LoweredProgram(program, graph, delegation, report, timed.timings, said)
 
 
@@ -171,7 +176,7 @@ def _quantized(
 
 
 def _delegated(
-    captured: Captured, delegate: bool, progress: Progress
+    captured: Captured, delegate: bool, sources: bool, progress: Progress
 ) -> tuple[Program, str, Delegation, tuple[Notice, ...]]:
     module = captured.module
     dynamic = Dynamic(captured.bounds, captured.least)
@@ -193,15 +198,14 @@ def _delegated(
         pipelines.run(module, pipelines.FOR_KERNELS)
     with progress.stage("emit"):
         program = Program([])
-        program.methods.append(emit(module, captured, dynamic, "forward", program.named_data))
+        method, origins = emit(module, captured, dynamic, "forward", program.named_data)
+        program.methods.append(method)
     for part in graphs:
         ledger.enter_kernels(part)
-    return (
-        program,
-        "\n".join(str(part.graph) for part in graphs),
-        delegation,
-        ledger.notices(program),
-    )
+    notices = ledger.notices(program)
+    if sources:
+        program.named_data[SOURCES] = encode_sources({method.name: origins})
+    return program, "\n".join(str(part.graph) for part in graphs), delegation, notices
 
 
 def _nothing_delegated(module: GraphModule) -> Partition:

@@ -32,8 +32,8 @@ class BoundDelegate:
     def __init__(self, id: str, graph: XnnGraph, executable: Executable) -> None:
         self.id = id
         self.executable = executable
-        #: the kind of each node of the payload, for profiles
-        self.kinds = tuple(node.kind.name for node in graph.nodes)
+        #: the kind and debug handle of each node of the payload, for profiles
+        self.nodes = tuple((node.kind.name, node.debug_handle) for node in graph.nodes)
         self.inputs = _externals(graph, graph.inputs)
         self.outputs = _externals(graph, graph.outputs)
         #: the physical shapes of the last call, and what came out of them

@@ -25,6 +25,7 @@ from penstock.formats.program import (
     KernelCall,
     Tensor,
 )
+from penstock.formats.sources import MethodSources
 from penstock.runtime.calling import Signature
 from penstock.runtime.delegates import BoundDelegate
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
@@ -73,6 +74,7 @@ class Method:
         compile_delegate: Callable[[formats.Delegate], BoundDelegate],
         lock: threading.RLock | None = None,
         profile: bool = False,
+        sources: MethodSources = MethodSources(),  # noqa: B008  frozen
     ) -> None:
         """Checks the method, finds its kernels and compiles its delegates.
 
@@ -90,6 +92,7 @@ class Method:
         bound = [bind(method, one, kernels, delegates) for one in method.instructions]
         self._bound = bound
         self._recorder = Recorder(bound) if profile else None
+        self._sources = sources
         written = written_values(bound)
         used = {i for one in bound for i in (*one.args, *one.outs)} | set(method.outputs)
         self.inputs = [_spec(method.values[i], layouts.get(i), i in used) for i in method.inputs]
@@ -258,7 +261,7 @@ class Method:
         if self._recorder is None:
             raise InputError("this program does not measure; load it with profile=True")
         with self._lock:
-            profile = self._recorder.profile(self.name)
+            profile = self._recorder.profile(self.name, self._sources)
             if reset:
                 self._recorder.reset()
         return profile

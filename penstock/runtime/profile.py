@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from penstock.formats.program import DelegateCall
+from penstock.formats.sources import UNKNOWN, MethodSources, Origin
 from penstock.runtime.delegates import BoundDelegate
 
 if TYPE_CHECKING:
@@ -14,19 +16,6 @@ if TYPE_CHECKING:
     from penstock.runtime.instructions import Bound, Step
 
 _Clock = Callable[[], int]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where in the user's model something comes from: the path of the ``nn.Module``, the line of
-    source, the ATen operator. Empty where a file does not say."""
-
-    module: str = ""
-    source: str = ""
-    operator: str = ""
-
-
-UNKNOWN = Origin()
 
 
 @dataclass(frozen=True)
@@ -139,35 +128,33 @@ class Recorder:
                 seen.add(key)
                 node.calls += 1
 
-    def profile(
-        self, method: str, origin: Callable[[int, int], Origin] = lambda instruction, node: UNKNOWN
-    ) -> Profile:
-        """What was recorded. ``origin`` tells that of an instruction (node -1) or of a node of its
-        delegate."""
+    def profile(self, method: str, sources: MethodSources) -> Profile:
+        """What was recorded, with the origins that ``sources`` gives."""
         found = []
         for position, one in enumerate(self._bound):
-            target = one.target
-            kinds = target.kinds if isinstance(target, BoundDelegate) else ()
-            nodes = tuple(
-                NodeProfile(
-                    place,
-                    kinds[place] if place >= 0 else name,
-                    tuple(node.operators),
-                    node.calls,
-                    node.microseconds / 1e6,
-                    origin(position, place) if place >= 0 else UNKNOWN,
-                )
-                for (place, name), node in sorted(self._nodes[position].items())
-            )
-            seconds = self._nanoseconds[position] / 1e9
+            target, instruction = one.target, one.instruction
+            nodes: list[NodeProfile] = []
+            if isinstance(target, BoundDelegate) and isinstance(instruction, DelegateCall):
+                for (place, name), node in sorted(self._nodes[position].items()):
+                    kind, handle = target.nodes[place] if place >= 0 else (name, 0)
+                    nodes.append(
+                        NodeProfile(
+                            place,
+                            kind,
+                            tuple(node.operators),
+                            node.calls,
+                            node.microseconds / 1e6,
+                            sources.of_node(instruction.delegate, handle),
+                        )  # fmt: skip
+                    )
             found.append(
                 InstructionProfile(
                     position,
                     one.label,
                     self._counts[position],
-                    seconds,
-                    nodes,
-                    origin(position, -1),
+                    self._nanoseconds[position] / 1e9,
+                    tuple(nodes),
+                    sources.of_instruction(position),
                 )  # fmt: skip
             )
         return Profile(method, self.calls, tuple(found))

@@ -17,6 +17,8 @@ from penstock.formats import program as formats
 from penstock.formats.data_file import attach, read_data_file
 from penstock.formats.program import Buffer
 from penstock.formats.program_reader import read_program
+from penstock.formats.sources import KEY as SOURCES
+from penstock.formats.sources import MethodSources, decode_sources
 from penstock.runtime.delegates import BoundDelegate, compile_delegate
 from penstock.runtime.mapped import MappedFile, drop
 from penstock.runtime.method import Method, signature_text
@@ -256,7 +258,7 @@ class LoadedProgram:
             return bound
 
         try:
-            return Method(method, compile, self._lock, self._profile)
+            return Method(method, compile, self._lock, self._profile, self._sources(method.name))
         except PenstockError:
             raise
         except (ValueError, TypeError, OverflowError, IndexError) as error:
@@ -270,6 +272,13 @@ class LoadedProgram:
             ) from error
         except Exception as error:
             raise fault(error, "prepare") from error
+
+    def _sources(self, method: str) -> MethodSources:
+        """The source map of a method, where there is one and profiles ask for it."""
+        data = self.program.named_data.get(SOURCES)
+        if data is None or not self._profile:
+            return MethodSources()
+        return decode_sources(data).get(method, MethodSources())
 
     def _release_pages(self) -> None:
         """A delegate has packed its weights: the file's pages need not stay in memory. Those

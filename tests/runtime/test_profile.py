@@ -10,6 +10,7 @@ from method_harness import make, tensor
 
 from penstock.errors import InputError
 from penstock.formats.payload_reader import read_payload
+from penstock.formats.sources import MethodSources
 from penstock.graph.graph import Node
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.instructions import bind
@@ -68,7 +69,7 @@ def test_the_recorder_adds_what_the_clock_says() -> None:
     step = recorder.timed(lambda: None, 0)
     step()
     step()
-    (one,) = recorder.profile("forward").instructions
+    (one,) = recorder.profile("forward", MethodSources()).instructions
     assert one.calls == 2 and one.seconds == pytest.approx(12e-6)
 
 
