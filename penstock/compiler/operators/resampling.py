@@ -64,7 +64,8 @@ NEAREST = (
 
 @operator(
     "upsample_nearest", *NEAREST, constraints=FLOATS, quantization=Shared(),
-    notes="whole factors by joining a tensor with itself, others by slices",
+    notes="whole factors by joining a tensor with itself, others by slices; dynamic sizes by whole "
+    "factors only, where an infinity makes up to 31 other channels of its pixel NaN",
 )  # fmt: skip
 def lower_nearest(b: GraphBuilder, node: Node) -> Tensor:
     """Which index goes where, the operator itself says, asked about a picture of indices."""
@@ -157,7 +158,9 @@ LINEAR = (
 
 @operator(
     "upsample_bilinear", *BILINEAR, constraints=FLOATS, quantization=Shared(),
-    notes="XNNPACK's own; by windows where a scale factor does not give whole sizes",
+    notes="XNNPACK's own; by windows where a scale factor does not give whole sizes; dynamic sizes "
+    "by whole factors like nearest, then smoothed, others by products with matrices made at run "
+    "time, where an infinity makes its row and column NaN",
 )  # fmt: skip
 def lower_bilinear(b: GraphBuilder, node: Node) -> Tensor:
     align = bool(arguments(node)["align_corners"])
