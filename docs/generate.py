@@ -27,7 +27,7 @@ Made by `make docs` from the code; a test keeps it up to date.
 
 All tensors of a delegated operator are float32 (or int8 between a quantize and a dequantize), have
 at most 6 dimensions and are not empty; what an entry asks beyond that stands under *conditions*.
-Some refusals show only when a node is lowered, a reshape that merges two dynamic sizes for instance.
+Some refusals show only when a node is lowered, a reshape that merges two dynamic sizes say.
 Either way the reason is in `lowered.delegation.undelegated`. Operators without an entry are taken
 apart where XNNPACK has all the parts.
 [Operators of your own](../CONTRIBUTING.md#an-operator-for-xnnpack) can be registered without a
