@@ -41,8 +41,13 @@ def for_all_sizes(module: GraphModule) -> Iterator[None]:
     PyTorch demands it too. No size is taken to be 0 or 1 that may be more: what works for others
     works for these. Where a definition can do without an answer (``guard_or_false``), it does.
     """
+    modes = _modes(module)
     with ExitStack() as stack:
-        for mode in _modes(module):
+        if modes:
+            stack.enter_context(patch.object(_config, "backed_size_oblivious", True))
+            # PyTorch would ask whether a batch is large enough for that library.
+            stack.enter_context(torch.backends.nnpack.flags(enabled=False))
+        for mode in modes:
             env = mode.shape_env
             watch = _Watch(env, _names(module))
             # What is cached is given out with questions about the memory that it takes.
@@ -51,14 +56,12 @@ def for_all_sizes(module: GraphModule) -> Iterator[None]:
             stack.enter_context(patch.object(env, "guard_or_defer_runtime_assert", watch.check))
             settings = replace(env.settings, prefer_deferred_runtime_asserts_over_guards=True)
             stack.enter_context(patch.object(env, "settings", settings))
-        stack.enter_context(patch.object(_config, "backed_size_oblivious", True))
-        # PyTorch would ask whether a batch is large enough for that library.
-        stack.enter_context(torch.backends.nnpack.flags(enabled=False))
         yield
 
 
 def _modes(module: GraphModule) -> list[Any]:
-    """The modes of the graph's fake tensors, which know the symbols in their sizes."""
+    """The modes of the graph's fake tensors that know the symbols in their sizes; none where all
+    sizes are fixed."""
     modes = {
         id(value.fake_mode): value.fake_mode
         for node in module.graph.nodes
