@@ -31,7 +31,10 @@ for program in sorted(pathlib.Path(sys.argv[1]).glob("*.pte")):
     method = Runtime.get().load_program(program).load_method("forward")
     for path in sorted(program.parent.glob(f"{program.stem}.*.in.npz")):
         print(path.stem, flush=True)
-        outputs = method.execute([torch.from_numpy(array) for array in np.load(path).values()])
+        try:
+            outputs = method.execute([torch.from_numpy(array) for array in np.load(path).values()])
+        except RuntimeError:
+            continue  # the answer is missing
         np.savez(str(path).replace(".in.npz", ".out"), *[o.numpy() for o in outputs])
 """
 
@@ -97,7 +100,11 @@ def differences(folder: Path, outcomes: dict[str, tuple[Case, Outcome]]) -> list
     wrong: list[str] = []
     for name, (case, outcome) in outcomes.items():
         for number, (_, expected) in enumerate(outcome.calls):
-            theirs = list(np.load(folder / f"{name}.{number}.out.npz").values())
+            answer = folder / f"{name}.{number}.out.npz"
+            if not answer.exists():
+                wrong.append(f"{name}: no answer to call {number}")
+                continue
+            theirs = list(np.load(answer).values())
             try:
                 compare(theirs, expected, case.tolerance, f"of call {number}")
             except AssertionError as error:

@@ -347,6 +347,15 @@ def _is_vector(node: Node) -> bool:
     return arguments(node)["input"].meta["val"].dim() == 1  # type: ignore[no-any-return]
 
 
+def _names_no_dims(node: Node) -> bool:
+    return not arguments(node)["dims"]
+
+
+def roll_flat(x: Tensor, shifts: list[int], *_: Any) -> Tensor:
+    """All elements in a row."""
+    return reshape(torch.roll(reshape(x, [x.numel()]), shifts, [0]), list(x.shape))
+
+
 def _is_dynamic(node: Node) -> bool:
     return not layout.is_static(layout.shape_of(node.all_input_nodes[0].meta["val"]))
 
@@ -357,6 +366,7 @@ RESTRICTED: dict[Any, tuple[Callable[[Node], bool], Callable[..., Any]]] = {
     aten.constant_pad_nd.default: (_cuts_off, constant_pad),
     aten.convolution.default: (_is_3d, convolution_3d.convolution),
     aten.linear.default: (_is_vector, linear_of_a_vector),
+    aten.roll.default: (_names_no_dims, roll_flat),
     aten.unbind.int: (_is_dynamic, unbind),
     aten.split.Tensor: (_is_dynamic, split),
     aten.split_with_sizes.default: (_is_dynamic, split_with_sizes),
