@@ -28,11 +28,13 @@ class LoweringError(Exception):
 @dataclass(frozen=True)
 class ConstantQuantization:
     """How an integer constant stands for real numbers: ``scale`` and ``zero_point`` are float32
-    and integer tensors, of one element (``axis`` None) or one for each index of ``axis``."""
+    and integer tensors, of one element (``axis`` None), one for each index of ``axis``, or one
+    for each ``block`` elements of a matrix's row, [rows, columns / block]."""
 
     scale: torch.Tensor
     zero_point: torch.Tensor
     axis: int | None
+    block: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,10 @@ class Tensor:
 
 def dequantize_constant(data: torch.Tensor, quantization: ConstantQuantization) -> torch.Tensor:
     scale, zero_point = quantization.scale, quantization.zero_point
-    if quantization.axis is not None:
+    if quantization.block is not None:
+        scale = scale.repeat_interleave(quantization.block, 1)
+        zero_point = zero_point.repeat_interleave(quantization.block, 1)
+    elif quantization.axis is not None:
         view = [1] * data.dim()
         view[quantization.axis] = -1
         scale, zero_point = scale.view(view), zero_point.view(view)
@@ -303,12 +308,14 @@ class GraphBuilder:
         physical: torch.Tensor,
         dtype: DataType,
         quantization: payload.Quantization | None = None,
+        shape: tuple[int, ...] | None = None,
     ) -> Value:
-        """A payload value with the elements of ``physical``, already in memory order."""
+        """A payload value with the elements of ``physical``, already in memory order. ``shape``
+        where elements are packed, so that it is not that of ``physical``."""
         data = physical.detach().contiguous()
         if data.dtype == torch.bfloat16:
             data = data.view(torch.uint16)
-        return self.define(tuple(data.shape), dtype, quantization, data.numpy())
+        return self.define(shape or tuple(data.shape), dtype, quantization, data.numpy())
 
     def dense(self, tensor: Tensor) -> Tensor:
         """``tensor`` with every lazily expanded dimension written out."""

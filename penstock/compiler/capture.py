@@ -30,7 +30,7 @@ from penstock.compiler.control_flow import all_graphs, graph_names, is_control_f
 from penstock.compiler.dynamo import independent_of_other_models
 from penstock.compiler.examples import widened
 from penstock.compiler.layout import is_static, shape_of
-from penstock.compiler.rewrite import fold_constants, inline_regions
+from penstock.compiler.rewrite import fold_constants, inline_regions, quantized_tensors
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.compiler.weights import Weights, weights_of
 from penstock.errors import ExportError, InputError
@@ -182,6 +182,7 @@ def _module(program: ExportedProgram) -> GraphModule:
         raise ExportError(f"torch.export gave a {type(module).__name__}, not a graph")
     inline_regions.apply(module)
     for part in all_graphs(module):
+        quantized_tensors.apply(part)
         _register_names(part)
     return module
 

@@ -18,6 +18,7 @@ from penstock.compiler.builder import ConstantQuantization, GraphBuilder, Loweri
 from penstock.compiler.layout import Dim, Shape
 from penstock.formats import payload
 from penstock.formats.payload import DataType, NodeKind, Value
+from penstock.graph import weights
 
 RELU = (0.0, math.inf)
 
@@ -65,6 +66,12 @@ def weight_value(b: GraphBuilder, weight: Tensor, dims: Sequence[int]) -> Value:
     if data is None:
         raise LoweringError("its weight is not a constant")
     quantization = weight.constant_quantization
+    if quantization is not None and quantization.block is not None and tuple(dims) == (0, 1):
+        blocks = _blocks_of_4_bits(data, quantization, quantization.block)
+        if blocks is not None:
+            return b.raw_constant(
+                torch.from_numpy(blocks[0]), DataType.QBINT4, blocks[1], tuple(data.shape)
+            )
     if quantization is None or not _is_symmetric_int8(data, quantization):
         real = weight.real().to(torch.float32).permute(*dims)
         return b.raw_constant(real, DataType.FP32)
@@ -87,7 +94,31 @@ def scales_array(scale: torch.Tensor) -> np.ndarray:
 
 
 def _is_symmetric_int8(data: torch.Tensor, quantization: ConstantQuantization) -> bool:
-    return data.dtype == torch.int8 and not bool(quantization.zero_point.any())
+    by_blocks = quantization.block is not None
+    return data.dtype == torch.int8 and not by_blocks and not bool(quantization.zero_point.any())
+
+
+#: XNNPACK wants blocks of a multiple of this.
+LEAST_BLOCK = 32
+
+
+def _blocks_of_4_bits(
+    data: torch.Tensor, quantization: ConstantQuantization, block: int
+) -> tuple[np.ndarray, payload.Blockwise] | None:
+    """A matrix as QBINT4 and its scales, which are rounded to bfloat16; None where its integers
+    have more bits, or zero points, or scales that bfloat16 does not hold."""
+    if data.dtype != torch.int8 or bool(quantization.zero_point.any()) or block % LEAST_BLOCK:
+        return None
+    if int(data.min()) < -8 or int(data.max()) > 7:
+        return None
+    scales = weights.float_to_bfloat16(scales_array(quantization.scale).reshape(-1))
+    if not ((scales >= LEAST_BFLOAT16) & (scales < BFLOAT16_INFINITY)).all():
+        return None
+    return weights.packed(data.numpy(), DataType.QBINT4), payload.Blockwise(scales, 0, block)
+
+
+#: The bits of the least normal number and of infinity.
+LEAST_BFLOAT16, BFLOAT16_INFINITY = 0x0080, 0x7F80
 
 
 def bias_value(b: GraphBuilder, bias: Tensor | None) -> Tensor | None:

@@ -64,6 +64,16 @@ def packed(elements: np.ndarray, dtype: DataType) -> np.ndarray:
     return np.ascontiguousarray(nibbles[:, ::2] | nibbles[:, 1::2] << 4)
 
 
+def narrowed(value: Value) -> Value:
+    """A new constant, or the same: a QCINT8 matrix whose elements have 4 bits as QCINT4."""
+    if value.dtype is not DataType.QCINT8 or len(value.shape) != 2 or value.shape[1] % 2:
+        return value
+    elements = integers(value)
+    if elements.min(initial=0) < -8 or elements.max(initial=0) > 7:
+        return value
+    return replace(value, dtype=DataType.QCINT4, data=packed(elements, DataType.QCINT4))
+
+
 def real(value: Value) -> np.ndarray:
     """The real numbers that a constant stands for, float32 of ``value.shape``."""
     elements, quantization = integers(value), value.quantization

@@ -116,10 +116,13 @@ def _merge_converts(index: Index, node: Node) -> None:
 
 def _settle_weighted(index: Index, node: Node) -> None:
     weight = index.values[node.inputs[1]]
-    integer_weight = weight.dtype in (DataType.QINT8, DataType.QCINT8)
+    integer_weight = weight.dtype in (DataType.QINT8, DataType.QCINT8, DataType.QBINT4)
     convert = index.made_by(node.inputs[0], NodeKind.CONVERT)
     source = index.values[convert.inputs[0]] if convert is not None else None
     if index.values[node.inputs[0]].dtype is DataType.QDINT8:
+        return
+    if source is None and node.kind is NodeKind.FULLY_CONNECTED and weight.dtype is DataType.QCINT8:
+        _keep_weights(index, node, weight)
         return
     exact = None if integer_weight else _exact_integers(index, node, weight)
     if (integer_weight or exact) and source is not None and source.dtype is DataType.QINT8:
@@ -137,6 +140,26 @@ def _settle_weighted(index: Index, node: Node) -> None:
     if integer_weight:
         real = Value(0, DataType.FP32, weight.shape, None, weights.real(weight))
         index.set_inputs(node, (node.inputs[0], index.new_value(real), *node.inputs[2:]))
+
+
+def _keep_weights(index: Index, node: Node, weight: Value) -> None:
+    """Weights alone are quantized: XNNPACK multiplies floats by them as they are. It would scale a
+    bias with the product, so that is added behind, and the output range moves there."""
+    narrow = weights.narrowed(weight)
+    filters = weight.id if narrow is weight else index.new_value(narrow)
+    bias = node.inputs[2]
+    index.set_inputs(node, (node.inputs[0], filters, INVALID_VALUE_ID))
+    if bias == INVALID_VALUE_ID:
+        return
+    output = index.values[node.outputs[0]]
+    product = index.new_value(Value(0, output.dtype, output.shape, output.quantization))
+    index.set_output(node, product)
+    add = Node(
+        NodeKind.ADD, (product, bias), (output.id,), clamp=node.clamp,
+        debug_handle=node.debug_handle,
+    )  # fmt: skip
+    node.clamp = None
+    index.insert_after(node, add)
 
 
 def _exact_integers(index: Index, node: Node, weight: Value) -> Value | None:

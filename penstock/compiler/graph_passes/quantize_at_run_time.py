@@ -8,6 +8,9 @@ from penstock.graph.dtypes import DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.index import Index
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
+from penstock.graph.weights import narrowed
+
+INTEGERS = (DataType.QINT8, DataType.QCINT8, DataType.QBINT4)
 
 
 def apply(graph: XnnGraph) -> None:
@@ -24,16 +27,19 @@ def apply(graph: XnnGraph) -> None:
         dims = node.kind.traits.per_token_dims
         if dims is None:
             continue
-        weight = index.values[node.inputs[1]]
-        if weight.dtype not in (DataType.QINT8, DataType.QCINT8):
+        given = weight = index.values[node.inputs[1]]
+        if weight.dtype not in INTEGERS:
             continue
         if not _reaches(index, node.inputs[0], wanted):
             continue
         key = (node.inputs[0], dims, _is_pointwise(node))
         if key not in converted:
             converted[key] = _convert_before(index, node, *key[:2])
-        inputs = (converted[key], _per_channel(index, weight), *node.inputs[2:])
-        index.set_inputs(node, inputs)
+        weight = _per_channel(weight)
+        if node.kind is NodeKind.FULLY_CONNECTED:
+            weight = narrowed(weight)
+        filters = weight.id if weight is given else index.new_value(weight)
+        index.set_inputs(node, (converted[key], filters, *node.inputs[2:]))
     index.finish()
 
 
@@ -86,11 +92,9 @@ def _convert_before(index: Index, node: Node, source: int, dims: int) -> int:
     return result
 
 
-def _per_channel(index: Index, weight: Value) -> int:
+def _per_channel(weight: Value) -> Value:
     """XNNPACK wants a scale for each output channel, even where all are the same."""
     if not isinstance(weight.quantization, PerTensor):
-        return weight.id
+        return weight
     scales = np.full(weight.shape[0], weight.quantization.scale, np.float32)
-    return index.new_value(
-        Value(0, DataType.QCINT8, weight.shape, PerChannel(scales, 0), weight.data)
-    )
+    return Value(0, DataType.QCINT8, weight.shape, PerChannel(scales, 0), weight.data)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import Node
 
 from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import ConstantQuantization, GraphBuilder, LoweringError, Tensor
+from penstock.compiler.builder import (
+    ConstantQuantization,
+    GraphBuilder,
+    LoweringError,
+    Tensor,
+    dequantize_constant,
+)
 from penstock.compiler.operators.constraints import is_constant, rank_fits
 from penstock.compiler.operators.registry import operator
 from penstock.formats.payload import DataType, NodeKind, PerTensor, PerToken
@@ -103,16 +111,55 @@ def lower_dequantize_per_channel(b: GraphBuilder, node: Node) -> Tensor:
     )
 
 
-def is_dynamic_parameters(node: Node) -> bool:
-    return node.target in (
-        quantized.choose_qparams.tensor,
-        quantized.choose_qparams_symmetric.tensor,
+@operator(
+    "dequantize_per_channel_group",
+    quantized.dequantize_per_channel_group.default,
+    constraints=(_constant_input,),
+    notes="4-bit weights of products whose activations are quantized at run time stay so; others "
+    "are written out as float32",
+)
+def lower_dequantize_groups(b: GraphBuilder, node: Node) -> Tensor:
+    named = arguments(node)
+    data = b.integer_constant(named["input"]).constant
+    scales = b.integer_constant(named["scales"]).constant
+    assert data is not None and scales is not None
+    points = torch.zeros_like(scales)
+    if named["zero_points"] is not None:
+        found = b.integer_constant(named["zero_points"]).constant
+        assert found is not None
+        points = found
+    quantization = ConstantQuantization(scales, points, 0, int(named["group_size"]))
+    if not all(_reads_tokens(user) for user in node.users):
+        return b.constant(dequantize_constant(data, quantization))
+    return b.constant(data, quantization)
+
+
+def _reads_tokens(node: Node) -> bool:
+    """Whether a product reads an activation that is quantized at run time."""
+    source = node.args[0]
+    return (
+        node.target is torch.ops.aten.linear.default
+        and isinstance(source, Node)
+        and source.target in DYNAMIC_DEQUANTIZE
     )
 
 
-@operator(
-    "choose_qparams", quantized.choose_qparams.tensor, quantized.choose_qparams_symmetric.tensor
+CHOOSE = (
+    quantized.choose_qparams.tensor,
+    quantized.choose_qparams_symmetric.tensor,
+    quantized.choose_qparams_per_token_asymmetric.default,
 )
+DYNAMIC_DEQUANTIZE = (
+    quantized.dequantize_per_tensor.tensor,
+    quantized.dequantize_per_token.default,
+)
+
+
+def is_dynamic_parameters(node: Node) -> bool:
+    return node.target in CHOOSE
+
+
+@operator("choose_qparams", *CHOOSE)
 def lower_choose_qparams(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
     """XNNPACK chooses the parameters itself, row by row, when it converts."""
     x = b.tensor(node.args[0])
@@ -125,8 +172,7 @@ _NOT_CHOSEN = "its scale and zero point do not come from choose_qparams, which X
 def _dynamic_pair(node: Node) -> str | None:
     """A scale and a zero point from choose_qparams."""
     named = arguments(node)
-    for key in ("scale", "zero_point"):
-        item = named[key]
+    for item in (named.get("scale", named.get("scales")), _zero_point(named)):
         if not isinstance(item, Node) or not item.args or not isinstance(item.args[0], Node):
             return _NOT_CHOSEN
         if not is_dynamic_parameters(item.args[0]):
@@ -134,9 +180,14 @@ def _dynamic_pair(node: Node) -> str | None:
     return None
 
 
+def _zero_point(named: dict[str, Any]) -> Any:
+    return named.get("zero_point", named.get("zero_points"))
+
+
 @operator(
     "quantize_per_tensor (dynamic)",
     quantized.quantize_per_tensor.tensor,
+    quantized.quantize_per_token.default,
     constraints=(rank_fits, _dynamic_pair),
 )
 def lower_dynamic_quantize(b: GraphBuilder, node: Node) -> Tensor:
@@ -151,7 +202,7 @@ def lower_dynamic_quantize(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "dequantize_per_tensor (dynamic)",
-    quantized.dequantize_per_tensor.tensor,
+    *DYNAMIC_DEQUANTIZE,
     constraints=(rank_fits, _dynamic_pair),
 )
 def lower_dynamic_dequantize(b: GraphBuilder, node: Node) -> Tensor:
