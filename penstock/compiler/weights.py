@@ -9,6 +9,7 @@ from torch.fx import GraphModule
 
 from penstock.compiler.builder import attribute
 from penstock.compiler.control_flow import all_graphs
+from penstock.compiler.rewrite.edit import MADE, Made
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,24 @@ class Weights:
 
 
 def weights_of(module: GraphModule) -> Weights:
-    """Of all that the graph and those within it read; shared memory counts once."""
+    """Of all that the graph and those within it read; shared memory counts once, and a constant
+    that was computed as what it was computed from."""
     found: dict[int, torch.Tensor] = {}
+    computed: dict[int, int] = {}
     for graph in all_graphs(module):
         for node in graph.graph.nodes:
             if node.op == "get_attr" and isinstance(node.meta.get("val"), torch.Tensor):
                 tensor = attribute(graph, str(node.target))
+                made: Made | None = node.meta.get(MADE)
+                if made is not None:
+                    computed[tensor.data_ptr()] = made.source_bytes
                 known = found.get(tensor.data_ptr())
                 if known is None or known.numel() < tensor.numel():
                     found[tensor.data_ptr()] = tensor
     return Weights(
         sum(tensor.numel() for tensor in found.values()),
-        sum(tensor.numel() * tensor.element_size() for tensor in found.values()),
+        sum(
+            computed.get(place, tensor.numel() * tensor.element_size())
+            for place, tensor in found.items()
+        ),
     )

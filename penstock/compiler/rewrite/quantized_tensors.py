@@ -17,8 +17,10 @@ import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import GraphModule, Node
 
+from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import attribute
-from penstock.compiler.rewrite.edit import call, get_attribute, new_attribute
+from penstock.compiler.report import describe_origin
+from penstock.compiler.rewrite.edit import MADE, Made, call, get_attribute, new_attribute
 from penstock.errors import UnsupportedError
 
 aten = torch.ops.aten
@@ -71,8 +73,6 @@ def _name(node: Node) -> str:
 def _refuse_rest(module: GraphModule) -> None:
     for node in module.graph.nodes:
         if _name(node).startswith("torchao::"):
-            from penstock.compiler.report import describe_origin
-
             raise UnsupportedError(
                 f"{_name(node).replace('::', '.')}{describe_origin(node)} quantizes in a way that "
                 "is not known; 8-bit activations for each token and weights of up to 8 bits are"
@@ -124,7 +124,7 @@ def _value(module: GraphModule, node: Any) -> torch.Tensor | None:
 def _constant(module: GraphModule, node: Node) -> int:
     if _name(node) != DEQUANTIZE:
         return 0
-    named = _arguments(node)
+    named = arguments(node)
     data, scale = _value(module, named["input"]), _value(module, named["scale"])
     if data is None or scale is None:
         return 0
@@ -158,7 +158,10 @@ def _written_out(module: GraphModule, node: Node, named: dict[str, Any]) -> int:
     inputs = {k: _value(module, v) if isinstance(v, Node) else v for k, v in named.items()}
     with torch.no_grad():
         value = node.target(*inputs.values())  # type: ignore[operator]
-    new_attribute(module, node, value, "_dequantized")
+    constant = new_attribute(module, node, value, "_dequantized")
+    sources = [item for item in inputs.values() if isinstance(item, torch.Tensor)]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in sources)
+    constant.meta[MADE] = Made("a quantized weight as float32", describe_origin(node), size)
     module.graph.erase_node(node)
     return 1
 
@@ -195,12 +198,6 @@ def _limits(named: dict[str, Any]) -> tuple[int, int]:
     return (INT8[0] if low is None else int(low), INT8[1] if high is None else int(high))
 
 
-def _arguments(node: Node) -> dict[str, Any]:
-    from penstock.compiler.arguments import arguments
-
-    return arguments(node)
-
-
 def _replace(node: Node, result: Node) -> None:
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
@@ -224,7 +221,7 @@ def quantized_activation(module: GraphModule, before: Node, quantize: Node) -> N
     nodes before ``before``. None where it is quantized in another way."""
     if _name(quantize) != QUANTIZE:
         return None
-    named = _arguments(quantize)
+    named = arguments(quantize)
     x = named["input"]
     value = x.meta["val"]
     block = list(named["block_size"])
@@ -353,7 +350,9 @@ def _scaled_product(module: GraphModule, node: Node) -> int:
         return 0
     data = _transposed(module, node.args[1])
     product = _only_reader(node, *MUL)
-    scales = None if data is None or product is None else _constant_factor(module, product, len(data))
+    scales = (
+        None if data is None or product is None else _constant_factor(module, product, len(data))
+    )
     if data is None or product is None or scales is None:
         return 0
     return _become_linear(module, product, _before_flattening(node.args[0]), data, scales)
@@ -371,7 +370,11 @@ def _before_flattening(x: Any) -> Node:
 def _constant_factor(module: GraphModule, node: Node, rows: int) -> torch.Tensor | None:
     """The factor float32 [rows] of a product."""
     scales = _value(module, _origin(node.args[1]))
-    return scales.to(torch.float32).flatten() if scales is not None and scales.numel() == rows else None
+    return (
+        scales.to(torch.float32).flatten()
+        if scales is not None and scales.numel() == rows
+        else None
+    )
 
 
 def _become_linear(

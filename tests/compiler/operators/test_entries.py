@@ -12,7 +12,8 @@ from penstock.compiler.operators import registry
 
 #: Tested with quantization, below and in tests/quantize.
 QUANTIZED = {
-    "quantize_per_tensor", "dequantize_per_tensor", "dequantize_per_channel", "choose_qparams",
+    "quantize_per_tensor", "dequantize_per_tensor", "dequantize_per_channel",
+    "dequantize_per_channel_group", "choose_qparams",
     "quantize_per_tensor (dynamic)", "dequantize_per_tensor (dynamic)",
 }  # fmt: skip
 
