@@ -52,8 +52,9 @@ ROW, BLOCKS = PerAxis(0), PerGroup(32)
 
 #: name → (configuration, the weights' type in the delegate, least SQNR against eager in dB).
 #: Where activations are torchao's and the scales float32, only rounding differs: an activation that
-#: is rounded the other way costs some 60 dB. Scales of blocks are bfloat16 in XNNPACK. Symmetric activations and those of weights that XNNPACK does not know
-#: with integers are quantized otherwise, or not at all.
+#: is rounded the other way costs some 60 dB. Scales of blocks are bfloat16 in XNNPACK. Symmetric
+#: activations, and those of weights that XNNPACK does not know, are quantized otherwise or not at
+#: all.
 CASES: dict[str, tuple[Any, DataType, float]] = {
     "8da4w in blocks": (activations(torch.int4, BLOCKS), DataType.QBINT4, 42),
     "8da4w a row": (activations(torch.int4, ROW), DataType.QCINT4, 50),

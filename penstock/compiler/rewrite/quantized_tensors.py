@@ -31,9 +31,9 @@ TAKE = "export::access_subclass_inner_tensor"
 
 
 def apply(module: GraphModule) -> int:
-    """Given ``access_subclass_inner_tensor(weight, "qdata")`` and what torchao makes of it → Result:
-    constants of their own, behind ``dequantize`` operators of ``quantized_decomposed``. Its rules
-    are in :mod:`quantized_products` and :mod:`quantized_constants`.
+    """Given ``access_subclass_inner_tensor(weight, "qdata")`` and what torchao makes of it →
+    Result: constants of their own, behind ``dequantize`` operators of ``quantized_decomposed``. The
+    rules are in :mod:`quantized_products` and :mod:`quantized_constants`.
 
     Raises :class:`UnsupportedError` for quantized tensors that are used in another way.
     """
@@ -55,8 +55,8 @@ def _refuse_rest(module: GraphModule) -> None:
     for node in module.graph.nodes:
         if schema_name(node).startswith("torchao::"):
             raise UnsupportedError(
-                f"{schema_name(node).replace('::', '.')}{describe_origin(node)} quantizes in a way that "
-                "is not known; 8-bit activations for each token and weights of up to 8 bits are"
+                f"{schema_name(node).replace('::', '.')}{describe_origin(node)} quantizes in a way "
+                "that is not known; 8-bit activations for each token and weights of up to 8 bits are"
             )
 
 
