@@ -56,7 +56,8 @@ def _refuse_rest(module: GraphModule) -> None:
         if schema_name(node).startswith("torchao::"):
             raise UnsupportedError(
                 f"{schema_name(node).replace('::', '.')}{describe_origin(node)} quantizes in a way "
-                "that is not known; 8-bit activations for each token and weights of up to 8 bits are"
+                "that is not known; 8-bit activations for each token and weights of up to 8 bits "
+                "are"
             )
 
 
