@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,10 +18,12 @@ from penstock.formats.payload import DataType, NodeKind
 
 #: Multiples of sizes up to here are recognized.
 MOST_TIMES = 64
+#: So many zeros are added at once.
+MOST_ZEROS = 4096
 
 
 def written_out(b: GraphBuilder, tensor: Tensor) -> Tensor:
-    """``tensor`` plus zeros of its full shape."""
+    """``tensor`` plus zeros of its full shape, negative ones: they change no number."""
     if tensor.constant is not None and layout.is_static(tensor.shape):
         return b.constant(b.full_constant(tensor))
     sizes: list[Dim] = [
@@ -33,8 +36,17 @@ def written_out(b: GraphBuilder, tensor: Tensor) -> Tensor:
             zeros = zeros_along(b, dim, size, tensor.rank)
             result = b.binary(NodeKind.ADD, result, zeros)
     static = [size if isinstance(size, int) else 1 for size in sizes]
-    if set(static) != {1}:
-        result = b.binary(NodeKind.ADD, result, b.full(static, 0.0))
+    if math.prod(static) <= MOST_ZEROS:
+        steps = [static]
+    else:
+        # Dimension by dimension, the innermost first: a line of zeros each.
+        steps = [
+            [size if place == dim else 1 for place, size in enumerate(static)]
+            for dim in range(len(static) - 1, -1, -1)
+        ]
+    for step in steps:
+        if set(step) != {1}:
+            result = b.binary(NodeKind.ADD, result, b.full(step, -0.0))
     return result
 
 

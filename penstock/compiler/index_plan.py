@@ -84,7 +84,7 @@ def _planned(indices: Indices, extent: int, depth: int) -> Plan:
         return _runs(indices, borders)
     period = _period(indices) if depth < DEEPEST else None
     if period is not None:
-        return _blocks(indices, period, extent, depth)
+        return _fewer(indices, borders, period, extent, depth)
     changes = _Changes(indices, LONGEST_BLOCK if depth < DEEPEST else 1)
     parts: list[Plan] = []
     position = 0
@@ -95,6 +95,28 @@ def _planned(indices: Indices, extent: int, depth: int) -> Plan:
         parts.append(_blocks(indices[position : position + length], period, extent, depth))
         position += length
     return _joined(parts)
+
+
+def _fewer(indices: Indices, borders: Indices, period: int, extent: int, depth: int) -> Plan:
+    """Blocks of ``period``, or runs where those are not more."""
+    try:
+        blocks = _blocks(indices, period, extent, depth)
+    except IrregularError:
+        if len(borders) >= MOST_PIECES:
+            raise
+        return _runs(indices, borders)
+    return _runs(indices, borders) if len(borders) < pieces(blocks) else blocks
+
+
+def pieces(plan: Plan) -> int:
+    """How many slices a plan takes."""
+    if isinstance(plan, Run):
+        return 1
+    if isinstance(plan, Repeat):
+        return pieces(plan.of)
+    if isinstance(plan, Join):
+        return sum(map(pieces, plan.parts))
+    return sum(pieces(part) for _, part in plan.parts)
 
 
 def _runs(indices: Indices, borders: Indices) -> Plan:

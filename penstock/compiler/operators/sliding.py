@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
-
+import numpy as np
 import torch
 from torch.fx import Node
 
@@ -12,13 +11,14 @@ from penstock.compiler import layout, movement
 from penstock.compiler.arguments import arguments, pair
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
-from penstock.compiler.operators.convolution import deconvolve
 from penstock.compiler.operators.registry import Shared, operator
 
 aten = torch.ops.aten
 
-#: Every place in a window is a slice.
+#: More places in a window are not sliced one by one.
 MOST_PLACES = 256
+#: So many elements in one place are worth a copy of their own.
+TOGETHER = 16
 
 
 @operator(
@@ -33,27 +33,27 @@ def lower_unfold(b: GraphBuilder, node: Node) -> Tensor:
     count = layout.shape_of(node.meta["val"])[dim]
     if not isinstance(count, int):
         raise LoweringError("it unfolds a dynamic dimension")
-    if size == step:
-        windows = ex.cut(b, x, dim, 0, count * size)
-        split = b.reshape(windows, (*x.shape[:dim], count, size, *x.shape[dim + 1 :]))
-        inner = dim + 1
-    elif count <= size:
-        pieces = [ex.cut(b, x, dim, start * step, size) for start in range(count)]
-        split, inner = _stacked(b, pieces, dim), dim + 1
-    else:
-        if size > MOST_PLACES:
-            raise LoweringError(
-                f"its windows have {size} elements, at most {MOST_PLACES} are cut apart"
-            )
-        pieces = [movement.strided(b, x, dim, place, count, step) for place in range(size)]
-        split, inner = _stacked(b, pieces, dim), dim
-    order = [d for d in range(split.rank) if d != inner]
-    return b.permute(split, [*order, inner])
+    windows = _windows(b, x, dim, count, size, step)
+    order = [d for d in range(windows.rank) if d != dim + 1]
+    return b.permute(windows, [*order, dim + 1])
 
 
-def _stacked(b: GraphBuilder, pieces: list[Tensor], dim: int) -> Tensor:
-    wide = [b.reshape(piece, (*piece.shape[:dim], 1, *piece.shape[dim:])) for piece in pieces]
-    return ex.concatenate(b, wide, dim)
+def _windows(
+    b: GraphBuilder, x: Tensor, dim: int, count: int, size: int, step: int, dilation: int = 1
+) -> Tensor:
+    """[..., L, ...] → [..., count, size, ...]: slices of what the windows have between them as
+    they overlap, or, where that is but a few elements, a slice for each place in the window."""
+    behind = layout.product([x.shape[d] for d in x.order[x.order.index(dim) + 1 :]])
+    whole = step >= size or count <= size or size > MOST_PLACES
+    if whole or not isinstance(behind, int) or (step * behind >= TOGETHER and dilation == 1):
+        places = np.arange(count)[:, None] * step + np.arange(size) * dilation
+        taken = movement.take(b, x, dim, places.reshape(-1))
+        return b.reshape(taken, (*x.shape[:dim], count, size, *x.shape[dim + 1 :]))
+    lines = [movement.strided(b, x, dim, place * dilation, count, step) for place in range(size)]
+    wide = [b.reshape(line, (*line.shape[:dim], 1, *line.shape[dim:])) for line in lines]
+    stacked = ex.concatenate(b, wide, dim)
+    order = [*range(dim), dim + 1, dim, *range(dim + 2, stacked.rank)]
+    return b.permute(stacked, order)
 
 
 def _batched(b: GraphBuilder, x: Tensor, rank: int) -> Tensor:
@@ -62,7 +62,7 @@ def _batched(b: GraphBuilder, x: Tensor, rank: int) -> Tensor:
 
 @operator(
     "im2col", aten.im2col.default, constraints=FLOATS, quantization=Shared(),
-    notes="torch.nn.Unfold: one slice for each place in the window",
+    notes="torch.nn.Unfold: windows of rows, then of columns, of as many slices as overlap",
 )  # fmt: skip
 def lower_im2col(b: GraphBuilder, node: Node) -> Tensor:
     """[N, C, H, W] → [N, C * kh * kw, windows]."""
@@ -70,11 +70,6 @@ def lower_im2col(b: GraphBuilder, node: Node) -> Tensor:
     x = _batched(b, b.tensor(node.args[0]), 4)
     kernel, stride, dilation = (pair(named[k]) for k in ("kernel_size", "stride", "dilation"))
     padding = pair(named["padding"], 0)
-    if kernel[0] * kernel[1] > MOST_PLACES:
-        places = kernel[0] * kernel[1]
-        raise LoweringError(
-            f"its windows have {places} elements, at most {MOST_PLACES} are cut apart"
-        )
     x = ex.pad_constant(b, x, [0, 0, *padding], [0, 0, *padding], 0.0)
     height, width = x.shape[2:]
     if not isinstance(height, int) or not isinstance(width, int):
@@ -83,26 +78,15 @@ def lower_im2col(b: GraphBuilder, node: Node) -> Tensor:
         (size - d * (k - 1) - 1) // s + 1
         for size, k, s, d in zip((height, width), kernel, stride, dilation, strict=True)
     )
-    if stride == kernel and dilation == (1, 1):
-        whole = ex.slice_dims(b, x, [0] * 4, [*x.shape[:2], rows * kernel[0], columns * kernel[1]])
-        split = b.reshape(whole, (*x.shape[:2], rows, kernel[0], columns, kernel[1]))
-        stacked = b.permute(split, [0, 1, 3, 5, 2, 4])
-    else:
-        lines = [
-            movement.strided(b, x, 2, i * dilation[0], rows, stride[0]) for i in range(kernel[0])
-        ]
-        pieces = [
-            movement.strided(b, line, 3, j * dilation[1], columns, stride[1])
-            for line, j in product(lines, range(kernel[1]))
-        ]
-        stacked = _stacked(b, pieces, 2)
+    lines = _windows(b, x, 2, rows, kernel[0], stride[0], dilation[0])
+    windows = _windows(b, lines, 4, columns, kernel[1], stride[1], dilation[1])
+    stacked = b.permute(windows, [0, 1, 3, 5, 2, 4])
     return b.reshape(stacked, layout.shape_of(node.meta["val"]))
 
 
 @operator(
     "col2im", aten.col2im.default, constraints=FLOATS,
-    notes="torch.nn.Fold: a change of shape where windows lie side by side, else a transposed "
-    "convolution with ones",
+    notes="torch.nn.Fold: a change of shape where windows lie side by side, else sums of such",
 )  # fmt: skip
 def lower_col2im(b: GraphBuilder, node: Node) -> Tensor:
     """[N, C * kh * kw, windows] → [N, C, H, W], overlapping windows summed."""
@@ -111,29 +95,44 @@ def lower_col2im(b: GraphBuilder, node: Node) -> Tensor:
     size = pair(named["output_size"])
     kernel, stride, dilation = (pair(named[k]) for k in ("kernel_size", "stride", "dilation"))
     padding = pair(named["padding"], 0)
-    places = kernel[0] * kernel[1]
-    channels = x.shape[1] // places
+    channels = x.shape[1] // (kernel[0] * kernel[1])
     rows, columns = (
         (extent + 2 * p - d * (k - 1) - 1) // s + 1
         for extent, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
     )
-    target = layout.shape_of(node.meta["val"])
-    side_by_side = stride == kernel and dilation == (1, 1) and padding == (0, 0)
-    if side_by_side and size == (rows * kernel[0], columns * kernel[1]):
-        split = b.reshape(x, (x.shape[0], channels, *kernel, rows, columns))
-        return b.reshape(b.permute(split, [0, 1, 4, 2, 5, 3]), target)
-    if not isinstance(channels, int):
-        raise LoweringError("it folds a dynamic number of channels")
-    # Place (i, j) of a window goes to its own corner of it: one-hot filters, group by group.
-    weight = torch.eye(places).view(places, 1, *kernel).repeat(channels, 1, 1, 1)
-    extra = [
-        extent + 2 * p - ((n - 1) * s + d * (k - 1) + 1)
-        for extent, n, k, s, p, d in zip(
-            size, (rows, columns), kernel, stride, padding, dilation, strict=True
-        )
-    ]
-    picture = b.reshape(x, (x.shape[0], x.shape[1], rows, columns))
-    result = deconvolve(
-        b, picture, b.constant(weight), None, stride, padding, extra, dilation, channels
-    )
-    return b.reshape(result, target)
+    split = b.reshape(x, (x.shape[0], channels, *kernel, rows, columns))
+    windows = b.permute(split, [0, 1, 4, 2, 5, 3])  # [N, C, rows, kh, columns, kw]
+    lines = _overlapped(b, windows, 4, stride[1], dilation[1], padding[1], size[1])
+    picture = _overlapped(b, lines, 2, stride[0], dilation[0], padding[0], size[0])
+    return b.reshape(picture, layout.shape_of(node.meta["val"]))
+
+
+def _overlapped(
+    b: GraphBuilder, x: Tensor, dim: int, step: int, dilation: int, padding: int, extent: int
+) -> Tensor:
+    """[..., count, size, ...] → [..., extent, ...]: windows that begin ``step`` places apart, the
+    first one ``padding`` places before the start, summed where they overlap.
+
+    Parts of the windows that do not overlap, of ``step`` places or (with a dilation) of one, lie
+    side by side as they are; the sum is over these, each moved to its place.
+    """
+    count, size = x.shape[dim : dim + 2]
+    assert isinstance(count, int) and isinstance(size, int)
+    part = min(step, size) if dilation == 1 else 1
+    total: Tensor | None = None
+    for begin in range(0, size, part):
+        width = min(part, size - begin)
+        taken = ex.cut(b, x, dim + 1, begin, width)
+        apart = _padded(b, taken, dim + 1, 0, step - width)
+        line = b.reshape(apart, (*x.shape[:dim], count * step, *x.shape[dim + 2 :]))
+        start = begin * dilation - padding
+        line = _padded(b, line, dim, start, extent - start - count * step)
+        total = line if total is None else ex.add(b, total, line)
+    assert total is not None
+    return total
+
+
+def _padded(b: GraphBuilder, x: Tensor, dim: int, before: int, after: int) -> Tensor:
+    pre, post = [0] * x.rank, [0] * x.rank
+    pre[dim], post[dim] = before, after
+    return ex.pad_constant(b, x, pre, post, 0.0)
