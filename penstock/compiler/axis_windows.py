@@ -20,6 +20,8 @@ Integers: TypeAlias = "NDArray[np.int64]"
 
 #: The longest sequence of windows of which it is noticed that it comes again.
 LONGEST_PERIOD = 128
+#: So many windows are compared with others in all: of long lines, shorter sequences are noticed.
+MOST_COMPARED = 2**22
 #: Weights that differ by less are the same: PyTorch rounds the place of each sample by itself.
 SAME = 2e-6
 #: A weight like this at an end of a window is such an error too.
@@ -52,6 +54,11 @@ class Segment:
     period: int
     count: int
     step: int
+
+    @property
+    def windows(self) -> range:
+        """The first window of each kind."""
+        return range(self.first, self.first + self.period)
 
 
 def averages(spans: Integers) -> Windows:
@@ -102,7 +109,8 @@ def _trimmed(base: Integers, weights: Floats) -> Windows:
 def segments(windows: Windows, most: int) -> list[Segment] | None:
     """The windows in segments, as few as a greedy search finds; None where there would be more than
     ``most`` kinds of windows."""
-    ends = [_ends(windows, period) for period in range(1, LONGEST_PERIOD + 1)]
+    longest = max(1, min(LONGEST_PERIOD, MOST_COMPARED // len(windows)))
+    ends = [_ends(windows, period) for period in range(1, longest + 1)]
     found: list[Segment] = []
     position = kinds = 0
     while position < len(windows):

@@ -20,6 +20,8 @@ from penstock.compiler.operators.convolution import convolve
 from penstock.compiler.operators.pooling import average_pool, channels_last
 from penstock.formats.payload import NodeKind, Pool2dAttributes
 
+#: All weights of an axis.
+MOST_WEIGHTS = 100_000
 #: The lengths of XNNPACK's depthwise kernels.
 DEPTHWISE_TILES = (3, 4, 9, 25)
 #: More kinds of windows, and more copies, are too many nodes.
@@ -70,15 +72,17 @@ def _along(b: GraphBuilder, x: Tensor, dim: int, windows: Windows, reduction: _R
     """Reduces the windows along the height of a picture, as which ``x`` is seen: [what is before
     ``dim`` in memory, channels, ``dim``, the rest of what is behind it]. A convolution of few
     channels is slow, so they are whatever is innermost."""
+    kinds = axis_windows.segments(windows, MOST_KINDS)
     x = _with_room_behind(b, b.dense(x), dim)
     arranged = b.permute(x, x.order)
     place = x.order.index(dim)
     front, behind = arranged.shape[:place], arranged.shape[place + 1 :]
-    channels = _channels(_elements(behind))
+    weights = sum(int(windows.lengths[i]) for kind in kinds or () for i in kind.windows)
+    channels = _channels(_elements(behind), MOST_WEIGHTS // max(weights, 1))
     wide = _elements(behind) // channels
     flat = b.reshape(arranged, (layout.product(front), x.shape[dim], wide, channels))
     picture = b.permute(flat, (0, 3, 1, 2))
-    reduced = b.permute(_reduced(b, picture, windows, reduction), (0, 2, 3, 1))
+    reduced = b.permute(_reduced(b, picture, windows, kinds, reduction), (0, 2, 3, 1))
     rows = b.reshape(reduced, (*front, reduced.shape[1], *behind))
     return b.permute(rows, layout.inverse(x.order))
 
@@ -99,14 +103,23 @@ def _elements(sizes: Sequence[Dim]) -> int:
     return math.prod(size for size in sizes if isinstance(size, int))
 
 
-def _channels(elements: int) -> int:
-    """How many of the innermost elements are channels: a divisor of their number."""
-    good = range(MOST_CHANNELS, ENOUGH_CHANNELS - 1, -1)
-    return next((size for size in good if elements % size == 0), elements)
+def _channels(elements: int, most: int) -> int:
+    """How many of the innermost elements are channels, a divisor of their number: enough, or as
+    many as ``most`` allows, since each has weights of its own."""
+    if most < ENOUGH_CHANNELS:
+        return next(size for size in range(max(most, 1), 0, -1) if elements % size == 0)
+    good = range(min(most, MOST_CHANNELS), ENOUGH_CHANNELS - 1, -1)
+    found = next((size for size in good if elements % size == 0), elements)
+    return found if found <= most else _channels(elements, ENOUGH_CHANNELS - 1)
 
 
-def _reduced(b: GraphBuilder, picture: Tensor, windows: Windows, reduction: _Reduction) -> Tensor:
-    kinds = axis_windows.segments(windows, MOST_KINDS)
+def _reduced(
+    b: GraphBuilder,
+    picture: Tensor,
+    windows: Windows,
+    kinds: Sequence[Segment] | None,
+    reduction: _Reduction,
+) -> Tensor:
     copied = windows.longest <= MOST_COPIES
     if kinds is None and not copied:
         raise LoweringError(f"its {len(windows)} windows are of too many kinds, and too long")
@@ -136,7 +149,7 @@ def _segment(
 ) -> Tensor:
     """The rows of one segment: those of each window of its period in turns."""
     made = []
-    for index in range(segment.first, segment.first + segment.period):
+    for index in segment.windows:
         start, size = int(windows.starts[index]), int(windows.lengths[index])
         seen = ex.cut(b, picture, 2, start, (segment.count - 1) * segment.step + size)
         kind = _Kind(windows.weights[index, :size], segment.count, segment.step)

@@ -16,8 +16,10 @@ import torch
 import window_cases  # noqa: F401
 from operator_cases import CASES
 from operator_harness import as_module
+from test_long_movement import MOVES, with_specials
 from test_quantized_entries import OPERATIONS, Between
 from test_random_programs import SHAPES, RandomProgram
+from test_windowed import SIZES
 
 import penstock
 
@@ -61,6 +63,12 @@ def test_same_bits(tmp_path: Path) -> None:
         ours[f"int8 {name}"] = write(
             tmp_path, f"int8 {name}", Between(operation), (x,), quantize="static"
         )
+    for name, (function, shape) in MOVES.items():
+        x = with_specials(shape)
+        ours[f"long {name}"] = write(tmp_path, f"long {name}", function, (x,))
+    for name, (program, shape, _) in SIZES.items():
+        x = torch.randn(shape)
+        ours[f"windows {name}"] = write(tmp_path, f"windows {name}", program, (x,))
     for seed in range(24):
         x = torch.randn(SHAPES[seed % len(SHAPES)])
         name = f"random {seed}"
