@@ -43,30 +43,31 @@ LIMITS = (
     Limit(
         "not-a-number",
         "is passed over, or gives -inf, where the largest or smallest is looked for by pooling or "
-        "by comparing; an average pool gives -inf",
+        "by comparing; an average pool gives -inf, and with it the sum of a long row",
         ("maximum", "minimum", "clamp by tensors", "max_pool", "max_pool with indices",
          "adaptive_max_pool", "max_pool3d", "avg_pool", "avg_pool3d", "adaptive_avg_pool", "amax",
          "amin", "max.dim", "min.dim", "aminmax", "cummax", "cummin", "norm", "logsumexp",
-         "log_softmax"),
+         "log_softmax", "sum"),
         not_a_number=True,
     ),
     Limit(
         "not-a-number",
         "compared with anything is not a number: so is what is chosen by it",
-        (*COMPARISONS, "sign", "where", "masked_fill"),
+        (*COMPARISONS, "sign", "where"),
         not_a_number=True,
     ),
     Limit(
         "not-a-number",
         "stays where it is not chosen",
-        ("where", "masked_fill", "triangle"),
+        ("where", "triangle"),
         not_a_number=True,
     ),
     Limit(
-        "not-a-number",
-        "in a row gives a row of not-a-number, eager's fused kernel gives zeros",
+        "not-a-number and infinity",
+        "in a query or key give rows of not-a-number, also where a mask is added to the score; "
+        "eager's fused kernel gives zeros, or bounds the score",
         ("scaled_dot_product_attention",),
-        not_a_number=True,
+        low=math.inf, high=math.inf, not_a_number=True,
     ),
     Limit(
         "not-a-number and infinity",
@@ -99,7 +100,7 @@ LIMITS = (
         "magnitudes from 6e26 to 3.4e38",
         "not a number after a sigmoid; infinity is right, and so is what `masked_fill` or `where` "
         "put there",
-        ("sigmoid", "silu", "glu", "gelu", "lstm", "lstm_cell", "gru", "gru_cell"),
+        ("sigmoid", "silu", "glu", "lstm", "lstm_cell", "gru", "gru_cell"),
         low=5.9e26, high=LARGEST,
     ),
     Limit(
@@ -110,22 +111,39 @@ LIMITS = (
     ),
     Limit(
         "numbers beyond 2.5e38",
-        "their logarithm is infinity",
-        ("log", "log2", "log10", "log1p"),
+        "their logarithm is infinity, and so are powers by it",
+        ("log", "log2", "log10", "log1p", "pow"),
         low=2.5e38, high=LARGEST,
     ),
     Limit(
-        "numbers from 88.38 to 88.72",
-        "their exponential is infinity, up to 0.34 too early",
-        ("exp", "exp2", "pow of a number"),
-        low=88.38, high=88.73,
+        "exponents from 88.38 to 88.72 (to the base e)",
+        "the power is infinity, up to 0.34 too early",
+        ("exp", "expm1", "exp2", "pow", "pow of a number"),
+        low=88.38, high=168.0,
+    ),
+    Limit(
+        "minus infinity",
+        "to a fractional power is not a number, as for other negative numbers; eager's is infinity",
+        ("pow",),
+        low=math.inf, high=math.inf,
+    ),
+    Limit(
+        "magnitudes beyond 2e37",
+        "their reciprocals are denormal, hence zero",
+        ("pow",),
+        low=2e37, high=LARGEST,
+    ),
+    Limit(
+        "not-a-number and infinity",
+        "spread to other places of the window: these are products with matrices",
+        ("col2im", "conv_transpose3d"),
+        low=math.inf, high=math.inf, not_a_number=True,
     ),
     Limit(
         "magnitudes beyond 9e18",
         "their squares, and products of them, overflow in float32 where eager has other orders or "
         "float64 inside",
-        ("var", "std", "var_mean", "std_mean", "layer_norm", "group_norm", "instance_norm",
-         "rms_norm", "cumprod"),
+        ("var", "std", "std_mean", "layer_norm", "group_norm", "prod", "cumprod", "cross"),
         low=9e18, high=LARGEST,
     ),
 )  # fmt: skip

@@ -172,9 +172,12 @@ def _log_sigmoid_of_size(b: GraphBuilder, x: Tensor) -> Tensor:
     return b.unary(NodeKind.LOG, b.unary(NodeKind.SIGMOID, size))
 
 
-def softplus(b: GraphBuilder, x: Tensor) -> Tensor:
-    """``log(1 + exp(x))`` as ``relu(x) - log(sigmoid(|x|))``, which overflows nowhere."""
-    return ex.subtract(b, b.unary(NodeKind.CLAMP, x, None, ex.RELU), _log_sigmoid_of_size(b, x))
+def softplus(b: GraphBuilder, x: Tensor, beta: float = 1.0) -> Tensor:
+    """``log(1 + exp(beta * x)) / beta`` as ``relu(x) - log(sigmoid(|beta * x|)) / beta``, which
+    overflows nowhere."""
+    rest = _log_sigmoid_of_size(b, ex.affine(b, x, beta, 0.0))
+    rest = ex.affine(b, rest, 1.0 / beta, 0.0)
+    return ex.subtract(b, b.unary(NodeKind.CLAMP, x, None, ex.RELU), rest)
 
 
 @operator("softplus", aten.softplus.default, constraints=(*FLOATS, _positive("beta")))
@@ -183,8 +186,7 @@ def lower_softplus(b: GraphBuilder, node: Node) -> Tensor:
     beta, threshold = float(named["beta"]), float(named["threshold"])
     if threshold < LEAST_SOFTPLUS_THRESHOLD:
         raise LoweringError(f"its threshold of {threshold} is a step, not rounding")
-    x = ex.affine(b, b.tensor(node.args[0]), beta, 0.0)
-    return ex.affine(b, softplus(b, x), 1.0 / beta, 0.0)
+    return softplus(b, b.tensor(node.args[0]), beta)
 
 
 @operator("log_sigmoid", aten.log_sigmoid.default, constraints=FLOATS)
