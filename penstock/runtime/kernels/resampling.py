@@ -110,6 +110,20 @@ def _triangle_weights(size: int, target: int, scale: float, of: DType) -> Array:
     return np.asarray(normal, of)
 
 
+def _blended(weights: Array, x: Array) -> Array:
+    """``weights`` (target, size) applied to ``x`` (..., size, columns). In a product of matrices
+    an infinity would reach, as zero times infinity, values that it has no share in."""
+    if np.isfinite(x).all():
+        return matmul(weights, x)
+    shape = (*x.shape[:-2], weights.shape[0], x.shape[-1])
+    result = np.zeros(shape, np.result_type(weights, x))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for row, of_row in enumerate(weights):
+            for place in np.flatnonzero(of_row):
+                result[..., row, :] += of_row[place] * x[..., place, :]
+    return result
+
+
 @kernel("aten::_upsample_bilinear2d_aa.out")
 def upsample_bilinear2d_aa(
     x: Array,
@@ -131,7 +145,8 @@ def upsample_bilinear2d_aa(
         if not scale >= 0 or size * target > 1 << 26:
             raise KernelError(f"upsampling of {size} to {target} elements")
         weights.append(_triangle_weights(size, target, scale, wide.dtype))
-    value = matmul(matmul(weights[0], wide), weights[1].T)
+    value = _blended(weights[0], wide)
+    value = _blended(weights[1], value.swapaxes(2, 3)).swapaxes(2, 3)
     if not is_float(x.dtype):
         value = np.rint(value)
     return rounded(value, x.dtype)
