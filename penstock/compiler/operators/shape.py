@@ -153,6 +153,8 @@ def lower_narrow(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
     dim = named["dim"] % x.rank
+    if isinstance(named["start"], Node):
+        raise LoweringError("its start is computed at run time")
     start, size = int(named["start"]), layout.shape_of(node.meta["val"])[dim]
     if start < 0 and not isinstance(x.shape[dim], int):
         return _from_the_end(b, x, dim, -start, size, 1)

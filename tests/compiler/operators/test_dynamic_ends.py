@@ -72,6 +72,16 @@ def test_lines(name: str, folder: Path) -> None:
     check_sizes(LINES[name], inputs, sizes, tolerance=0.0, folder=folder, name=f"line {name}")
 
 
+@pytest.mark.parametrize(
+    "function", [lambda x: x.narrow(1, x.shape[1] - 2, 2), lambda x: x[:, x.shape[1] - 2 :]]
+)
+def test_starts_of_sizes(function: Function) -> None:
+    """A start that is computed from a size is known to no node."""
+    inputs = [(torch.randn(n, h, 6),) for n, h, _ in SIZES]
+    sizes = ({0: BATCH, 1: HEIGHT},)
+    check_sizes(function, inputs, sizes, tolerance=0.0, pieces=None)
+
+
 def test_on_stock(folder: Path) -> None:
     """Of the programs of the tests above, as far as they ran."""
     test_pictures("last", folder)
