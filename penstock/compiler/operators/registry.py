@@ -87,6 +87,20 @@ QuantizationRule: TypeAlias = "Weighted | Independent | Shared | OutputRange | F
 SpecialRule: TypeAlias = Callable[[Node], "QuantizationRule | None"]
 
 
+def constant_attributes(node: Node) -> str | None:
+    """Numbers that are attributes of nodes (slopes, bounds, factors) may not come from a size. An
+    operand may: it is a tensor of one value."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    for position, argument in enumerate(node.target._schema.arguments):
+        given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
+        if isinstance(given, Node) and argument.name not in ("other", "fill_value"):
+            kind = str(argument.type).removeprefix("Optional[").removesuffix("]")
+            if kind in ("float", "number"):
+                return f"its {argument.name} is computed at run time, XNNPACK needs a constant"
+    return None
+
+
 @dataclass(frozen=True)
 class Operator:
     """One entry of the table.
@@ -109,12 +123,14 @@ class Operator:
 
     def rule_for(self, node: Node) -> QuantizationRule | None:
         """How ``node`` quantizes; ``None`` when it stays in floating point."""
+        if constant_attributes(node) is not None:
+            return None
         special = self.special_rule(node) if self.special_rule is not None else None
         return special or self.quantization
 
     def reason_against(self, node: Node) -> str | None:
         """Why ``node`` cannot be lowered by this entry, or ``None``."""
-        for constraint in self.constraints:
+        for constraint in (constant_attributes, *self.constraints):
             reason = constraint(node)
             if reason is not None:
                 return reason

@@ -82,6 +82,24 @@ def test_starts_of_sizes(function: Function) -> None:
     check_sizes(function, inputs, sizes, tolerance=0.0, pieces=None)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.add(x, x, alpha=x.shape[1]),
+        lambda x: torch.addcmul(x, x, x, value=x.shape[1]),
+        lambda x: (9 * x).clamp(-x.shape[1], x.shape[1] // 2),
+        lambda x: F.elu(x, x.shape[1]),
+        lambda x: F.leaky_relu(x, 1 / x.shape[1]),
+        lambda x: x.shape[1] ** x.sigmoid(),
+    ],
+)
+def test_attributes_of_sizes(function: Function) -> None:
+    """Factors, bounds and slopes that are computed from a size are attributes of no node."""
+    inputs = [(torch.randn(n, h, 6),) for n, h, _ in SIZES]
+    sizes = ({0: BATCH, 1: HEIGHT},)
+    check_sizes(function, inputs, sizes, pieces=None)
+
+
 def test_on_stock(folder: Path) -> None:
     """Of the programs of the tests above, as far as they ran."""
     test_pictures("last", folder)
