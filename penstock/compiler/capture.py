@@ -33,7 +33,7 @@ from penstock.compiler.layout import is_static, shape_of
 from penstock.compiler.rewrite import fold_constants, inline_regions, quantized_tensors
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.compiler.weights import Weights, weights_of
-from penstock.errors import ExportError, InputError
+from penstock.errors import ExportError, InputError, UnsupportedError
 
 
 @dataclass
@@ -82,6 +82,7 @@ def capture(
     if pytree.tree_structure((example_args, example_kwargs)) != program.call_spec.in_spec:
         raise InputError("the example inputs do not have the structure that was exported")
     module = _module(program)
+    _require_tensors(module)
     weights = weights_of(module)
     _trace_bodies(module)
     if _needs_tracing(module):
@@ -317,6 +318,22 @@ def _in_one_line(error: BaseException) -> str:
     if len(text) > MAX_REASON:
         text = text[: MAX_REASON - 3] + "..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _require_tensors(module: GraphModule) -> None:
+    """Raises :class:`UnsupportedError` for what a program cannot hold."""
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype is torch.complex32:
+            raise UnsupportedError(
+                f"{node.name} is of type complex32, which has no kernels; use complex64"
+            )
+        held = getattr(module, str(node.target), None) if node.op == "get_attr" else None
+        if isinstance(held, torch.Generator):
+            raise UnsupportedError(
+                "the model draws from a torch.Generator, which a program cannot hold; draw in "
+                "__init__ and keep the numbers as a buffer, or draw without a generator"
+            )
 
 
 def _require_bounds(module: GraphModule, bounds: Mapping[Any, int]) -> None:

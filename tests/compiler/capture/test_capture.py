@@ -60,8 +60,10 @@ MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
      lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes={"zz": {0: Dim("b", max=4)}})),
     ("no kernel", UnsupportedError, "test_capture.py:",
      lambda: penstock.lower(Call(torch.linalg.cholesky), (torch.eye(3),))),
-    ("complex numbers", UnsupportedError, "complex64",
-     lambda: penstock.lower(Sum(), (X.to(torch.complex64), X))),
+    ("a generator", UnsupportedError, "torch.Generator", lambda: penstock.lower(
+        Call(lambda x: x[:, torch.randperm(3, generator=torch.Generator())]), (X,))),
+    ("complex numbers of 16 bits", UnsupportedError, "complex32",
+     lambda: penstock.lower(Sum(), (X.to(torch.complex32), X))),
 ]  # fmt: skip
 
 
