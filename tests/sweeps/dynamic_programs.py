@@ -286,6 +286,13 @@ FUNCTIONS: list[Case] = [
         "interpolate bicubic": (lambda x: F.interpolate(x, None, 2.0, "bicubic"), IMAGE),
         "interpolate area": (lambda x: F.interpolate(x, size=(3, 4), mode="area"), IMAGE),
         "interpolate linear": (lambda x: F.interpolate(x, None, 1.5, "linear"), X),
+        "interpolate by fractions": (
+            lambda x: [F.interpolate(x, None, f, "linear", a)
+                       for f, a in ((1.3, None), (0.7, None), (1.3, True))], X
+        ),
+        "interpolate volumes by fractions": (
+            lambda x: F.interpolate(x, None, 1.3, "trilinear"), _numbers(1, 2, 3, 4, 5)
+        ),
         "interpolate trilinear": (
             lambda x: F.interpolate(x, None, 2.0, "trilinear"), _numbers(1, 2, 3, 4, 2)
         ),

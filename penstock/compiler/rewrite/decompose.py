@@ -58,8 +58,22 @@ def _decompose(module: GraphModule, node: Node, sizes: SizeNodes, depth: int) ->
         return 1
     if depth == MAX_DEPTH:
         raise _hopeless(node)
-    made = inline_decomposition(module, node, sizes, function or target)
+    made = inline_decomposition(module, node, sizes, function or _defined(target))
     return 1 + sum(_decompose(module, item, sizes, depth + 1) for item in made)
+
+
+def _defined(target: torch._ops.OpOverload) -> Callable[..., Any]:
+    """What to call for ``target``: Penstock's own definition where there is one, at the level at
+    which operators can be noted; above it PyTorch takes some apart by itself."""
+    own = DECOMPOSITIONS.get(target)
+    if own is None:
+        return target
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return own(*args, **kwargs)
+
+    return call
 
 
 def _restricted(node: Node) -> Callable[..., Any] | None:

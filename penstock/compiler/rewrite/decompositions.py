@@ -21,6 +21,7 @@ from penstock.compiler.arguments import arguments
 from penstock.compiler.rewrite import (
     convolution_3d,
     random_numbers,
+    resizing,
     running,
     scattering,
     small_matrices,
@@ -247,6 +248,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
     aten.adaptive_max_pool3d.default: adaptive_max_pool3d,
     aten.bilinear.default: bilinear,
+    aten.upsample_linear1d.vec: resizing.linear,
+    aten.upsample_trilinear3d.vec: resizing.linear,
     aten.cumprod.default: running.cumprod,
     aten.logcumsumexp.default: running.logcumsumexp,
     aten.cummax.default: running.cummax,
