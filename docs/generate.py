@@ -30,6 +30,12 @@ at most 6 dimensions and are not empty; what an entry asks beyond that stands un
 Some refusals show only when a node is lowered, a reshape that merges two dynamic sizes say.
 Either way the reason is in `lowered.delegation.undelegated`. Operators without an entry are taken
 apart where XNNPACK has all the parts.
+With dynamic sizes an operator is delegated, composed of kernels, or refused in words; it is never
+compiled for the example's size. Of the 314 programs behind this table that can be exported with all
+dimensions dynamic, 231 are one delegate, 27 are in part, 52 run in kernels and 4 are refused
+(volumes pooled with ceil_mode or uncounted padding, antialiased cubic resizing); of 1672 with one
+dynamic dimension 1541, 36, 83 and 12. Answers are those of eager PyTorch at
+all sizes that are tried (`tests/sweeps/test_dynamic_sizes.py`), here and on the stock runtime.
 [Operators of your own](../CONTRIBUTING.md#an-operator-for-xnnpack) can be registered without a
 change to Penstock.
 
