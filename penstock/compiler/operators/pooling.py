@@ -104,7 +104,7 @@ def divides_otherwise(node: Node) -> QuantizationRule | None:
 
 @operator(
     "avg_pool", aten.avg_pool2d.default, aten.avg_pool1d.default,
-    constraints=FLOATS, quantization=Shared(), special_rule=divides_otherwise,
+    constraints=FLOATS, quantization=Shared(blends=True), special_rule=divides_otherwise,
     notes="counted padding becomes a constant pad before the pool",
 )  # fmt: skip
 def lower_avg_pool(b: GraphBuilder, node: Node) -> Tensor:

@@ -59,9 +59,11 @@ class Independent:
 @dataclass(frozen=True)
 class Shared:
     """The output and every input in ``inputs`` use one pair of parameters: operators that move or
-    select values without changing them. An argument may be a list of tensors (concatenation)."""
+    select values without changing them. An argument may be a list of tensors (concatenation).
+    ``blends``: it averages, so that what its inputs lose at the ends of their range shows."""
 
     inputs: tuple[int, ...] = (0,)
+    blends: bool = False
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ LINEAR = (
 
 
 @operator(
-    "upsample_bilinear", *BILINEAR, constraints=FLOATS, quantization=Shared(),
+    "upsample_bilinear", *BILINEAR, constraints=FLOATS, quantization=Shared(blends=True),
     notes="XNNPACK's own; by windows where a scale factor does not give whole sizes; dynamic sizes "
     "by whole factors like nearest, then smoothed, others by products with matrices made at run "
     "time, where an infinity makes its row and column NaN",

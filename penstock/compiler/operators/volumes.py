@@ -212,7 +212,7 @@ def lower_max_pool3d(b: GraphBuilder, node: Node) -> Tensor:
 
 
 @operator(
-    "avg_pool3d", aten.avg_pool3d.default, constraints=FLOATS, quantization=Shared(),
+    "avg_pool3d", aten.avg_pool3d.default, constraints=FLOATS, quantization=Shared(blends=True),
     special_rule=divides_otherwise,
 )  # fmt: skip
 def lower_avg_pool3d(b: GraphBuilder, node: Node) -> Tensor:

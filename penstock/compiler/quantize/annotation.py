@@ -156,7 +156,7 @@ def _made_for_one_reader(value: Node, maker: Decision | None) -> bool:
     """Whether what computes ``value`` may put it out in its only reader's parameters."""
     if maker is None or maker.is_dynamic or len(value.users) != 1:
         return False
-    return isinstance(maker.rule, (Weighted, Independent))
+    return isinstance(maker.rule, (Weighted, Independent, OutputRange))
 
 
 def _constant_groups(

@@ -18,7 +18,10 @@ Rules, in this order:
    compute also if they need as many. In float they cost hardly more time and round nothing: a sum
    of a transformer's block is read by a norm, which is float, and takes from a linear, which is
    int8. (A concatenation alone rounds little, and moves a quarter of the bytes as int8.)
-6. Where rules 3 to 5 leave nothing at all, what computes is quantized after all: the caller
+6. (static schemes) An operator of one input that computes, and gets the model's inputs as they are
+   or moved, stays in float: the one conversion comes behind it, and rounds what it makes of them
+   (a tanh of numbers up to 100, say). So does one of a fixed output range behind any float.
+7. Where rules 3 to 6 leave nothing at all, what computes is quantized after all: the caller
    asked for it.
 """
 
@@ -139,15 +142,33 @@ def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
 
 
 def _read_clamped(plan: Plan) -> None:
-    """A clamp that reads floating point reads it in its output's parameters: what it cuts off then
-    takes none of the eight bits."""
-    in_int8 = {decision.result for decision in plan.quantized if not decision.is_dynamic}
+    """A clamp that reads floating point, as it is or moved for it alone, reads it in its output's
+    parameters: what it cuts off then takes none of the eight bits."""
+    made = {decision.result: decision for decision in plan.quantized if not decision.is_dynamic}
     for decision in plan.quantized:
         entry = registry.find(decision.node.target)
         if entry is None or not entry.is_clamp or not isinstance(decision.rule, Shared):
             continue
-        if not any(value in in_int8 for value in decision.inputs):
-            decision.rule = OutputRange(decision.rule.inputs)
+        way = _moved_from_float(decision, made)
+        for member in way or ():
+            assert isinstance(member.rule, MOVING)
+            member.rule = OutputRange(member.rule.inputs)
+
+
+def _moved_from_float(decision: Decision, made: dict[Node, Decision]) -> list[Decision] | None:
+    """``decision`` and all that moves values in float to it, and to nothing else; ``None`` where
+    there is something else in int8 before it."""
+    way = [decision]
+    for value in decision.inputs:
+        maker = made.get(value)
+        if maker is None:
+            continue
+        moves = isinstance(maker.rule, Shared) and not maker.rule.blends
+        before = _moved_from_float(maker, made) if moves and len(value.users) == 1 else None
+        if before is None:
+            return None
+        way += before
+    return way
 
 
 def _comes_out_of_body(node: Node) -> bool:
@@ -246,7 +267,7 @@ def _following_clamp(decision: Decision, quantization: Quantization) -> Node | N
 
 
 def _drop_what_does_not_pay(plan: Plan) -> None:
-    """Rules 3 to 5, until nothing changes; then rule 6."""
+    """Rules 3 to 6, until nothing changes; then rule 7."""
     candidates = [decision for decision in plan.decisions if decision.quantized]
     owners = {decision.result: decision for decision in plan.decisions}
     readers = {decision.node: decision for decision in plan.decisions}
@@ -267,6 +288,10 @@ def _drop_what_does_not_pay(plan: Plan) -> None:
             if decision.quantized and _stands_in_float(decision, owners, readers):
                 changed = True
                 decision.reason = "most of its neighbours stay in float, so int8 saves little"
+        for decision in plan.decisions:
+            if _static(decision) and _reads_floats(decision, owners):
+                changed = True
+                decision.reason = "int8 saves no conversion behind values in float"
         for group in _groups(plan, owners, readers, _joins_or_moves):
             if _saves_no_conversion(group, owners, readers):
                 for decision in filter(_joins, group):
@@ -313,6 +338,30 @@ def _borders(
     for user in decision.result.users:
         if user in readers and tensor_of(user) is not None:
             yield decision.result, readers[user]
+
+
+def _reads_floats(decision: Decision, owners: _Owners) -> bool:
+    """Rule 6."""
+    rule = decision.rule
+    one_input = isinstance(rule, Independent) and len(decision.inputs) == 1
+    if isinstance(rule, FixedOutput):
+        makers = (owners.get(value) for value in decision.inputs)
+        if not any(maker is not None and _static(maker) for maker in makers):
+            return True
+    elif not one_input and not (isinstance(rule, Shared) and rule.blends):
+        return False
+    return all(_from_model_inputs(value, owners) for value in decision.inputs)
+
+
+def _from_model_inputs(value: Node, owners: _Owners) -> bool:
+    """Whether ``value`` is an input of the model, or moved from some in int8."""
+    maker = owners.get(value)
+    if maker is None:
+        return value.op == "placeholder"
+    moves = isinstance(maker.rule, MOVING) and not getattr(maker.rule, "blends", False)
+    if not _static(maker) or not moves:
+        return False
+    return all(_from_model_inputs(source, owners) for source in maker.inputs)
 
 
 def _static(decision: Decision) -> bool:
