@@ -1,15 +1,16 @@
 """The source map of a program: where in the user's model its instructions and nodes come from.
 
 It is named data under :data:`KEY`, which no delegate asks for, so that other runtimes leave it
-alone: JSON, an object with the ``origins`` (each an array of the ``nn.Module``'s path, the line of
-source as ``file:line`` and the ATen operator) and the ``methods``. A method has the position of an
-origin, or -1, for each of its ``instructions``, and for each of its ``delegates`` an array with the
-positions for the debug handles 1, 2, 3 ... of the payload's nodes.
+alone: JSON, compressed by zlib. It is an object with the ``origins`` (each an array of the path of
+the ``nn.Module``, the line of source as ``file:line`` and the ATen operator) and the ``methods``. A
+method has the position of an origin, or -1, for each of its ``instructions``, and for each of its
+``delegates`` an array with the positions for the debug handles 1, 2, 3 ... of the payload's nodes.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,6 +20,8 @@ from penstock.formats.blobs import as_bytes
 from penstock.formats.program import Buffer
 
 KEY = "penstock.sources"
+#: No source map is larger; a damaged one may claim to be.
+MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def encode_sources(methods: Mapping[str, MethodSources]) -> bytes:
         for name, sources in methods.items()
     }
     listed = [[o.module, o.source, o.operator] for o in origins if o != UNKNOWN]
-    return json.dumps({"origins": listed, "methods": found}, separators=(",", ":")).encode()
+    text = json.dumps({"origins": listed, "methods": found}, separators=(",", ":"))
+    return zlib.compress(text.encode(), 9)
 
 
 def decode_sources(data: Buffer) -> dict[str, MethodSources]:
@@ -81,7 +85,8 @@ def decode_sources(data: Buffer) -> dict[str, MethodSources]:
     Raises InvalidProgramError where the data is no source map.
     """
     try:
-        read = json.loads(bytes(as_bytes(data)))
+        inflater = zlib.decompressobj()
+        read = json.loads(inflater.decompress(as_bytes(data), MOST_BYTES))
         origins = [Origin(*map(str, entry)) for entry in read["origins"]]
         return {
             str(name): MethodSources(
@@ -92,5 +97,5 @@ def decode_sources(data: Buffer) -> dict[str, MethodSources]:
             )
             for name, method in read["methods"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidProgramError(f"the source map of the program is damaged: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import nn
 import penstock
 from penstock.formats.sources import (
     KEY,
+    MOST_BYTES,
     UNKNOWN,
     MethodSources,
     Origin,
@@ -38,10 +40,16 @@ def test_round_trips(methods: dict[str, MethodSources]) -> None:
     st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
 ).map(lambda value: json.dumps({"origins": value, "methods": value}).encode()))  # fmt: skip
 def test_damage_is_an_error(data: bytes) -> None:
-    try:
-        decode_sources(data)
-    except penstock.InvalidProgramError as error:
-        assert "source map" in str(error)
+    for damaged in (data, zlib.compress(data)):
+        try:
+            decode_sources(damaged)
+        except penstock.InvalidProgramError as error:
+            assert "source map" in str(error)
+
+
+def test_maps_that_claim_to_be_huge_are_an_error() -> None:
+    with pytest.raises(penstock.InvalidProgramError, match="source map"):
+        decode_sources(zlib.compress(b" " * (MOST_BYTES + 1)))
 
 
 class Net(nn.Module):
