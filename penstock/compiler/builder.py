@@ -17,8 +17,10 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler import layout
 from penstock.compiler.layout import Dim, Dynamic, Order, Shape
-from penstock.formats import payload
-from penstock.formats.payload import Attributes, DataType, NodeKind, Value, XnnGraph
+from penstock.graph import graph
+from penstock.graph.dtypes import DataType, Quantization
+from penstock.graph.graph import INVALID_VALUE_ID, MAX_TENSOR_DIMS, Value, XnnGraph
+from penstock.graph.kinds import Attributes, NodeKind, ReshapeAttributes, TransposeAttributes
 
 
 class LoweringError(Exception):
@@ -165,14 +167,14 @@ class GraphBuilder:
         self,
         shape: Shape,
         dtype: DataType,
-        quantization: payload.Quantization | None = None,
+        quantization: Quantization | None = None,
         data: Any = None,
     ) -> Value:
         """A new payload value of a physical ``shape``."""
-        if len(shape) > payload.MAX_TENSOR_DIMS:
+        if len(shape) > MAX_TENSOR_DIMS:
             raise LoweringError(
                 f"it needs a tensor of {len(shape)} dimensions, "
-                f"XNNPACK has at most {payload.MAX_TENSOR_DIMS}"
+                f"XNNPACK has at most {MAX_TENSOR_DIMS}"
             )
         try:
             sizes = tuple(self.dynamic.upper(dim) for dim in shape)
@@ -193,7 +195,7 @@ class GraphBuilder:
         shape: Shape,
         order: Order,
         dtype: DataType = DataType.FP32,
-        quantization: payload.Quantization | None = None,
+        quantization: Quantization | None = None,
         stored: Shape | None = None,
     ) -> Tensor:
         """A new tensor for a node's output."""
@@ -223,10 +225,9 @@ class GraphBuilder:
     ) -> Tensor:
         """Appends a node over the physical values of placed tensors (None: no value)."""
         ids = tuple(
-            payload.INVALID_VALUE_ID if tensor is None else self.value_of(tensor).id
-            for tensor in inputs
+            INVALID_VALUE_ID if tensor is None else self.value_of(tensor).id for tensor in inputs
         )
-        node = payload.Node(
+        node = graph.Node(
             kind, ids, (self.value_of(output).id,), attributes, clamp, flags, self.debug_handle
         )
         self.graph.nodes.append(node)
@@ -269,9 +270,7 @@ class GraphBuilder:
         else:
             position = layout.inverse(tensor.order)
             perm = tuple(position[dim] for dim in order)
-            self.add_node(
-                NodeKind.STATIC_TRANSPOSE, [tensor], output, payload.TransposeAttributes(perm)
-            )
+            self.add_node(NodeKind.STATIC_TRANSPOSE, [tensor], output, TransposeAttributes(perm))
         self._reordered[(value.id, tensor.order, order)] = output
         return output
 
@@ -307,7 +306,7 @@ class GraphBuilder:
         self,
         physical: torch.Tensor,
         dtype: DataType,
-        quantization: payload.Quantization | None = None,
+        quantization: Quantization | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> Value:
         """A payload value with the elements of ``physical``, already in memory order. ``shape``
@@ -332,7 +331,7 @@ class GraphBuilder:
     def _add_reshape(self, tensor: Tensor, output: Tensor, shape: Shape) -> Tensor:
         """STATIC_RESHAPE to a physical ``shape``: its one dynamic dimension is written as 0."""
         target = tuple(dim if isinstance(dim, int) else 0 for dim in shape)
-        attributes = payload.ReshapeAttributes(target)
+        attributes = ReshapeAttributes(target)
         return self.add_node(NodeKind.STATIC_RESHAPE, [tensor], output, attributes)
 
     def permute(self, tensor: Tensor, dims: Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dynamic
 from penstock.compiler.operators import outside, registry
 from penstock.compiler.operators.constraints import is_constant
-from penstock.formats.payload import XnnGraph
+from penstock.graph.graph import XnnGraph
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from penstock.compiler import expressions as ex
 from penstock.compiler import layout
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dim
-from penstock.formats.payload import FLAG_KEEP_DIMS, NodeKind, Pool2dAttributes
+from penstock.graph.graph import FLAG_KEEP_DIMS
+from penstock.graph.kinds import NodeKind, Pool2dAttributes
 
 #: Every value that is reached from the end takes a copy of the tensor.
 MOST_FROM_END = 16

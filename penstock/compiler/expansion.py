@@ -13,8 +13,9 @@ from torch.utils._sympy.functions import FloorDiv
 from penstock.compiler import layout
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dim
-from penstock.formats import payload
-from penstock.formats.payload import DataType, NodeKind
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import FLAG_KEEP_DIMS
+from penstock.graph.kinds import NodeKind, SliceAttributes
 
 #: Multiples of sizes up to here are recognized.
 MOST_TIMES = 64
@@ -120,9 +121,9 @@ def _line(b: GraphBuilder, source: Tensor, position: int) -> Tensor:
     if kept == source.stored:
         return whole
     shape = layout.physical(kept, source.order)
-    attributes = payload.SliceAttributes(
+    attributes = SliceAttributes(
         (0,) * len(shape), tuple(size if isinstance(size, int) else 0 for size in shape)
     )
     output = b.result(kept, source.order)
-    flags = payload.FLAG_KEEP_DIMS
+    flags = FLAG_KEEP_DIMS
     return b.add_node(NodeKind.STATIC_SLICE, [whole], output, attributes, flags=flags)

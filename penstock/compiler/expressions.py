@@ -16,9 +16,16 @@ import torch
 from penstock.compiler import layout
 from penstock.compiler.builder import ConstantQuantization, GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dim, Shape
-from penstock.formats import payload
-from penstock.formats.payload import DataType, NodeKind, Value
 from penstock.graph import weights
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor
+from penstock.graph.graph import FLAG_TRANSPOSE_B, Value
+from penstock.graph.kinds import (
+    CONCATENATE,
+    ConcatenateAttributes,
+    NodeKind,
+    PadAttributes,
+    SliceAttributes,
+)
 
 RELU = (0.0, math.inf)
 
@@ -79,12 +86,12 @@ def weight_value(b: GraphBuilder, weight: Tensor, dims: Sequence[int]) -> Value:
         return b.raw_constant(
             data.permute(*dims),
             DataType.QINT8,
-            payload.PerTensor(float(quantization.scale), 0),
+            PerTensor(float(quantization.scale), 0),
         )
     return b.raw_constant(
         data.permute(*dims),
         DataType.QCINT8,
-        payload.PerChannel(scales_array(quantization.scale), list(dims).index(quantization.axis)),
+        PerChannel(scales_array(quantization.scale), list(dims).index(quantization.axis)),
     )
 
 
@@ -104,7 +111,7 @@ LEAST_BLOCK = 32
 
 def _blocks_of_4_bits(
     data: torch.Tensor, quantization: ConstantQuantization, block: int
-) -> tuple[np.ndarray, payload.Blockwise] | None:
+) -> tuple[np.ndarray, Blockwise] | None:
     """A matrix as QBINT4 and its scales, which are rounded to bfloat16; None where its integers
     have more bits, or zero points, or scales that bfloat16 does not hold."""
     if data.dtype != torch.int8 or bool(quantization.zero_point.any()) or block % LEAST_BLOCK:
@@ -114,7 +121,7 @@ def _blocks_of_4_bits(
     scales = weights.float_to_bfloat16(scales_array(quantization.scale).reshape(-1))
     if not ((scales >= LEAST_BFLOAT16) & (scales < BFLOAT16_INFINITY)).all():
         return None
-    return weights.packed(data.numpy(), DataType.QBINT4), payload.Blockwise(scales, 0, block)
+    return weights.packed(data.numpy(), DataType.QBINT4), Blockwise(scales, 0, block)
 
 
 #: The bits of the least normal number and of infinity.
@@ -183,7 +190,7 @@ def matmul(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
     transposed = (*batch, rank - 1, rank - 2)
     flags = 0
     if right.constant is None and layout.same_memory(right.stored, right.order, transposed):
-        flags = payload.FLAG_TRANSPOSE_B
+        flags = FLAG_TRANSPOSE_B
         right = b.place(right, transposed)
     else:
         right = b.place(right, layout.identity(rank))
@@ -246,7 +253,7 @@ def slice_dims(
             b.graph.fixed_sizes = False
     value = b.value_of(x)
     output = b.result(tuple(sizes), x.order, value.dtype, value.quantization, tuple(stored))
-    attributes = payload.SliceAttributes(
+    attributes = SliceAttributes(
         tuple(offsets[dim] for dim in x.order), tuple(counts[dim] for dim in x.order)
     )
     return b.add_node(NodeKind.STATIC_SLICE, [x], output, attributes, flags=flags)
@@ -288,8 +295,8 @@ def _concatenate_up_to_5(
     shape = (*group[0].shape[:dim], size, *group[0].shape[dim + 1 :])
     value = b.value_of(group[0])
     output = b.result(shape, order, value.dtype, value.quantization)
-    attributes = payload.ConcatenateAttributes(order.index(dim))
-    return b.add_node(payload.CONCATENATE[len(group)], list(group), output, attributes)
+    attributes = ConcatenateAttributes(order.index(dim))
+    return b.add_node(CONCATENATE[len(group)], list(group), output, attributes)
 
 
 def pad_constant(
@@ -311,7 +318,7 @@ def pad_constant(
     shape = tuple(s + a + z for s, a, z in zip(x.shape, pre, post, strict=True))
     held = b.value_of(x)
     output = b.result(shape, x.order, held.dtype, held.quantization)
-    attributes = payload.PadAttributes(
+    attributes = PadAttributes(
         tuple(pre[dim] for dim in x.order), tuple(post[dim] for dim in x.order), value
     )
     return b.add_node(NodeKind.STATIC_CONSTANT_PAD, [x], output, attributes)

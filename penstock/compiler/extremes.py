@@ -10,7 +10,7 @@ import math
 
 from penstock.compiler import expressions as ex
 from penstock.compiler.builder import GraphBuilder, Tensor
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 #: The largest number of float32.
 LARGEST = (2 - 2.0**-23) * 2.0**127

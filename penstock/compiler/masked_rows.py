@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from penstock.compiler import expressions as ex
 from penstock.compiler.builder import GraphBuilder, Tensor
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ from penstock.compiler.index_plan import (
     planned,
 )
 from penstock.compiler.layout import Dim
-from penstock.formats import payload
+from penstock.graph.graph import MAX_TENSOR_DIMS
 
 #: A tensor of more dimensions than these has no room for one that is split twice.
-MOST_DIMS = payload.MAX_TENSOR_DIMS - 2
+MOST_DIMS = MAX_TENSOR_DIMS - 2
 #: Up to so many indices are reversed one by one.
 MOST_DIGITS = 32
 #: Fewer elements than these side by side are not worth a copy of their own: a transpose first
@@ -180,7 +180,7 @@ def flip(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     x = _reaching(b, b.dense(x), dim, 0, whole)
     inner = layout.product([x.shape[d] for d in x.order[x.order.index(dim) + 1 :]])
     front, back = x.shape[:dim], x.shape[dim + 1 :]
-    fits = x.rank + len(digits) - 1 <= payload.MAX_TENSOR_DIMS
+    fits = x.rank + len(digits) - 1 <= MAX_TENSOR_DIMS
     if fits and not (isinstance(inner, int) and inner < SHORT):
         y = b.reshape(x, (*front, *digits, *back))
         for place in range(len(digits)):

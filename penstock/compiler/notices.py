@@ -17,7 +17,8 @@ from penstock.compiler.operators.constraints import is_constant
 from penstock.compiler.rewrite.edit import MADE, Made, operator_name
 from penstock.compiler.weights import Weights
 from penstock.formats import program as pte
-from penstock.formats.payload import DataType, Value
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Value
 
 #: Constants of the compiler's own that need no notice: so much, and this part of the weights.
 FREE_BYTES = 2**20

@@ -16,8 +16,8 @@ from penstock.compiler import ends, layout
 from penstock.compiler import expressions as ex
 from penstock.compiler.builder import GraphBuilder, Tensor
 from penstock.compiler.layout import Shape
-from penstock.formats import payload
-from penstock.formats.payload import NodeKind
+from penstock.graph.graph import FLAG_KEEP_DIMS, MAX_TENSOR_DIMS
+from penstock.graph.kinds import NodeKind, Pool2dAttributes
 
 #: Longer rows are summed in two steps: one run of float32 additions would lose digits.
 LONGEST_ROW = 1 << 14
@@ -60,7 +60,7 @@ def mean(
         source = b.place(source, layout.identity(source.rank))
         shape = (*source.shape[:-3], 1, 1, source.shape[-1])
         rows = b.result(shape, layout.identity(source.rank))
-        b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [source], rows, flags=payload.FLAG_KEEP_DIMS)
+        b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [source], rows, flags=FLAG_KEEP_DIMS)
     return view.restored(b, rows, keepdim)
 
 
@@ -92,7 +92,7 @@ def _mean_by_pairs(b: GraphBuilder, x: Tensor, dims: Sequence[int], keepdim: boo
         source = b.place(x, order)
         shape = tuple(1 if dim in pair else size for dim, size in enumerate(x.shape))
         x = b.result(shape, order)
-        b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [source], x, flags=payload.FLAG_KEEP_DIMS)
+        b.add_node(NodeKind.GLOBAL_AVG_POOLING_2D, [source], x, flags=FLAG_KEEP_DIMS)
     return b.reshape(x, target)
 
 
@@ -121,10 +121,10 @@ def reciprocal_size(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     of a row of (nearly) zeros of that size."""
     starts = [0] * x.rank
     line = [n if d == dim else 1 for d, n in enumerate(x.shape)]
-    row = ex.slice_dims(b, x, starts, line, payload.FLAG_KEEP_DIMS)
+    row = ex.slice_dims(b, x, starts, line, FLAG_KEEP_DIMS)
     zeros = b.unary(NodeKind.CLAMP, row, None, (0.0, 1e-30))
     each = ex.softmax(b, zeros, dim)
-    return ex.slice_dims(b, each, starts, [1] * x.rank, payload.FLAG_KEEP_DIMS)
+    return ex.slice_dims(b, each, starts, [1] * x.rank, FLAG_KEEP_DIMS)
 
 
 def _innermost_if_needed(b: GraphBuilder, x: Tensor, dims: Sequence[int]) -> Tensor:
@@ -198,7 +198,7 @@ class _View:
 def _merged(before: Shape) -> Shape:
     """The leading dimensions, merged into one unless they are dynamic (a reshape takes one
     dynamic dimension, so those stay as they are)."""
-    if layout.is_static(before) or len(before) > payload.MAX_TENSOR_DIMS - 3:
+    if layout.is_static(before) or len(before) > MAX_TENSOR_DIMS - 3:
         return (layout.product(before),)
     return before or (1,)
 
@@ -263,7 +263,7 @@ def _pooled(b: GraphBuilder, rows: Tensor) -> Tensor:
     before, run, _, after = rows.shape
     assert isinstance(run, int)
     output = b.result((before, 1, 1, after), layout.identity(4))
-    attributes = payload.Pool2dAttributes((0, 0, 0, 0), (run, 1))
+    attributes = Pool2dAttributes((0, 0, 0, 0), (run, 1))
     return b.add_node(NodeKind.MAX_POOLING_2D, [rows], output, attributes)
 
 

@@ -15,7 +15,8 @@ from penstock.compiler import ends, layout, spread
 from penstock.compiler import expressions as ex
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dim, Shape
-from penstock.formats.payload import DataType, NodeKind
+from penstock.graph.dtypes import DataType
+from penstock.graph.kinds import NodeKind
 
 #: A dimension is split into, or merged from, at most so many slices.
 MOST_PIECES = 128

@@ -8,7 +8,7 @@ import torch
 
 from penstock.compiler import expressions as ex
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 
 def step(b: GraphBuilder, x: Tensor) -> Tensor:

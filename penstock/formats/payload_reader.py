@@ -1,4 +1,4 @@
-"""The payload of an XNNPACK delegate to a checked :class:`~penstock.formats.payload.XnnGraph`.
+"""The payload of an XNNPACK delegate to a checked :class:`~penstock.graph.graph.XnnGraph`.
 
 Layout (little endian; facts of ExecuTorch's ``backends/xnnpack/runtime/XNNHeader.h``)::
 

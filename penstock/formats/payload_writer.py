@@ -1,4 +1,4 @@
-"""An :class:`~penstock.formats.payload.XnnGraph` to the payload of an XNNPACK delegate.
+"""An :class:`~penstock.graph.graph.XnnGraph` to the payload of an XNNPACK delegate.
 
 See :mod:`penstock.formats.payload_reader` for the layout.
 """

@@ -1,4 +1,4 @@
-"""What must hold in an :class:`~penstock.formats.payload.XnnGraph`, whoever made it.
+"""What must hold in an :class:`~penstock.graph.graph.XnnGraph`, whoever made it.
 
 XNNPACK checks much itself but trusts sizes: a filter that has fewer elements than the node's
 attributes say, or a permutation of another rank, makes it read beyond the end. So everything that

@@ -13,8 +13,10 @@ from torch import nn
 import penstock
 from penstock.compiler import lower
 from penstock.compiler.pipeline import LoweredProgram
-from penstock.formats.payload import DataType, NodeKind, XnnGraph
 from penstock.formats.payload_reader import read_payload
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import NodeKind
 
 
 def graph_of(lowered: LoweredProgram) -> XnnGraph:

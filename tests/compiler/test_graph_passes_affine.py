@@ -7,14 +7,14 @@ import pytest
 from graph_passes_harness import Sketch, after, kinds
 
 from penstock.compiler.graph_passes import fold_affine
-from penstock.formats.payload import (
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
     NodeKind,
     ReshapeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    XnnGraph,
 )
 
 PRODUCT, MULTIPLY, ADD = NodeKind.FULLY_CONNECTED, NodeKind.MULTIPLY, NodeKind.ADD

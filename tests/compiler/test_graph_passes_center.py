@@ -14,18 +14,17 @@ from hypothesis import strategies as st
 
 import penstock
 from penstock.compiler.graph_passes import center
-from penstock.formats.payload import (
+from penstock.formats.payload_reader import read_payload
+from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
     NodeKind,
-    PerTensor,
     ReshapeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    XnnGraph,
 )
-from penstock.formats.payload_reader import read_payload
 
 PRODUCT, ADD, SUBTRACT = NodeKind.FULLY_CONNECTED, NodeKind.ADD, NodeKind.SUBTRACT
 MULTIPLY, SQUARE, CONCATENATE = NodeKind.MULTIPLY, NodeKind.SQUARE, NodeKind.CONCATENATE_2

@@ -7,16 +7,9 @@ import pytest
 from graph_passes_harness import Sketch, after, kinds
 
 from penstock.compiler.graph_passes import merge_columns
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Conv2dAttributes,
-    DataType,
-    NodeKind,
-    PerChannel,
-    PerTensor,
-    PerToken,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import INVALID_VALUE_ID, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 
 def convolution(

@@ -6,7 +6,9 @@ import pytest
 from graph_passes_harness import Sketch, after, kinds
 
 from penstock.compiler.graph_passes import split_depthwise
-from penstock.formats.payload import Conv2dAttributes, DataType, NodeKind, PerTensor, XnnGraph
+from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 
 def depthwise(

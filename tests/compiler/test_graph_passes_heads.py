@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.compiler.graph_passes import merge_movement, split_heads
-from penstock.formats.payload import (
-    NodeKind,
-    XnnGraph,
-)
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import NodeKind
 
 SOFTMAX = NodeKind.SOFTMAX
 

@@ -6,7 +6,9 @@ import pytest
 from graph_passes_harness import Sketch, after, kinds
 
 from penstock.compiler.graph_passes import fuse_quantized
-from penstock.formats.payload import DataType, NodeKind, PerTensor, XnnGraph
+from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import NodeKind
 
 ADD, SUBTRACT, MULTIPLY = NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY
 

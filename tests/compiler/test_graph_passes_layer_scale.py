@@ -7,17 +7,14 @@ import pytest
 from graph_passes_harness import Sketch, after, kinds
 
 from penstock.compiler.graph_passes import fold_scale
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
+from penstock.graph.dtypes import DataType, PerChannel, PerToken
+from penstock.graph.graph import INVALID_VALUE_ID, XnnGraph
+from penstock.graph.kinds import (
     Conv2dAttributes,
-    DataType,
     NodeKind,
-    PerChannel,
-    PerToken,
     ReshapeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    XnnGraph,
 )
 
 PRODUCT, MULTIPLY = NodeKind.FULLY_CONNECTED, NodeKind.MULTIPLY

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.compiler.graph_passes import merge_movement
-from penstock.formats.payload import NodeKind, ReshapeAttributes, XnnGraph
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import NodeKind, ReshapeAttributes
 
 RESHAPE, TRANSPOSE = NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graph_passes_harness import Sketch, after
 
 from penstock.compiler.graph_passes import move_at_once
-from penstock.formats.payload import NodeKind, ReshapeAttributes, TransposeAttributes
+from penstock.graph.kinds import NodeKind, ReshapeAttributes, TransposeAttributes
 
 
 def test_movement_follows_its_source() -> None:

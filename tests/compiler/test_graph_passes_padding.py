@@ -9,15 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.compiler.graph_passes import drop_padding
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Conv2dAttributes,
-    DataType,
-    NodeKind,
-    PerChannel,
-    PerTensor,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor
+from penstock.graph.graph import INVALID_VALUE_ID, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 
 def convolution(

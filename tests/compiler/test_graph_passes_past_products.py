@@ -8,10 +8,8 @@ import pytest
 from graph_passes_harness import Sketch, after, kinds
 
 from penstock.compiler.graph_passes import merge_movement, move_past_products
-from penstock.formats.payload import (
-    NodeKind,
-    XnnGraph,
-)
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import NodeKind
 
 RESHAPE, TRANSPOSE = NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE
 

@@ -9,12 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.compiler.graph_passes import pool_means
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    NodeKind,
-    ReshapeAttributes,
-    XnnGraph,
-)
+from penstock.graph.graph import INVALID_VALUE_ID, XnnGraph
+from penstock.graph.kinds import NodeKind, ReshapeAttributes
 
 POOL, PRODUCT = NodeKind.AVG_POOLING_2D, NodeKind.FULLY_CONNECTED
 

@@ -9,7 +9,7 @@ from test_graph_passes import check
 from torch import nn
 
 from penstock.compiler.graph_passes import slice_early
-from penstock.formats.payload import NodeKind, SliceAttributes
+from penstock.graph.kinds import NodeKind, SliceAttributes
 
 
 @pytest.mark.parametrize("quantize", [None, "dynamic"])

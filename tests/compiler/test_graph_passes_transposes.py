@@ -17,15 +17,14 @@ from torch import nn
 
 import penstock
 from penstock.compiler.graph_passes import slices_to_transpose
-from penstock.formats.payload import (
+from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
-    DataType,
     NodeKind,
-    PerTensor,
     ReshapeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    XnnGraph,
 )
 
 RESHAPE, TRANSPOSE = NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE

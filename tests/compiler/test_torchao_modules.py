@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import penstock
-from penstock.formats.payload import DataType, NodeKind
 from penstock.formats.payload_reader import read_payload
 from penstock.formats.program_reader import read_program
+from penstock.graph.dtypes import DataType
+from penstock.graph.kinds import NodeKind
 
 logging.disable(logging.WARNING)  # torchao says which of its extensions it lacks
 from torchao.quantization import (  # noqa: E402

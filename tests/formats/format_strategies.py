@@ -8,11 +8,24 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from penstock.formats import payload as xnn
 from penstock.formats import program as pte
-from penstock.formats.payload import DataType, NodeKind
 from penstock.formats.payload_nodes import FORMS
 from penstock.graph.checks import data_size
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import (
+    ConcatenateAttributes,
+    Conv2dAttributes,
+    EluAttributes,
+    LeakyReluAttributes,
+    NodeKind,
+    PadAttributes,
+    Pool2dAttributes,
+    ReshapeAttributes,
+    ResizeAttributes,
+    SliceAttributes,
+    TransposeAttributes,
+)
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 SMALL = st.integers(0, 5)
@@ -133,28 +146,28 @@ def quantizations(draw: st.DrawFn, dtype: DataType, shape: tuple[int, ...]) -> A
     name = dtype.name
     if name in ("QINT8", "QUINT8", "QINT32"):
         low, high = {"QINT8": (-128, 127), "QUINT8": (0, 255), "QINT32": (0, 0)}[name]
-        return xnn.PerTensor(draw(POSITIVE), draw(st.integers(low, high)))
+        return PerTensor(draw(POSITIVE), draw(st.integers(low, high)))
     if name.startswith("QC"):
         axis = draw(st.integers(0, len(shape) - 1))
         scales = draw(st.lists(POSITIVE, min_size=shape[axis], max_size=shape[axis]))
-        return xnn.PerChannel(np.array(scales, np.float32), axis)
+        return PerChannel(np.array(scales, np.float32), axis)
     if name == "QBINT4":
         size = draw(st.sampled_from([n for n in (1, 2, 3, 4) if shape[1] % n == 0]))
         count = shape[0] * shape[1] // size
-        return xnn.Blockwise(np.arange(count, dtype=np.uint16), 0, size)
+        return Blockwise(np.arange(count, dtype=np.uint16), 0, size)
     if name in ("QDINT8", "QPINT8"):
-        return xnn.PerToken(draw(st.integers(1, len(shape))))
+        return PerToken(draw(st.integers(1, len(shape))))
     return None
 
 
 @st.composite
-def values(draw: st.DrawFn, id_: int, kind: str) -> xnn.Value:
+def values(draw: st.DrawFn, id_: int, kind: str) -> Value:
     """``kind`` is "input", "constant", or "made" by a node."""
     choices = [dtype for dtype in _DTYPES if kind != "constant" or dtype.name[:2] not in "QDQP"]
     dtype = draw(st.sampled_from(choices))
     rank = 2 if dtype is DataType.QBINT4 else draw(st.integers(1, 4))
     shape = tuple(draw(st.lists(st.integers(1, 5), min_size=rank, max_size=rank)))
-    value = xnn.Value(id_, dtype, shape, draw(quantizations(dtype, shape)))
+    value = Value(id_, dtype, shape, draw(quantizations(dtype, shape)))
     if kind == "constant":
         size = data_size(dtype, shape)
         value.data = draw(st.sampled_from((bytes(size), b"\1" * size)))
@@ -162,7 +175,7 @@ def values(draw: st.DrawFn, id_: int, kind: str) -> xnn.Value:
 
 
 @st.composite
-def attributes(draw: st.DrawFn, kind: NodeKind, value: xnn.Value) -> Any:
+def attributes(draw: st.DrawFn, kind: NodeKind, value: Value) -> Any:
     """Attributes that a node of ``kind`` with the first input ``value`` may have."""
     shape, rank = value.shape, len(value.shape)
     counts = st.integers(1, 1 << 31)
@@ -170,29 +183,29 @@ def attributes(draw: st.DrawFn, kind: NodeKind, value: xnn.Value) -> Any:
     padding = st.tuples(SMALL, SMALL, SMALL, SMALL)
     match kind:
         case NodeKind.STATIC_TRANSPOSE:
-            return xnn.TransposeAttributes(tuple(draw(st.permutations(range(rank)))))
+            return TransposeAttributes(tuple(draw(st.permutations(range(rank)))))
         case NodeKind.STATIC_RESHAPE:
-            return xnn.ReshapeAttributes((0, *draw(st.lists(counts, max_size=5))))
+            return ReshapeAttributes((0, *draw(st.lists(counts, max_size=5))))
         case NodeKind.STATIC_SLICE:
             offsets = tuple(draw(st.integers(0, size)) for size in shape)
             sizes = tuple(full - offset for full, offset in zip(shape, offsets, strict=True))
-            return xnn.SliceAttributes(offsets, sizes)
+            return SliceAttributes(offsets, sizes)
         case NodeKind.STATIC_CONSTANT_PAD:
-            return xnn.PadAttributes(draw(ranked), draw(ranked), draw(FLOATS))
+            return PadAttributes(draw(ranked), draw(ranked), draw(FLOATS))
         case NodeKind.STATIC_RESIZE_BILINEAR_2D:
-            return xnn.ResizeAttributes(draw(counts), draw(counts))
+            return ResizeAttributes(draw(counts), draw(counts))
         case NodeKind.LEAKY_RELU:
-            return xnn.LeakyReluAttributes(draw(FLOATS))
+            return LeakyReluAttributes(draw(FLOATS))
         case NodeKind.ELU:
-            return xnn.EluAttributes(draw(FLOATS))
+            return EluAttributes(draw(FLOATS))
         case NodeKind.ARG_MAX_POOLING_2D:
-            return xnn.Pool2dAttributes(draw(padding), draw(st.tuples(counts, counts)))
+            return Pool2dAttributes(draw(padding), draw(st.tuples(counts, counts)))
         case NodeKind.AVG_POOLING_2D:
             pair = st.tuples(counts, counts)
-            return xnn.Pool2dAttributes(draw(padding), draw(pair), draw(pair))
+            return Pool2dAttributes(draw(padding), draw(pair), draw(pair))
         case NodeKind.MAX_POOLING_2D:
             pair = st.tuples(counts, counts)
-            return xnn.Pool2dAttributes(draw(padding), draw(pair), draw(pair), draw(pair))
+            return Pool2dAttributes(draw(padding), draw(pair), draw(pair), draw(pair))
         case _:
             return None
 
@@ -206,12 +219,12 @@ _IMAGE_KINDS = {
 
 
 @st.composite
-def graphs(draw: st.DrawFn) -> xnn.XnnGraph:
+def graphs(draw: st.DrawFn) -> XnnGraph:
     """Graphs that pass the checks: types and shapes of what nodes make are arbitrary."""
     ids = iter(draw(st.permutations(range(100, 140))))
-    graph = xnn.XnnGraph()
+    graph = XnnGraph()
 
-    def add(value: xnn.Value) -> xnn.Value:
+    def add(value: Value) -> Value:
         graph.values.append(value)
         return value
 
@@ -230,7 +243,7 @@ def graphs(draw: st.DrawFn) -> xnn.XnnGraph:
 
 
 @st.composite
-def nodes(draw: st.DrawFn, graph: xnn.XnnGraph, ready: list[xnn.Value], ids: Any) -> Any:
+def nodes(draw: st.DrawFn, graph: XnnGraph, ready: list[Value], ids: Any) -> Any:
     """Adds a node to the graph; gives the values that it makes."""
     kind = draw(st.sampled_from(NodeKind))
     form = FORMS[kind]
@@ -244,7 +257,7 @@ def nodes(draw: st.DrawFn, graph: xnn.XnnGraph, ready: list[xnn.Value], ids: Any
     elif kind is NodeKind.FULLY_CONNECTED:
         fan_in, fan_out = draw(st.integers(1, 5)), draw(st.integers(1, 5))
         shape = (*inputs[0].shape[:-1], fan_in)
-        rows = xnn.Value(next(ids), DataType.FP32, shape)
+        rows = Value(next(ids), DataType.FP32, shape)
         rows.is_input, rows.external_id = True, 10 + len(graph.values)
         graph.inputs.append(rows.id)
         inputs = [rows, _constant(next(ids), (fan_out, fan_in)), _constant(next(ids), (fan_out,))]
@@ -252,10 +265,10 @@ def nodes(draw: st.DrawFn, graph: xnn.XnnGraph, ready: list[xnn.Value], ids: Any
     elif "CONCATENATE" in kind.name:
         inputs = [inputs[0]] * len(inputs)
         axis = draw(st.integers(0, len(inputs[0].shape) - 1))
-        made_attributes = xnn.ConcatenateAttributes(axis)
+        made_attributes = ConcatenateAttributes(axis)
     else:
         if kind in _IMAGE_KINDS:
-            image = xnn.Value(next(ids), DataType.FP32, (1, 5, 5, 2))
+            image = Value(next(ids), DataType.FP32, (1, 5, 5, 2))
             image.is_input, image.external_id = True, 10 + len(graph.values)
             graph.inputs.append(image.id)
             graph.values.append(image)
@@ -266,9 +279,9 @@ def nodes(draw: st.DrawFn, graph: xnn.XnnGraph, ready: list[xnn.Value], ids: Any
     optional = st.none() | st.tuples(FLOATS, FLOATS).map(sorted).map(tuple)
     input_ids = [value.id for value in inputs]
     if kind.traits.optional_bias and draw(st.booleans()):
-        input_ids[-1] = xnn.INVALID_VALUE_ID
+        input_ids[-1] = INVALID_VALUE_ID
     graph.nodes.append(
-        xnn.Node(
+        Node(
             kind,
             tuple(input_ids),
             tuple(value.id for value in made),
@@ -292,8 +305,8 @@ def convolutions(draw: st.DrawFn, kind: NodeKind, ids: Any) -> Any:
     if kind is NodeKind.DEPTHWISE_CONV_2D:
         fan_in, channels = 1, groups * fan_out
         shape = (1, *kernel, channels)
-    image = xnn.Value(next(ids), DataType.FP32, (1, 4, 4, groups * fan_in))
-    made = xnn.Conv2dAttributes(
+    image = Value(next(ids), DataType.FP32, (1, 4, 4, groups * fan_in))
+    made = Conv2dAttributes(
         draw(st.tuples(SMALL, SMALL, SMALL, SMALL)),
         kernel,
         draw(pair),
@@ -306,6 +319,6 @@ def convolutions(draw: st.DrawFn, kind: NodeKind, ids: Any) -> Any:
     return [image, _constant(next(ids), shape), _constant(next(ids), (channels,))], made
 
 
-def _constant(id_: int, shape: tuple[int, ...]) -> xnn.Value:
+def _constant(id_: int, shape: tuple[int, ...]) -> Value:
     data = np.arange(math.prod(shape), dtype=np.float32)
-    return xnn.Value(id_, DataType.FP32, shape, data=data)
+    return Value(id_, DataType.FP32, shape, data=data)

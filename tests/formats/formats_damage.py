@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 import penstock
-from penstock.formats import payload as xnn
 from penstock.formats import payload_writer, program_writer
 from penstock.formats import program as pte
 from penstock.formats.payload_reader import read_payload
 from penstock.formats.program_reader import read_program
+from penstock.graph.graph import Value
 
 FILES = sorted((Path(__file__).parent / "stock").glob("*.pte"))
 NUMBERS = (0, 1, 2, 3, 7, -1, 255, 1 << 20, (1 << 31) - 1, (1 << 32) - 1)
@@ -91,7 +91,7 @@ def changed(generator: random.Random, item: Any) -> Any:
 
 def changed_xnn(generator: random.Random, item: Any) -> Any:
     result = changed(generator, item)
-    if isinstance(result, xnn.Value) and result.data is not None:
+    if isinstance(result, Value) and result.data is not None:
         size = int(np.prod([float(n) for n in result.shape])) * 4
         result.data = bytes(max(0, min(size, 1 << 20)))
     return result

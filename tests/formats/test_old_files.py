@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from penstock.errors import InvalidProgramError, UnsupportedError
-from penstock.formats import payload as xnn
 from penstock.formats import program as pte
 from penstock.formats.flatbuffer import Table
 from penstock.formats.flatbuffer_builder import encode
 from penstock.formats.payload_reader import read_payload
 from penstock.formats.program_reader import read_program
 from penstock.formats.schema import load
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerToken
+from penstock.graph.graph import INVALID_VALUE_ID, Node
+from penstock.graph.kinds import NodeKind
 
 INTERNAL = 0xFFFFFFFF
 
@@ -96,7 +98,7 @@ def test_payload_without_header() -> None:
     data = encode(load("xnnpack"), root)
     for identifier in (b"XN00", b"XN01"):
         graph = read_payload(data[:4] + identifier + data[8:])
-        assert graph.nodes == [xnn.Node(xnn.NodeKind.ADD, (7, 3), (4,))]
+        assert graph.nodes == [Node(NodeKind.ADD, (7, 3), (4,))]
         assert (graph.inputs, graph.outputs) == ([7], [4])
         assert bytes(graph.values[1].data or b"") == weights
 
@@ -127,13 +129,13 @@ def dynamic_linear(flags: int = 1) -> bytes:
 def test_dynamic_quantization_by_a_mark() -> None:
     graph = read_payload(dynamic_linear())
     source, quantized, weights, _ = graph.values
-    assert source.dtype is xnn.DataType.FP32 and source.is_input and source.external_id == 0
-    assert quantized.dtype is xnn.DataType.QDINT8 and quantized.quantization == xnn.PerToken(1)
+    assert source.dtype is DataType.FP32 and source.is_input and source.external_id == 0
+    assert quantized.dtype is DataType.QDINT8 and quantized.quantization == PerToken(1)
     assert not quantized.is_input and quantized.external_id is None
     assert graph.inputs == [source.id]
-    assert graph.nodes[0] == xnn.Node(xnn.NodeKind.CONVERT, (source.id,), (quantized.id,))
-    assert graph.nodes[1].inputs == (quantized.id, 1, xnn.INVALID_VALUE_ID)
-    assert isinstance(weights.quantization, xnn.PerChannel)
+    assert graph.nodes[0] == Node(NodeKind.CONVERT, (source.id,), (quantized.id,))
+    assert graph.nodes[1].inputs == (quantized.id, 1, INVALID_VALUE_ID)
+    assert isinstance(weights.quantization, PerChannel)
     assert weights.quantization.scales.tolist() == [0.5, 0.25]
 
 
@@ -153,7 +155,7 @@ def test_float32_scales_of_blocks() -> None:
         constant_buffer=[Table(storage=b""), Table(storage=bytes(4))],
     )
     (read,) = read_payload(encode(load("xnnpack"), root)).values
-    assert isinstance(read.quantization, xnn.Blockwise)
+    assert isinstance(read.quantization, Blockwise)
     exact = (scales.view(np.uint32) >> 16).astype(np.uint16)
     assert read.quantization.scales[:3].tolist() == exact[:3].tolist()
     assert abs(int(read.quantization.scales[3]) - int(exact[3])) <= 1

@@ -11,25 +11,18 @@ import numpy as np
 import pytest
 
 from penstock.errors import InvalidProgramError
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Blockwise,
+from penstock.graph.checks import check_graph
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
-    Node,
     NodeKind,
     PadAttributes,
-    PerChannel,
-    PerTensor,
-    PerToken,
     ReshapeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    Value,
-    XnnGraph,
 )
-from penstock.graph.checks import check_graph
 
 FP32 = DataType.FP32
 

@@ -11,7 +11,6 @@ from format_strategies import graphs, programs
 from hypothesis import given, settings
 
 from penstock.errors import InvalidProgramError
-from penstock.formats import payload as xnn
 from penstock.formats import program as pte
 from penstock.formats.blobs import as_bytes
 from penstock.formats.payload_reader import read_payload
@@ -19,6 +18,9 @@ from penstock.formats.payload_writer import write_payload
 from penstock.formats.program_reader import read_program
 from penstock.formats.program_writer import program_chunks, write_program
 from penstock.graph.checks import check_graph
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind
 
 
 @settings(max_examples=150)
@@ -37,7 +39,7 @@ def test_negative_zero() -> None:
     assert repr(program.methods[0].values) == "[-0.0, DoubleList(items=(-0.0, 0.0))]"
 
 
-def comparable(graph: xnn.XnnGraph) -> Any:
+def comparable(graph: XnnGraph) -> Any:
     def plain(quantization: Any) -> Any:
         if quantization is None:
             return None
@@ -59,7 +61,7 @@ def comparable(graph: xnn.XnnGraph) -> Any:
 
 @settings(max_examples=150)
 @given(graphs())
-def test_payload(graph: xnn.XnnGraph) -> None:
+def test_payload(graph: XnnGraph) -> None:
     check_graph(graph)
     named: dict[str, pte.Buffer] = {}
     again = read_payload(write_payload(graph, named), named)
@@ -80,8 +82,8 @@ def test_constants_in_the_payload() -> None:
 
 def test_constants_read_in_place_must_be_named_data() -> None:
     graph = _linear()
-    graph.values.append(xnn.Value(5, xnn.DataType.FP32, (2, 3)))
-    graph.nodes.append(xnn.Node(xnn.NodeKind.ADD, (3, 2), (5,)))
+    graph.values.append(Value(5, DataType.FP32, (2, 3)))
+    graph.nodes.append(Node(NodeKind.ADD, (3, 2), (5,)))
     with pytest.raises(InvalidProgramError, match="named_data"):
         write_payload(graph)
     named: dict[str, pte.Buffer] = {}
@@ -130,16 +132,16 @@ def _program(values: list[Any]) -> pte.Program:
     return pte.Program([pte.Method("forward", values, [], [], [])])
 
 
-def _linear() -> xnn.XnnGraph:
-    floats = xnn.DataType.FP32
-    return xnn.XnnGraph(
+def _linear() -> XnnGraph:
+    floats = DataType.FP32
+    return XnnGraph(
         [
-            xnn.Value(0, floats, (2, 3), external_id=0, is_input=True),
-            xnn.Value(1, floats, (3, 3), data=np.eye(3, dtype=np.float32)),
-            xnn.Value(2, floats, (3,), data=np.ones(3, np.float32)),
-            xnn.Value(3, floats, (2, 3), external_id=1, is_output=True),
+            Value(0, floats, (2, 3), external_id=0, is_input=True),
+            Value(1, floats, (3, 3), data=np.eye(3, dtype=np.float32)),
+            Value(2, floats, (3,), data=np.ones(3, np.float32)),
+            Value(3, floats, (2, 3), external_id=1, is_output=True),
         ],
-        [xnn.Node(xnn.NodeKind.FULLY_CONNECTED, (0, 1, 2), (3,))],
+        [Node(NodeKind.FULLY_CONNECTED, (0, 1, 2), (3,))],
         [0],
         [3],
     )

@@ -17,9 +17,10 @@ from penstock.compiler.progress import Timed
 from penstock.compiler.quantize import XNNPACKQuantizer
 from penstock.compiler.quantize.flow import quantize
 from penstock.errors import QuantizationError
-from penstock.formats.payload import DataType, NodeKind
 from penstock.formats.payload_reader import read_payload
 from penstock.formats.program_reader import read_program
+from penstock.graph.dtypes import DataType
+from penstock.graph.kinds import NodeKind
 
 ARITHMETIC = (NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from penstock.errors import InvalidProgramError, UnsupportedError
-from penstock.formats.payload import DataType, Value, XnnGraph
 from penstock.formats.program import (
     Allocation,
     Delegate,
@@ -21,6 +20,8 @@ from penstock.formats.program import (
     Tensor,
 )
 from penstock.formats.program import Method as MethodData
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Value, XnnGraph
 from penstock.runtime.delegates import BoundDelegate
 from penstock.runtime.method import COPIED_OUTPUT_BYTES, Method
 from penstock.runtime.program import LoadedProgram

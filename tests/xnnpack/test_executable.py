@@ -16,9 +16,8 @@ import pytest
 from xnn_graphs import GraphBuilder, one_node, run
 
 from penstock.errors import BackendUnavailableError, InputError
-from penstock.formats.payload import (
-    FLAG_KEEP_DIMS,
-    FLAG_TRANSPOSE_B,
+from penstock.graph.graph import FLAG_KEEP_DIMS, FLAG_TRANSPOSE_B, XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
     NodeKind,
@@ -26,7 +25,6 @@ from penstock.formats.payload import (
     ReshapeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    XnnGraph,
 )
 from penstock.runtime.engines.protocol import Engine, Executable
 from penstock.runtime.xnnpack import memory, threads

@@ -16,17 +16,14 @@ import xnn_samples
 from xnn_graphs import GraphBuilder
 
 from penstock.errors import InvalidProgramError, PenstockError, UnsupportedError
-from penstock.formats.payload import (
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
     NodeKind,
     PadAttributes,
-    PerChannel,
-    PerTensor,
-    PerToken,
     Pool2dAttributes,
-    XnnGraph,
 )
 from penstock.runtime.xnnpack import shapes
 from penstock.runtime.xnnpack.engine import XnnpackEngine

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import BackendUnavailableError
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 from penstock.runtime.xnnpack import define, library, selftest
 from penstock.runtime.xnnpack.bindings import Unary
 

@@ -20,14 +20,16 @@ from xnn_references import (
     transposed_convolution,
 )
 
-from penstock.formats.payload import (
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import (
     FLAG_ALIGN_CORNERS,
     FLAG_KEEP_DIMS,
     FLAG_TRANSPOSE_B,
     FLAG_TRANSPOSE_WEIGHTS,
+)
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
     EluAttributes,
     LeakyReluAttributes,
     NodeKind,

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.formats.payload import DataType, Node, NodeKind, Value, XnnGraph
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind
 from penstock.runtime.mapped import MappedFile, drop
 from penstock.runtime.xnnpack import memory
 from penstock.runtime.xnnpack.bindings import LookUpKey

@@ -16,19 +16,15 @@ from xnn_references import (
     transposed_convolution,
 )
 
-from penstock.formats.payload import (
-    FLAG_KEEP_DIMS,
-    Blockwise,
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import FLAG_KEEP_DIMS
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
     EluAttributes,
     LeakyReluAttributes,
     NodeKind,
     PadAttributes,
-    PerChannel,
-    PerTensor,
-    PerToken,
     Pool2dAttributes,
     ResizeAttributes,
     TransposeAttributes,

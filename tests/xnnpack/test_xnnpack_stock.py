@@ -12,7 +12,6 @@ import pytest
 import xnn_samples
 from xnn_graphs import run
 
-from penstock.formats.payload import DataType, XnnGraph
 from penstock.formats.payload_writer import write_payload
 from penstock.formats.program import (
     Allocation,
@@ -25,6 +24,8 @@ from penstock.formats.program import (
     Tensor,
 )
 from penstock.formats.program_writer import write_program
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import XnnGraph
 from penstock.runtime.xnnpack.define import DEFINE
 
 SCALAR = {

@@ -7,16 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    DataType,
-    Node,
-    NodeKind,
-    PerTensor,
-    Quantization,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import DataType, PerTensor, Quantization
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind
 from penstock.runtime.xnnpack.engine import XnnpackEngine
 
 

@@ -19,18 +19,9 @@ import numpy as np
 import xnn_samples
 
 from penstock.errors import PenstockError
-from penstock.formats.payload import (
-    INVALID_VALUE_ID,
-    Blockwise,
-    ConcatenateAttributes,
-    DataType,
-    NodeKind,
-    PerChannel,
-    PerTensor,
-    PerToken,
-    Value,
-    XnnGraph,
-)
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import INVALID_VALUE_ID, Value, XnnGraph
+from penstock.graph.kinds import ConcatenateAttributes, NodeKind
 from penstock.runtime.xnnpack.engine import XnnpackEngine
 
 INTEGERS = [0, 1, 2, 3, 7, 16, 33, 255, 4096, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1]

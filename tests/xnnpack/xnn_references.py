@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from penstock.formats.payload import Conv2dAttributes, NodeKind, Pool2dAttributes
+from penstock.graph.kinds import Conv2dAttributes, NodeKind, Pool2dAttributes
 
 _erf = np.vectorize(math.erf)
 

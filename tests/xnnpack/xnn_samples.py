@@ -8,27 +8,25 @@ import numpy as np
 from xnn_graphs import GraphBuilder, one_node
 from xnn_references import BINARY, UNARY
 
-from penstock.formats.payload import (
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
+from penstock.graph.graph import (
     FLAG_ALIGN_CORNERS,
     FLAG_KEEP_DIMS,
     FLAG_TRANSPOSE_WEIGHTS,
-    Blockwise,
+    XnnGraph,
+)
+from penstock.graph.kinds import (
     ConcatenateAttributes,
     Conv2dAttributes,
-    DataType,
     EluAttributes,
     LeakyReluAttributes,
     NodeKind,
     PadAttributes,
-    PerChannel,
-    PerTensor,
-    PerToken,
     Pool2dAttributes,
     ReshapeAttributes,
     ResizeAttributes,
     SliceAttributes,
     TransposeAttributes,
-    XnnGraph,
 )
 
 Sample = tuple[XnnGraph, list[np.ndarray]]

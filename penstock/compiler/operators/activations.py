@@ -14,7 +14,7 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.numbers import may_be_huge
 from penstock.compiler.operators.constraints import FLOATS, constant
 from penstock.compiler.operators.registry import FixedOutput, Independent, operator
-from penstock.formats.payload import EluAttributes, LeakyReluAttributes, NodeKind
+from penstock.graph.kinds import EluAttributes, LeakyReluAttributes, NodeKind
 
 aten = torch.ops.aten
 

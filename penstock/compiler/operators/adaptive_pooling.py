@@ -21,7 +21,7 @@ from penstock.compiler.operators.constraints import (
 )
 from penstock.compiler.operators.pooling import as_images, average_pool, channels_last, widened
 from penstock.compiler.operators.registry import Independent, operator
-from penstock.formats.payload import NodeKind, Pool2dAttributes
+from penstock.graph.kinds import NodeKind, Pool2dAttributes
 
 aten = torch.ops.aten
 

@@ -15,7 +15,7 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS, argument_is, is_constant, rank_fits
 from penstock.compiler.operators.registry import operator
 from penstock.compiler.rewrite.additive_masks import EVERY_ROW_SEES
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
 

@@ -21,7 +21,7 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.numbers import may_be_nan
 from penstock.compiler.operators.constraints import SUPPORTED_FLOATS, is_constant, rank_fits
 from penstock.compiler.operators.registry import operator
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
 

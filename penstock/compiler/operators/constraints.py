@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler.arguments import arguments
-from penstock.formats.payload import MAX_TENSOR_DIMS
+from penstock.graph.graph import MAX_TENSOR_DIMS
 
 Constraint = Callable[[Node], "str | None"]
 

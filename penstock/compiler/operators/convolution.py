@@ -15,7 +15,8 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST, Dim
 from penstock.compiler.operators.constraints import FLOATS, constant
 from penstock.compiler.operators.registry import Weighted, operator
-from penstock.formats.payload import Conv2dAttributes, DataType, NodeKind, PerTensor
+from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 aten = torch.ops.aten
 

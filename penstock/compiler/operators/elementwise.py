@@ -21,7 +21,7 @@ from penstock.compiler.operators.registry import (
     Shared,
     operator,
 )
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
 

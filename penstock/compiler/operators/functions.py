@@ -15,7 +15,7 @@ from penstock.compiler.arguments import arguments
 from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.operators.constraints import FLOATS
 from penstock.compiler.operators.registry import operator
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
 

@@ -20,7 +20,7 @@ from penstock.compiler.operators.convolution import convolve
 from penstock.compiler.operators.elementwise import power
 from penstock.compiler.operators.registry import operator
 from penstock.compiler.rewrite.fold_batch_norm import batch_norm_affine
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
 

@@ -17,7 +17,7 @@ from penstock.compiler.operators.constraints import (
     reads_integers,
 )
 from penstock.compiler.operators.registry import Independent, QuantizationRule, Shared, operator
-from penstock.formats.payload import NodeKind, Pool2dAttributes
+from penstock.graph.kinds import NodeKind, Pool2dAttributes
 
 aten = torch.ops.aten
 

@@ -18,7 +18,8 @@ from penstock.compiler.builder import (
 )
 from penstock.compiler.operators.constraints import is_constant, rank_fits
 from penstock.compiler.operators.registry import operator
-from penstock.formats.payload import DataType, NodeKind, PerTensor, PerToken
+from penstock.graph.dtypes import DataType, PerTensor, PerToken
+from penstock.graph.kinds import NodeKind
 
 quantized = torch.ops.quantized_decomposed
 

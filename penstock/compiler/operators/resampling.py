@@ -22,8 +22,8 @@ from penstock.compiler.layout import CHANNELS_LAST
 from penstock.compiler.operators import windowed
 from penstock.compiler.operators.constraints import FLOATS
 from penstock.compiler.operators.registry import Shared, operator
-from penstock.formats import payload
-from penstock.formats.payload import NodeKind, ResizeAttributes
+from penstock.graph.graph import FLAG_ALIGN_CORNERS
+from penstock.graph.kinds import NodeKind, ResizeAttributes
 
 aten = torch.ops.aten
 
@@ -179,7 +179,7 @@ def _resized_pictures(b: GraphBuilder, x: Tensor, new: Sequence[int], align: boo
     held = b.value_of(images)
     shape = (*x.shape[:2], *new)
     output = b.result(shape, CHANNELS_LAST, held.dtype, held.quantization)
-    flags = payload.FLAG_ALIGN_CORNERS if align else 0
+    flags = FLAG_ALIGN_CORNERS if align else 0
     attributes = ResizeAttributes(new[0], new[1])
     kind = NodeKind.STATIC_RESIZE_BILINEAR_2D
     return b.add_node(kind, [images], output, attributes, flags=flags)

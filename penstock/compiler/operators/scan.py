@@ -12,7 +12,7 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import Dim
 from penstock.compiler.operators.constraints import FLOATS, first_result_only, rank_fits
 from penstock.compiler.operators.registry import operator
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
 

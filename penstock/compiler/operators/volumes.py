@@ -21,7 +21,7 @@ from penstock.compiler.operators.constraints import FLOATS, constant
 from penstock.compiler.operators.convolution import convolve, deconvolve
 from penstock.compiler.operators.pooling import average_pool, channels_last, divides_otherwise
 from penstock.compiler.operators.registry import Shared, operator
-from penstock.formats.payload import NodeKind, Pool2dAttributes
+from penstock.graph.kinds import NodeKind, Pool2dAttributes
 
 aten = torch.ops.aten
 

@@ -18,7 +18,7 @@ from penstock.compiler.builder import GraphBuilder, LoweringError, Tensor
 from penstock.compiler.layout import CHANNELS_LAST, Dim
 from penstock.compiler.operators.convolution import convolve
 from penstock.compiler.operators.pooling import average_pool, channels_last
-from penstock.formats.payload import NodeKind, Pool2dAttributes
+from penstock.graph.kinds import NodeKind, Pool2dAttributes
 
 #: All weights of an axis.
 MOST_WEIGHTS = 100_000

@@ -14,7 +14,9 @@ from penstock.compiler.delegate import Lowered, lower_group
 from penstock.compiler.layout import Dynamic
 from penstock.compiler.partition import partition
 from penstock.compiler.rewrite import pipelines
-from penstock.formats.payload import DataType, NodeKind, XnnGraph
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import NodeKind
 from penstock.runtime.xnnpack.engine import XnnpackEngine
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from operator_harness import check, check_quantized
 from torch import nn
 from torch.nn import functional as F
 
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
 FEW = settings(max_examples=12, deadline=None, derandomize=True)

@@ -10,7 +10,7 @@ from operator_harness import check_quantized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penstock.formats.payload import NodeKind
+from penstock.graph.kinds import NodeKind
 
 
 class Between(nn.Module):

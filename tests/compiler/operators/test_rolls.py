@@ -9,7 +9,8 @@ import pytest
 import torch
 from operator_harness import check, kinds
 
-from penstock.formats.payload import ConcatenateAttributes, NodeKind, XnnGraph
+from penstock.graph.graph import XnnGraph
+from penstock.graph.kinds import ConcatenateAttributes, NodeKind
 
 IMAGES = torch.randn(1, 6, 8, 5)
 
