@@ -37,7 +37,7 @@ def reset_peak() -> None:
 class Ours:
     def __init__(self, threads: int) -> None:
         import penstock
-        from penstock.runtime.xnnpack.engine import shared_library
+        from penstock.runtime.engines.xnnpack.engine import shared_library
 
         shared_library()  # the other runtimes come with their libraries at import
         self._load = penstock.load

@@ -20,7 +20,7 @@ from pathlib import Path
 
 REQUIREMENT = "executorch==1.5.1"
 PYTHON = "3.11"
-FOLDER = Path("penstock/runtime/xnnpack/lib")
+FOLDER = Path("penstock/runtime/engines/xnnpack/lib")
 STEMS = ("executorch", "executorch_threadpool", "executorch_backend_xnnpack")
 LICENCE = "licenses/LICENSE"
 #: Says which wheel the files beside it came from; there only when all of them are.

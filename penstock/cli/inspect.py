@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from penstock.cli.runner import split_names
+from penstock.cli.run_file import split_names
 from penstock.errors import InputError, InvalidProgramError
 from penstock.formats.program import (
     DelegateCall,

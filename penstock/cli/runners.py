@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from penstock.cli.console import known_error
-from penstock.cli.runner import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
+from penstock.cli.run_file import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError, PenstockError
 
 # typer reads these at run time, hence Optional and not "| None".

@@ -29,9 +29,9 @@ from penstock.formats.program import (
     TensorList,
     Value,
 )
-from penstock.runtime.delegates import BoundDelegate
+from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.kernels.registry import Kernel
-from penstock.runtime.memory import Access
+from penstock.runtime.planned_memory import Access
 from penstock.runtime.slots import Slot
 
 #: Does one instruction; returns the next instruction's index where it jumps, else None.

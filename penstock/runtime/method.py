@@ -26,8 +26,8 @@ from penstock.formats.program import (
     Tensor,
 )
 from penstock.formats.sources import MethodSources
+from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.calling import Signature
-from penstock.runtime.delegates import BoundDelegate
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
 from penstock.runtime.instructions import (
     CORE_OPERATORS,
@@ -40,7 +40,7 @@ from penstock.runtime.instructions import (
     written_values,
 )
 from penstock.runtime.kernels import registry
-from penstock.runtime.memory import arenas, check_plan, check_total, private_values
+from penstock.runtime.planned_memory import arenas, check_plan, check_total, private_values
 from penstock.runtime.profile import Profile, Recorder
 from penstock.runtime.slots import Array, Layout, Slot, aligned_bytes
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec, listed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from penstock.formats.program import DelegateCall
 from penstock.formats.sources import UNKNOWN, MethodSources, Origin
-from penstock.runtime.delegates import BoundDelegate
+from penstock.runtime.bound_delegate import BoundDelegate
 
 if TYPE_CHECKING:
     from penstock.runtime.engines.protocol import NodeTime

@@ -19,7 +19,7 @@ from penstock.formats.program import Buffer
 from penstock.formats.program_reader import read_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import MethodSources, decode_sources
-from penstock.runtime.delegates import BoundDelegate, compile_delegate
+from penstock.runtime.bound_delegate import BoundDelegate, compile_delegate
 from penstock.runtime.mapped import MappedFile, drop
 from penstock.runtime.method import Method, signature_text
 from penstock.runtime.profile import Profile
@@ -293,14 +293,14 @@ class LoadedProgram:
                 given = self._engine
                 self._engines = given if isinstance(given, Sequence) else (given,)
             else:
-                from penstock.runtime.xnnpack.engine import XnnpackEngine
+                from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
                 self._engines = (XnnpackEngine(profile=self._profile),)
         return self._engines
 
     def _thread_count(self) -> int:
         if self._threads is None:
-            from penstock.runtime.xnnpack.threads import default_threads
+            from penstock.runtime.engines.xnnpack.threads import default_threads
 
             self._threads = default_threads()
         return self._threads

@@ -13,7 +13,7 @@ from penstock.graph import clean_up
 from penstock.graph.dtypes import DataType, Quantization
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import Attributes, NodeKind, ReshapeAttributes, TransposeAttributes
-from penstock.runtime.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 TYPES = {DataType.FP32: np.float32, DataType.QINT8: np.int8}
 

@@ -119,7 +119,7 @@ def test_the_wheel_holds_the_library_and_runs_without_its_surroundings(tmp_path:
         "for name in ('torch', 'executorch', 'typer', 'rich', 'ml_dtypes'):\n"
         "    sys.modules[name] = None\n"
         "import penstock\n"
-        "from penstock.runtime.xnnpack.engine import XnnpackEngine, shared_library\n"
+        "from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, shared_library\n"
         "XnnpackEngine()\n"
         "print(shared_library().path)\n"
     )

@@ -22,7 +22,7 @@ from penstock.formats.program import (
 from penstock.formats.program import Method as MethodData
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Value, XnnGraph
-from penstock.runtime.delegates import BoundDelegate
+from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.method import COPIED_OUTPUT_BYTES, Method
 from penstock.runtime.program import LoadedProgram
 

@@ -13,10 +13,10 @@ from penstock.formats.payload_reader import read_payload
 from penstock.formats.sources import MethodSources
 from penstock.graph.graph import Node
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.xnnpack.node_times import nodes_of
 from penstock.runtime.instructions import bind
 from penstock.runtime.profile import Recorder
 from penstock.runtime.program import LoadedProgram, load
-from penstock.runtime.xnnpack.profile import nodes_of
 
 STOCK = Path(__file__).parents[1] / "formats" / "stock"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from penstock.cli import feeds
-from penstock.cli.runner import RunRequest, run_file
+from penstock.cli.run_file import RunRequest, run_file
 from penstock.errors import InputError
 from penstock.formats.program import (
     Allocation,

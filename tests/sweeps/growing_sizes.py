@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "xnnpack"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "runtime" / "engines" / "xnnpack"))
 
 from xnn_graphs import run
 from xnn_samples import SAMPLES
@@ -24,8 +24,8 @@ from penstock.errors import InputError, InvalidProgramError, PenstockError
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.xnnpack.engine import XnnpackEngine, XnnpackExecutable
-from penstock.runtime.xnnpack.shapes import ShapeChecker
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, XnnpackExecutable
+from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
 
 Shapes = tuple[Shape, ...]
 #: Other element types than float32, with how they are quantized.

@@ -27,8 +27,8 @@ from penstock.compiler import graph_passes, pipeline
 from penstock.compiler.operators import registry
 from penstock.compiler.rewrite import pipelines
 from penstock.compiler.steps import Step
+from penstock.runtime.engines.xnnpack import engine
 from penstock.runtime.kernels import registry as kernels
-from penstock.runtime.xnnpack import engine
 
 
 def raising(error: BaseException | None = None, name: str = "apply", module: str = "") -> Any:

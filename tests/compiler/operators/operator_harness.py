@@ -17,7 +17,7 @@ from penstock.compiler.rewrite import pipelines
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 torch.set_num_threads(1)
 

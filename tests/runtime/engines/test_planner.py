@@ -20,7 +20,7 @@ from penstock.graph.checks import check_graph
 from penstock.graph.graph import Node, XnnGraph
 from penstock.runtime.engines.parts import cut
 from penstock.runtime.engines.planner import compile_graph
-from penstock.runtime.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 XNNPACK = XnnpackEngine()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.runtime.xnnpack.bindings import EXTRA_BYTES
+from penstock.runtime.engines.xnnpack.bindings import EXTRA_BYTES
 
 _PAGE = mmap.PAGESIZE
 #: Alignment of the buffers that we allocate: a cache line, and the widest vector register.

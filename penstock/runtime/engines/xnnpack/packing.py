@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from penstock.runtime.engines.xnnpack import buffers
+from penstock.runtime.engines.xnnpack.bindings import EXTRA_BYTES, WeightsCache
 from penstock.runtime.mapped import drop
-from penstock.runtime.xnnpack import memory
-from penstock.runtime.xnnpack.bindings import EXTRA_BYTES, WeightsCache
 
 #: XNNPACK's answer for "not there".
 _ABSENT = c_size_t(-1).value
@@ -40,7 +40,7 @@ class PackedWeights:
     """
 
     def __init__(self, constants: Iterable[np.ndarray]) -> None:
-        sources = {memory.address(array): array for array in constants}
+        sources = {buffers.address(array): array for array in constants}
         total = sum(array.nbytes for array in sources.values())
         chunks: list[object] = []
         free = [0, 0]  # from, to
@@ -48,16 +48,16 @@ class PackedWeights:
 
         def reserve(context: int | None, size: int) -> int | None:
             size += EXTRA_BYTES
-            start = -(-free[0] // memory.ALIGNMENT) * memory.ALIGNMENT
+            start = -(-free[0] // buffers.ALIGNMENT) * buffers.ALIGNMENT
             if start + size > free[1]:
                 try:
-                    chunk = _chunk(max(size + memory.ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK))
+                    chunk = _chunk(max(size + buffers.ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK))
                 except (MemoryError, OSError):
                     return None
                 chunks.append(chunk)
-                start = memory.address(chunk)
+                start = buffers.address(chunk)
                 free[1] = start + chunk.nbytes
-                start = -(-start // memory.ALIGNMENT) * memory.ALIGNMENT
+                start = -(-start // buffers.ALIGNMENT) * buffers.ALIGNMENT
             free[0] = start
             return start
 
@@ -102,5 +102,5 @@ def _chunk(size: int) -> np.ndarray:
     with contextlib.suppress(OSError):  # a kernel that was built without them
         mapping.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(mapping, np.uint8)
-    shift = -memory.address(whole) % _PAGE
+    shift = -buffers.address(whole) % _PAGE
     return whole[shift : shift + size]

@@ -11,13 +11,13 @@ from penstock.errors import UnsupportedError
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import INVALID_VALUE_ID, Value, XnnGraph
 from penstock.graph.weights import ZERO_POINT_4_BIT
-from penstock.runtime.xnnpack import memory
-from penstock.runtime.xnnpack.bindings import (
+from penstock.runtime.engines.xnnpack import buffers
+from penstock.runtime.engines.xnnpack.bindings import (
     DATATYPE,
     VALUE_FLAG_EXTERNAL_INPUT,
     VALUE_FLAG_EXTERNAL_OUTPUT,
 )
-from penstock.runtime.xnnpack.library import Library
+from penstock.runtime.engines.xnnpack.library import Library
 
 
 @dataclass
@@ -102,6 +102,6 @@ def sizes(values: tuple[int, ...]) -> object:
 
 
 def _keep(subgraph: Subgraph, value: Value, data: object, alignment: int) -> int:
-    array = memory.constant(data, alignment)
+    array = buffers.constant(data, alignment)
     subgraph.constants.setdefault(value.id, []).append(array)
-    return memory.address(array)
+    return buffers.address(array)

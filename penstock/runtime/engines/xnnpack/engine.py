@@ -16,18 +16,18 @@ import numpy as np
 from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape, Value, XnnGraph
 from penstock.runtime.engines.protocol import NodeTime
-from penstock.runtime.xnnpack import memory
-from penstock.runtime.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
-from penstock.runtime.xnnpack.check import check_graph
-from penstock.runtime.xnnpack.define import define_graph
-from penstock.runtime.xnnpack.empty import Rest, filling
-from penstock.runtime.xnnpack.library import Library, find, open_library
-from penstock.runtime.xnnpack.packing import PackedWeights
-from penstock.runtime.xnnpack.profile import nodes_of
-from penstock.runtime.xnnpack.scratch import Needs
-from penstock.runtime.xnnpack.shapes import Reduced, ShapeChecker
-from penstock.runtime.xnnpack.threads import pool
-from penstock.runtime.xnnpack.values import unpacked_constants
+from penstock.runtime.engines.xnnpack import buffers
+from penstock.runtime.engines.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
+from penstock.runtime.engines.xnnpack.check import check_graph
+from penstock.runtime.engines.xnnpack.define import define_graph
+from penstock.runtime.engines.xnnpack.empty import Rest, filling
+from penstock.runtime.engines.xnnpack.input_shapes import Reduced, ShapeChecker
+from penstock.runtime.engines.xnnpack.library import Library, find, open_library
+from penstock.runtime.engines.xnnpack.node_times import nodes_of
+from penstock.runtime.engines.xnnpack.packing import PackedWeights
+from penstock.runtime.engines.xnnpack.scratch import Needs
+from penstock.runtime.engines.xnnpack.threads import pool
+from penstock.runtime.engines.xnnpack.values import unpacked_constants
 
 #: Compiled rests of a graph that are kept, for shapes at which tensors have no elements.
 _RESTS = 4
@@ -72,7 +72,7 @@ def shared_library() -> Library:
     Raises:
         BackendUnavailableError: it is missing, or not the version that we know.
     """
-    from penstock.runtime.xnnpack.selftest import self_test
+    from penstock.runtime.engines.xnnpack.selftest import self_test
 
     library = open_library(find())
     self_test(library)
@@ -272,19 +272,19 @@ class XnnpackExecutable:
         for port, array in enumerate(arrays):
             dtype = self._dtypes[port]
             self._check_array(port, array)
-            start = memory.address(array)
+            start = buffers.address(array)
             if start % dtype.itemsize or (
-                self._overread[port] and not memory.readable_past_end(start, array.nbytes)
+                self._overread[port] and not buffers.readable_past_end(start, array.nbytes)
             ):
                 if port not in self._bounce:
                     self._bounce[port] = (
-                        memory.padded_empty(array.nbytes).view(dtype).reshape(array.shape)
+                        buffers.padded_empty(array.nbytes).view(dtype).reshape(array.shape)
                     )
                 if port < len(self._inputs):
                     self._bounce[port][...] = array
                 else:
                     copied.append(port)
-                start = memory.address(self._bounce[port])
+                start = buffers.address(self._bounce[port])
             addresses.append(start)
         if addresses != self._addresses:
             for external, start in zip(self._externals, addresses, strict=True):

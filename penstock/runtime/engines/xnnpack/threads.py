@@ -6,7 +6,7 @@ import os
 import threading
 
 from penstock.errors import InputError
-from penstock.runtime.xnnpack.library import Library
+from penstock.runtime.engines.xnnpack.library import Library
 
 #: Beyond this a count is a mistake, and a pool of it would exhaust the machine.
 MAX_THREADS = 1024

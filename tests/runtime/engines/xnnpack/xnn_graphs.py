@@ -10,7 +10,7 @@ import numpy as np
 from penstock.graph.dtypes import DataType, PerTensor, Quantization
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 
 class GraphBuilder:

@@ -1,8 +1,8 @@
 """XNNPACK's shared library: where it is, loading it, binding it.
 
 The library is the one of the ``executorch`` wheel; a build of Penstock packs it into
-``penstock/runtime/xnnpack/lib``. It needs two sibling libraries, which are loaded first and by
-their full paths, so that the loader's search path does not matter.
+``penstock/runtime/engines/xnnpack/lib``. It needs two sibling libraries, which are loaded first
+and by their full paths, so that the loader's search path does not matter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
-from penstock.runtime.xnnpack import bindings
+from penstock.runtime.engines.xnnpack import bindings
 
 #: Environment variable: the library itself, or the folder that it lies in.
 VARIABLE = "PENSTOCK_XNNPACK_LIBRARY"

@@ -12,10 +12,10 @@ import pytest
 
 from penstock.errors import BackendUnavailableError
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.xnnpack import define, library, selftest
-from penstock.runtime.xnnpack.bindings import Unary
+from penstock.runtime.engines.xnnpack import define, library, selftest
+from penstock.runtime.engines.xnnpack.bindings import Unary
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 NAME = library.file_name("executorch_backend_xnnpack")
 
 
@@ -99,7 +99,7 @@ def test_the_self_test_notices_other_numbers(
 
 def test_a_missing_library_is_reported_once_and_clearly(tmp_path: Path) -> None:
     code = (
-        "from penstock.runtime.xnnpack.engine import XnnpackEngine\n"
+        "from penstock.runtime.engines.xnnpack.engine import XnnpackEngine\n"
         "from penstock.errors import PenstockError\n"
         "try: XnnpackEngine()\n"
         "except PenstockError as error: print(type(error).__name__, error)\n"
@@ -112,7 +112,7 @@ def test_a_missing_library_is_reported_once_and_clearly(tmp_path: Path) -> None:
 def test_loading_is_quick_and_imports_neither_torch_nor_executorch() -> None:
     code = (
         "import sys, time\n"
-        "from penstock.runtime.xnnpack.engine import XnnpackEngine\n"
+        "from penstock.runtime.engines.xnnpack.engine import XnnpackEngine\n"
         "start = time.process_time()\n"
         "XnnpackEngine()\n"
         "seconds = time.process_time() - start\n"

@@ -25,10 +25,10 @@ from penstock.graph.kinds import (
     PadAttributes,
     Pool2dAttributes,
 )
-from penstock.runtime.xnnpack import shapes
-from penstock.runtime.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack import input_shapes
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 def sample(name: str) -> XnnGraph:
@@ -175,7 +175,7 @@ def test_a_graph_larger_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPat
         attributes=PadAttributes((0, 0), ((1 << 20) - 1, (1 << 20) - 1), 0.0),
     )  # fmt: skip
     refuse(b.graph, "4398.0 GB", UnsupportedError)
-    monkeypatch.setattr(shapes, "available_memory", lambda: 1 << 20)
+    monkeypatch.setattr(input_shapes, "available_memory", lambda: 1 << 20)
     XnnpackEngine().compile(sample("abs_float32"), threads=1)
 
 

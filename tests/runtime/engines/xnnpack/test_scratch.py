@@ -9,7 +9,7 @@ from xnn_graphs import GraphBuilder, run
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import XnnGraph
 from penstock.graph.kinds import NodeKind, ReshapeAttributes, TransposeAttributes
-from penstock.runtime.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 Q = PerTensor(0.05, 3)
 SIZES = (2, 1, 7, 3, 16, 1, 16)

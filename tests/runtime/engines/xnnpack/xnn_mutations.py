@@ -22,7 +22,7 @@ from penstock.errors import PenstockError
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import INVALID_VALUE_ID, Value, XnnGraph
 from penstock.graph.kinds import ConcatenateAttributes, NodeKind
-from penstock.runtime.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 INTEGERS = [0, 1, 2, 3, 7, 16, 33, 255, 4096, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
 REALS = [0.0, 1.0, -1.0, math.nan, math.inf, -math.inf, 1e-45, 1e-38, 3e38, 0.5]

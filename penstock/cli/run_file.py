@@ -22,7 +22,7 @@ import numpy as np
 from penstock.cli.feeds import ones, read_inputs
 from penstock.errors import InputError, UnsupportedError
 from penstock.runtime import LoadedProgram, load
-from penstock.runtime.delegates import XNNPACK
+from penstock.runtime.bound_delegate import XNNPACK
 from penstock.runtime.specs import listed
 
 PRINT_CHOICES = ("none", "summary", "all")

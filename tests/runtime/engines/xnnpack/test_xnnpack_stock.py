@@ -26,7 +26,7 @@ from penstock.formats.program import (
 from penstock.formats.program_writer import write_program
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import XnnGraph
-from penstock.runtime.xnnpack.define import DEFINE
+from penstock.runtime.engines.xnnpack.define import DEFINE
 
 SCALAR = {
     DataType.FP32: ScalarType.FLOAT,

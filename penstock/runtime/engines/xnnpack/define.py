@@ -24,7 +24,7 @@ from penstock.graph.kinds import (
     SliceAttributes,
     TransposeAttributes,
 )
-from penstock.runtime.xnnpack.bindings import (
+from penstock.runtime.engines.xnnpack.bindings import (
     DATATYPE,
     Binary,
     BinaryParams,
@@ -32,9 +32,9 @@ from penstock.runtime.xnnpack.bindings import (
     Unary,
     UnaryParams,
 )
-from penstock.runtime.xnnpack.library import Library
-from penstock.runtime.xnnpack.scratch import nodes_to_replan
-from penstock.runtime.xnnpack.values import Subgraph, define_value, sizes
+from penstock.runtime.engines.xnnpack.library import Library
+from penstock.runtime.engines.xnnpack.scratch import nodes_to_replan
+from penstock.runtime.engines.xnnpack.values import Subgraph, define_value, sizes
 
 
 def define_graph(library: Library, graph: XnnGraph, shapes: Mapping[int, Shape]) -> Subgraph:

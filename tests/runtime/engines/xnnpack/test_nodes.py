@@ -40,7 +40,7 @@ from penstock.graph.kinds import (
     SliceAttributes,
     TransposeAttributes,
 )
-from penstock.runtime.xnnpack.define import DEFINE
+from penstock.runtime.engines.xnnpack.define import DEFINE
 
 SHAPES = st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple)
 SEEDS = st.integers(0, 2**31)

@@ -27,10 +27,10 @@ from penstock.graph.kinds import (
     TransposeAttributes,
 )
 from penstock.runtime.engines.protocol import Engine, Executable
-from penstock.runtime.xnnpack import memory, threads
-from penstock.runtime.xnnpack.engine import XnnpackEngine, XnnpackExecutable
+from penstock.runtime.engines.xnnpack import buffers, threads
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, XnnpackExecutable
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 def random(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -250,7 +250,7 @@ def at_end_of_page(array: np.ndarray) -> np.ndarray:
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    last = memory.address(whole) + pages * mmap.PAGESIZE
+    last = buffers.address(whole) + pages * mmap.PAGESIZE
     assert libc.mprotect(ctypes.c_void_p(last), mmap.PAGESIZE, 0) == 0
     end = pages * mmap.PAGESIZE
     view = whole[end - array.nbytes : end].view(array.dtype).reshape(array.shape)
@@ -290,11 +290,11 @@ def test_inputs_may_be_read_only_or_misaligned() -> None:
 
 def test_readable_past_end() -> None:
     page = mmap.PAGESIZE
-    assert memory.readable_past_end(page, 10)
-    assert memory.readable_past_end(page, page - 16)
-    assert not memory.readable_past_end(page, page - 15)
-    assert not memory.readable_past_end(page, page)
-    assert memory.readable_past_end(page, page + 1)
+    assert buffers.readable_past_end(page, 10)
+    assert buffers.readable_past_end(page, page - 16)
+    assert not buffers.readable_past_end(page, page - 15)
+    assert not buffers.readable_past_end(page, page)
+    assert buffers.readable_past_end(page, page + 1)
 
 
 def test_profile_has_the_time_of_each_node() -> None:
@@ -355,7 +355,7 @@ def test_after_a_fork_threads_are_missed_with_a_clear_error() -> None:
 
 def test_the_interpreter_ends_in_peace() -> None:
     code = (
-        "import sys; sys.path[:0] = ['tests/xnnpack']\n"
+        "import sys; sys.path[:0] = ['tests/runtime/engines/xnnpack']\n"
         "from test_executable import *\n"
         "kept = XnnpackEngine().compile(attention(), threads=3)\n"
         "kept.run([random(0, (4, 16))], [np.empty((4, 2, 8), np.float32)])\n"

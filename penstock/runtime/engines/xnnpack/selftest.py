@@ -8,7 +8,7 @@ from penstock.errors import BackendUnavailableError, PenstockError
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.xnnpack.library import Library
+from penstock.runtime.engines.xnnpack.library import Library
 
 _INPUT = np.array([[1.0, -2.0, 3.0, -4.0]], np.float32)
 _WEIGHT = np.array([[1, 0, 2, 0], [0, 1, 0, 1], [1, 1, 1, 1], [2, 0, 0, -1]], np.float32)
@@ -23,7 +23,7 @@ def self_test(library: Library) -> None:
     Raises:
         BackendUnavailableError: the answer is not the known one.
     """
-    from penstock.runtime.xnnpack.engine import XnnpackEngine
+    from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
     output = np.empty((1, 4), np.int8)
     try:
