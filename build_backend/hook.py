@@ -1,5 +1,5 @@
-"""Hatchling's build hook: puts XNNPACK's library into the package and tags the wheel with the
-platform. Runs for wheels and for editable installs."""
+"""Hatchling's build hook: puts XNNPACK's library and our own kernels into the package and tags the
+wheel with the platform. Runs for wheels and for editable installs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import native_library
 from xnnpack_library import provide, wheel_for
 
 
@@ -25,5 +26,15 @@ class XnnpackHook(BuildHookInterface):  # type: ignore[type-arg,misc]
             return
         wheel = wheel_for()
         provide(Path(self.root), wheel)
+        self._build_kernels()
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{wheel.tag}"
+
+    def _build_kernels(self) -> None:
+        """Penstock works without them; a compiler that was asked for must build them, though."""
+        try:
+            native_library.provide(Path(self.root))
+        except (native_library.NoCompilerError, native_library.CompilerError) as error:
+            if os.environ.get("CC"):
+                raise
+            self.app.display_warning(f"Building without our own kernels: {error}")

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from penstock.cli.machine import show_machine
 from penstock.cli.run_file import split_names
 from penstock.errors import InputError, InvalidProgramError
 from penstock.formats.program import (
@@ -29,15 +30,29 @@ _XNNPACK = "XnnpackBackend"
 
 
 def inspect_command(
-    file: Annotated[Path, typer.Argument(help="The .pte file.")],
+    file: Annotated[
+        Optional[Path],  # noqa: UP045  (typer reads the annotation at run time)
+        typer.Argument(help="The .pte file."),
+    ] = None,
     nodes: Annotated[bool, typer.Option("--nodes", help="List each XNNPACK node.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     data_path: Annotated[
-        Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
+        Optional[str],  # noqa: UP045
         typer.Option(help="The data files (.ptd) with its weights, separated by commas."),
     ] = None,
+    machine: Annotated[
+        bool,
+        typer.Option("--machine", help="Show what runs delegates on this machine; takes no file."),
+    ] = False,
 ) -> None:
-    """Show what a .pte file holds."""
+    """Show what a .pte file holds, or what this machine runs it with."""
+    if machine:
+        if file is not None:
+            raise InputError(f"--machine shows the machine, not {file}; give one of the two")
+        show_machine(as_json=as_json)
+        return
+    if file is None:
+        raise InputError("name a .pte file, or give --machine")
     program = load(file, data=split_names(data_path)).program
     size = file.stat().st_size
     found = {"path": str(file), "bytes": size, **describe(program, nodes=nodes)}

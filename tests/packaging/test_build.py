@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,6 +19,7 @@ from penstock.errors import DISTRIBUTION, install_hint
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "build_backend"))
 
+import native_library  # noqa: E402
 import xnnpack_library  # noqa: E402
 from xnnpack_library import FOLDER, STEMS, WHEELS, BuildError, Wheel  # noqa: E402
 
@@ -113,7 +115,9 @@ def test_the_wheel_holds_the_library_and_runs_without_its_surroundings(tmp_path:
     packed = {n for n in names if n.startswith(f"{FOLDER.as_posix()}/")}
     assert len(packed) == 5 and any(n.endswith("LICENSE.executorch") for n in packed)
     assert f"{FOLDER.parent.as_posix()}/NOTICES.txt" in names
-    assert not any(n.startswith(("tests/", "build_backend/")) for n in names)
+    assert not any(n.startswith(("tests/", "native/", "build_backend/")) for n in names)
+    assert (native_library.FOLDER / native_library.file_name()).as_posix() in names
+    assert built.stat().st_size < 6_000_000
     code = (
         "import sys\n"
         "for name in ('torch', 'executorch', 'typer', 'rich', 'ml_dtypes'):\n"
@@ -121,7 +125,8 @@ def test_the_wheel_holds_the_library_and_runs_without_its_surroundings(tmp_path:
         "import penstock\n"
         "from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, shared_library\n"
         "XnnpackEngine()\n"
-        "print(shared_library().path)\n"
+        "from penstock.runtime.engines.native.library import shared_library as ours\n"
+        "print(shared_library().path, ours().path)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
     environment.pop("PENSTOCK_XNNPACK_LIBRARY", None)
@@ -129,6 +134,47 @@ def test_the_wheel_holds_the_library_and_runs_without_its_surroundings(tmp_path:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     assert done.stdout.startswith(str(unpacked / FOLDER)), done.stderr
+    assert str(unpacked / native_library.FOLDER) in done.stdout
+
+
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the C files where no compiler is in sight."""
+    shutil.copytree(ROOT / native_library.SOURCES, tmp_path / native_library.SOURCES)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_kernels_are_built_by_what_compiler_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gcc = shutil.which("gcc")
+    root = bare(tmp_path, monkeypatch)
+    monkeypatch.setattr(native_library.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(native_library.NoCompilerError, match="no CC, no ziglang package, no cc"):
+        native_library.provide(root)
+    monkeypatch.setenv("CC", str(tmp_path / "refuses"))
+    (tmp_path / "refuses").write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
+    (tmp_path / "refuses").chmod(0o755)
+    monkeypatch.setenv("PATH", os.defpath)
+    with pytest.raises(native_library.CompilerError, match="no such flag"):
+        native_library.provide(root)
+    assert not (root / native_library.FOLDER / "SOURCE").exists()
+    if gcc is None:
+        pytest.skip("no gcc here")
+    monkeypatch.setenv("CC", gcc)
+    library = native_library.provide(root)
+    built = library.stat().st_mtime_ns
+    assert native_library.provide(root).stat().st_mtime_ns == built
+    (root / native_library.SOURCES / "core.h").open("a").write("/* changed */\n")
+    assert native_library.provide(root).stat().st_mtime_ns != built
+
+
+def test_files_for_other_processors_are_left_out() -> None:
+    everything = [path.name for path, _ in native_library.sources(ROOT, "x86_64")]
+    plain = [path.name for path, _ in native_library.sources(ROOT, "aarch64")]
+    assert "isa.c" in plain and set(plain) <= set(everything)
+    assert not any("avx" in name for name in plain)
 
 
 def test_hints_name_the_distribution() -> None:

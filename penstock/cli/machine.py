@@ -1,0 +1,85 @@
+"""``penstock inspect --machine``: what runs delegates here."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from penstock.errors import BackendUnavailableError
+from penstock.runtime.engines.native import library as native
+from penstock.runtime.engines.native.isa import VARIABLE
+from penstock.runtime.engines.xnnpack.library import find
+from penstock.runtime.engines.xnnpack.threads import default_threads
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, engines and kernels as plain data; what ``--json`` prints.
+
+    Raises InputError if ``PENSTOCK_ISA`` names no instruction set of this machine.
+    """
+    return {"processor": _processor(), "threads": default_threads(), "engines": _engines()}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
+
+
+def _engines() -> dict[str, Any]:
+    xnnpack: dict[str, Any]
+    try:
+        xnnpack = {"library": str(find())}
+    except BackendUnavailableError as error:
+        xnnpack = {"missing": str(error)}
+    return {"xnnpack": xnnpack, "native": _native()}
+
+
+def _native() -> dict[str, Any]:
+    try:
+        library = native.shared_library()
+    except BackendUnavailableError as error:
+        return {"missing": str(error)}
+    caches = library.caches()
+    return {
+        "library": str(library.path),
+        "instruction_sets": list(library.detected.names),
+        "used": list(library.isa.names),
+        "caches": {name: getattr(caches, name) for name in ("l1", "l2", "l3")},
+        "kernels": library.kernels(),
+    }
+
+
+def show_machine(*, as_json: bool) -> None:
+    """Print what :func:`describe_machine` finds."""
+    found = describe_machine()
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    lines = [f"processor  {found['processor']}, {found['threads']} threads"]
+    for name, engine in found["engines"].items():
+        lines.append(f"engine {name}: {engine.get('library', engine.get('missing'))}")
+        if "kernels" in engine:
+            lines += _details(engine)
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def _details(engine: dict[str, Any]) -> list[str]:
+    unused = [name for name in engine["instruction_sets"] if name not in engine["used"]]
+    left_out = f"; not used: {', '.join(unused)} ({VARIABLE}={os.environ.get(VARIABLE)})"
+    sizes = [f"{name.upper()} {size >> 10} KiB" for name, size in engine["caches"].items() if size]
+    return [
+        f"  instruction sets  {', '.join(engine['used'])}{left_out if unused else ''}",
+        f"  caches            {', '.join(sizes) or 'unknown'}",
+        *(f"  {family:17} {kernel}" for family, kernel in engine["kernels"].items()),
+    ]
