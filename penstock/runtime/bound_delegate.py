@@ -14,6 +14,7 @@ from penstock.runtime.slots import Array, Layout, Slot
 if TYPE_CHECKING:
     from penstock.graph.graph import XnnGraph
     from penstock.runtime.engines.protocol import Engine, Executable
+    from penstock.runtime.engines.threads import Threads
 
 XNNPACK = "XnnpackBackend"
 
@@ -181,10 +182,10 @@ def compile_delegate(
     delegate: Delegate,
     named_data: Mapping[str, Buffer],
     engines: Callable[[], Sequence[Engine]],
-    threads: Callable[[], int],
+    threads: Threads,
 ) -> BoundDelegate:
-    """Read and compile a delegate's payload; ``engines`` (the preferred one first) and ``threads``
-    are asked only then.
+    """Read and compile a delegate's payload; ``engines`` (the preferred one first) are asked only
+    then.
 
     Raises UnsupportedError for a backend other than XNNPACK, InvalidProgramError for a damaged
     payload, InputError for one whose constants are in a data file that was not given.
@@ -197,5 +198,5 @@ def compile_delegate(
     from penstock.runtime.engines.planner import compile_graph
 
     graph = read_payload(delegate.payload, named_data)
-    executable = compile_graph(graph, engines(), threads=threads())
+    executable = compile_graph(graph, engines(), threads=threads)
     return BoundDelegate(delegate.id, graph, executable)

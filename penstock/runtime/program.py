@@ -20,6 +20,7 @@ from penstock.formats.program_reader import read_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import MethodSources, decode_sources
 from penstock.runtime.bound_delegate import BoundDelegate, compile_delegate
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.mapped import MappedFile, drop
 from penstock.runtime.method import Method, signature_text
 from penstock.runtime.profile import Profile
@@ -70,12 +71,8 @@ def load(
         InvalidProgramError: the content is not a program or a data file, or a damaged one.
         UnsupportedError: it is of another version of its format.
     """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
-        raise InputError(f"threads is {threads!r}, not a number")
     if isinstance(engine, str) and engine not in ENGINES:
         raise InputError(f"engine is {engine!r}; choose {' or '.join(map(repr, ENGINES))}")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}, it must be at least 1")
     with faults("load"):
         return _loaded(source, data, threads, engine, profile)
 
@@ -170,7 +167,7 @@ class LoadedProgram:
         self._mappings = mappings
         self._options = threads, engine, profile
         self._profile = profile
-        self._threads = threads
+        self._threads = Threads(threads)
         self._engine = engine
         self._engines: Sequence[Engine] | None = None
         self._methods: dict[str, Method] = {}
@@ -252,7 +249,7 @@ class LoadedProgram:
     def _prepare(self, method: formats.Method) -> Method:
         def compile(delegate: formats.Delegate) -> BoundDelegate:
             bound = compile_delegate(
-                delegate, self.program.named_data, self._open_engines, self._thread_count
+                delegate, self.program.named_data, self._open_engines, self._threads
             )
             self._release_pages()
             return bound
@@ -297,10 +294,3 @@ class LoadedProgram:
 
                 self._engines = (XnnpackEngine(profile=self._profile),)
         return self._engines
-
-    def _thread_count(self) -> int:
-        if self._threads is None:
-            from penstock.runtime.engines.xnnpack.threads import default_threads
-
-            self._threads = default_threads()
-        return self._threads

@@ -13,6 +13,7 @@ from penstock.graph import clean_up
 from penstock.graph.dtypes import DataType, Quantization
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import Attributes, NodeKind, ReshapeAttributes, TransposeAttributes
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 TYPES = {DataType.FP32: np.float32, DataType.QINT8: np.int8}
@@ -107,7 +108,7 @@ def run(graph: XnnGraph) -> list[np.ndarray]:
             inputs.append(generator.standard_normal(value.shape).astype(np.float32))
         else:
             inputs.append(generator.integers(-128, 128, value.shape).astype(np.int8))
-    executable = XnnpackEngine().compile(graph, threads=1)
+    executable = XnnpackEngine().compile(graph, threads=Threads(1))
     shapes = executable.reshape([array.shape for array in inputs])
     types = [TYPES[graph.values[id].dtype] for id in graph.outputs]
     outputs = [np.empty(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]

@@ -24,6 +24,7 @@ from penstock.errors import InputError, InvalidProgramError, PenstockError
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, XnnpackExecutable
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
 
@@ -75,7 +76,7 @@ def _retyped(graph: XnnGraph, dtype: DataType, quantization: PerTensor | None) -
 
 def _runs(graph: XnnGraph) -> bool:
     try:
-        XnnpackEngine().compile(graph, threads=1)
+        XnnpackEngine().compile(graph, threads=Threads(1))
     except PenstockError:
         return False
     return True
@@ -172,8 +173,8 @@ def order(ordered: Sequence[Shapes]) -> list[Shapes]:
 def wrong(graph: XnnGraph, threads: int) -> Iterator[str]:
     """The shapes at which a graph that was run at others gives another answer than a new one."""
     engine = XnnpackEngine()
-    kept = engine.compile(graph, threads=threads)
-    neighbour = engine.compile(graph, threads=threads)  # moves in the same workspace
+    kept = engine.compile(graph, threads=Threads(threads))
+    neighbour = engine.compile(graph, threads=Threads(threads))  # moves in the same workspace
     bound = tuple(graph.values[i].shape for i in graph.inputs)
     expected: dict[Shapes, list[np.ndarray]] = {}
     for shapes_ in order(shapes(graph)):

@@ -13,12 +13,13 @@ from penstock.graph.shapes import ShapeError
 from penstock.runtime.engines import arena
 from penstock.runtime.engines.parts import Part, cut
 from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
+from penstock.runtime.engines.threads import Threads
 
 #: Engines may read this many bytes beyond the end of an array.
 OVERREAD = 16
 
 
-def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: int) -> Executable:
+def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: Threads) -> Executable:
     """Makes ``graph`` executable by ``engines``, the preferred one first. The last one runs what no
     other takes.
 

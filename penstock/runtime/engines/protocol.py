@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from penstock.graph.graph import Node, Shape, XnnGraph
+    from penstock.runtime.engines.threads import Threads
 
 
 class NodeTime(NamedTuple):
@@ -63,8 +64,9 @@ class Engine(Protocol):
         Asked of all engines but the last of a list, which takes the rest.
         """
 
-    def compile(self, graph: XnnGraph, *, threads: int) -> Executable:
-        """Check ``graph`` and make it executable on ``threads`` threads.
+    def compile(self, graph: XnnGraph, *, threads: Threads) -> Executable:
+        """Check ``graph`` and make it executable on ``threads``, which the executable keeps if it
+        uses their pool.
 
         Raises:
             InvalidProgramError: the graph contradicts itself or its constants.

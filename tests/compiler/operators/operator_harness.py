@@ -17,6 +17,7 @@ from penstock.compiler.rewrite import pipelines
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 torch.set_num_threads(1)
@@ -61,7 +62,7 @@ def one_piece(captured: Captured) -> Lowered:
 
 
 def run_graph(graph: XnnGraph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    executable = ENGINE.compile(graph, threads=1)
+    executable = ENGINE.compile(graph, threads=Threads(1))
     shapes = executable.reshape([array.shape for array in inputs])
     outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]
     executable.run(inputs, outputs)

@@ -5,6 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[2]
-for folder in (Path(__file__).parent, TESTS / "compiler", TESTS / "compiler" / "operators"):
+HERE, TESTS = Path(__file__).parent, Path(__file__).parents[2]
+for folder in (HERE, HERE / "xnnpack", TESTS / "compiler", TESTS / "compiler" / "operators"):
     sys.path.insert(0, str(folder))

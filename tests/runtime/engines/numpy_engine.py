@@ -19,6 +19,7 @@ from penstock.graph.kinds import (
 )
 from penstock.graph.shapes import infer
 from penstock.runtime.engines.protocol import NodeTime
+from penstock.runtime.engines.threads import Threads
 
 Arrays = Sequence[np.ndarray]
 
@@ -77,7 +78,7 @@ class NumpyEngine:
         draw = random.Random(f"{self.seed} {node.outputs}").random()
         return None if draw < self.share else "the dice say so"
 
-    def compile(self, graph: XnnGraph, *, threads: int) -> NumpyExecutable:
+    def compile(self, graph: XnnGraph, *, threads: Threads) -> NumpyExecutable:
         self.compiled += 1
         return NumpyExecutable(graph)
 

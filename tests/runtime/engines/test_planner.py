@@ -20,6 +20,7 @@ from penstock.graph.checks import check_graph
 from penstock.graph.graph import Node, XnnGraph
 from penstock.runtime.engines.parts import cut
 from penstock.runtime.engines.planner import compile_graph
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 XNNPACK = XnnpackEngine()
@@ -119,9 +120,9 @@ def test_one_engine_gets_the_graph_itself() -> None:
     lowered = penstock.lower(nn.Linear(4, 4), (x,))
     delegate = lowered.program.method("forward").delegates[0]  # type: ignore[union-attr]
     graph = read_payload(delegate.payload, lowered.program.named_data)
-    assert type(compile_graph(graph, [XNNPACK], threads=1)).__name__ == "XnnpackExecutable"
+    assert type(compile_graph(graph, [XNNPACK], threads=Threads(1))).__name__ == "XnnpackExecutable"
     refused = NumpyEngine(0.0, 0)
-    executable = compile_graph(graph, [refused, XNNPACK], threads=1)
+    executable = compile_graph(graph, [refused, XNNPACK], threads=Threads(1))
     assert type(executable).__name__ == "XnnpackExecutable" and not refused.compiled
 
 

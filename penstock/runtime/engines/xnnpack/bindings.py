@@ -213,9 +213,11 @@ XNNPACK: dict[str, tuple[type, ...]] = {
 PTHREADPOOL: dict[str, tuple[type, ...]] = {
     "pthreadpool_create": (c_size_t,),
     "pthreadpool_destroy": (_handle,),
+    "pthreadpool_parallelize_1d": (_handle, c_void_p, c_void_p, c_size_t, c_uint32),
 }
 
-RESULTS: dict[str, type | None] = {"pthreadpool_create": c_void_p, "pthreadpool_destroy": None}
+RESULTS: dict[str, type | None] = {"pthreadpool_create": c_void_p}
+RESULTS |= dict.fromkeys(("pthreadpool_destroy", "pthreadpool_parallelize_1d"))
 
 
 def bind(library: ctypes.CDLL, prototypes: dict[str, tuple[type, ...]]) -> None:

@@ -16,17 +16,18 @@ import numpy as np
 from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape, Value, XnnGraph
 from penstock.runtime.engines.protocol import NodeTime
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack import buffers
 from penstock.runtime.engines.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
 from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.define import define_graph
 from penstock.runtime.engines.xnnpack.empty import Rest, filling
 from penstock.runtime.engines.xnnpack.input_shapes import Reduced, ShapeChecker
-from penstock.runtime.engines.xnnpack.library import Library, find, open_library
+from penstock.runtime.engines.xnnpack.library import Library, shared
 from penstock.runtime.engines.xnnpack.node_times import nodes_of
 from penstock.runtime.engines.xnnpack.packing import PackedWeights
 from penstock.runtime.engines.xnnpack.scratch import Needs
-from penstock.runtime.engines.xnnpack.threads import pool
+from penstock.runtime.engines.xnnpack.selftest import self_test
 from penstock.runtime.engines.xnnpack.values import unpacked_constants
 
 #: Compiled rests of a graph that are kept, for shapes at which tensors have no elements.
@@ -43,11 +44,11 @@ class _Turn:
     def __init__(self, xnn: ctypes.CDLL) -> None:
         self._xnn = xnn
         self._lock = threading.Lock()
-        self._garbage: list[tuple[int, PackedWeights]] = []
+        self._garbage: list[tuple[int, object]] = []
 
-    def delete(self, runtime: int, packed: PackedWeights) -> None:
-        """Delete ``runtime`` as soon as it is nobody's turn, then let ``packed`` go."""
-        self._garbage.append((runtime, packed))
+    def delete(self, runtime: int, *used: object) -> None:
+        """Delete ``runtime`` as soon as it is nobody's turn, then let go what it ``used``."""
+        self._garbage.append((runtime, used))
         if self._lock.acquire(blocking=False):
             self._end()
 
@@ -59,9 +60,9 @@ class _Turn:
 
     def _end(self) -> None:
         while self._garbage:
-            runtime, packed = self._garbage.pop()
+            runtime, used = self._garbage.pop()
             self._xnn.xnn_delete_runtime(runtime)
-            del packed
+            del used
         self._lock.release()
 
 
@@ -72,11 +73,15 @@ def shared_library() -> Library:
     Raises:
         BackendUnavailableError: it is missing, or not the version that we know.
     """
-    from penstock.runtime.engines.xnnpack.selftest import self_test
-
-    library = open_library(find())
-    self_test(library)
+    library = shared()
+    check_library(library)
     return library
+
+
+def check_library(library: Library) -> None:
+    """Run the self-test on ``library``. Raises BackendUnavailableError where it fails."""
+    engine = XnnpackEngine(library=library)
+    self_test(library, lambda graph: engine.compile(graph, threads=Threads(1)))
 
 
 class XnnpackEngine:
@@ -101,10 +106,10 @@ class XnnpackEngine:
         """XNNPACK runs whatever a payload can hold."""
         return None
 
-    def compile(self, graph: XnnGraph, *, threads: int) -> XnnpackExecutable:
+    def compile(self, graph: XnnGraph, *, threads: Threads) -> XnnpackExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Engine.compile`."""
         library = self._library
-        workers = pool(library, threads)
+        pool = threads.pool()
         check_graph(graph)
         shapes = ShapeChecker(graph)
         subgraph = define_graph(library, graph, shapes.bounds)
@@ -113,7 +118,12 @@ class XnnpackEngine:
         packed = PackedWeights(a for arrays in subgraph.constants.values() for a in arrays)
         with self._turn:
             status = library.xnn.xnn_create_runtime_v4(
-                subgraph.handle, packed.provider, self._workspace, workers, flags, byref(runtime)
+                subgraph.handle,
+                packed.provider,
+                self._workspace,
+                None if pool is None else pool.handle,
+                flags,
+                byref(runtime),
             )
             library.xnn.xnn_delete_subgraph(subgraph.handle)
         packed.finish()
@@ -131,7 +141,7 @@ class XnnpackEngine:
             packed,
             constants,
             threads,
-            None if workers is None else os.getpid(),
+            None if pool is None else os.getpid(),
         )
 
 
@@ -146,7 +156,7 @@ class XnnpackExecutable:
         runtime: int,
         packed: PackedWeights,
         constants: list[np.ndarray],
-        threads: int,
+        threads: Threads,
         process: int | None,
     ) -> None:
         self._engine = engine  # keeps the workspace
@@ -184,7 +194,7 @@ class XnnpackExecutable:
         #: at the last shapes, if tensors have no elements there: what is left, and what runs it
         self._reduced: tuple[Rest, XnnpackExecutable | None] | None = None
         self._rests: dict[Rest, XnnpackExecutable] = {}
-        _delete_with(self, self._turn.delete, runtime, packed)
+        _delete_with(self, self._turn.delete, runtime, packed, threads)
 
     def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.reshape`."""

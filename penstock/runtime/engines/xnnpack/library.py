@@ -8,6 +8,7 @@ and by their full paths, so that the loader's search path does not matter.
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import os
 import sys
@@ -78,6 +79,16 @@ def _folders() -> Iterator[Path]:
         spec = None
     for location in (spec.submodule_search_locations or ()) if spec else ():
         yield Path(location) / "lib"
+
+
+@functools.cache
+def shared() -> Library:
+    """The library of this process, loaded at the first call and not yet tested.
+
+    Raises:
+        BackendUnavailableError: see :func:`find` and :func:`open_library`.
+    """
+    return open_library(find())
 
 
 def open_library(path: Path) -> Library:

@@ -27,7 +27,8 @@ from penstock.graph.kinds import (
     TransposeAttributes,
 )
 from penstock.runtime.engines.protocol import Engine, Executable
-from penstock.runtime.engines.xnnpack import buffers, threads
+from penstock.runtime.engines.threads import Threads
+from penstock.runtime.engines.xnnpack import buffers
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, XnnpackExecutable
 
 ROOT = Path(__file__).parents[4]
@@ -73,12 +74,12 @@ def convolutions(count: int = 4, size: int = 24) -> XnnGraph:
 
 def test_the_protocols_are_met() -> None:
     engine: Engine = XnnpackEngine()
-    executable: Executable = engine.compile(attention(), threads=1)
+    executable: Executable = engine.compile(attention(), threads=Threads(1))
     assert executable.reshape([(3, 16)]) == ((3, 2, 8),)
 
 
 def test_one_executable_runs_at_many_shapes() -> None:
-    executable = XnnpackEngine().compile(attention(), threads=2)
+    executable = XnnpackEngine().compile(attention(), threads=Threads(2))
     for length in (16, 3, 1, 16, 7):
         x = random(length, (length, 16))
         assert executable.reshape([x.shape]) == ((length, 2, 8),)
@@ -89,7 +90,7 @@ def test_one_executable_runs_at_many_shapes() -> None:
 
 @pytest.mark.parametrize("shape", [(17, 16), (16, 17), (0, 17), (16,), (1, 16, 1)])
 def test_a_shape_that_does_not_fit_is_refused_and_does_no_harm(shape: tuple[int, ...]) -> None:
-    executable = XnnpackEngine().compile(attention(), threads=1)
+    executable = XnnpackEngine().compile(attention(), threads=Threads(1))
     with pytest.raises(InputError, match="shape"):
         executable.reshape([shape])
     x, y = random(0, (5, 16)), np.empty((5, 2, 8), np.float32)
@@ -99,7 +100,7 @@ def test_a_shape_that_does_not_fit_is_refused_and_does_no_harm(shape: tuple[int,
 
 
 def test_no_elements_in_none_out() -> None:
-    executable = XnnpackEngine().compile(attention(), threads=1)
+    executable = XnnpackEngine().compile(attention(), threads=Threads(1))
     for length in (0, 5, 0):
         x, y = random(0, (length, 16)), np.empty((length, 2, 8), np.float32)
         assert executable.reshape([x.shape]) == (y.shape,)
@@ -123,7 +124,7 @@ def test_what_is_made_of_nothing_is_computed_with() -> None:
     b.node(NodeKind.GLOBAL_AVG_POOLING_2D, [rows], [mean], flags=FLAG_KEEP_DIMS)
     b.node(NodeKind.ADD, [mean, y], [b.output((1, 2, 3))])
     none, some = np.empty((0, 3), np.float32), random(0, (2, 3))
-    executable = XnnpackEngine().compile(b.graph, threads=1)
+    executable = XnnpackEngine().compile(b.graph, threads=Threads(1))
     outputs = [np.empty(s, np.float32) for s in executable.reshape([none.shape, some.shape])]
     executable.run([none, some], outputs)
     np.testing.assert_array_equal(outputs[0], some)
@@ -136,13 +137,13 @@ def test_what_is_made_of_nothing_is_computed_with() -> None:
 def test_a_shape_within_its_bound_that_a_node_cannot_take_is_refused() -> None:
     x = random(0, (4, 6))
     graph = one_node(NodeKind.STATIC_RESHAPE, [x], (12, 2), attributes=ReshapeAttributes((0, 8)))
-    executable = XnnpackEngine().compile(graph, threads=1)
+    executable = XnnpackEngine().compile(graph, threads=Threads(1))
     with pytest.raises(InputError, match=r"node 0 \(STATIC_RESHAPE\).*\[3, 6\]"):
         executable.reshape([(3, 6)])
 
 
 def test_arrays_that_do_not_fit_are_refused() -> None:
-    executable = XnnpackEngine().compile(attention(), threads=1)
+    executable = XnnpackEngine().compile(attention(), threads=Threads(1))
     x, y = random(0, (5, 16)), np.empty((5, 2, 8), np.float32)
     executable.reshape([x.shape])
     for inputs, outputs, message in (
@@ -167,22 +168,18 @@ def test_threads_do_not_change_the_answer(count: int) -> None:
 @pytest.mark.parametrize("count", [0, -1, 100_000])
 def test_a_senseless_number_of_threads_is_refused(count: int) -> None:
     with pytest.raises(InputError, match=f"number of threads is {count}"):
-        XnnpackEngine().compile(attention(), threads=count)
-
-
-def test_default_threads_are_the_cpus_that_the_process_may_use() -> None:
-    assert 1 <= threads.default_threads() <= (os.cpu_count() or 1)
+        XnnpackEngine().compile(attention(), threads=Threads(count))
 
 
 def test_executables_of_one_engine_share_their_workspace_in_any_order() -> None:
     """The second one's larger workspace moves the first one's intermediate values."""
     engine = XnnpackEngine()
     small, large = convolutions(3, 8), convolutions(3, 64)
-    a = engine.compile(small, threads=1)
+    a = engine.compile(small, threads=Threads(1))
     x, y = random(0, (1, 8, 8, 16)), np.empty((1, 8, 8, 16), np.float32)
     a.run([x], [y])
     first = y.copy()
-    b = engine.compile(large, threads=1)
+    b = engine.compile(large, threads=Threads(1))
     b.run([random(1, (1, 64, 64, 16))], [np.empty((1, 64, 64, 16), np.float32)])
     a.run([x], [y])
     np.testing.assert_array_equal(y, first)
@@ -198,9 +195,9 @@ def test_executables_can_be_used_from_several_threads(shared: bool) -> None:
     wrong: list[int] = []
 
     def work(seed: int) -> None:
-        executable = engines[seed].compile(attention(), threads=1 + seed % 2)
+        executable = engines[seed].compile(attention(), threads=Threads(1 + seed % 2))
         for length in range(1, 17):
-            engines[seed].compile(attention(3), threads=1)  # garbage at once
+            engines[seed].compile(attention(3), threads=Threads(1))  # garbage at once
             x, y = random(seed, (length, 16)), np.empty((length, 2, 8), np.float32)
             executable.reshape([x.shape])
             executable.run([x], [y])
@@ -218,7 +215,7 @@ def test_executables_can_be_used_from_several_threads(shared: bool) -> None:
 def test_constants_need_not_outlive_compilation_where_they_are_packed() -> None:
     graph, x = convolutions(2, 8), random(0, (1, 8, 8, 16))
     expected = run(graph, x)[0]
-    executable = XnnpackEngine().compile(graph, threads=1)
+    executable = XnnpackEngine().compile(graph, threads=Threads(1))
     for value in graph.values:
         if value.data is not None:
             np.asarray(value.data)[...] = np.nan
@@ -233,7 +230,7 @@ def test_constants_that_are_read_at_each_run_are_kept() -> None:
     x, y = b.input((2, 300)), b.output((2, 300))
     c = b.constant(np.full((300,), 2.0, np.float32))
     b.node(NodeKind.MULTIPLY, [x, c], [y])
-    executable = XnnpackEngine().compile(b.graph, threads=1)
+    executable = XnnpackEngine().compile(b.graph, threads=Threads(1))
     b.graph.values[c].data = None
     gc.collect()
     held = [np.full((300,), -1.0, np.float32) for _ in range(50)]  # takes over freed memory
@@ -268,7 +265,7 @@ def test_nothing_is_read_beyond_the_end_of_a_page() -> None:
         b.node(NodeKind.SIGMOID, [i], [o])
         b.node(NodeKind.ADD, [o, c], [p])  # reads an output again
         outputs = [at_end_of_page(np.zeros_like(x)), at_end_of_page(np.zeros_like(x))]
-        executable = XnnpackEngine().compile(b.graph, threads=1)
+        executable = XnnpackEngine().compile(b.graph, threads=Threads(1))
         for _ in range(2):
             executable.run([at_end_of_page(x)], outputs)
             np.testing.assert_allclose(outputs[0], 1 / (1 + np.exp(-x)), rtol=1e-5)
@@ -281,7 +278,7 @@ def test_inputs_may_be_read_only_or_misaligned() -> None:
     shifted = raw[1:].view(np.float32).reshape(x.shape)
     shifted[...] = x
     frozen = np.frombuffer(x.tobytes(), np.float32).reshape(x.shape)
-    executable = XnnpackEngine().compile(attention(), threads=1)
+    executable = XnnpackEngine().compile(attention(), threads=Threads(1))
     for array in (shifted, frozen):
         y = np.empty((5, 2, 8), np.float32)
         executable.run([array], [y])
@@ -300,14 +297,14 @@ def test_readable_past_end() -> None:
 def test_profile_has_the_time_of_each_node() -> None:
     graph, x = convolutions(4, 32), random(0, (1, 32, 32, 16))
     y = np.empty((1, 32, 32, 16), np.float32)
-    executable = XnnpackEngine(profile=True).compile(graph, threads=1)
+    executable = XnnpackEngine(profile=True).compile(graph, threads=Threads(1))
     assert executable.profile() == []
     executable.run([x], [y])
     nodes = executable.profile()
     assert len(nodes) == 4
     assert all("Convolution" in node.name for node in nodes)
     assert sum(node.microseconds for node in nodes) > 0
-    silent = XnnpackEngine().compile(graph, threads=1)
+    silent = XnnpackEngine().compile(graph, threads=Threads(1))
     silent.run([x], [y])
     assert silent.profile() == []
 
@@ -320,7 +317,7 @@ def test_runtimes_are_released() -> None:
     engine = XnnpackEngine()
     before = _resident()
     for _ in range(300):
-        engine.compile(b.graph, threads=1).reshape([(1, 512)])
+        engine.compile(b.graph, threads=Threads(1)).reshape([(1, 512)])
     gc.collect()
     assert _resident() - before < 100e6
 
@@ -337,7 +334,7 @@ def _resident() -> int:
 def test_after_a_fork_threads_are_missed_with_a_clear_error() -> None:
     graph, x = attention(), random(0, (4, 16))
     y = np.empty((4, 2, 8), np.float32)
-    executable = XnnpackEngine().compile(graph, threads=2)
+    executable = XnnpackEngine().compile(graph, threads=Threads(2))
     executable.run([x], [y])
     child = os.fork()
     if child == 0:
@@ -345,7 +342,7 @@ def test_after_a_fork_threads_are_missed_with_a_clear_error() -> None:
         try:
             executable.run([x], [y])
         except BackendUnavailableError:
-            again = XnnpackEngine().compile(graph, threads=2)
+            again = XnnpackEngine().compile(graph, threads=Threads(2))
             again.run([x], [y])
             code = 0 if np.allclose(y, attend(x), atol=1e-5) else 2
         finally:
@@ -357,7 +354,7 @@ def test_the_interpreter_ends_in_peace() -> None:
     code = (
         "import sys; sys.path[:0] = ['tests/runtime/engines/xnnpack']\n"
         "from test_executable import *\n"
-        "kept = XnnpackEngine().compile(attention(), threads=3)\n"
+        "kept = XnnpackEngine().compile(attention(), threads=Threads(3))\n"
         "kept.run([random(0, (4, 16))], [np.empty((4, 2, 8), np.float32)])\n"
         "print('done')\n"
     )
@@ -391,7 +388,7 @@ def overhead(executable: XnnpackExecutable, inputs: list[np.ndarray], y: np.ndar
 
 
 def test_the_overhead_of_a_call_is_small() -> None:
-    executable = XnnpackEngine().compile(convolutions(1, 4), threads=1)
+    executable = XnnpackEngine().compile(convolutions(1, 4), threads=Threads(1))
     inputs = [random(i, (1, 4, 4, 16)) for i in range(2)]
     assert overhead(executable, inputs, np.empty((1, 4, 4, 16), np.float32)) < 30e-6
 
@@ -399,7 +396,7 @@ def test_the_overhead_of_a_call_is_small() -> None:
 def test_slices_beyond_a_smaller_input_are_cut_as_xnnpack_cuts_them() -> None:
     x = random(0, (6, 4))
     graph = one_node(NodeKind.STATIC_SLICE, [x], (3, 4), attributes=SliceAttributes((2, 0), (3, 0)))
-    executable = XnnpackEngine().compile(graph, threads=1)
+    executable = XnnpackEngine().compile(graph, threads=Threads(1))
     for rows in (6, 5, 4, 3, 2, 1, 0, 6):
         part = np.ascontiguousarray(x[:rows])
         (shape,) = executable.reshape([part.shape])

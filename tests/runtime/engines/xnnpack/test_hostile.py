@@ -25,6 +25,7 @@ from penstock.graph.kinds import (
     PadAttributes,
     Pool2dAttributes,
 )
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack import input_shapes
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
@@ -43,7 +44,7 @@ def sample(name: str) -> XnnGraph:
 
 def refuse(graph: XnnGraph, message: str, error: type[PenstockError] = InvalidProgramError) -> None:
     with pytest.raises(error, match=message or None) as caught:
-        XnnpackEngine().compile(graph, threads=1)
+        XnnpackEngine().compile(graph, threads=Threads(1))
     assert "\n" not in str(caught.value)
 
 
@@ -176,7 +177,7 @@ def test_a_graph_larger_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPat
     )  # fmt: skip
     refuse(b.graph, "4398.0 GB", UnsupportedError)
     monkeypatch.setattr(input_shapes, "available_memory", lambda: 1 << 20)
-    XnnpackEngine().compile(sample("abs_float32"), threads=1)
+    XnnpackEngine().compile(sample("abs_float32"), threads=Threads(1))
 
 
 def test_a_pool_whose_tables_exceed_the_memory_is_refused() -> None:
@@ -194,7 +195,7 @@ def test_declared_sizes_of_intermediate_values_cost_nothing() -> None:
     x, middle, y = b.input((2, 3)), b.value((1 << 30, 1 << 30)), b.output((2, 3))
     b.node(NodeKind.ABS, [x], [middle])
     b.node(NodeKind.SQUARE, [middle], [y])
-    executable = XnnpackEngine().compile(b.graph, threads=1)
+    executable = XnnpackEngine().compile(b.graph, threads=Threads(1))
     array, out = np.full((2, 3), -2.0, np.float32), np.empty((2, 3), np.float32)
     executable.run([array], [out])
     assert (out == 4.0).all()

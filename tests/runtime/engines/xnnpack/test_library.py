@@ -12,8 +12,9 @@ import pytest
 
 from penstock.errors import BackendUnavailableError
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.engines.xnnpack import define, library, selftest
+from penstock.runtime.engines.xnnpack import define, library
 from penstock.runtime.engines.xnnpack.bindings import Unary
+from penstock.runtime.engines.xnnpack.engine import check_library
 
 ROOT = Path(__file__).parents[4]
 NAME = library.file_name("executorch_backend_xnnpack")
@@ -91,10 +92,10 @@ def test_the_self_test_notices_other_numbers(
 ) -> None:
     """As with another version, which numbers its operators otherwise."""
     opened = library.open_library(good)
-    selftest.self_test(opened)
+    check_library(opened)
     monkeypatch.setitem(define.DEFINE, NodeKind.NEGATE, define._unary(wrong))
     with pytest.raises(BackendUnavailableError, match="fails its self-test.*executorch==1.5.1"):
-        selftest.self_test(opened)
+        check_library(opened)
 
 
 def test_a_missing_library_is_reported_once_and_clearly(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack import buffers
 from penstock.runtime.engines.xnnpack.bindings import LookUpKey
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
@@ -45,7 +46,7 @@ def test_weights_of_all_sizes() -> None:
         generator.standard_normal((b, a)).astype(np.float32)
         for a, b in zip(widths, widths[1:], strict=False)
     ]
-    executable = XnnpackEngine().compile(products(widths, weights), threads=1)
+    executable = XnnpackEngine().compile(products(widths, weights), threads=Threads(1))
     for weight in weights:
         weight[...] = np.nan  # XNNPACK has its own copy
     x = generator.standard_normal((2, 3)).astype(np.float32)

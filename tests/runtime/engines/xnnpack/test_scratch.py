@@ -9,6 +9,7 @@ from xnn_graphs import GraphBuilder, run
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import XnnGraph
 from penstock.graph.kinds import NodeKind, ReshapeAttributes, TransposeAttributes
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 Q = PerTensor(0.05, 3)
@@ -36,7 +37,7 @@ def means(fixed_output: bool) -> XnnGraph:
 @pytest.mark.parametrize("fixed_output", [False, True])
 def test_means_of_integers_at_growing_sizes(fixed_output: bool) -> None:
     graph = means(fixed_output)
-    kept = XnnpackEngine().compile(graph, threads=1)
+    kept = XnnpackEngine().compile(graph, threads=Threads(1))
     for batch in SIZES:
         x = np.random.default_rng(batch).integers(-128, 128, (batch, 4, 4, 12), np.int8)
         (shape,) = kept.reshape([x.shape])

@@ -10,6 +10,7 @@ import numpy as np
 from penstock.graph.dtypes import DataType, PerTensor, Quantization
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 
@@ -68,7 +69,7 @@ def run(
     graph: XnnGraph, *inputs: np.ndarray, threads: int = 1, engine: XnnpackEngine | None = None
 ) -> list[np.ndarray]:
     """Compile ``graph`` and run it once."""
-    executable = (engine or XnnpackEngine()).compile(graph, threads=threads)
+    executable = (engine or XnnpackEngine()).compile(graph, threads=Threads(threads))
     shapes = executable.reshape([a.shape for a in inputs])
     values = {v.id: v for v in graph.values}
     outputs = [

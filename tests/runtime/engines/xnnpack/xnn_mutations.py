@@ -22,6 +22,7 @@ from penstock.errors import PenstockError
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import INVALID_VALUE_ID, Value, XnnGraph
 from penstock.graph.kinds import ConcatenateAttributes, NodeKind
+from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 INTEGERS = [0, 1, 2, 3, 7, 16, 33, 255, 4096, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
@@ -144,7 +145,7 @@ def _attributes(rng: random.Random, attributes: Any) -> Any:
 
 def attempt(rng: random.Random, graph: XnnGraph, engine: XnnpackEngine) -> str:
     """Compile and run at the declared shapes and at smaller ones; what came of it."""
-    executable = engine.compile(graph, threads=1)
+    executable = engine.compile(graph, threads=Threads(1))
     values = {v.id: v for v in graph.values}
     shapes = [values[i].shape for i in graph.inputs]
     for _ in range(2):
