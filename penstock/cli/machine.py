@@ -13,8 +13,8 @@ from rich.console import Console
 from penstock.errors import BackendUnavailableError
 from penstock.runtime.engines.native import library as native
 from penstock.runtime.engines.native.isa import VARIABLE
+from penstock.runtime.engines.threads import default_threads
 from penstock.runtime.engines.xnnpack.library import find
-from penstock.runtime.engines.xnnpack.threads import default_threads
 
 
 def describe_machine() -> dict[str, Any]:
