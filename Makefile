@@ -39,7 +39,7 @@ test: setup lint types
 	@$(BIN)/python -m pytest
 
 sweep: setup
-	@$(BIN)/python -m pytest tests/sweeps tests/compiler/emit -m 'sweep or not sweep'
+	@$(BIN)/python -m pytest tests/sweeps tests/compiler/program -m 'sweep or not sweep'
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -92,7 +92,7 @@ stock runtime lacks are in brackets. *Family* is the module in `penstock/runtime
 
 def page() -> str:
     """The whole page."""
-    from penstock.compiler.operators import registry
+    from penstock.compiler.delegate.operators import registry
     from penstock.formats.kernel_names import stock_kernels
     from penstock.runtime.instructions import CORE_OPERATORS
     from penstock.runtime.kernels import table
@@ -113,7 +113,7 @@ def page() -> str:
 
 
 def _limits() -> Iterable[str]:
-    from penstock.compiler.limits import LIMITS
+    from penstock.compiler.delegate.limits import LIMITS
 
     for limit in LIMITS:
         yield f"| {limit.values} | {limit.effect} | {', '.join(limit.entries) or 'all'} |"
@@ -125,7 +125,7 @@ def _family(entry: Any) -> str:
 
 def _family_table(family: str, entries: Sequence[Any]) -> Iterable[str]:
     """What all entries of a family ask for is said above its table."""
-    from penstock.compiler.operators import constraints as everywhere
+    from penstock.compiler.delegate.operators import constraints as everywhere
 
     shared = set(everywhere.FLOATS)
     common = [c for c in entries[0].constraints if c not in shared]
@@ -146,7 +146,7 @@ def _family_table(family: str, entries: Sequence[Any]) -> Iterable[str]:
 
 def _conditions(constraints: Sequence[Any]) -> Iterable[str]:
     """What constraints ask for, in words. One without a docstring leaves that to the notes."""
-    from penstock.compiler.operators import constraints as common
+    from penstock.compiler.delegate.operators import constraints as common
 
     constants = []
     for check in constraints:

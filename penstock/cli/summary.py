@@ -11,7 +11,7 @@ from rich.table import Table
 from penstock.cli.pipeline import Outcome
 
 if TYPE_CHECKING:
-    from penstock.compiler.report import Delegation, NodeReport
+    from penstock.compiler.delegate.report import Delegation, NodeReport
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:

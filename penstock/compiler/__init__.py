@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from penstock.compiler.delegate.report import Delegation
     from penstock.compiler.pipeline import LoweredProgram as Lowered
     from penstock.compiler.pipeline import lower
     from penstock.compiler.quantize import Quantization, QuantizationReport
-    from penstock.compiler.report import Delegation
 
 __all__ = ["Delegation", "Lowered", "Quantization", "QuantizationReport", "lower"]
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import report
-from penstock.compiler.builder import attribute
-from penstock.compiler.delegate import Lowered
-from penstock.compiler.operators.constraints import is_constant
-from penstock.compiler.rewrite.edit import MADE, Made, operator_name
-from penstock.compiler.weights import Weights
+from penstock.compiler.delegate.group import Delegate
+from penstock.compiler.delegate.operators.constraints import is_constant
+from penstock.compiler.fx import origins
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import operator_name
+from penstock.compiler.fx.marks import MADE, Made
+from penstock.compiler.fx.model_size import Weights
 from penstock.formats import program as pte
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Value
@@ -65,7 +66,7 @@ class Ledger:
         self._quantized: set[tuple[int, ...]] = set()
 
     def enter_delegates(
-        self, module: GraphModule, groups: Sequence[Sequence[Node]], lowered: Sequence[Lowered]
+        self, module: GraphModule, groups: Sequence[Sequence[Node]], lowered: Sequence[Delegate]
     ) -> None:
         """The constants of all groups of a graph, before calls take their place in it."""
         for group, delegate in zip(groups, lowered, strict=True):
@@ -98,7 +99,7 @@ class Ledger:
             elif tensor.data_ptr() in self._places or tuple(tensor.shape) in self._quantized:
                 reader = next(iter(node.users))
                 name = f"a weight that {operator_name(reader)} and XNNPACK both read"
-                self._shares.append(Share(name, report.describe_origin(reader), size))
+                self._shares.append(Share(name, origins.describe_origin(reader), size))
 
     def notices(self, program: pte.Program) -> tuple[Notice, ...]:
         """One where the program holds more than the weights, a tenth of them and 1 MB.
@@ -121,7 +122,7 @@ class Ledger:
         return (Notice(CONSTANTS, _text(int(extra), weights, self._shares)),)
 
 
-def _shares(module: GraphModule, group: Sequence[Node], lowered: Lowered) -> Iterator[Share]:
+def _shares(module: GraphModule, group: Sequence[Node], lowered: Delegate) -> Iterator[Share]:
     """What each node of a group adds: the constants of its nodes in the delegate, less those that
     it has in the model."""
     graph = lowered.graph
@@ -161,7 +162,7 @@ def _share(module: GraphModule, node: Node, size: int) -> Share:
             made = folded
     if made is not None:
         return Share(made.operator, made.place, size - own)
-    return Share(operator_name(node), report.describe_origin(node), size - own)
+    return Share(operator_name(node), origins.describe_origin(node), size - own)
 
 
 def _constants(node: Node) -> Iterator[Node]:

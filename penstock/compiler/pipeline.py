@@ -13,26 +13,19 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.all_sizes import for_all_sizes
-from penstock.compiler.capture import Captured, capture
-from penstock.compiler.control_flow import all_graphs
-from penstock.compiler.culprits import locate
-from penstock.compiler.delegate import GroupLoweringError, lower_group
-from penstock.compiler.delegate import Lowered as LoweredGroup
-from penstock.compiler.delegation import insert_calls
-from penstock.compiler.emit import emit
-from penstock.compiler.layout import Dynamic
+from penstock.compiler.capture.export import Captured, capture
+from penstock.compiler.delegate.calls import insert_calls
+from penstock.compiler.delegate.group import Delegate, GroupLoweringError, lower_group
+from penstock.compiler.delegate.partition import LOWERING, Partition, Reason, is_operator, partition
+from penstock.compiler.delegate.report import Delegation, describe, joined
+from penstock.compiler.fx.all_sizes import for_all_sizes
+from penstock.compiler.fx.control_flow import all_graphs
+from penstock.compiler.fx.culprits import locate
+from penstock.compiler.fx.layout import Dynamic
 from penstock.compiler.notices import Ledger, Notice
-from penstock.compiler.partition import (
-    LOWERING,
-    Partition,
-    Reason,
-    is_operator,
-    partition,
-)
+from penstock.compiler.program.emit import emit
 from penstock.compiler.progress import Progress, Silent, Timed
 from penstock.compiler.quantize import Quantization, QuantizationReport, quantize
-from penstock.compiler.report import Delegation, describe, joined
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import InputError
 from penstock.faults import faults
@@ -213,11 +206,11 @@ def _nothing_delegated(module: GraphModule) -> Partition:
     return Partition((), dict.fromkeys(nodes, NOT_ASKED))
 
 
-def _partition(module: GraphModule, dynamic: Dynamic) -> tuple[Partition, list[LoweredGroup]]:
+def _partition(module: GraphModule, dynamic: Dynamic) -> tuple[Partition, list[Delegate]]:
     """Partitions and lowers. Nodes that turn out to be impossible while they are lowered go
     outside, with the reason, and the partition is made again."""
     reasons: dict[Node, Reason] = {}
-    finished: dict[tuple[Node, ...], LoweredGroup] = {}
+    finished: dict[tuple[Node, ...], Delegate] = {}
     while True:
         split = partition(list(module.graph.nodes), reasons)
         failed: dict[Node, str] = {}
@@ -237,7 +230,7 @@ def _partition(module: GraphModule, dynamic: Dynamic) -> tuple[Partition, list[L
         return split, [finished[group] for group in split.groups]
 
 
-def _only_moves(group: Sequence[Node], lowered: LoweredGroup, split: Partition) -> bool:
+def _only_moves(group: Sequence[Node], lowered: Delegate, split: Partition) -> bool:
     """Whether a group does nothing but move what comes from kernels to kernels, or out."""
     kinds = [node.kind.traits for node in lowered.graph.nodes]
     moves = all(kind.selects or kind.joins for kind in kinds)

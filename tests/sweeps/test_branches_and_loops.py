@@ -1,5 +1,5 @@
 """All kinds of branches and loops, with delegates and on kernels alone, against eager PyTorch and
-on the stock runtime. A part of them is among the programs of ``tests/compiler/emit``."""
+on the stock runtime. A part of them is among the programs of ``tests/compiler/program``."""
 
 from __future__ import annotations
 

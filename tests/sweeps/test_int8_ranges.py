@@ -26,10 +26,10 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 import penstock
-from penstock.compiler.operators import registry
-from penstock.compiler.operators.registry import Shared
+from penstock.compiler.delegate.operators import registry
+from penstock.compiler.delegate.operators.registry import Shared
 
-STOCK = Path(__file__).parent.parent / "quantize" / "stock_flow.py"
+STOCK = Path(__file__).parent.parent / "compiler" / "quantize" / "stock_flow.py"
 
 #: Permutations of a case's inputs: enough values for a signal-to-noise ratio that means something.
 BATCHES = 8

@@ -7,21 +7,16 @@ time is replaced. Huge finite numbers are left out: in which order sums overflow
 from __future__ import annotations
 
 import math
-import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
-
-import numpy as np
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "kernels"))
 
 import elementwise_cases  # noqa: F401
 import indexing_cases  # noqa: F401
 import kernel_shape_cases  # noqa: F401
+import numpy as np
+import pytest
 import reduction_cases  # noqa: F401
 import spatial_cases  # noqa: F401
 from kernel_harness import F32, GENERATORS, Case, check

@@ -23,8 +23,9 @@ from torch import nn
 import penstock
 from penstock.cli import main as command_line
 from penstock.cli import runners
-from penstock.compiler import graph_passes, pipeline
-from penstock.compiler.operators import registry
+from penstock.compiler import pipeline
+from penstock.compiler.delegate import passes
+from penstock.compiler.delegate.operators import registry
 from penstock.compiler.rewrite import pipelines
 from penstock.compiler.steps import Step
 from penstock.runtime.engines.xnnpack import engine
@@ -124,7 +125,7 @@ REWRITES = ("CANONICALIZE", "FOR_STATIC_QUANTIZATION", "BEFORE_PARTITION", "FOR_
 PIPELINES = [(pipelines, name) for name in REWRITES]
 STEPS = [
     (module, name, position)
-    for module, name in [*PIPELINES, (graph_passes, "PIPELINE")]
+    for module, name in [*PIPELINES, (passes, "PIPELINE")]
     for position in range(len(getattr(module, name)))
 ]
 
@@ -264,9 +265,9 @@ def test_of_a_delegates_graph_the_operator_is_named(monkeypatch: pytest.MonkeyPa
             if node.kind.name == "CONV_2D":
                 _raise(node)
 
-    code = apply.__code__.replace(co_filename=graph_passes.__file__)
+    code = apply.__code__.replace(co_filename=passes.__file__)
     apply.__code__ = code
-    monkeypatch.setattr(graph_passes, "PIPELINE", (Step(apply, ""),))
+    monkeypatch.setattr(passes, "PIPELINE", (Step(apply, ""),))
     with pytest.raises(penstock.InternalError) as caught:
         compiled()
     check(caught.value, "aten.conv2d.default (conv, ")

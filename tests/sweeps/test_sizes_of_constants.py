@@ -19,8 +19,8 @@ from operator_harness import as_module
 from sweep_cases import named_cases
 
 import penstock
-from penstock.compiler.operators import registry
-from penstock.compiler.operators.registry import Shared
+from penstock.compiler.delegate.operators import registry
+from penstock.compiler.delegate.operators.registry import Shared
 
 LONG = 3000
 #: Each index of a sequence, or of a window, is nodes of its own.

@@ -1,7 +1,7 @@
 """Every operator with not-a-number, infinities, zeros, denormals and extremes in its inputs.
 
 What eager answers is right, in float32 or in float64 (some of eager's kernels compute in float64,
-and which ones differs with the size). Where :mod:`penstock.compiler.limits` says otherwise, an
+and which ones differs with the size). Where ``delegate/limits.py`` says otherwise, an
 entry may answer something else.
 """
 
@@ -21,8 +21,8 @@ from operator_harness import as_module
 from sweep_cases import first_cases, named_cases
 
 import penstock
-from penstock.compiler.limits import LARGEST, LIMITS
-from penstock.compiler.operators import registry
+from penstock.compiler.delegate.limits import LARGEST, LIMITS
+from penstock.compiler.delegate.operators import registry
 
 FEW = (math.nan, math.inf, -math.inf, -0.0, 1e-40, -LARGEST, 1e20)
 ALL = (

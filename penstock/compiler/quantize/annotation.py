@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.operators.registry import (
+from penstock.compiler.delegate.operators.registry import (
     FixedOutput,
     Independent,
     OutputRange,

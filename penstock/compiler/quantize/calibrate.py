@@ -9,8 +9,8 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from penstock.compiler.builder import attribute
-from penstock.compiler.operators.registry import OutputRange, Shared
+from penstock.compiler.delegate.operators.registry import OutputRange, Shared
+from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.progress import Progress
 from penstock.compiler.quantize.infinities import (
     MINUS_INFINITY,

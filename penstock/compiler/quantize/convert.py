@@ -19,10 +19,10 @@ import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.builder import attribute
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import add_attribute, copy_origin, fake, fake_mode
 from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY
 from penstock.compiler.quantize.values import is_constant
-from penstock.compiler.rewrite.edit import add_attribute, copy_origin, fake, fake_mode
 
 quantized = torch.ops.quantized_decomposed
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.operators.registry import Weighted
+from penstock.compiler.delegate.operators.registry import Weighted
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import copy_origin, get_attribute
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.runner import Snapshot, Stepper
 from penstock.compiler.quantize.values import argument
-from penstock.compiler.rewrite.edit import copy_origin, get_attribute
 
 #: Neighbours in a picture or a text are alike: so many of them count as one independent sample.
 SAMPLES_ALIKE = 8

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.operators.registry import Independent
+from penstock.compiler.delegate.operators.registry import Independent
 from penstock.compiler.progress import Progress, Silent
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE, convert

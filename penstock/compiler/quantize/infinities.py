@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.operators import registry
-from penstock.compiler.operators.registry import Weighted
+from penstock.compiler.delegate.operators import registry
+from penstock.compiler.delegate.operators.registry import Weighted
+from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.quantize.convert import is_observer
 from penstock.compiler.quantize.masks import LARGEST_CONSTANT
 from penstock.compiler.quantize.observers import ActivationObserver
@@ -22,7 +23,6 @@ from penstock.compiler.quantize.plan import Decision, Plan, operator_name
 from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY
 from penstock.compiler.quantize.runner import GraphRunner
 from penstock.compiler.quantize.values import is_constant
-from penstock.compiler.report import describe_origin
 from penstock.errors import QuantizationError
 
 aten = torch.ops.aten

@@ -13,18 +13,18 @@ from collections.abc import Iterator
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.operators import registry
-from penstock.compiler.operators.registry import (
+from penstock.compiler.delegate.operators import registry
+from penstock.compiler.delegate.operators.registry import (
     FixedOutput,
     Independent,
     OutputRange,
     Shared,
     Weighted,
 )
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.marks import FILLS_WITH
 from penstock.compiler.quantize.values import is_constant, is_float32
-from penstock.compiler.rewrite.additive_masks import FILLS_WITH
 
 #: Constants beyond this are taken to stand for infinity. (-10000 is in common use.)
 LARGEST_CONSTANT = 1e3

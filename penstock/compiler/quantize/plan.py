@@ -34,9 +34,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.control_flow import is_control_flow
-from penstock.compiler.operators import registry
-from penstock.compiler.operators.registry import (
+from penstock.compiler.delegate.operators import registry
+from penstock.compiler.delegate.operators.registry import (
     FixedOutput,
     Independent,
     Operator,
@@ -45,6 +44,8 @@ from penstock.compiler.operators.registry import (
     Shared,
     Weighted,
 )
+from penstock.compiler.fx.control_flow import is_control_flow
+from penstock.compiler.fx.marks import FLOAT_ONLY
 from penstock.compiler.quantize.masks import find_masks
 from penstock.compiler.quantize.quantization import Quantization, Scheme
 from penstock.compiler.quantize.values import (
@@ -55,7 +56,6 @@ from penstock.compiler.quantize.values import (
     nodes_in,
     tensor_of,
 )
-from penstock.compiler.rewrite.edit import FLOAT_ONLY
 
 #: The rules of operators that move or select values and compute nothing.
 MOVING = (Shared, OutputRange)

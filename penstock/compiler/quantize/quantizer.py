@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.operators import registry
-from penstock.compiler.operators.registry import Weighted
+from penstock.compiler.delegate.operators import registry
+from penstock.compiler.delegate.operators.registry import Weighted
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import get_attribute
 from penstock.compiler.quantize.annotation import annotate
 from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import Plan, make_plan
 from penstock.compiler.quantize.pt2e import Quantizer
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
 from penstock.compiler.rewrite import pipelines
-from penstock.compiler.rewrite.edit import get_attribute
 
 
 class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from penstock.compiler.culprits import locate
+from penstock.compiler.fx.culprits import locate
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.quantization import Quantization

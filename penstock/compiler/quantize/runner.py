@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
+from penstock.compiler.fx.marks import STORE
 from penstock.compiler.quantize.convert import is_observer
-from penstock.compiler.rewrite.state import STORE
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from penstock.compiler.arguments import arguments
+from penstock.compiler.fx.arguments import arguments
 
 
 def tensor_of(node: Node) -> torch.Tensor | None:

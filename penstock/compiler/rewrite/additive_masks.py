@@ -7,18 +7,14 @@ import math
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.numbers import may_be_nan
-from penstock.compiler.rewrite.edit import call, get_attribute
-from penstock.compiler.rewrite.sizes import SizeNodes
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import call, get_attribute
+from penstock.compiler.fx.finiteness import may_be_nan
+from penstock.compiler.fx.marks import EVERY_ROW_SEES, FILLS_WITH
+from penstock.compiler.fx.size_nodes import SizeNodes
 
 aten = torch.ops.aten
-
-#: The key under which attention's ``meta`` says that its mask is known to leave no row empty.
-EVERY_ROW_SEES = "every_row_sees"
-#: The key under which a minimum or maximum that bounds away what is masked says what it puts there.
-FILLS_WITH = "fills_with"
 
 
 def apply(module: GraphModule) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penstock.compiler.fx.record import whole
 from penstock.compiler.rewrite import fourier, spectrogram
 from penstock.compiler.rewrite.complex_tensor import (
     REAL,
@@ -25,7 +26,6 @@ from penstock.compiler.rewrite.complex_tensor import (
     times,
     zero_of,
 )
-from penstock.compiler.rewrite.record import whole
 
 aten = torch.ops.aten
 

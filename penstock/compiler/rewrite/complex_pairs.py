@@ -12,8 +12,12 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
-from penstock.compiler import report
-from penstock.compiler.builder import attribute
+from penstock.compiler.fx import origins
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import call, fake_mode, get_attribute
+from penstock.compiler.fx.marks import FLOAT_ONLY, STATE
+from penstock.compiler.fx.record import Recording, record, with_constant
+from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.compiler.rewrite import fourier, remove_no_ops
 from penstock.compiler.rewrite.complex_operators import (
     MAKERS,
@@ -24,11 +28,7 @@ from penstock.compiler.rewrite.complex_operators import (
 )
 from penstock.compiler.rewrite.complex_tensor import REAL, Complex, NoRealForm
 from penstock.compiler.rewrite.decompose import Inlining
-from penstock.compiler.rewrite.edit import FLOAT_ONLY, call, fake_mode, get_attribute
-from penstock.compiler.rewrite.record import Recording, record, with_constant
 from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS
-from penstock.compiler.rewrite.sizes import SizeNodes
-from penstock.compiler.rewrite.state import STATE
 from penstock.errors import UnsupportedError
 
 aten = torch.ops.aten
@@ -152,7 +152,7 @@ class _Pairs:
         if not isinstance(node.target, torch._ops.OpOverload):
             raise UnsupportedError(
                 f"{node.target} of complex tensors cannot be compiled; pass real and imaginary"
-                f" parts instead{report.describe_origin(node)}"
+                f" parts instead{origins.describe_origin(node)}"
             )
         target = node.target
         if target is STATE:
@@ -205,7 +205,7 @@ class _Pairs:
             why = f" ({missing})" if missing.args else ""
             raise UnsupportedError(
                 f"{node.target} of complex numbers cannot be compiled{why}; compute it from real"
-                f" and imaginary parts{report.describe_origin(node)}"
+                f" and imaginary parts{origins.describe_origin(node)}"
             ) from None
 
     def _insert(self, node: Node, recording: Recording) -> list[Node]:

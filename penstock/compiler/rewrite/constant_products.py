@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.builder import attribute
-from penstock.compiler.rewrite.edit import call, get_attribute
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import call, get_attribute
 
 aten = torch.ops.aten
 

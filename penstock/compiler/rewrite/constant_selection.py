@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import layout
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.rewrite.edit import call, fake_mode, get_attribute
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import call, fake_mode, get_attribute
 
 aten = torch.ops.aten
 

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.builder import attribute
-from penstock.compiler.control_flow import graph_names, is_control_flow, operands
-from penstock.compiler.rewrite.edit import add_attribute
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.control_flow import graph_names, is_control_flow, operands
+from penstock.compiler.fx.edit import add_attribute
 
 
 def apply(module: GraphModule) -> int:

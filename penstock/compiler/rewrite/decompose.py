@@ -11,13 +11,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import kernels, report
-from penstock.compiler.all_sizes import SpecializationError
+from penstock.compiler.fx import origins, out_variants
+from penstock.compiler.fx.all_sizes import SpecializationError
+from penstock.compiler.fx.edit import add_attribute, copy_origin, fake, fake_mode
+from penstock.compiler.fx.record import Call, Recording, record
+from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, RESTRICTED, of_prims
-from penstock.compiler.rewrite.edit import add_attribute, copy_origin, fake, fake_mode
-from penstock.compiler.rewrite.record import Call, Recording, record
 from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS
-from penstock.compiler.rewrite.sizes import SizeNodes
 from penstock.errors import UnsupportedError
 
 #: A decomposition of a decomposition of … is followed this far.
@@ -41,7 +41,7 @@ def apply(module: GraphModule) -> int:
 
 def needs_nothing(target: Any) -> bool:
     """Whether there is a kernel, or (sizes, their arithmetic, delegate calls) nothing to run."""
-    return not isinstance(target, torch._ops.OpOverload) or kernels.find(target) is not None
+    return not isinstance(target, torch._ops.OpOverload) or out_variants.find(target) is not None
 
 
 def _decompose(module: GraphModule, node: Node, sizes: SizeNodes, depth: int) -> int:
@@ -52,7 +52,7 @@ def _decompose(module: GraphModule, node: Node, sizes: SizeNodes, depth: int) ->
         return 0
     target = node.target
     assert isinstance(target, torch._ops.OpOverload)
-    twin = None if function or target in DECOMPOSITIONS else kernels.copying_twin(target)
+    twin = None if function or target in DECOMPOSITIONS else out_variants.copying_twin(target)
     if twin is not None:
         node.target = twin
         return 1
@@ -83,7 +83,7 @@ def _restricted(node: Node) -> Callable[..., Any] | None:
 
 
 def _hopeless(node: Node) -> UnsupportedError:
-    where = report.describe_origin(node)
+    where = origins.describe_origin(node)
     return UnsupportedError(f"{node.target} has neither a kernel nor a decomposition{where}")
 
 
@@ -108,7 +108,7 @@ class _Decompositions(Mapping[Any, Callable[..., Any]]):
             return None
         if target in DECOMPOSITIONS:
             return DECOMPOSITIONS[target]
-        if kernels.copying_twin(target) is not None:
+        if out_variants.copying_twin(target) is not None:
             return None
         if target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
             return target.decompose
@@ -158,7 +158,7 @@ def inline_decomposition(
     except SpecializationError as error:
         raise UnsupportedError(
             f"{node.target} has no kernel, and is not composed of others for all sizes alike: "
-            f"{error}; give it a fixed size{report.describe_origin(node)}"
+            f"{error}; give it a fixed size{origins.describe_origin(node)}"
         ) from None
     except (RecursionError, NotImplementedError):  # PyTorch's table may go round in a circle
         raise _hopeless(node) from None
@@ -166,7 +166,7 @@ def inline_decomposition(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnsupportedError(
             f"{node.target} has no kernel, and its definition fails: {reason}"
-            f"{report.describe_origin(node)}"
+            f"{origins.describe_origin(node)}"
         ) from error
     unknown = recording.result is NotImplemented
     if unknown or any(item.target is function for item in recording.calls):

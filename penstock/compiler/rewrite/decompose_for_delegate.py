@@ -12,16 +12,16 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
-from penstock.compiler import layout
-from penstock.compiler.operators import registry
-from penstock.compiler.partition import reason_against
+from penstock.compiler.delegate.operators import registry
+from penstock.compiler.delegate.partition import reason_against
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.edit import fake_mode
+from penstock.compiler.fx.record import Recording, record
+from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.compiler.rewrite import fold_constants, remove_no_ops
 from penstock.compiler.rewrite.decompose import inline
 from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, of_prims
-from penstock.compiler.rewrite.edit import fake_mode
-from penstock.compiler.rewrite.record import Recording, record
 from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS, NO_OPS
-from penstock.compiler.rewrite.sizes import SizeNodes
 from penstock.errors import UnsupportedError
 
 #: An operator that was left alone this often is not tried again.

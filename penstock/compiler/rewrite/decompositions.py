@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from penstock.compiler import layout
-from penstock.compiler.arguments import arguments
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.rewrite import (
     convolution_3d,
     random_numbers,

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.rewrite.edit import copy_origin, get_attribute
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.batch_norm import batch_norm_affine
+from penstock.compiler.fx.edit import copy_origin, get_attribute
 from penstock.compiler.rewrite.unmerge_views import PERMUTES, VIEWS
 
 aten = torch.ops.aten
@@ -196,21 +197,3 @@ def fold_affine(
 
 def _value(module: GraphModule, argument: Any) -> torch.Tensor | None:
     return None if argument is None else attribute(module, str(argument.target)).detach()
-
-
-def batch_norm_affine(
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    mean: torch.Tensor | None,
-    variance: torch.Tensor | None,
-    eps: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The (scale, shift), float32 [channels], with ``batch_norm(x) == x * scale + shift``."""
-    assert mean is not None and variance is not None
-    scale = torch.rsqrt(variance.to(torch.float64) + eps)
-    if weight is not None:
-        scale = scale * weight.to(torch.float64)
-    shift = -mean.to(torch.float64) * scale
-    if bias is not None:
-        shift = shift + bias.to(torch.float64)
-    return scale.to(torch.float32), shift.to(torch.float32)

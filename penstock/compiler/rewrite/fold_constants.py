@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import layout
-from penstock.compiler.builder import attribute
-from penstock.compiler.report import describe_origin
-from penstock.compiler.rewrite.edit import MADE, Made, get_attribute, operator_name
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import get_attribute, operator_name
+from penstock.compiler.fx.marks import MADE, Made
+from penstock.compiler.fx.origins import describe_origin
 
 aten = torch.ops.aten
 

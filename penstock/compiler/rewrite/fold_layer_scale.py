@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import layout
-from penstock.compiler.builder import attribute
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.rewrite.fold_batch_norm import fold_affine, weighted_before
 
 aten = torch.ops.aten

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.compiler.fx.record import constant, whole
 from penstock.compiler.rewrite.complex_tensor import Complex
-from penstock.compiler.rewrite.record import constant, whole
 
 aten = torch.ops.aten
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from penstock.compiler import layout
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.operators.registry import functional_twin
-from penstock.compiler.rewrite.state import STATE, STORE, WRITE_BACK
+from penstock.compiler.delegate.operators.registry import functional_twin
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.marks import STATE, STORE, WRITE_BACK
 from penstock.errors import ExportError
 
 aten = torch.ops.aten

@@ -10,11 +10,11 @@ import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import layout
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.out_variants import packed
-from penstock.compiler.rewrite.edit import call, copy_origin, get_attribute
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import call, copy_origin, get_attribute
+from penstock.compiler.fx.quantized_kernels import packed
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed

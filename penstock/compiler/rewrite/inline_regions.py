@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.control_flow import bodies
+from penstock.compiler.fx.control_flow import bodies
 from penstock.errors import ExportError
 
 autocast = torch.ops.higher_order.wrap_with_autocast

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import report
-from penstock.compiler.rewrite.edit import copy_origin, fake
-from penstock.compiler.rewrite.sizes import SYMBOLIC
-from penstock.compiler.size_arithmetic import Arithmetic, Operand
+from penstock.compiler.fx import origins
+from penstock.compiler.fx.edit import copy_origin, fake
+from penstock.compiler.fx.size_arithmetic import Arithmetic, Operand
+from penstock.compiler.fx.size_nodes import SYMBOLIC
 from penstock.errors import UnsupportedError
 
 aten = torch.ops.aten
@@ -45,7 +45,7 @@ def _legalize(module: GraphModule, node: Node) -> int:
     try:
         result = arithmetic.call(node.target, *node.args, **node.kwargs)
     except UnsupportedError as error:
-        raise UnsupportedError(f"{error}{report.describe_origin(node)}") from None
+        raise UnsupportedError(f"{error}{origins.describe_origin(node)}") from None
     if isinstance(result, Node) and result in arithmetic.made:
         result.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(result)  # type: ignore[arg-type]

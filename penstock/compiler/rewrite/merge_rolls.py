@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.arguments import arguments
+from penstock.compiler.fx.arguments import arguments
 
 aten = torch.ops.aten
 

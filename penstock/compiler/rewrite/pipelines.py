@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from torch.fx import GraphModule
 
-from penstock.compiler.control_flow import bodies
+from penstock.compiler.fx.control_flow import bodies
 from penstock.compiler.rewrite import (
     additive_masks,
     complex_pairs,

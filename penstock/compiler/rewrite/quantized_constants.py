@@ -9,10 +9,11 @@ import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.arguments import arguments
-from penstock.compiler.builder import attribute
-from penstock.compiler.report import describe_origin
-from penstock.compiler.rewrite.edit import MADE, Made, call, get_attribute, new_attribute
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import call, get_attribute, new_attribute
+from penstock.compiler.fx.marks import MADE, Made
+from penstock.compiler.fx.origins import describe_origin
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.rewrite.edit import call
+from penstock.compiler.fx.edit import call
 from penstock.compiler.rewrite.quantized_constants import (
     INT8,
     QUANTIZE,

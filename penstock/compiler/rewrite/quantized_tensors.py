@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.builder import attribute
-from penstock.compiler.report import describe_origin
-from penstock.compiler.rewrite.edit import get_attribute
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import get_attribute
+from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.rewrite.quantized_constants import (
     CHOOSE,
     DEQUANTIZE,

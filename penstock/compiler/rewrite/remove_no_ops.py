@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import layout
-from penstock.compiler.arguments import arguments
-from penstock.compiler.rewrite.edit import call
-from penstock.compiler.rewrite.sizes import SizeNodes
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.edit import call
+from penstock.compiler.fx.size_nodes import SizeNodes
 
 aten = torch.ops.aten
 

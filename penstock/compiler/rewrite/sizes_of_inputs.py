@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.rewrite.sizes import SizeNodes
+from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.errors import UnsupportedError
 
 aten = torch.ops.aten

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.compiler.fx.record import constant, value_of, whole
 from penstock.compiler.rewrite import fourier
 from penstock.compiler.rewrite.complex_tensor import Complex, NoRealForm
-from penstock.compiler.rewrite.record import constant, value_of, whole
 
 aten = torch.ops.aten
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler import layout
-from penstock.compiler.control_flow import is_control_flow, map_rows, operands, scan
-from penstock.compiler.rewrite.edit import copy_origin
-from penstock.compiler.rewrite.sizes import SizeNodes
-
-#: The keyword argument of a loop that has them: a node, or ``None`` where all sizes are fixed.
-STACKED = "stacked"
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.control_flow import is_control_flow, map_rows, operands, scan
+from penstock.compiler.fx.edit import copy_origin
+from penstock.compiler.fx.marks import STACKED
+from penstock.compiler.fx.size_nodes import SizeNodes
 
 
 def apply(module: GraphModule) -> int:

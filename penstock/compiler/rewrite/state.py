@@ -6,31 +6,8 @@ from __future__ import annotations
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from penstock.compiler.rewrite.edit import call
-
-#: Where a placeholder that stands for a buffer keeps the buffer's name.
-BUFFER = "penstock_buffer"
-
-_library = torch.library.Library("penstock", "FRAGMENT")
-if not hasattr(torch.ops.penstock, "state"):
-    _library.define("state(Tensor buffer) -> Tensor")
-    _library.impl("state", lambda buffer: buffer.clone(), "CompositeExplicitAutograd")
-
-if not hasattr(torch.ops.penstock, "write_back"):
-    _library.define("write_back(Tensor input, Tensor value) -> ()")
-    _library.impl("write_back", lambda input, value: None, "CompositeExplicitAutograd")
-
-#: Gives a buffer what the next call finds in it.
-STORE = torch.ops.aten.copy_.default
-
-#: The value that a buffer has when the program is called.
-STATE = torch.ops.penstock.state.default
-
-
-#: Says what the caller finds in an input after the call. Done as a graph runs, in calibration say,
-#: it does nothing: the data are the caller's.
-WRITE_BACK = torch.ops.penstock.write_back.default
-torch.fx.node.has_side_effect(WRITE_BACK)
+from penstock.compiler.fx.edit import call
+from penstock.compiler.fx.marks import BUFFER, STATE, STORE, WRITE_BACK
 
 
 def apply(module: GraphModule) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.builder import attribute
-from penstock.compiler.rewrite.edit import call, copy_origin, fake_mode, get_attribute
-from penstock.compiler.rewrite.state import STATE, WRITE_BACK
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import call, copy_origin, fake_mode, get_attribute
+from penstock.compiler.fx.marks import STATE, WRITE_BACK
 
 aten = torch.ops.aten
 

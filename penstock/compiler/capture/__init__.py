@@ -1,0 +1,1 @@
+"""A PyTorch model -> a graph, by one ``torch.export``."""

@@ -1,0 +1,367 @@
+"""A PyTorch model -> a graph: ``torch.export``, once.
+
+The result is an ``fx.GraphModule`` whose parameters, buffers and constants are ``get_attr`` nodes
+and whose operators are ATen's as the model called them: composite ones (linear, layer_norm,
+scaled_dot_product_attention …) stay whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils import _pytree as pytree
+
+from penstock.compiler.capture.dynamo import independent_of_other_models
+from penstock.compiler.capture.examples import widened
+from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
+from penstock.compiler.fx.layout import is_static, shape_of
+from penstock.compiler.fx.model_size import Weights, weights_of
+from penstock.compiler.rewrite import fold_constants, inline_regions, quantized_tensors
+from penstock.compiler.rewrite.functionalize import needs_tracing
+from penstock.errors import ExportError, InputError, UnsupportedError
+
+
+@dataclass
+class Captured:
+    """A captured model. ``module.graph`` has one placeholder for each leaf of the inputs.
+
+    ``input_structure`` / ``output_structure`` are the pytree specs of ``(args, kwargs)`` and of
+    the result; ``examples`` are the flat example inputs in the placeholders' order;
+    ``bounds`` the upper bounds of the dynamic dimensions' symbols, ``least`` the lower ones;
+    ``weights`` says how large the model's own constants are.
+    """
+
+    module: GraphModule
+    examples: list[Any]
+    input_structure: pytree.TreeSpec
+    output_structure: pytree.TreeSpec
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    bounds: dict[Any, int]
+    least: dict[Any, int] = field(default_factory=dict)
+    weights: Weights = field(default_factory=Weights)
+
+    @property
+    def placeholders(self) -> list[Node]:
+        return [node for node in self.module.graph.nodes if node.op == "placeholder"]
+
+
+def capture(
+    model: torch.nn.Module | ExportedProgram | str | Path,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> Captured:
+    """Captures ``model``: a module with example inputs, a program that ``torch.export`` made, or
+    the path of a ``.pt2`` archive (which carry their example inputs).
+
+    Raises :class:`ExportError` where ``torch.export`` cannot capture the model, and
+    :class:`InputError` where example inputs are missing.
+    """
+    program = _exported(model, args, kwargs, dynamic_shapes)
+    if program.example_inputs is None and args is None:
+        raise InputError("the exported program carries no example inputs: pass them as args")
+    example_args, example_kwargs = (
+        (tuple(args), dict(kwargs or {})) if args is not None else program.example_inputs
+    )
+    if pytree.tree_structure((example_args, example_kwargs)) != program.call_spec.in_spec:
+        raise InputError("the example inputs do not have the structure that was exported")
+    module = _module(program)
+    _require_tensors(module)
+    weights = weights_of(module)
+    _trace_bodies(module)
+    if _needs_tracing(module):
+        # Writes to constants are carried out here and now; for the others, only torch's own
+        # functionalization can follow a write through a view, at the price of another trace.
+        fold_constants.apply(module)
+        if _needs_tracing(module):
+            module = _functional(program)
+    bounds = _upper_bounds(program)
+    _require_bounds(module, bounds)
+    spec = program.call_spec
+    examples = pytree.tree_leaves((example_args, example_kwargs))
+    return Captured(
+        module=module,
+        examples=examples,
+        input_structure=spec.in_spec,
+        output_structure=spec.out_spec,
+        args=tuple(example_args),
+        kwargs=dict(example_kwargs),
+        bounds=bounds,
+        least=_lower_bounds(program),
+        weights=weights,
+    )
+
+
+def _needs_tracing(module: GraphModule) -> bool:
+    return any(needs_tracing(node) for part in all_graphs(module) for node in part.graph.nodes)
+
+
+def _trace_bodies(module: GraphModule) -> None:
+    """Branches and loops that write through views become functional, each by itself: of whole
+    models with such ones torch cannot make another trace."""
+    for node in module.graph.nodes:
+        for name in graph_names(node) if is_control_flow(node) else ():
+            body = module.get_submodule(str(name.target))
+            assert isinstance(body, GraphModule)
+            _trace_bodies(body)
+            if any(map(needs_tracing, body.graph.nodes)):
+                inputs = [n.meta["val"] for n in body.graph.nodes if n.op == "placeholder"]
+                module.set_submodule(str(name.target), _functional(_exported_body(body, inputs)))
+
+
+def _exported_body(body: GraphModule, inputs: Sequence[Any]) -> ExportedProgram:
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    if len(tensors) < len(inputs) or not all(is_static(shape_of(value)) for value in tensors):
+        raise ExportError(
+            "a branch or loop writes through a view of a tensor of dynamic size; "
+            "compute a new tensor there, with torch.where or torch.cat"
+        )
+    examples = tuple(torch.zeros(value.shape, dtype=value.dtype) for value in tensors)
+    with _quietly(), independent_of_other_models():
+        return torch.export.export(body, examples, strict=False)
+
+
+def _functional(program: ExportedProgram) -> GraphModule:
+    try:
+        with _quietly(), _untied(program):
+            return _module(program.run_decompositions({}))
+    except Exception as error:
+        raise ExportError(
+            f"torch.export cannot follow what the model writes in place: {_in_one_line(error)}"
+        ) from error
+
+
+@contextmanager
+def _untied(program: ExportedProgram) -> Iterator[None]:
+    """Buffers and parameters that nothing reads become copies for a while: a second name of one
+    that is written to would be an alias to torch, which it refuses."""
+    values = (program.state_dict, program.constants)
+    kept = [dict(held) for held in values]
+    named = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    unread = {
+        named.get(node.name)
+        for node in program.graph.nodes
+        if node.op == "placeholder" and all(_only_stores(user, node) for user in node.users)
+    }
+    for held in values:
+        for name in unread & set(held):
+            value = held[name]
+            if isinstance(value, torch.nn.Parameter):
+                held[name] = torch.nn.Parameter(value.detach().clone(), value.requires_grad)
+            elif isinstance(value, torch.Tensor):
+                held[name] = value.clone()
+    try:
+        yield
+    finally:
+        for held, before in zip(values, kept, strict=True):
+            held.update(before)
+
+
+def _only_stores(user: Node, buffer: Node) -> bool:
+    return user.target is torch.ops.aten.copy_.default and user.args[0] is buffer and not user.users
+
+
+def _module(program: ExportedProgram) -> GraphModule:
+    module = program.module(check_guards=False)
+    if not isinstance(module, GraphModule):
+        raise ExportError(f"torch.export gave a {type(module).__name__}, not a graph")
+    inline_regions.apply(module)
+    for part in all_graphs(module):
+        quantized_tensors.apply(part)
+        _register_names(part)
+    return module
+
+
+def _register_names(module: GraphModule) -> None:
+    """Names that torch.export changed are not taken again by nodes to come."""
+    for node in module.graph.nodes:
+        module.graph._graph_namespace.create_name(node.name, None)
+
+
+def _exported(
+    model: torch.nn.Module | ExportedProgram | str | Path,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any,
+) -> ExportedProgram:
+    if isinstance(model, ExportedProgram):
+        return model
+    if isinstance(model, (str, Path)):
+        if not Path(model).is_file():
+            raise InputError(f"no archive at {model}; torch.export.save makes one")
+        try:
+            return torch.export.load(str(model))
+        except Exception as error:
+            raise ExportError(f"cannot load {model}: {_in_one_line(error)}") from error
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"expected a torch.nn.Module, got a {type(model).__name__}")
+    if args is None or isinstance(args, (torch.Tensor, str)):
+        raise InputError("example inputs must be a tuple, e.g. (x,)")
+    name = type(model).__name__
+    try:
+        inspect.signature(model.forward).bind(*args, **(kwargs or {}))
+    except TypeError as error:
+        raise InputError(f"the example inputs do not fit {name}.forward: {error}") from None
+    distinct = _distinct((tuple(args), dict(kwargs or {})))
+    (distinct_args, distinct_kwargs), widening = widened(model, distinct, dynamic_shapes)
+    try:
+        with torch.no_grad(), _quietly(), _evaluating(model), independent_of_other_models():
+            return torch.export.export(
+                model,
+                distinct_args,
+                distinct_kwargs,
+                dynamic_shapes=dynamic_shapes,
+                strict=False,
+            )
+    except Exception as error:
+        text = f"torch.export cannot capture {name}: {_in_one_line(error)}"
+        if widening:
+            text += (
+                f"; examples of size 0 or 1 in dynamic dimensions were widened ({_some(widening)}),"
+                " since torch.export takes those sizes for fixed: give larger ones if that is amiss"
+            )
+        raise ExportError(text) from error
+
+
+def _some(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:4]) + (", ..." if len(texts) > 4 else "")
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """``model`` in evaluation mode, each of its modules as it was afterwards."""
+    before = {module: module.training for module in model.modules()}
+    if model.training:
+        with contextlib.suppress(NotImplementedError):  # what convert_pt2e gives, say
+            model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _distinct(inputs: Any) -> Any:
+    """``inputs`` with a copy of every tensor that stands there more than once: torch.export takes
+    such inputs for one, and the program would read only the last of them."""
+    seen: set[int] = set()
+
+    def once(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if id(value) in seen:
+                return value.detach().clone()
+            seen.add(id(value))
+        return value
+
+    return pytree.tree_map(once, inputs)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what PyTorch logs and prints before it raises: the exception says it, too."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+#: Where PyTorch's messages turn to those who debug PyTorch.
+NOISE = re.compile(
+    r"For more information, run with|For extended logs|If you suspect|For more debugging|For C\+\+"
+    r"|The error above occurred|If you would like|User code traceback|Caused by: \(_export"
+    r"|\(unhinted|\(Size-like|from user code|Set TORCH|Potential framework"
+    r"|If you're using (?:mark_dynamic|Dim\.DYNAMIC)|consider using data-dependent|Suggested fixes"
+)
+#: The line of the model that PyTorch names.
+CULPRIT = re.compile(r'The following call raised this error:\s+File "(.*?)", line (\d+)')
+MAX_REASON = 500
+
+
+def _in_one_line(error: BaseException) -> str:
+    """The error's type and message: as much of it as says what is wrong, and where."""
+    message = str(error)
+    lines = [NOISE.split(line)[0].strip() for line in message.splitlines()]
+    blank = next((i for i, line in enumerate(lines) if i and not line), len(lines))
+    text = " ".join(" ".join(lines[:blank]).split())
+    culprit = CULPRIT.search(message)
+    if culprit is not None:
+        text += f" ({culprit[1]}:{culprit[2]})"
+    if isinstance(error, GuardOnDataDependentSymNode):
+        text += (
+            "; what a model computes may decide which operators it runs only by torch.cond and "
+            "while_loop; or use torch.where"
+        )
+    fixes = message.partition("Suggested fixes:")[2].strip().partition("\n\n")[0]
+    if fixes:
+        text += f"; dimensions that would fit: {', '.join(fixes.split(chr(10)))}"
+    text = " ".join(text.split())
+    if len(text) > MAX_REASON:
+        text = text[: MAX_REASON - 3] + "..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _require_tensors(module: GraphModule) -> None:
+    """Raises :class:`UnsupportedError` for what a program cannot hold."""
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.dtype is torch.complex32:
+            raise UnsupportedError(
+                f"{node.name} is of type complex32, which has no kernels; use complex64"
+            )
+        held = getattr(module, str(node.target), None) if node.op == "get_attr" else None
+        if isinstance(held, torch.Generator):
+            raise UnsupportedError(
+                "the model draws from a torch.Generator, which a program cannot hold; draw in "
+                "__init__ and keep the numbers as a buffer, or draw without a generator"
+            )
+
+
+def _require_bounds(module: GraphModule, bounds: Mapping[Any, int]) -> None:
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "placeholder" or not isinstance(value, torch.Tensor):
+            continue
+        for position, size in enumerate(value.shape):
+            if not isinstance(size, torch.SymInt):
+                continue
+            if not set(size.node.expr.free_symbols) <= set(bounds):
+                raise InputError(
+                    f"dimension {position} of input {node.name} is dynamic and has no upper bound; "
+                    'give one: torch.export.Dim("name", max=...)'
+                )
+
+
+def _upper_bounds(program: ExportedProgram) -> dict[Any, int]:
+    bounds: dict[Any, int] = {}
+    for symbol, values in program.range_constraints.items():
+        if isinstance(values.upper, sympy.Integer) and values.upper < 2**31:
+            bounds[symbol] = int(values.upper)
+    return bounds
+
+
+def _lower_bounds(program: ExportedProgram) -> dict[Any, int]:
+    return {
+        symbol: int(values.lower)
+        for symbol, values in program.range_constraints.items()
+        if isinstance(values.lower, sympy.Integer)
+    }

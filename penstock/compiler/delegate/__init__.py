@@ -1,0 +1,1 @@
+"""ATen -> :class:`~penstock.graph.graph.XnnGraph`: partition, operators, lowering, graph passes."""

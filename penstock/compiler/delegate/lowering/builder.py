@@ -1,0 +1,487 @@
+"""Builds an :class:`XnnGraph` of tensor expressions; memory order and broadcasts are lazy.
+
+Lowerings call the methods of :class:`GraphBuilder` with :class:`Tensor` handles and think in
+PyTorch's logical shapes. Memory layout is the builder's business: a permutation costs nothing
+until something needs the data in another order, so transposes appear only where the graph needs
+them, and convolutions run channels-last without anybody asking for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.layout import Dim, Dynamic, Order, Shape
+from penstock.graph import graph
+from penstock.graph.dtypes import DataType, Quantization
+from penstock.graph.graph import INVALID_VALUE_ID, MAX_TENSOR_DIMS, Value, XnnGraph
+from penstock.graph.kinds import Attributes, NodeKind, ReshapeAttributes, TransposeAttributes
+
+
+class LoweringError(Exception):
+    """A node that its entry accepted cannot be lowered after all; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class ConstantQuantization:
+    """How an integer constant stands for real numbers: ``scale`` and ``zero_point`` are float32
+    and integer tensors, of one element (``axis`` None), one for each index of ``axis``, or one
+    for each ``block`` elements of a matrix's row, [rows, columns / block]."""
+
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+    axis: int | None
+    block: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor in the making.
+
+    ``shape`` is logical. A placed tensor has a payload ``value`` that holds it in ``order``;
+    where it is lazily expanded, ``stored`` has size 1 and ``shape`` the full size. A constant
+    (``constant``, in logical shape) is placed only when a node uses it.
+    """
+
+    shape: Shape
+    order: Order
+    stored: Shape
+    value: Value | None = None
+    constant: torch.Tensor | None = None
+    constant_quantization: ConstantQuantization | None = None
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def is_constant(self) -> bool:
+        return self.constant is not None
+
+    @property
+    def is_expanded(self) -> bool:
+        return self.stored != self.shape
+
+    def real(self) -> torch.Tensor:
+        """The constant's values in floating point."""
+        assert self.constant is not None
+        if self.constant_quantization is None:
+            return self.constant
+        return dequantize_constant(self.constant, self.constant_quantization)
+
+
+def dequantize_constant(data: torch.Tensor, quantization: ConstantQuantization) -> torch.Tensor:
+    scale, zero_point = quantization.scale, quantization.zero_point
+    if quantization.block is not None:
+        scale = scale.repeat_interleave(quantization.block, 1)
+        zero_point = zero_point.repeat_interleave(quantization.block, 1)
+    elif quantization.axis is not None:
+        view = [1] * data.dim()
+        view[quantization.axis] = -1
+        scale, zero_point = scale.view(view), zero_point.view(view)
+    return (data.to(torch.float32) - zero_point.to(torch.float32)) * scale.to(torch.float32)
+
+
+FLOAT_TYPES: dict[torch.dtype, DataType] = {
+    torch.float32: DataType.FP32,
+    torch.float16: DataType.FP16,
+    torch.bfloat16: DataType.BF16,
+}
+EXTERNAL_TYPES: dict[torch.dtype, DataType] = {
+    torch.float32: DataType.FP32,
+    torch.float16: DataType.FP16,
+    torch.int8: DataType.QINT8,
+    torch.uint8: DataType.QUINT8,
+}
+
+
+class GraphBuilder:
+    """Collects values and nodes of one delegate. ``module`` owns the constants (get_attr)."""
+
+    def __init__(self, module: GraphModule, dynamic: Dynamic) -> None:
+        self.graph = XnnGraph()
+        self.dynamic = dynamic
+        self._module = module
+        self._tensors: dict[Node, Tensor | tuple[Tensor, ...]] = {}
+        self._placed_constants: dict[tuple[object, ...], Value] = {}
+        self._reordered: dict[tuple[int, Order, Order], Tensor] = {}
+        self._keep_alive: list[torch.Tensor] = []
+        #: What lowerings made and would make again in the same way, by keys of their own.
+        self.remembered: dict[tuple[object, ...], object] = {}
+        #: The indices of dynamic dimensions, by size, once something has asked for them.
+        self.positions: dict[Dim, Tensor] = {}
+        self.debug_handle = 0
+
+    # --- graph nodes and their tensors -------------------------------------------------------
+
+    def bind(self, node: Node, result: Tensor | tuple[Tensor, ...]) -> None:
+        """Makes ``result`` what :meth:`tensor` gives for ``node``."""
+        self._tensors[node] = result
+
+    def bound(self, node: Node) -> Tensor | tuple[Tensor, ...] | None:
+        return self._tensors.get(node)
+
+    def tensor(self, argument: Any) -> Tensor:
+        """The tensor of an FX argument: a node, a parameter or buffer, or a Python scalar."""
+        if isinstance(argument, Node):
+            if argument in self._tensors:
+                result = self._tensors[argument]
+                if isinstance(result, tuple):
+                    raise LoweringError(f"{argument.name} has several results")
+                return result
+            if argument.op == "get_attr":
+                return self.constant(attribute(self._module, str(argument.target)))
+            raise LoweringError(f"{argument.name} is not part of the delegate")
+        if isinstance(argument, (int, float, bool)):
+            return self.constant(torch.tensor(float(argument)))
+        raise LoweringError(f"{argument!r} is not a tensor")
+
+    def constant(
+        self, data: torch.Tensor, quantization: ConstantQuantization | None = None
+    ) -> Tensor:
+        """A constant tensor. Floats of other widths than 16 and 32 bits, integers and bools
+        become float32, unless ``quantization`` says what the integers stand for."""
+        data = data.detach()
+        if quantization is None and data.dtype not in FLOAT_TYPES:
+            data = data.to(torch.float32)
+        shape = tuple(data.shape)
+        return Tensor(shape, layout.identity(len(shape)), shape, None, data, quantization)
+
+    def integer_constant(self, node: Node) -> Tensor:
+        """The constant of a get_attr node, its integers kept as they are."""
+        data = attribute(self._module, str(node.target)).detach()
+        shape = tuple(data.shape)
+        return Tensor(shape, layout.identity(len(shape)), shape, None, data)
+
+    def full(self, shape: Sequence[int], fill: float) -> Tensor:
+        return self.constant(torch.full(tuple(shape), fill, dtype=torch.float32))
+
+    # --- values ------------------------------------------------------------------------------
+
+    def define(
+        self,
+        shape: Shape,
+        dtype: DataType,
+        quantization: Quantization | None = None,
+        data: Any = None,
+    ) -> Value:
+        """A new payload value of a physical ``shape``."""
+        if len(shape) > MAX_TENSOR_DIMS:
+            raise LoweringError(
+                f"it needs a tensor of {len(shape)} dimensions, "
+                f"XNNPACK has at most {MAX_TENSOR_DIMS}"
+            )
+        try:
+            sizes = tuple(self.dynamic.upper(dim) for dim in shape)
+        except ValueError as error:
+            raise LoweringError(str(error)) from None
+        if 0 in sizes:
+            raise LoweringError("XNNPACK has no tensors without elements")
+        if not layout.is_static(shape[1:]):
+            self.graph.fixed_sizes = False
+        value = Value(len(self.graph.values), dtype, sizes, quantization, data)
+        self.graph.values.append(value)
+        if not layout.is_static(shape):
+            self.graph.varying.add(value.id)
+        return value
+
+    def result(
+        self,
+        shape: Shape,
+        order: Order,
+        dtype: DataType = DataType.FP32,
+        quantization: Quantization | None = None,
+        stored: Shape | None = None,
+    ) -> Tensor:
+        """A new tensor for a node's output."""
+        stored = shape if stored is None else stored
+        value = self.define(layout.physical(stored, order), dtype, quantization)
+        return Tensor(shape, order, stored, value)
+
+    def input(self, shape: Shape, order: Order, dtype: torch.dtype, external_id: int) -> Tensor:
+        """An external input in ``order``."""
+        if dtype not in EXTERNAL_TYPES:
+            raise LoweringError(f"{dtype} is not a type of XNNPACK inputs")
+        tensor = self.result(shape, order, EXTERNAL_TYPES[dtype])
+        assert tensor.value is not None
+        tensor.value.external_id = external_id
+        tensor.value.is_input = True
+        self.graph.inputs.append(tensor.value.id)
+        return tensor
+
+    def add_node(
+        self,
+        kind: NodeKind,
+        inputs: Sequence[Tensor | None],
+        output: Tensor,
+        attributes: Attributes | None = None,
+        clamp: tuple[float, float] | None = None,
+        flags: int = 0,
+    ) -> Tensor:
+        """Appends a node over the physical values of placed tensors (None: no value)."""
+        ids = tuple(
+            INVALID_VALUE_ID if tensor is None else self.value_of(tensor).id for tensor in inputs
+        )
+        node = graph.Node(
+            kind, ids, (self.value_of(output).id,), attributes, clamp, flags, self.debug_handle
+        )
+        self.graph.nodes.append(node)
+        return output
+
+    def value_of(self, tensor: Tensor) -> Value:
+        if tensor.value is None:
+            tensor = self.place(tensor)
+        assert tensor.value is not None
+        return tensor.value
+
+    def dtype_of(self, tensor: Tensor) -> DataType:
+        if tensor.value is not None:
+            return tensor.value.dtype
+        return FLOAT_TYPES[tensor.real().dtype]
+
+    # --- layout ------------------------------------------------------------------------------
+
+    def place(
+        self, tensor: Tensor, order: Order | None = None, dtype: DataType | None = None
+    ) -> Tensor:
+        """``tensor`` in memory, in ``order`` (default: the order it has). Reorders constants at
+        compile time, everything else by a transpose, or a reshape where no data has to move."""
+        order = tensor.order if order is None else order
+        if tensor.constant is not None:
+            return self._place_constant(tensor, order, dtype)
+        if tensor.order == order:
+            return tensor
+        value = self.value_of(tensor)
+        # The same memory may be seen in several logical orders: both orders make the key.
+        cached = self._reordered.get((value.id, tensor.order, order))
+        if cached is not None and cached.stored == tensor.stored:
+            return replace(cached, shape=tensor.shape)
+        quantization = value.quantization
+        output = self.result(tensor.shape, order, value.dtype, quantization, tensor.stored)
+        shape = layout.physical(tensor.stored, order)
+        same_memory = layout.same_memory(tensor.stored, tensor.order, order)
+        if same_memory and not layout.several_dynamic(shape):
+            self._add_reshape(tensor, output, shape)
+        else:
+            position = layout.inverse(tensor.order)
+            perm = tuple(position[dim] for dim in order)
+            self.add_node(NodeKind.STATIC_TRANSPOSE, [tensor], output, TransposeAttributes(perm))
+        self._reordered[(value.id, tensor.order, order)] = output
+        return output
+
+    def _place_constant(self, tensor: Tensor, order: Order, dtype: DataType | None) -> Tensor:
+        source = tensor.constant
+        assert source is not None
+        real = tensor.real()
+        if dtype is not None:
+            real = real.to({v: k for k, v in FLOAT_TYPES.items()}[dtype])
+        key = (
+            source.data_ptr(), tuple(source.shape), source.stride(), source.dtype, real.dtype,
+            order, id(tensor.constant_quantization),
+        )  # fmt: skip
+        value = self._placed_constants.get(key)
+        if value is None:
+            self._keep_alive.append(source)
+            if tensor.constant_quantization is not None:
+                self._keep_alive.append(tensor.constant_quantization.scale)
+            value = self.raw_constant(real.permute(order), FLOAT_TYPES[real.dtype])
+            self._placed_constants[key] = value
+        return Tensor(tensor.shape, order, tensor.stored, value)
+
+    def full_constant(self, tensor: Tensor) -> torch.Tensor:
+        """A constant's real values in its full shape (a view where it is expanded)."""
+        real = tensor.real()
+        if not tensor.is_expanded:
+            return real
+        if not layout.is_static(tensor.shape):
+            raise LoweringError("it expands a constant to a dynamic size")
+        return real.expand(tensor.shape)
+
+    def raw_constant(
+        self,
+        physical: torch.Tensor,
+        dtype: DataType,
+        quantization: Quantization | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> Value:
+        """A payload value with the elements of ``physical``, already in memory order. ``shape``
+        where elements are packed, so that it is not that of ``physical``."""
+        data = physical.detach().contiguous()
+        if data.dtype == torch.bfloat16:
+            data = data.view(torch.uint16)
+        return self.define(shape or tuple(data.shape), dtype, quantization, data.numpy())
+
+    def dense(self, tensor: Tensor) -> Tensor:
+        """``tensor`` with every lazily expanded dimension written out."""
+        return self.materialize(tensor) if tensor.is_expanded else tensor
+
+    def materialize(self, tensor: Tensor) -> Tensor:
+        """An expanded ``tensor`` in memory. Carried out above: see ``expansion``."""
+        raise LoweringError("it needs a broadcast tensor in memory")
+
+    def reshape_dynamic(self, tensor: Tensor, shape: Shape) -> Tensor:
+        """A reshape to several dynamic dimensions. Carried out above: see ``reshaping``."""
+        raise LoweringError("XNNPACK's reshape takes one dynamic dimension")
+
+    def placed_tensors(self) -> Iterator[Tensor]:
+        """The tensors of graph nodes that have a value, the last one first."""
+        for found in reversed(self._tensors.values()):
+            if isinstance(found, Tensor) and found.value is not None:
+                yield found
+
+    def _add_reshape(self, tensor: Tensor, output: Tensor, shape: Shape) -> Tensor:
+        """STATIC_RESHAPE to a physical ``shape``: its one dynamic dimension is written as 0."""
+        target = tuple(dim if isinstance(dim, int) else 0 for dim in shape)
+        attributes = ReshapeAttributes(target)
+        return self.add_node(NodeKind.STATIC_RESHAPE, [tensor], output, attributes)
+
+    def permute(self, tensor: Tensor, dims: Sequence[int]) -> Tensor:
+        """Logical permutation; moves no data."""
+        dims = [dim % tensor.rank for dim in dims]
+        if tensor.constant is not None:
+            return self.constant(self.full_constant(tensor).permute(dims))
+        return replace(
+            tensor,
+            shape=tuple(tensor.shape[dim] for dim in dims),
+            stored=tuple(tensor.stored[dim] for dim in dims),
+            order=layout.permuted(tensor.order, dims),
+        )
+
+    def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
+        """Logical reshape; moves data only where the memory order requires it."""
+        if shape == tensor.shape:
+            return tensor
+        if tensor.constant is not None:
+            return self.constant(self.full_constant(tensor).reshape(shape))
+        tensor = self._reshape_expanded(tensor, shape)
+        if shape == tensor.shape:
+            return tensor
+        if layout.several_dynamic(shape):
+            return self.reshape_dynamic(tensor, shape)
+        try:
+            plan = layout.plan_reshape(tensor.shape, tensor.order, shape, self.dynamic)
+        except ValueError as error:
+            raise LoweringError(str(error)) from None
+        if not layout.same_memory(tensor.shape, tensor.order, plan.input_order):
+            tensor = self.place(tensor, plan.input_order)
+        target = layout.physical(shape, plan.output_order)
+        source = layout.physical(tensor.shape, tensor.order)
+        value = self.value_of(tensor)
+        if source == target:
+            return Tensor(shape, plan.output_order, shape, value)
+        output = self.result(shape, plan.output_order, value.dtype, value.quantization)
+        return self._add_reshape(tensor, output, target)
+
+    def _reshape_expanded(self, tensor: Tensor, shape: Shape) -> Tensor:
+        """Keeps an expansion lazy where the reshape only adds or drops dimensions of size 1."""
+        if not tensor.is_expanded:
+            return tensor
+        full = [dim for dim in range(tensor.rank) if tensor.shape[dim] != 1]
+        target = [dim for dim in range(len(shape)) if shape[dim] != 1]
+        if [tensor.shape[dim] for dim in full] != [shape[dim] for dim in target]:
+            return self.dense(tensor)
+        stored: list[Dim] = [1] * len(shape)
+        for source_dim, target_dim in zip(full, target, strict=True):
+            stored[target_dim] = tensor.stored[source_dim]
+        narrow = self.reshape(replace(tensor, shape=tensor.stored), tuple(stored))
+        return replace(narrow, shape=shape)
+
+    def expand(self, tensor: Tensor, shape: Shape) -> Tensor:
+        """Logical expansion (PyTorch's ``expand``); lazy."""
+        return replace(self.unsqueeze_front(tensor, len(shape)), shape=shape)
+
+    def unsqueeze_front(self, tensor: Tensor, rank: int) -> Tensor:
+        """``tensor`` with dimensions of size 1 put in front until it has ``rank``."""
+        ones = rank - tensor.rank
+        if ones <= 0:
+            return tensor
+        front: Shape = (1,) * ones
+        wide = self.reshape(replace(tensor, shape=tensor.stored), front + tensor.stored)
+        return replace(wide, shape=front + tensor.shape)
+
+    # --- element-wise nodes ------------------------------------------------------------------
+
+    def unary(
+        self,
+        kind: NodeKind,
+        tensor: Tensor,
+        attributes: Attributes | None = None,
+        clamp: tuple[float, float] | None = None,
+    ) -> Tensor:
+        """An element-wise node; keeps the order and stays lazily expanded."""
+        dtype = self.dtype_of(tensor)
+        output = self.result(tensor.shape, tensor.order, dtype, stored=tensor.stored)
+        return self.add_node(kind, [tensor], output, attributes, clamp)
+
+    def binary(
+        self,
+        kind: NodeKind,
+        left: Tensor,
+        right: Tensor,
+        clamp: tuple[float, float] | None = None,
+    ) -> Tensor:
+        """An element-wise node of two tensors, with broadcasting. The operand with more elements
+        decides the order; the other one follows."""
+        try:
+            shape = layout.broadcast(left.shape, right.shape)
+            stored = layout.broadcast(left.stored, right.stored)
+        except ValueError as error:
+            raise LoweringError(str(error)) from None
+        order = self._common_order(left, right, len(shape))
+        left, right = (self._aligned(side, order) for side in (left, right))
+        if left.constant is None or right.constant is None:
+            placed = right if left.constant is not None else left
+            dtype = self.dtype_of(placed)
+        else:
+            dtype = self.dtype_of(left)
+        left, right = (self.place(side, side.order, dtype) for side in (left, right))
+        output = self.result(shape, order, dtype, stored=stored)
+        return self.add_node(kind, [left, right], output, None, clamp)
+
+    def _common_order(self, left: Tensor, right: Tensor, rank: int) -> Order:
+        def weight(tensor: Tensor) -> tuple[int, int]:
+            elements = 1
+            for dim in tensor.stored:
+                elements *= self.dynamic.upper(dim)
+            return (0 if tensor.is_constant else 1, elements)
+
+        leader = left if weight(left) >= weight(right) else right
+        return layout.with_leading_ones(leader.order, rank - leader.rank)
+
+    def _aligned(self, tensor: Tensor, order: Order) -> Tensor:
+        """``tensor`` in ``order``, which may have more dimensions than it. XNNPACK broadcasts
+        missing leading dimensions by itself, so they are added only where the order needs it."""
+        missing = len(order) - tensor.rank
+        tail = tuple(dim - missing for dim in order[missing:])
+        if order[:missing] == layout.identity(missing) and sorted(tail) == sorted(
+            layout.identity(tensor.rank)
+        ):
+            target = tail
+        else:
+            tensor, target = self.unsqueeze_front(tensor, len(order)), order
+        if tensor.constant is not None:
+            return replace(self.constant(tensor.constant), order=target,
+                           constant_quantization=tensor.constant_quantization)  # fmt: skip
+        return self.place(tensor, target)
+
+    # --- outputs -----------------------------------------------------------------------------
+
+    def output(self, tensor: Tensor, order: Order, external_id: int) -> Value:
+        """Makes ``tensor``, brought into ``order``, the external output ``external_id``. A value
+        that is an input, a constant or another output already is copied."""
+        placed = self.place(self.dense(tensor), order)
+        value = self.value_of(placed)
+        if value.is_input or value.is_output or value.data is not None:
+            copy = self.result(placed.shape, order, value.dtype, value.quantization)
+            self.add_node(NodeKind.COPY, [placed], copy)
+            value = self.value_of(copy)
+        value.external_id = external_id
+        value.is_output = True
+        self.graph.outputs.append(value.id)
+        return value

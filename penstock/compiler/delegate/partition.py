@@ -1,0 +1,111 @@
+"""Which nodes go to XNNPACK, in which groups, and why the others stay out."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler.delegate.operators import outside, registry
+from penstock.compiler.delegate.operators.constraints import is_constant
+from penstock.compiler.fx.control_flow import is_control_flow
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a node stays outside XNNPACK: ``kind`` for programs, ``text`` for people."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+NO_ENTRY = "no entry"
+CONSTRAINT = "constraint"
+LOWERING = "lowering"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The groups, each in the graph's order and acyclic with everything outside it, and the
+    reasons for the operator nodes that are in none."""
+
+    groups: tuple[tuple[Node, ...], ...]
+    undelegated: Mapping[Node, Reason]
+
+
+def is_tensor_node(node: Node) -> bool:
+    """Whether the node makes tensors (and not sizes or other numbers)."""
+    value = node.meta.get("val")
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    return any(isinstance(item, torch.Tensor) for item in items)
+
+
+def is_operator(node: Node) -> bool:
+    """A node that does work at run time: not an input, a constant, or a size; nor control flow,
+    whose graphs do the work."""
+    return (
+        node.op == "call_function"
+        and is_tensor_node(node)
+        and not is_constant(node)
+        and not is_control_flow(node)
+    )
+
+
+def reason_against(node: Node) -> Reason | None:
+    """Why ``node`` by itself cannot be delegated."""
+    if node.target is operator.getitem:
+        source = node.args[0]
+        assert isinstance(source, Node)
+        if is_control_flow(source):
+            return Reason(NO_ENTRY, "it comes out of a branch or loop")
+        return reason_against(source)
+    entry = registry.find(node.target)
+    if entry is None or node.target not in entry.targets:
+        return Reason(NO_ENTRY, outside.reason(node))
+    text = entry.reason_against(node)
+    return None if text is None else Reason(CONSTRAINT, text)
+
+
+def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Partition:
+    """Groups the delegable ones of ``nodes`` (all of a graph, in order).
+
+    Every node gets a level: one more than its inputs' each time the way leads from a delegable
+    node to another one, or back. Delegable nodes begin at 0, others at -1: what is made outside
+    from the inputs alone comes before all groups. Delegable nodes of one level form a group. A
+    path that leaves a group passes a node outside it, hence to a higher level, and never returns:
+    the groups are acyclic, and there are no more of them than alternations on the longest path.
+    """
+    undelegated: dict[Node, Reason] = {}
+    delegated: set[Node] = set()
+    levels: dict[Node, int] = {}
+    groups: dict[int, list[Node]] = {}
+    for node in nodes:
+        if not is_operator(node):
+            # A size is no work to report, but what reads it comes after what it is the size of.
+            before = [levels[n] + (n in delegated) for n in node.all_input_nodes if n in levels]
+            if before and node.op == "call_function":
+                levels[node] = max(before)
+            continue
+        reason = known_reasons.get(node) or reason_against(node)
+        if node.target is operator.getitem and node.args[0] in known_reasons:
+            reason = known_reasons[node.args[0]]  # type: ignore[index]
+        inside = reason is None
+        level = 0 if inside else -1
+        for source in node.all_input_nodes:
+            if source in levels:
+                change = inside != (source in delegated)
+                level = max(level, levels[source] + change)
+        levels[node] = level  # even for delegable nodes, odd for others
+        if reason is None:
+            delegated.add(node)
+            groups.setdefault(level, []).append(node)
+        else:
+            undelegated[node] = reason
+    ordered = tuple(tuple(groups[level]) for level in sorted(groups))
+    return Partition(ordered, undelegated)

@@ -1,0 +1,1 @@
+"""Helpers on FX graphs: arguments, attributes, edits, origins, sizes. They know no delegate."""

@@ -1,0 +1,50 @@
+"""What an earlier stage tells a later one by the graph itself: keys of ``node.meta``, and operators
+that stand for reads and writes of state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+#: Key of ``meta``: why a node is not to be quantized.
+FLOAT_ONLY = "float_only"
+#: Key of ``meta``: what a constant was computed from, a :class:`Made`.
+MADE = "made"
+#: Key of ``meta``: attention's mask is known to leave no row empty.
+EVERY_ROW_SEES = "every_row_sees"
+#: Key of ``meta``: what a minimum or maximum that bounds away what is masked puts there.
+FILLS_WITH = "fills_with"
+#: Keyword of a control flow call: which of its results are stacked.
+STACKED = "stacked"
+#: Key of ``meta``: the buffer that a placeholder stands for.
+BUFFER = "penstock_buffer"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Of a constant that the compiler computed: by which operator, where in the model that stands,
+    and how many bytes of the model's own constants went into it."""
+
+    operator: str
+    place: str
+    source_bytes: int
+
+
+_library = torch.library.Library("penstock", "FRAGMENT")
+if not hasattr(torch.ops.penstock, "state"):
+    _library.define("state(Tensor buffer) -> Tensor")
+    _library.impl("state", lambda buffer: buffer.clone(), "CompositeExplicitAutograd")
+
+if not hasattr(torch.ops.penstock, "write_back"):
+    _library.define("write_back(Tensor input, Tensor value) -> ()")
+    _library.impl("write_back", lambda input, value: None, "CompositeExplicitAutograd")
+
+#: Gives a buffer what the next call finds in it.
+STORE = torch.ops.aten.copy_.default
+#: The value that a buffer has when the program is called.
+STATE = torch.ops.penstock.state.default
+#: Says what the caller finds in an input after the call. Done as a graph runs, in calibration say,
+#: it does nothing: the data are the caller's.
+WRITE_BACK = torch.ops.penstock.write_back.default
+torch.fx.node.has_side_effect(WRITE_BACK)

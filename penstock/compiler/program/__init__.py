@@ -1,0 +1,1 @@
+"""The lowered graph -> an ExecuTorch program: kernels, control flow, memory plan."""

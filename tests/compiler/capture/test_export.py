@@ -1,0 +1,156 @@
+"""Capture: what comes back, where nodes come from, and one clear line for what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import penstock
+from penstock.errors import ExportError, InputError, PenstockError, UnsupportedError
+
+X = torch.ones(2, 3)
+
+
+class Sum(nn.Module):
+    def forward(self, x: Any, y: Any) -> Any:
+        return x + y
+
+
+class Call(nn.Module):
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(x)
+
+
+def _raise(x: Any) -> Any:
+    raise ValueError("first line\nsecond line")
+
+
+MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
+    ("too few inputs", InputError, "argument: 'y'", lambda: penstock.lower(Sum(), (X,))),
+    ("unknown keyword", InputError, "'z'", lambda: penstock.lower(Sum(), (X,), {"y": X, "z": X})),
+    ("no tuple", InputError, "(x,)", lambda: penstock.lower(Sum(), X)),
+    ("no inputs", InputError, "tuple", lambda: penstock.lower(Sum())),
+    ("no module", InputError, "function", lambda: penstock.lower(lambda x: x, (X,))),
+    ("no archive", InputError, "nowhere.pt2", lambda: penstock.lower("nowhere.pt2")),
+    ("damaged archive", ExportError, "test_export", lambda: penstock.lower(Path(__file__))),
+    ("shapes that do not fit", ExportError, "[5, 5]",
+     lambda: penstock.lower(Sum(), (X, torch.ones(5, 5)))),
+    ("control flow on data", ExportError, "test_capture.py:",
+     lambda: penstock.lower(Call(lambda x: x * 2 if x.sum() > 0 else x), (X,))),
+    ("an exception in the model", ExportError, "first line second line",
+     lambda: penstock.lower(Call(_raise), (X,))),
+    ("a key that files cannot hold", ExportError, "(1, 2)",
+     lambda: penstock.lower(Call(lambda x: {(1, 2): x + 1}), (X,))),
+    ("no bound", InputError, "dimension 0 of input",
+     lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes=({0: Dim("b")},))),
+    ("no bound, automatic", InputError, "max=",
+     lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes=({0: Dim.AUTO},))),
+    ("unknown dynamic input", ExportError, "zz",
+     lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes={"zz": {0: Dim("b", max=4)}})),
+    ("no kernel", UnsupportedError, "test_capture.py:",
+     lambda: penstock.lower(Call(torch.linalg.cholesky), (torch.eye(3),))),
+    ("a generator", UnsupportedError, "torch.Generator", lambda: penstock.lower(
+        Call(lambda x: x[:, torch.randperm(3, generator=torch.Generator())]), (X,))),
+    ("complex numbers of 16 bits", UnsupportedError, "complex32",
+     lambda: penstock.lower(Sum(), (X.to(torch.complex32), X))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind,text,call", [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+def test_mistakes(
+    kind: type[PenstockError], text: str, call: Callable[[], Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The right type, one line that names the culprit, and nothing on the screen."""
+    with pytest.raises(kind) as caught:
+        call()
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+    printed = capfd.readouterr()
+    assert not printed.out and "Traceback" not in printed.err and "E1" not in printed.err[:2]
+
+
+def test_exported_programs_and_archives(tmp_path: Path) -> None:
+    exported = torch.export.export(Sum(), (X, X))
+    torch.export.save(exported, tmp_path / "sum.pt2")
+    for model in (exported, tmp_path / "sum.pt2", str(tmp_path / "sum.pt2")):
+        (y,) = penstock.load(penstock.lower(model).to_bytes())(X.numpy(), X.numpy())
+        assert (y == 2).all()
+
+
+def test_exported_program_with_other_inputs() -> None:
+    exported = torch.export.export(Sum(), (X, X))
+    with pytest.raises(InputError, match="structure"):
+        penstock.lower(exported, (X,))
+
+
+def test_a_size_beyond_its_bound() -> None:
+    lowered = penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes=({0: Dim("b", max=4)},))
+    program = penstock.load(lowered.to_bytes())
+    assert program(torch.ones(4, 3))[0].shape == (4, 2)
+    with pytest.raises(InputError, match="bound 4"):
+        program(torch.ones(5, 3))
+
+
+class Inner(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cumsum(x, 1).argmax(-1)
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.blocks = nn.ModuleList([Inner()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks[0](torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("quantize", [None, "static"])
+@pytest.mark.parametrize("delegate", [True, False])
+def test_where_nodes_come_from(quantize: str | None, delegate: bool) -> None:
+    """Module path and the user's own line, in quantized graphs too."""
+    delegation = penstock.lower(Outer(), (X,), quantize=quantize, delegate=delegate).delegation
+    (node, reason) = next(
+        pair for pair in delegation.undelegated if pair[0].target == "aten.argmax.default"
+    )
+    assert node.module == "blocks.0" and str(reason)
+    path, _, line = node.source.rpartition(":")
+    assert path == __file__
+    assert "argmax" in Path(path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+    linears = [
+        found
+        for found in (*delegation.delegated, *(pair[0] for pair in delegation.undelegated))
+        if found.target == "aten.linear.default"
+    ]
+    assert [found.module for found in linears] == ["first"]
+    assert linears[0].source.startswith(__file__)
+    assert all(found.source.startswith(__file__) for found in delegation.delegated)
+
+
+def test_one_example_for_two_inputs() -> None:
+    class Difference(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            return x - y * z
+
+    x = torch.ones(3)
+    program = penstock.load(penstock.lower(Difference(), (x, x), {"z": x}).to_bytes())
+    (found,) = program(np.full(3, 9.0, "f"), np.full(3, 2.0, "f"), z=np.full(3, 3.0, "f"))
+    assert (found == 3.0).all()
+
+
+def test_writes_that_torch_cannot_follow() -> None:
+    model, x = nn.CrossMapLRN2d(3), torch.randn(1, 4, 5, 5)
+    with pytest.raises(ExportError, match="cannot follow what the model writes in place"):
+        penstock.lower(model, (x,))
