@@ -41,13 +41,11 @@ class Captured:
     """A captured model. ``module.graph`` has one placeholder for each leaf of the inputs.
 
     ``input_structure`` / ``output_structure`` are the pytree specs of ``(args, kwargs)`` and of
-    the result; ``examples`` are the flat example inputs in the placeholders' order;
-    ``bounds`` the upper bounds of the dynamic dimensions' symbols, ``least`` the lower ones;
-    ``weights`` says how large the model's own constants are.
+    the result; ``bounds`` the upper bounds of the dynamic dimensions' symbols, ``least`` the lower
+    ones; ``weights`` says how large the model's own constants are.
     """
 
     module: GraphModule
-    examples: list[Any]
     input_structure: pytree.TreeSpec
     output_structure: pytree.TreeSpec
     args: tuple[Any, ...]
@@ -94,10 +92,8 @@ def capture(
     bounds = _upper_bounds(program)
     _require_bounds(module, bounds)
     spec = program.call_spec
-    examples = pytree.tree_leaves((example_args, example_kwargs))
     return Captured(
         module=module,
-        examples=examples,
         input_structure=spec.in_spec,
         output_structure=spec.out_spec,
         args=tuple(example_args),

@@ -10,9 +10,10 @@ import torch
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.delegate import passes
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.expansion import written_out
 from penstock.compiler.delegate.lowering.reshaping import reshaped
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators import outside, registry
 from penstock.compiler.delegate.operators.constraints import is_constant
 from penstock.compiler.fx import layout

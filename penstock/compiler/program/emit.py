@@ -6,50 +6,26 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import sympy
 import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from penstock.compiler.capture.export import Captured
 from penstock.compiler.delegate.calls import DelegateModule, executorch_call_delegate
-from penstock.compiler.fx import layout, origins, out_variants
-from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx import out_variants
 from penstock.compiler.fx.control_flow import is_control_flow
 from penstock.compiler.fx.layout import Dynamic
 from penstock.compiler.fx.marks import BUFFER, STORE
-from penstock.compiler.fx.origins import origin
+from penstock.compiler.fx.origins import describe_origin, origin
 from penstock.compiler.fx.size_arithmetic import PRIMITIVES
-from penstock.compiler.program import memory_plan
 from penstock.compiler.program.containers import structure_of
 from penstock.compiler.program.emit_control import copy, emit_control_flow
+from penstock.compiler.program.method_values import MethodValues
 from penstock.errors import UnsupportedError
 from penstock.formats import program as pte
 from penstock.formats.payload_writer import write_payload
 from penstock.formats.sources import MethodSources, Origin
 from penstock.formats.structure import encode
-
-SCALAR_TYPES: dict[torch.dtype, pte.ScalarType] = {
-    torch.uint8: pte.ScalarType.BYTE,
-    torch.int8: pte.ScalarType.CHAR,
-    torch.int16: pte.ScalarType.SHORT,
-    torch.int32: pte.ScalarType.INT,
-    torch.int64: pte.ScalarType.LONG,
-    torch.float16: pte.ScalarType.HALF,
-    torch.float32: pte.ScalarType.FLOAT,
-    torch.float64: pte.ScalarType.DOUBLE,
-    torch.complex64: pte.ScalarType.COMPLEXFLOAT,
-    torch.complex128: pte.ScalarType.COMPLEXDOUBLE,
-    torch.bool: pte.ScalarType.BOOL,
-    torch.bfloat16: pte.ScalarType.BFLOAT16,
-    torch.uint16: pte.ScalarType.UINT16,
-    torch.uint32: pte.ScalarType.UINT32,
-    torch.uint64: pte.ScalarType.UINT64,
-}
-
-#: Enumerations of ATen that kernels take as integers.
-MEMORY_FORMATS = {torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2}
-LAYOUTS = {torch.strided: 0}
 
 XNNPACK_BACKEND = "XnnpackBackend"
 
@@ -72,25 +48,17 @@ def emit(
     return method, MethodSources(tuple(emitter.origins), tuple(emitter.delegate_origins))
 
 
-class _Emitter:
+class _Emitter(MethodValues):
     def __init__(
         self, module: GraphModule, dynamic: Dynamic, named_data: dict[str, pte.Buffer]
     ) -> None:
-        #: the model's own graph, and the one within it that is being emitted
-        self.model = self.module = module
+        super().__init__(module, dynamic)
         self.named_data = named_data
-        self.dynamic = dynamic
-        self.values: list[pte.Value] = []
-        self.instructions: list[pte.Instruction] = []
         self.operators: dict[pte.Operator, int] = {}
         self.delegates: list[pte.Delegate] = []
         #: where the instructions, and the delegates' nodes, come from
         self.origins: list[Origin] = []
         self.delegate_origins: list[tuple[Origin, ...]] = []
-        self.index: dict[Node, Any] = {}
-        self.lives: dict[int, list[int]] = {}
-        self.constants: dict[tuple[object, ...], int] = {}
-        self.mutated: set[str] = set()
         #: (node, position of its result) -> the value to make it in
         self.claims: dict[Any, int] = {}
 
@@ -106,9 +74,9 @@ class _Emitter:
         written = {node.args[0] for node in nodes if node.target is STORE}
         for node in nodes:
             if node.op == "placeholder" and BUFFER in node.meta:
-                self.index[node] = self._constant(node.meta[BUFFER])
+                self.index[node] = self.constant(node.meta[BUFFER])
             elif node.op == "placeholder":
-                self.index[node] = self._input(node)
+                self.index[node] = self.input(node)
                 inputs.append(self.index[node])
             elif node.op == "output":
                 outputs = [self.argument(leaf) for leaf in pytree.tree_leaves(node.args[0])]
@@ -119,7 +87,7 @@ class _Emitter:
         outputs = [*(self.index[node] for node in back if node in written), *outputs]
         for value in outputs:
             self.touch(value, len(self.instructions))
-        sizes = self._plan()
+        sizes = self.plan()
         return pte.Method(
             name=name,
             values=self.values,
@@ -137,7 +105,7 @@ class _Emitter:
         if node.op == "get_attr":
             target = getattr(self.module, str(node.target).split(".")[0], None)
             if not isinstance(target, (DelegateModule, GraphModule)):
-                self.index[node] = self._constant(str(node.target))
+                self.index[node] = self.constant(str(node.target))
         elif node.op == "call_function":
             self._call(node)
             new = len(self.instructions) - len(self.origins)
@@ -181,117 +149,8 @@ class _Emitter:
         if claimed is not None:
             return claimed
         if isinstance(value, torch.Tensor):
-            return self._tensor(value, node)
-        return self.add(self._scalar_hint(value))
-
-    # --- values ------------------------------------------------------------------------------
-
-    def add(self, value: pte.Value) -> int:
-        self.values.append(value)
-        return len(self.values) - 1
-
-    def touch(self, value: int, instruction: int) -> None:
-        life = self.lives.get(value)
-        if life is not None:
-            life[0] = min(life[0], instruction)
-            life[1] = max(life[1], instruction)
-        item = self.values[value]
-        if isinstance(item, (pte.TensorList, pte.OptionalTensorList)):
-            for member in item.items:
-                if member >= 0:
-                    self.touch(member, instruction)
-
-    def _tensor(self, value: torch.Tensor, node: Node) -> int:
-        """A planned tensor with the shape, type and memory order of a fake one."""
-        try:
-            shape = tuple(map(self._upper, value.shape))
-        except ValueError as error:
-            advice = "give one with torch.export.Dim(..., max=...)"
-            if any(isinstance(s, torch.SymInt) and not s.node.has_hint() for s in value.shape):
-                advice = (
-                    "it depends on data: torch._check(x.shape[dim] <= ...) in the model bounds it"
-                )
-            raise UnsupportedError(f"{_called(node)}: {error}; {advice}{_origin(node)}") from None
-        static = layout.is_static(layout.shape_of(value))
-        if value.dtype not in SCALAR_TYPES:
-            raise UnsupportedError(
-                f"{_called(node)} has type {value.dtype}, which .pte files cannot hold; "
-                f"compute with real numbers instead{_origin(node)}"
-            )
-        dynamism = pte.Dynamism.STATIC if static else pte.Dynamism.DYNAMIC_BOUND
-        index = self.add(pte.Tensor(SCALAR_TYPES[value.dtype], shape, dynamism=dynamism))
-        now = len(self.instructions)
-        self.lives[index] = [now, now]
-        return index
-
-    def _upper(self, size: int | torch.SymInt) -> int:
-        """The largest a size can be. Of one that depends on the data, PyTorch knows what it may
-        be at most (the elements that are not zero are no more than there are elements)."""
-        try:
-            return self.dynamic.upper(layout.dim_of(size))
-        except ValueError:
-            assert isinstance(size, torch.SymInt)
-            upper = size.node.shape_env.bound_sympy(size.node.expr).upper
-            if not isinstance(upper, sympy.Integer) or upper >= 2**31:
-                raise
-            return int(upper)
-
-    def _input(self, node: Node) -> int:
-        value = node.meta.get("val")
-        if isinstance(value, torch.Tensor):
-            index = self._tensor(value, node)
-            self.lives[index][0] = 0
-            return index
-        if isinstance(value, torch.SymInt):
-            return self.add(self.dynamic.upper(layout.dim_of(value)))
-        if isinstance(value, (int, float, bool, str)) or value is None:
-            return self.add(value)
-        raise UnsupportedError(f"input {node.name} is a {type(value).__name__}")
-
-    def _constant(self, target: str) -> int:
-        """A parameter, buffer or other constant; the same memory is one value."""
-        tensor = attribute(self.module, target).detach()
-        mutable = self.module is self.model and target in self.mutated
-        key: tuple[object, ...] = (
-            tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype,
-        )  # fmt: skip
-        if mutable or tensor.numel() == 0:
-            key = (id(self.module), target)
-        if key not in self.constants:
-            self.constants[key] = self._new_constant(tensor, target, mutable)
-        return self.constants[key]
-
-    def _new_constant(self, tensor: torch.Tensor, target: str, mutable: bool) -> int:
-        if tensor.dtype not in SCALAR_TYPES:
-            raise UnsupportedError(
-                f"{target} has type {tensor.dtype}, which .pte files cannot hold"
-            )
-        shape, dtype = tuple(tensor.shape), SCALAR_TYPES[tensor.dtype]
-        if tensor.numel() == 0:  # nothing to keep: planned like an intermediate one
-            index = self.add(pte.Tensor(dtype, shape))
-            self.lives[index] = [0, 0]
-            return index
-        if mutable:
-            tensor = tensor.clone()  # what the model does to it later is none of the program's
-        data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
-        index = self.add(pte.Tensor(dtype, shape, data=data, name=target if mutable else None))
-        if mutable:
-            self.lives[index] = [0, 1 << 62]
-        return index
-
-    def _plan(self) -> list[int]:
-        end = len(self.instructions)
-        blocks: list[memory_plan.Block] = []
-        owners: list[pte.Tensor] = []
-        for index, (first, last) in self.lives.items():
-            tensor = self.values[index]
-            assert isinstance(tensor, pte.Tensor)
-            blocks.append(memory_plan.Block(tensor.nbytes, first, min(last, end)))
-            owners.append(tensor)
-        offsets, total = memory_plan.plan(blocks)
-        for tensor, offset in zip(owners, offsets, strict=True):
-            tensor.allocation = pte.Allocation(1, offset)
-        return [0, total]
+            return self.tensor(value, node)
+        return self.add(self.scalar_hint(value))
 
     # --- calls -------------------------------------------------------------------------------
 
@@ -314,7 +173,7 @@ class _Emitter:
         elif isinstance(node.target, torch._ops.OpOverload):
             self._kernel(node)
         else:
-            raise UnsupportedError(f"no kernel for {node.target} (node {node.name})")
+            raise UnsupportedError(_no_kernel(node))
 
     def _delegate_call(self, node: Node) -> None:
         holder = node.args[0]
@@ -336,28 +195,24 @@ class _Emitter:
     def _primitive(self, node: Node, name: str, overload: str) -> None:
         arguments = [self.argument(item) for item in node.args]
         value = node.meta.get("val")
-        result = self.add(self._scalar_hint(value))
+        result = self.add(self.scalar_hint(value))
         self.call(pte.Operator(name, overload), [*arguments, result])
         self.index[node] = result
-
-    def _scalar_hint(self, value: Any) -> pte.Value:
-        if isinstance(value, (torch.SymBool, bool)):
-            return False
-        if isinstance(value, (torch.SymFloat, float)):
-            return 0.0
-        return 0
 
     def _kernel(self, node: Node) -> None:
         kernel = out_variants.find(node.target)
         if kernel is None:
-            raise UnsupportedError(f"no kernel for {node.target} (node {node.name})")
+            raise UnsupportedError(_no_kernel(node))
         assert isinstance(node.target, torch._ops.OpOverload)
         names = [argument.name for argument in node.target._schema.arguments]
         given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
         arguments = []
         for parameter in kernel.parameters:
             value = given.get(parameter.name, parameter.default_value)
-            arguments.append(self.argument(value, parameter))
+            try:
+                arguments.append(self.argument(value, parameter))
+            except UnsupportedError as error:
+                raise UnsupportedError(f"{node.target}: {error}{describe_origin(node)}") from None
         name = pte.Operator(kernel.name, kernel.overload)
         if kernel.outs == 0:
             self.index[node] = self._without_out(node, name, arguments)
@@ -373,7 +228,7 @@ class _Emitter:
         result = (
             arguments[0]
             if node.target._schema.is_mutable
-            else self.add(self._scalar_hint(node.meta.get("val")))
+            else self.add(self.scalar_hint(node.meta.get("val")))
         )
         self.call(name, [*arguments, result])
         return result
@@ -395,50 +250,9 @@ class _Emitter:
             self.touch(value, now)
         self.instructions.append(pte.KernelCall(number, tuple(arguments)))
 
-    def argument(self, value: Any, argument: torch._C.Argument | None = None) -> int:
-        """The index of an argument's value, made if it is not there."""
-        kind = str(argument.type) if argument is not None else ""
-        if isinstance(value, Node):
-            made = self.index[value]
-            return self.add(pte.TensorList(tuple(made))) if isinstance(made, list) else int(made)
-        if isinstance(value, (list, tuple)):
-            return self.add(self._list(value, kind))
-        if isinstance(value, torch.dtype):
-            return self.add(int(SCALAR_TYPES[value]))
-        if isinstance(value, torch.memory_format):
-            return self.add(MEMORY_FORMATS[value])
-        if isinstance(value, torch.layout):
-            return self.add(LAYOUTS[value])
-        if isinstance(value, torch.device):
-            return self.add(None)
-        if isinstance(value, bool) or value is None or isinstance(value, str):
-            return self.add(value)
-        if isinstance(value, int) and kind == "float":
-            return self.add(float(value))
-        if isinstance(value, (int, float)):
-            return self.add(value)
-        raise UnsupportedError(f"an argument of type {type(value).__name__} cannot be written")
 
-    def _list(self, items: Sequence[Any], kind: str) -> pte.Value:
-        if "Optional[Tensor]" in kind:
-            return pte.OptionalTensorList(
-                tuple(-1 if item is None else self.argument(item) for item in items)
-            )
-        if "Tensor" in kind or any(
-            isinstance(item, Node) and isinstance(item.meta.get("val"), torch.Tensor)
-            for item in items
-        ):
-            return pte.TensorList(tuple(self.argument(item) for item in items))
-        if "bool" in kind:
-            return pte.BoolList(tuple(bool(item) for item in items))
-        if "float" in kind:
-            return pte.DoubleList(tuple(float(item) for item in items))
-        return pte.IntList(tuple(self.argument(item) for item in items))
-
-
-def _called(node: Node) -> str:
-    return f"input {node.name}" if node.op == "placeholder" else str(node.target)
-
-
-def _origin(node: Node) -> str:
-    return "" if node.op == "placeholder" else origins.describe_origin(node)
+def _no_kernel(node: Node) -> str:
+    return (
+        f"{node.target} has neither a kernel nor a decomposition; compute it from other operators, "
+        f"or register a kernel (see CONTRIBUTING.md){describe_origin(node)}"
+    )

@@ -20,10 +20,10 @@ from penstock.compiler.quantize.infinities import (
     observed,
     origin_error,
 )
+from penstock.compiler.quantize.interpreter import GraphInterpreter
 from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
-from penstock.compiler.quantize.runner import GraphRunner
 from penstock.compiler.quantize.values import is_constant
 from penstock.errors import QuantizationError
 
@@ -180,7 +180,7 @@ def _inputs(count: int) -> str:
     return "1 input" if count == 1 else f"{count} inputs"
 
 
-class _Calibration(GraphRunner):
+class _Calibration(GraphInterpreter):
     """Lets each observer see each value once.
 
     A weight does not change between batches. What an operator of the Shared kind puts out has

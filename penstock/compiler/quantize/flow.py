@@ -13,12 +13,12 @@ from penstock.compiler.progress import Progress, Silent
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE, convert
 from penstock.compiler.quantize.correct import correct_biases
+from penstock.compiler.quantize.interpreter import Snapshot
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import prepare
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer
 from penstock.compiler.quantize.report import MOST_BATCHES, Comparison, QuantizationReport
-from penstock.compiler.quantize.runner import Snapshot
 from penstock.errors import QuantizationError
 
 

@@ -17,11 +17,11 @@ from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.operators.registry import Weighted
 from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.quantize.convert import is_observer
+from penstock.compiler.quantize.interpreter import GraphInterpreter
 from penstock.compiler.quantize.masks import LARGEST_CONSTANT
 from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import Decision, Plan, operator_name
 from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY
-from penstock.compiler.quantize.runner import GraphRunner
 from penstock.compiler.quantize.values import is_constant
 from penstock.errors import QuantizationError
 
@@ -130,7 +130,7 @@ def observed(prepared: GraphModule, node: Node) -> Node:
     return node
 
 
-class _Tracer(GraphRunner):
+class _Tracer(GraphInterpreter):
     """Notes which values hold what."""
 
     def __init__(self, module: GraphModule, state: Mapping[str, Any]) -> None:

@@ -14,9 +14,9 @@ from torch.fx import Node
 
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
+from penstock.compiler.quantize.interpreter import Snapshot, Stepper
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.quantization import Quantization
-from penstock.compiler.quantize.runner import Snapshot, Stepper
 from penstock.faults import faults
 
 #: The ratios are measured on no more than this many batches.

@@ -27,7 +27,7 @@ from penstock.compiler.rewrite.complex_operators import (
     partwise,
 )
 from penstock.compiler.rewrite.complex_tensor import REAL, Complex, NoRealForm
-from penstock.compiler.rewrite.decompose import Inlining
+from penstock.compiler.rewrite.inline import Inlining
 from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS
 from penstock.errors import UnsupportedError
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -16,11 +14,11 @@ from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.partition import reason_against
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.edit import fake_mode
-from penstock.compiler.fx.record import Recording, record
+from penstock.compiler.fx.record import Recording
 from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.compiler.rewrite import fold_constants, remove_no_ops
-from penstock.compiler.rewrite.decompose import inline
-from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, of_prims
+from penstock.compiler.rewrite.definitions import Definitions, definition, recorded
+from penstock.compiler.rewrite.inline import inline
 from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS, NO_OPS
 from penstock.errors import UnsupportedError
 
@@ -65,75 +63,19 @@ def _is_candidate(node: Node) -> bool:
         return False
     if not any(isinstance(s.meta.get("val"), torch.Tensor) for s in node.all_input_nodes):
         return False
-    return reason_against(node) is not None and _definition(target) is not None
+    return reason_against(node) is not None and definition(target) is not None
 
 
-# --- definitions -------------------------------------------------------------------------------
-
-
-@cache
-def _tables() -> tuple[Mapping[Any, Callable[..., Any]], ...]:
-    core = torch._decomp._core_aten_decompositions_post_autograd()
-    return (core, torch._decomp.decomposition_table, of_prims())
-
-
-def _definition(target: torch._ops.OpOverload) -> Callable[..., Any] | None:
-    """How PyTorch computes ``target`` from other operators."""
-    if target in DECOMPOSITIONS:
-        return DECOMPOSITIONS[target]
-    if target.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
-        return target.decompose
-    return next((table[target] for table in _tables() if target in table), None)
-
-
-class _Missing(Mapping[Any, Callable[..., Any]]):
-    """The definitions of operators that have no entry."""
-
-    def __init__(self) -> None:
-        self._found: dict[Any, Callable[..., Any] | None] = {}
-
-    def _find(self, target: Any) -> Callable[..., Any] | None:
-        if target not in self._found:
-            known = registry.find(target) is not None or target in NO_OPS
-            self._found[target] = None if known else _definition(target)
-        return self._found[target]
-
-    def __getitem__(self, target: Any) -> Callable[..., Any]:
-        function = self._find(target)
-        if function is None:
-            raise KeyError(target)
-        return function
-
-    def __contains__(self, target: object) -> bool:
-        return self._find(target) is not None
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([target for target, function in self._found.items() if function])
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-_MISSING = _Missing()
+_MISSING = Definitions(lambda target: registry.find(target) is not None or target in NO_OPS)
 
 
 def _recorded(node: Node) -> Recording | None:
     """What the node's operator comes to; ``None`` where that cannot be found out."""
     assert isinstance(node.target, torch._ops.OpOverload)
-    function = _definition(node.target)
+    function = definition(node.target)
     assert function is not None
-    sources = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
-    position = {source: number for number, source in enumerate(sources)}
-
-    def call(*tensors: Any) -> Any:
-        args, kwargs = torch.fx.node.map_arg(
-            (node.args, node.kwargs),
-            lambda item: tensors[position[item]] if item in position else item.meta["val"],
-        )
-        return function(*args, **kwargs)
-
     try:
-        return record(call, [source.meta["val"] for source in sources], _MISSING)
+        return recorded(node, function, _MISSING)
     except (RuntimeError, TypeError, ValueError, UnsupportedError):
         # The definition needs values, goes round in a circle, or is not for these arguments.
         return None

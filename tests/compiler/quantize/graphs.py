@@ -14,8 +14,8 @@ from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.operators.registry import Operator, QuantizationRule
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.flow import quantize
+from penstock.compiler.quantize.interpreter import GraphInterpreter
 from penstock.compiler.quantize.report import QuantizationReport
-from penstock.compiler.quantize.runner import GraphRunner
 from penstock.compiler.rewrite import pipelines
 
 aten = torch.ops.aten
@@ -39,7 +39,7 @@ def quantized(
 
 
 def run(module: GraphModule, *values: Any) -> Any:
-    result = GraphRunner(module).run_flat(values)
+    result = GraphInterpreter(module).run_flat(values)
     return result[0] if isinstance(result, (tuple, list)) and len(result) == 1 else result
 
 

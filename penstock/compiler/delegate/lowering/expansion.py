@@ -12,7 +12,8 @@ from torch.utils._sympy.functions import FloorDiv
 
 from penstock.compiler.delegate.lowering import ends
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.layout import Dim
 from penstock.graph.dtypes import DataType

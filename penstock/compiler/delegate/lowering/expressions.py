@@ -12,12 +12,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from penstock.compiler.delegate.lowering.builder import (
-    ConstantQuantization,
-    GraphBuilder,
-    LoweringError,
-    Tensor,
-)
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import ConstantQuantization, LoweringError, Tensor
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.layout import Dim, Shape
 from penstock.graph import weights

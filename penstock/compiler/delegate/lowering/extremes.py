@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import Tensor
 from penstock.graph.kinds import NodeKind
 
 #: The largest number of float32.

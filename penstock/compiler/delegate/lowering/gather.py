@@ -14,7 +14,7 @@ import torch
 
 from penstock.compiler.delegate.lowering import ends, spread
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.index_plan import (
     MOST_PIECES,
     Indices,
@@ -25,6 +25,7 @@ from penstock.compiler.delegate.lowering.index_plan import (
     Run,
     planned,
 )
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.layout import Dim
 from penstock.graph.graph import MAX_TENSOR_DIMS

@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass, replace
 
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import Tensor
 from penstock.graph.kinds import NodeKind
 
 

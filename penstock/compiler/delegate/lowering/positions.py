@@ -12,8 +12,9 @@ import torch
 
 from penstock.compiler.delegate.lowering import ends
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.expansion import zeros_along
+from penstock.compiler.delegate.lowering.tensor import Tensor
 from penstock.compiler.fx.layout import CHANNELS_LAST, Dim
 from penstock.graph.dtypes import DataType
 from penstock.graph.kinds import Conv2dAttributes, NodeKind

@@ -14,7 +14,8 @@ import torch
 
 from penstock.compiler.delegate.lowering import ends
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import Tensor
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.layout import Shape
 from penstock.graph.graph import FLAG_KEEP_DIMS, MAX_TENSOR_DIMS

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from penstock.compiler.delegate.lowering import ends, spread
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.layout import Dim, Shape
 from penstock.graph.dtypes import DataType

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import spread
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.positions import column, count, positions, row
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.layout import Dim
 from penstock.graph.kinds import NodeKind

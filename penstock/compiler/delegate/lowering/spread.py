@@ -13,7 +13,8 @@ import torch
 
 from penstock.compiler.delegate.lowering import ends
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.layout import CHANNELS_LAST
 from penstock.graph.dtypes import DataType
@@ -195,31 +196,3 @@ def repeat_each(b: GraphBuilder, x: Tensor, dim: int, times: int) -> Tensor:
     images = b.permute(source.tensor, (0, 3, 1, 2))
     grown = repeated(b, images, (times, 1) if source.axis == 1 else (1, times))
     return source.restored(b.permute(grown, (0, 2, 3, 1)))
-
-
-def interleaved(b: GraphBuilder, pieces: Sequence[Tensor], dim: int) -> Tensor:
-    """``torch.stack(pieces, dim + 1).flatten(dim, dim + 1)``: each piece is put apart, with zeros
-    between its values, where the others have theirs, and all are summed."""
-    _check([len(pieces)])
-    sources = [ends.picture(b, piece, dim, static_channels=True) for piece in pieces]
-    total: Tensor | None = None
-    for place, source in enumerate(sources):
-        apart = _apart(b, source, place, len(pieces))
-        total = apart if total is None else ex.add(b, total, apart)
-    assert total is not None
-    return sources[0].restored(total)
-
-
-def _apart(b: GraphBuilder, source: ends.Picture, place: int, count: int) -> Tensor:
-    """The picture with each index of its axis as index ``place`` of ``count``, zeros else."""
-
-    def along(value: int, other: int) -> tuple[int, int]:
-        return (value, other) if source.axis == 1 else (other, value)
-
-    images = b.permute(source.tensor, (0, 3, 1, 2))
-    extra = along(count - 1 - place, 0)
-    wide = spread(b, images, torch.ones(1, 1), along(count, 1), extra=extra)
-    wide = b.permute(wide, (0, 2, 3, 1))
-    pre = [0] * 4
-    pre[source.axis] = place
-    return ex.pad_constant(b, wide, pre, [0] * 4, 0.0)

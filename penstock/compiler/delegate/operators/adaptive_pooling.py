@@ -10,7 +10,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import axis_windows, reductions
 from penstock.compiler.delegate.lowering.axis_windows import Windows
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators import windowed
 from penstock.compiler.delegate.operators.constraints import (
     FLOATS,

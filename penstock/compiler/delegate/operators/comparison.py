@@ -16,7 +16,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import choices
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import (
     SUPPORTED_FLOATS,
     is_constant,

@@ -11,7 +11,8 @@ from torch.fx import Node
 from penstock.compiler.delegate.fixed_point import product_fits, sum_fits
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import extremes
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS
 from penstock.compiler.delegate.operators.registry import (
     Independent,

@@ -11,7 +11,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import choices, extremes, gather
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS
 from penstock.compiler.delegate.operators.registry import operator
 from penstock.compiler.fx.arguments import arguments

@@ -12,7 +12,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import gather
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS, float_data, rank_fits
 from penstock.compiler.delegate.operators.ranges import joined_with_constants
 from penstock.compiler.delegate.operators.registry import Shared, operator

@@ -6,7 +6,8 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS, argument_is
 from penstock.compiler.delegate.operators.registry import Weighted, operator
 from penstock.compiler.fx.arguments import arguments

@@ -13,7 +13,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import extremes, reductions
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS, argument_is, constant
 from penstock.compiler.delegate.operators.convolution import convolve
 from penstock.compiler.delegate.operators.elementwise import power

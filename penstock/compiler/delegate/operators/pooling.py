@@ -7,7 +7,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import reductions
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import (
     FLOATS,
     first_result_only,

@@ -8,9 +8,9 @@ import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import Node
 
-from penstock.compiler.delegate.lowering.builder import (
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import (
     ConstantQuantization,
-    GraphBuilder,
     LoweringError,
     Tensor,
     dequantize_constant,

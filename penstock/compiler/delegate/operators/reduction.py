@@ -9,7 +9,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import extremes, positions, reductions
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS, first_result_only, rank_fits
 from penstock.compiler.delegate.operators.registry import operator
 from penstock.compiler.fx import layout

@@ -18,7 +18,8 @@ import torch
 from torch.fx import Node
 
 if TYPE_CHECKING:
-    from penstock.compiler.delegate.lowering.builder import GraphBuilder, Tensor
+    from penstock.compiler.delegate.lowering.builder import GraphBuilder
+    from penstock.compiler.delegate.lowering.tensor import Tensor
 
 Lowering: TypeAlias = "Callable[[GraphBuilder, Node], Tensor | tuple[Tensor, ...]]"
 #: Returns why the node cannot go to XNNPACK, or ``None`` when it can.

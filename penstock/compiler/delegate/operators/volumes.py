@@ -14,7 +14,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import gather
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS, constant
 from penstock.compiler.delegate.operators.convolution import convolve, deconvolve
 from penstock.compiler.delegate.operators.pooling import (

@@ -14,7 +14,8 @@ import torch
 from penstock.compiler.delegate.lowering import axis_windows, gather
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering.axis_windows import Floats, Segment, Windows
-from penstock.compiler.delegate.lowering.builder import GraphBuilder, LoweringError, Tensor
+from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.convolution import convolve
 from penstock.compiler.delegate.operators.pooling import average_pool, channels_last
 from penstock.compiler.fx import layout

@@ -22,7 +22,7 @@ RESHAPES: dict[object, Any] = {
 }
 
 
-class GraphRunner(Interpreter):
+class GraphInterpreter(Interpreter):
     """Runs a graph on flat placeholder values; frees what is not read any more.
 
     What the graph leaves in its buffers goes to ``state`` (by the buffer's name), where the next
@@ -85,7 +85,7 @@ class Snapshot:
         return cls(graph, {target: source.fetch_attr(target) for target in targets})
 
 
-class _SnapshotRunner(GraphRunner):
+class _SnapshotInterpreter(GraphInterpreter):
     """Computes quantize and dequantize pairs in one go, in floating point: the quantize node gives
     the rounded values, not the integers, and the dequantize node hands them on."""
 
@@ -111,7 +111,7 @@ class Stepper:
 
     def __init__(self, snapshot: Snapshot, batches: Sequence[Sequence[Any]]) -> None:
         self.snapshot = snapshot
-        self.runners = [_SnapshotRunner(snapshot) for _ in batches]
+        self.interpreters = [_SnapshotInterpreter(snapshot) for _ in batches]
         self.inputs = [iter(values) for values in batches]
         self.waiting = iter(list(snapshot.graph.nodes))
         self.constant: set[Node] = set()
@@ -127,18 +127,18 @@ class Stepper:
         with torch.no_grad():
             if constant:
                 self.constant.add(node)
-                self.replace(node, [self.runners[0].run_node(node)] * len(self.runners))
+                self.replace(node, [self.interpreters[0].run_node(node)] * len(self.interpreters))
             else:
-                self.replace(node, [self._value(node, i) for i in range(len(self.runners))])
-        for runner in self.runners:
-            for unused in runner.user_to_last_uses.get(node, []):
-                del runner.env[unused]
+                self.replace(node, [self._value(node, i) for i in range(len(self.interpreters))])
+        for interpreter in self.interpreters:
+            for unused in interpreter.user_to_last_uses.get(node, []):
+                del interpreter.env[unused]
         return node
 
     def _value(self, node: Node, batch: int) -> Any:
         if node.op == "placeholder":
             return next(self.inputs[batch])
-        return self.runners[batch].run_node(node)
+        return self.interpreters[batch].run_node(node)
 
     def step_to(self, name: str) -> Node | None:
         """Computes up to and with the node of that name; ``None`` if it does not come."""
@@ -149,9 +149,9 @@ class Stepper:
 
     def values(self, node: Node) -> list[Any]:
         """What the node that was computed last gave, for every batch."""
-        return [runner.env[node] for runner in self.runners]
+        return [interpreter.env[node] for interpreter in self.interpreters]
 
     def replace(self, node: Node, values: Sequence[Any]) -> None:
         """Lets the nodes to come see these values of ``node``."""
-        for runner, value in zip(self.runners, values, strict=True):
-            runner.env[node] = value
+        for interpreter, value in zip(self.interpreters, values, strict=True):
+            interpreter.env[node] = value
