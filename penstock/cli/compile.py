@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from penstock.cli.console import Stages
+from penstock.compiler.quantize.quantization import SCHEMES
 
 
 def compile_command(
@@ -25,10 +26,7 @@ def compile_command(
     ] = False,
     scheme: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
-        typer.Option(
-            help="8-bit, by this scheme: static_per_channel, static_per_tensor or "
-            "dynamic_per_channel."
-        ),
+        typer.Option(help=f"8-bit, by this scheme: {', '.join(SCHEMES)}."),
     ] = None,
     delegate: Annotated[
         bool, typer.Option("--delegate/--no-delegate", help="Give the graph to XNNPACK.")

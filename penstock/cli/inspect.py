@@ -15,6 +15,7 @@ from penstock.cli.machine import show_machine
 from penstock.cli.run_file import split_names
 from penstock.errors import InputError, InvalidProgramError
 from penstock.formats.program import (
+    XNNPACK_BACKEND,
     DelegateCall,
     Instruction,
     JumpFalseCall,
@@ -25,8 +26,6 @@ from penstock.formats.program import (
     Tensor,
 )
 from penstock.runtime import load
-
-_XNNPACK = "XnnpackBackend"
 
 
 def inspect_command(
@@ -119,7 +118,7 @@ def _delegate(name: str, payload: Any, program: Program, nodes: bool) -> dict[st
     from penstock.formats.payload_reader import read_payload
 
     found: dict[str, Any] = {"id": name, "bytes": len(payload)}
-    if name != _XNNPACK:
+    if name != XNNPACK_BACKEND:
         return found
     try:
         graph = read_payload(payload, program.named_data)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.cli.console import Stages, hush_libraries
 from penstock.cli.output import file_name, writable
+from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
 from penstock.errors import InputError
 
 if TYPE_CHECKING:
     from penstock.compiler import Lowered
-
-SCHEMES = ("static_per_tensor", "static_per_channel", "dynamic_per_channel")
 
 # Batches that a static scheme is calibrated with unless the user says otherwise.
 CALIBRATION_BATCHES = 16
@@ -46,7 +45,7 @@ class Outcome:
     name: str
     path: Path
     size: int
-    scheme: str | None
+    scheme: Scheme | None
     lowered: Lowered
     timings: dict[str, float] = field(default_factory=dict)
     notice: str | None = None
@@ -69,9 +68,8 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
     Raises a ``PenstockError`` for everything that can be wrong with the request; nothing is written
     in that case.
     """
-    if request.scheme is not None and request.scheme not in SCHEMES:
-        raise InputError(f"unknown scheme {request.scheme!r}; the schemes are {', '.join(SCHEMES)}")
-    quantized = request.quantize or request.scheme is not None
+    asked = None if request.scheme is None else parse_scheme(request.scheme)
+    quantized = request.quantize or asked is not None
     timings: dict[str, float] = {}
     start = time.perf_counter()
     _check_name(request.source)
@@ -85,20 +83,19 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         from penstock.cli import sources
         from penstock.cli.calibration import calibration_data
         from penstock.cli.shapes import dynamic_shapes
-        from penstock.compiler.quantize import Quantization
     timings["import torch"] = time.perf_counter() - start
     with _timed(timings, "model"), stages.stage("model"):
         source = sources.find(request.source, weights=request.weights, seed=request.seed)
     if source.notice:
         stages.say(source.notice)
-    scheme = (request.scheme or source.scheme) if quantized else None
+    scheme = (asked or source.scheme) if quantized else None
     path = writable(
         request.output
         or request.output_dir
         / file_name(source.name, quantized=quantized, delegate=request.delegate)
     )
     calibration: Iterable[Any] | None = None
-    if scheme is not None and scheme.startswith("static"):
+    if scheme is not None and scheme != "dynamic_per_channel":
         calibration = calibration_data(request.calibration, source, request.calibration_batches)
     shapes = source.dynamic_shapes
     if request.dynamic_shapes:
@@ -108,7 +105,7 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         source.args,
         source.kwargs,
         dynamic_shapes=shapes,
-        quantize=None if scheme is None else Quantization(scheme=scheme),  # type: ignore[arg-type]
+        quantize=None if scheme is None else Quantization(scheme=scheme),
         calibration=calibration,
         delegate=request.delegate,
         progress=stages,

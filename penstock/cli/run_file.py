@@ -21,8 +21,8 @@ import numpy as np
 
 from penstock.cli.feeds import ones, read_inputs
 from penstock.errors import InputError, UnsupportedError
+from penstock.formats.program import XNNPACK_BACKEND
 from penstock.runtime import LoadedProgram, load
-from penstock.runtime.bound_delegate import XNNPACK
 from penstock.runtime.specs import listed
 
 PRINT_CHOICES = ("none", "summary", "all")
@@ -110,7 +110,7 @@ def _refuse_backends(program: LoadedProgram, request: RunRequest) -> None:
     if missing:
         advice = (
             f"run it with: xnn_executor_runner --model_path {request.model_path}"
-            if missing == [XNNPACK]
+            if missing == [XNNPACK_BACKEND]
             else "no runner of Penstock has it"
         )
         raise UnsupportedError(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from penstock import zoo
+from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
 from penstock.errors import ExportError, InputError, PenstockError
 
 
@@ -28,7 +29,7 @@ class Source:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     # The scheme that suits it.
-    scheme: str
+    scheme: Scheme
     # Gives that many input tuples; None when only the example inputs are known.
     calibration: Callable[[int], Iterable[Any]] | None = None
     dynamic_shapes: Any = None
@@ -76,7 +77,7 @@ def _from_archive(path: Path) -> Source:
     if program.example_inputs is None:
         raise InputError(f"{path} has no example inputs; save it as torch.export made it")
     args, kwargs = program.example_inputs
-    return Source(path.stem, program, tuple(args), dict(kwargs), "static_per_channel")
+    return Source(path.stem, program, tuple(args), dict(kwargs), Quantization().scheme)
 
 
 def _from_callable(name: str) -> Source:
@@ -106,7 +107,7 @@ def _from_callable(name: str) -> Source:
         model=model.eval(),
         args=tuple(args),
         kwargs=dict(kwargs),
-        scheme=str(fields.get("scheme", "static_per_channel")),
+        scheme=parse_scheme(fields.get("scheme", Quantization().scheme)),
         calibration=None if data is None else lambda _count: data() if callable(data) else data,
         dynamic_shapes=fields.get("dynamic_shapes"),
     )

@@ -8,11 +8,15 @@ The facts (field meanings, enum values) are those of ExecuTorch's ``schema/progr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+#: The id of the backend that we compile for and run.
+XNNPACK_BACKEND = "XnnpackBackend"
 
 
 class ScalarType(IntEnum):
@@ -48,18 +52,47 @@ class ScalarType(IntEnum):
     @property
     def size(self) -> int:
         """Bytes of one element."""
-        return _SIZES[self]
+        return _ELEMENTS[self].size
+
+    @property
+    def array(self) -> str | None:
+        """The name of the NumPy type of such elements; one of ``ml_dtypes`` where NumPy has none
+        of its own. None where neither has."""
+        return _ELEMENTS[self].array
 
 
-_SIZES = {
-    **dict.fromkeys(ScalarType, 1),
-    **dict.fromkeys((ScalarType.SHORT, ScalarType.HALF, ScalarType.BFLOAT16), 2),
-    **dict.fromkeys((ScalarType.UINT16, ScalarType.BITS16), 2),
-    **dict.fromkeys((ScalarType.INT, ScalarType.UINT32, ScalarType.FLOAT, ScalarType.QINT32), 4),
-    **dict.fromkeys((ScalarType.LONG, ScalarType.UINT64, ScalarType.DOUBLE), 8),
-    ScalarType.COMPLEXHALF: 4,
-    ScalarType.COMPLEXFLOAT: 8,
-    ScalarType.COMPLEXDOUBLE: 16,
+class _Element(NamedTuple):
+    size: int
+    array: str | None = None
+
+
+_ELEMENTS: Mapping[ScalarType, _Element] = {
+    ScalarType.BYTE: _Element(1, "uint8"),
+    ScalarType.CHAR: _Element(1, "int8"),
+    ScalarType.SHORT: _Element(2, "int16"),
+    ScalarType.INT: _Element(4, "int32"),
+    ScalarType.LONG: _Element(8, "int64"),
+    ScalarType.HALF: _Element(2, "float16"),
+    ScalarType.FLOAT: _Element(4, "float32"),
+    ScalarType.DOUBLE: _Element(8, "float64"),
+    ScalarType.COMPLEXHALF: _Element(4),
+    ScalarType.COMPLEXFLOAT: _Element(8, "complex64"),
+    ScalarType.COMPLEXDOUBLE: _Element(16, "complex128"),
+    ScalarType.BOOL: _Element(1, "bool"),
+    ScalarType.QINT8: _Element(1, "int8"),
+    ScalarType.QUINT8: _Element(1, "uint8"),
+    ScalarType.QINT32: _Element(4, "int32"),
+    ScalarType.BFLOAT16: _Element(2, "bfloat16"),
+    ScalarType.QUINT4X2: _Element(1),
+    ScalarType.QUINT2X4: _Element(1),
+    ScalarType.BITS16: _Element(2, "uint16"),
+    ScalarType.FLOAT8E5M2: _Element(1, "float8_e5m2"),
+    ScalarType.FLOAT8E4M3FN: _Element(1, "float8_e4m3fn"),
+    ScalarType.FLOAT8E5M2FNUZ: _Element(1, "float8_e5m2fnuz"),
+    ScalarType.FLOAT8E4M3FNUZ: _Element(1, "float8_e4m3fnuz"),
+    ScalarType.UINT16: _Element(2, "uint16"),
+    ScalarType.UINT32: _Element(4, "uint32"),
+    ScalarType.UINT64: _Element(8, "uint64"),
 }
 
 
@@ -204,7 +237,7 @@ class CompileSpec:
 
 @dataclass
 class Delegate:
-    """A part of the method that a backend runs, e.g. id ``XnnpackBackend``."""
+    """A part of the method that a backend runs; ``id`` names it."""
 
     id: str
     payload: Buffer

@@ -184,11 +184,14 @@ class _MethodReader:
             self.once(table, partial(self.delegate, index, table))
             for index, table in enumerate(plan.delegates or ())
         ]
+        inputs = [self.index(i, self.values, "an input") for i in plan.inputs or ()]
+        if len(set(inputs)) < len(inputs):
+            raise self.error("the list of inputs", "has a value twice")
         structure = plan.container_meta_type or Table(encoded_inp_str=None, encoded_out_str=None)
         return Method(
             name=self.name,
             values=self.values,
-            inputs=[self.index(i, self.values, "an input") for i in plan.inputs or ()],
+            inputs=inputs,
             outputs=[self.index(i, self.values, "an output") for i in plan.outputs or ()],
             instructions=self.instructions(len(operators), len(delegates)),
             operators=operators,

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from penstock.errors import InvalidProgramError, UnsupportedError
-from penstock.formats.program import Buffer, Delegate
-from penstock.runtime.slots import Array, Layout, Slot
+from penstock.formats.program import XNNPACK_BACKEND, Buffer, Delegate
+from penstock.runtime.blocks import Array
+from penstock.runtime.slots import Layout, Slot
 
 if TYPE_CHECKING:
     from penstock.graph.graph import XnnGraph
     from penstock.runtime.engines.protocol import Engine, Executable
     from penstock.runtime.engines.threads import Threads
-
-XNNPACK = "XnnpackBackend"
 
 
 class External(NamedTuple):
@@ -190,9 +189,9 @@ def compile_delegate(
     Raises UnsupportedError for a backend other than XNNPACK, InvalidProgramError for a damaged
     payload, InputError for one whose constants are in a data file that was not given.
     """
-    if delegate.id != XNNPACK:
+    if delegate.id != XNNPACK_BACKEND:
         raise UnsupportedError(
-            f"the program needs the backend {delegate.id!r}; Penstock runs {XNNPACK!r}"
+            f"the program needs the backend {delegate.id!r}; Penstock runs {XNNPACK_BACKEND!r}"
         )
     from penstock.formats.payload_reader import read_payload
     from penstock.runtime.engines.planner import compile_graph

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from penstock.errors import InputError
-from penstock.runtime.slots import Array, Slot
-from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec
+from penstock.runtime.blocks import Array
+from penstock.runtime.slots import Slot
+from penstock.runtime.specs import ScalarSpec, TensorSpec
 
 #: Checks one input and returns the value that the instructions see.
 Binder: TypeAlias = "Callable[[Any], Any]"
@@ -161,8 +162,3 @@ def _same(value: Any, fixed: Any) -> bool:
         both_nan = math.isnan(value) and math.isnan(fixed)
         return both_nan or math.isclose(value, fixed, rel_tol=1e-5, abs_tol=1e-4)
     return bool(value == fixed)
-
-
-def describe(specs: list[Spec]) -> str:
-    """The inputs in one line, for error messages."""
-    return ", ".join(map(str, specs)) or "nothing"

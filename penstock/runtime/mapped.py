@@ -7,6 +7,8 @@ import mmap
 
 import numpy as np
 
+from penstock.runtime.blocks import address
+
 
 class MappedFile(mmap.mmap):
     """A file that we mapped ourselves, read-only: its pages can be dropped at any time, for the
@@ -26,14 +28,9 @@ def drop(data: np.ndarray) -> None:
             return
     if not hasattr(mmap, "MADV_DONTNEED"):
         return
-    start = _address(data) - _address(np.frombuffer(owner, np.uint8))
+    start = address(data) - address(np.frombuffer(owner, np.uint8))
     first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     last = (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if last > first:
         with contextlib.suppress(OSError):  # pages that are locked stay
             owner.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
-def _address(array: np.ndarray) -> int:
-    location: int = array.__array_interface__["data"][0]
-    return location

@@ -26,6 +26,8 @@ from penstock.formats.program import (
     Tensor,
 )
 from penstock.formats.sources import MethodSources
+from penstock.runtime import blocks
+from penstock.runtime.blocks import Array
 from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.calling import Signature
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
@@ -40,9 +42,9 @@ from penstock.runtime.instructions import (
     written_values,
 )
 from penstock.runtime.kernels import registry
-from penstock.runtime.planned_memory import arenas, check_plan, check_total, private_values
+from penstock.runtime.planned_memory import arenas, check_total, private_values
 from penstock.runtime.profile import Profile, Recorder
-from penstock.runtime.slots import Array, Layout, Slot, aligned_bytes
+from penstock.runtime.slots import Layout, Slot
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec, listed
 
 #: A program that jumps back more often in one call is taken for one that never ends.
@@ -85,8 +87,6 @@ class Method:
         self._lock = lock or threading.RLock()
         self._method = method
         layouts = _layouts(method)
-        check_plan(method, layouts)
-        self._check_indices()
         kernels = _find_kernels(method)
         delegates = [compile_delegate(delegate) for delegate in method.delegates]
         bound = [bind(method, one, kernels, delegates) for one in method.instructions]
@@ -114,18 +114,6 @@ class Method:
         written = {self._method.inputs[position] for position in self.written}
         outputs = self._method.outputs
         return next((n for n, i in enumerate(outputs) if i not in written), len(outputs))
-
-    def _check_indices(self) -> None:
-        method = self._method
-        count = len(method.values)
-        lists = [i for value in method.values for i in list_items(value) or ()]
-        for index in (*method.inputs, *method.outputs, *(i for i in lists if i != -1)):
-            if not 0 <= index < count:
-                raise InvalidProgramError(
-                    f"the method {method.name!r} refers to value {index}, there are {count}"
-                )
-        if len(set(method.inputs)) != len(method.inputs):
-            raise InvalidProgramError(f"the method {method.name!r} lists an input twice")
 
     def _set_up(
         self, layouts: dict[int, Layout], bound: Sequence[Bound], written: set[int]
@@ -155,7 +143,7 @@ class Method:
                 own += layout.nbytes if layout.bounded else 0
             else:
                 own += layout.nbytes
-                slots[index] = Slot(layout, aligned_bytes(layout.nbytes))
+                slots[index] = Slot(layout, blocks.zeros(layout.nbytes))
         check_total(method.name, own + sum(block.nbytes for block in memory.values()))
 
         variable = written | set(method.inputs)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from penstock.errors import InvalidProgramError
 from penstock.formats.program import Allocation, Dynamism, JumpFalseCall, Method, Tensor
-from penstock.runtime.slots import Array, Layout, aligned_bytes
+from penstock.runtime import blocks
+from penstock.runtime.blocks import Array
+from penstock.runtime.slots import Layout
+
+#: The memory of a machine that does not tell.
+_UNKNOWN = 64 << 30
 
 
 @dataclass(frozen=True)
@@ -17,25 +21,6 @@ class Access:
 
     reads: tuple[int, ...]
     writes: tuple[int, ...]
-
-
-def check_plan(method: Method, layouts: Mapping[int, Layout]) -> None:
-    """Raise InvalidProgramError if a planned tensor does not lie inside its memory."""
-    for index, layout in layouts.items():
-        allocation = _allocation(method, index)
-        if allocation is None:
-            continue
-        memory, offset = allocation.memory_id, allocation.offset
-        if not 0 < memory < len(method.memory_sizes):
-            raise InvalidProgramError(
-                f"value {index} is planned into memory {memory}, but the method"
-                f" {method.name!r} has memories 1 to {len(method.memory_sizes) - 1}"
-            )
-        if offset < 0 or offset + layout.nbytes > method.memory_sizes[memory]:
-            raise InvalidProgramError(
-                f"value {index} is planned at bytes {offset} to {offset + layout.nbytes} of memory"
-                f" {memory}, which has {method.memory_sizes[memory]} bytes"
-            )
 
 
 def private_values(
@@ -95,24 +80,17 @@ def arenas(
             end = allocation.offset + layouts[index].nbytes
             sizes[allocation.memory_id] = max(sizes.get(allocation.memory_id, 0), end)
     check_total(method.name, sum(sizes.values()))
-    return {memory: aligned_bytes(size) for memory, size in sizes.items()}
+    return {memory: blocks.zeros(size) for memory, size in sizes.items()}
 
 
 def check_total(name: str, size: int) -> None:
     """Raise InvalidProgramError if ``size`` bytes are more than this machine's memory."""
-    if size > machine_bytes():
+    there = blocks.machine_bytes() or _UNKNOWN
+    if size > there:
         raise InvalidProgramError(
             f"the method {name!r} asks for {size} bytes of memory, this machine has"
-            f" {machine_bytes()}; the file is damaged or made for a larger machine"
+            f" {there}; the file is damaged or made for a larger machine"
         )
-
-
-def machine_bytes() -> int:
-    """The machine's memory in bytes (64 GiB where it cannot be found out)."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 64 << 30
 
 
 def _allocation(method: Method, index: int) -> Allocation | None:

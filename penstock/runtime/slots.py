@@ -8,30 +8,17 @@ N, H, W, C. The slot of a value knows how to make such arrays over the value's m
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 
 from penstock.errors import InvalidProgramError
 from penstock.formats.program import Dynamism, Tensor
+from penstock.runtime.blocks import Array
 from penstock.runtime.dtypes import numpy_dtype
 
 #: No tensor is larger; keeps products of sizes far from overflow.
 MAX_BYTES = 1 << 46
-#: NumPy's own limit is 32 (64 from 2.0 on); ExecuTorch's is 16.
-MAX_RANK = 16
-#: XNNPACK may read a little past the end of a buffer, so every memory of ours has a tail.
-TAIL = 128
-ALIGNMENT = 64
-
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-
-
-def aligned_bytes(size: int) -> Array:
-    """``size`` zero bytes (uint8) at a 64-byte aligned address, with readable bytes after them."""
-    block = np.zeros(size + ALIGNMENT + TAIL, np.uint8)
-    start = -block.ctypes.data % ALIGNMENT
-    return block[start : start + size]
 
 
 class Layout:
@@ -43,16 +30,11 @@ class Layout:
         """``what`` names the value in errors. Raises InvalidProgramError or UnsupportedError."""
         self.dtype = numpy_dtype(tensor.dtype)
         self.shape = tuple(int(size) for size in tensor.shape)
-        rank = len(self.shape)
-        if rank > MAX_RANK:
-            raise InvalidProgramError(f"{what} has {rank} dimensions, at most {MAX_RANK} can be")
-        if any(size < 0 for size in self.shape):
-            raise InvalidProgramError(f"{what} has a negative size in its shape {self.shape}")
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
         if self.nbytes > MAX_BYTES:
             raise InvalidProgramError(f"{what} of shape {self.shape} is absurdly large")
         #: outermost to innermost, or None when contiguous
-        self.order = _dim_order(tensor, what)
+        self.order = None if _is_contiguous(tensor.dim_order) else tensor.dim_order
         self.inverse = None if self.order is None else tuple(np.argsort(self.order).tolist())
         self.dynamic = tensor.dynamism != Dynamism.STATIC
         self.bounded = tensor.dynamism != Dynamism.DYNAMIC_UNBOUND
@@ -143,11 +125,5 @@ class Slot:
         return array
 
 
-def _dim_order(tensor: Tensor, what: str) -> tuple[int, ...] | None:
-    rank = len(tensor.shape)
-    if tensor.dim_order is None:
-        return None
-    order = tuple(int(axis) for axis in tensor.dim_order)
-    if sorted(order) != list(range(rank)):
-        raise InvalidProgramError(f"{what} has {rank} dimensions and the dim_order {order}")
-    return None if order == tuple(range(rank)) else order
+def _is_contiguous(dim_order: tuple[int, ...] | None) -> bool:
+    return dim_order is None or dim_order == tuple(range(len(dim_order)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from penstock.compiler.quantize.quantization import Scheme
 from penstock.errors import InputError, PenstockError
 from penstock.zoo import weights as weights_module
 from penstock.zoo.registry import Entry
@@ -44,7 +45,7 @@ class ZooModel:
     module: torch.nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    quantization: str
+    quantization: Scheme
     weights: str
     notice: str | None
     batches: Batches = field(repr=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STATIC_PER_TENSOR = "static_per_tensor"
-STATIC_PER_CHANNEL = "static_per_channel"
-DYNAMIC_PER_CHANNEL = "dynamic_per_channel"
+from penstock.compiler.quantize.quantization import Scheme
+
+STATIC_PER_TENSOR: Scheme = "static_per_tensor"
+STATIC_PER_CHANNEL: Scheme = "static_per_channel"
+DYNAMIC_PER_CHANNEL: Scheme = "dynamic_per_channel"
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Entry:
     library: str
     parameters: int
     inputs: str
-    quantization: str
+    quantization: Scheme
     factory: str
 
 

@@ -231,7 +231,7 @@ def test_stages_and_summary(shell: Shell) -> None:
         (["mymodels:nothing_to_quantize", "-q"], "nothing"),
         (["mymodels:net", "-q", "--calibration", "mymodels:misfit"], "calibration"),
         (["mymodels:net", "-q", "--calibration", "nowhere"], "no calibration data at 'nowhere'"),
-        (["linear", "--scheme", "int3"], "unknown scheme 'int3'"),
+        (["linear", "--scheme", "int3"], "unknown quantization scheme 'int3'"),
         (["linear", "--weights", "nothing.pt"], "no checkpoint at nothing.pt"),
         (["mymodels:net", "--weights", "default"], "--weights is for models of the zoo"),
         (["linear", "-o", "/proc/nowhere"], "cannot write to the output directory /proc/nowhere"),

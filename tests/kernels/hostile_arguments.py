@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import kernel_cases  # noqa: F401  (registers the cases)
 import numpy as np
 import quantized_cases
-import test_against_eager  # noqa: F401  (registers the cases)
 from kernel_harness import BFLOAT16, GENERATORS, Case, call, describe, operator
 
 from penstock.runtime.kernels import registry

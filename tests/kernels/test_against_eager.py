@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import zlib
 
-# These register their cases.
-import elementwise_cases  # noqa: F401
-import indexing_cases  # noqa: F401
-import kernel_shape_cases  # noqa: F401
+import kernel_cases  # noqa: F401  (registers the cases)
 import numpy as np
 import pytest
-import reduction_cases  # noqa: F401
-import spatial_cases  # noqa: F401
 from kernel_harness import GENERATORS, check
 
 

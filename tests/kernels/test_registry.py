@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
+import kernel_cases  # noqa: F401  (registers the cases)
 import pytest
-import test_against_eager  # noqa: F401  (registers the cases)
 from kernel_harness import GENERATORS, operator
 
+from penstock.formats.kernel_names import stock_kernels
 from penstock.runtime.kernels import registry
 from penstock.runtime.kernels.table import rows
 
-#: The operators that executorch 1.5.1 registers, its quantized ones included, one a line.
-OPERATORS = Path(__file__).with_name("operators.txt").read_text().split()
+#: The operators that executorch 1.5.1 registers, its quantized ones included.
+OPERATORS = sorted(stock_kernels())
 
 #: These share or grow memory: the method core has them.
 CORE = {"executorch_prim::et_view.default", "executorch_prim::et_copy_index.tensor"}

@@ -154,17 +154,12 @@ _SQUARE = [("test::add.out", 0, 0, 1, 1)]
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
-        (lambda: make([tensor(2), tensor(2, at=4090)], [0], [1], _SQUARE), "4096 bytes"),
-        (lambda: make([tensor(2), tensor(2, at=-8)], [0], [1], _SQUARE), "bytes -8"),
         (lambda: make([tensor(2), tensor(1 << 50)], [0], [1], _SQUARE), "absurdly large"),
-        (lambda: make([tensor(2), tensor(-1)], [0], [1], _SQUARE), "negative"),
         (
             lambda: make([tensor(2), tensor(1 << 41, at=0)], [0], [1], _SQUARE, memory=1 << 45),
             "bytes of memory",
         ),
         (lambda: make([tensor(2)] * 2, [0], [1], [("test::add.out", 0, 0, 7, 7)]), "value 7"),
-        (lambda: make([tensor(2)] * 2, [0], [5], _SQUARE), "value 5"),
-        (lambda: make([tensor(2)] * 2, [0, 0], [1], _SQUARE), "input twice"),
         (lambda: make([tensor(2)] * 2, [0], [1], [("test::add.out", 0)]), "arguments"),
         (lambda: make([tensor(2)] * 2, [0], [1], [("test::add.out", 0, 1, 1)]), "failed"),
         (lambda: make([tensor(2), 3], [0], [0], _SQUARE), "no tensor"),

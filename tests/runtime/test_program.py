@@ -68,5 +68,5 @@ def test_printing() -> None:
 
 
 def test_damaged_values_are_said_and_not_raised() -> None:
-    damaged = make([tensor(2), tensor(-2)], [0], [1], [("test::same.out", 0, 1, 1)])
+    damaged = make([tensor(2), tensor(1 << 50)], [0], [1], [("test::same.out", 0, 1, 1)])
     assert repr(damaged).endswith("forward(float32[2]) -> (damaged)")

@@ -12,13 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-import elementwise_cases  # noqa: F401
-import indexing_cases  # noqa: F401
-import kernel_shape_cases  # noqa: F401
+import kernel_cases  # noqa: F401  (registers the cases)
 import numpy as np
 import pytest
-import reduction_cases  # noqa: F401
-import spatial_cases  # noqa: F401
 from kernel_harness import F32, GENERATORS, Case, check
 
 VALUES = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-40)

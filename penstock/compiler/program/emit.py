@@ -27,8 +27,6 @@ from penstock.formats.payload_writer import write_payload
 from penstock.formats.sources import MethodSources, Origin
 from penstock.formats.structure import encode
 
-XNNPACK_BACKEND = "XnnpackBackend"
-
 
 def emit(
     module: GraphModule,
@@ -187,7 +185,7 @@ class _Emitter(MethodValues):
             self.touch(value, now)
         self.instructions.append(pte.DelegateCall(len(self.delegates), (*arguments, *results)))
         self.delegates.append(
-            pte.Delegate(XNNPACK_BACKEND, write_payload(delegate.graph, self.named_data))
+            pte.Delegate(pte.XNNPACK_BACKEND, write_payload(delegate.graph, self.named_data))
         )
         self.delegate_origins.append(delegate.origins)
         self.index[node] = results

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: Offsets are multiples of this, a cache line; the sizes given include any room behind a value.
-ALIGNMENT = 64
+from penstock.runtime.blocks import ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,9 @@ class Live:
 
 
 def plan(values: Mapping[int, Live]) -> tuple[dict[int, int], int]:
-    """An offset for each value, and the size of the whole: the largest values first, each at the
-    lowest place where nothing lies that is alive at the same time."""
+    """An offset for each value, a multiple of ``ALIGNMENT``, and the size of the whole: the largest
+    values first, each at the lowest place where nothing lies that is alive at the same time. Sizes
+    include any room behind a value."""
     offsets: dict[int, int] = {}
     total = 0
     for key in sorted(values, key=lambda key: (-values[key].size, key)):

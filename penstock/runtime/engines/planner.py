@@ -10,13 +10,11 @@ import numpy as np
 from penstock.errors import InvalidProgramError
 from penstock.graph.graph import Shape, XnnGraph
 from penstock.graph.shapes import ShapeError
+from penstock.runtime import blocks
 from penstock.runtime.engines import arena
 from penstock.runtime.engines.parts import Part, cut
 from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
-
-#: Engines may read this many bytes beyond the end of an array.
-OVERREAD = 16
 
 
 def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: Threads) -> Executable:
@@ -110,12 +108,11 @@ class Composed:
         live = {}
         for i in self._inner:
             size = math.prod(self._shapes[i]) * self._dtypes[i].itemsize
-            live[i] = arena.Live(size + OVERREAD, self._written[i], self._read[i])
+            live[i] = arena.Live(size + blocks.OVERREAD, self._written[i], self._read[i])
         offsets, total = arena.plan(live)
-        room = np.empty(total + arena.ALIGNMENT, np.uint8)
-        shift = -room.ctypes.data % arena.ALIGNMENT
+        room = blocks.empty(total)
         arrays = {}
         for i, offset in offsets.items():
-            block = room[shift + offset : shift + offset + live[i].size - OVERREAD]
+            block = room[offset : offset + live[i].size - blocks.OVERREAD]
             arrays[i] = block.view(self._dtypes[i]).reshape(self._shapes[i])
         return arrays

@@ -26,8 +26,6 @@ from enum import IntEnum
 
 from penstock.graph.dtypes import DataType
 
-#: Bytes that kernels may read past the end of a buffer (``XNN_EXTRA_BYTES``).
-EXTRA_BYTES = 16
 VALUE_FLAG_EXTERNAL_INPUT = 0x1
 VALUE_FLAG_EXTERNAL_OUTPUT = 0x2
 FLAG_BASIC_PROFILING = 0x8

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 
 from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import Conv2dAttributes, Pool2dAttributes, ResizeAttributes
+from penstock.runtime.blocks import machine_bytes
 
 _POINTER = 8
 #: Where the system does not tell its memory.
@@ -49,16 +49,8 @@ def _indirection(node: Node, shapes: Mapping[int, Shape]) -> int:
 
 def available_memory() -> int:
     """Bytes that this process can still get, as far as the system tells."""
-    limits = [_machine_memory()]
-    limits += [n for n in (_meminfo(), _control_group()) if n is not None]
-    return min(limits)
-
-
-def _machine_memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return _UNKNOWN
+    limits = (machine_bytes(), _meminfo(), _control_group())
+    return min((n for n in limits if n is not None), default=_UNKNOWN)
 
 
 def _meminfo() -> int | None:

@@ -15,10 +15,11 @@ import numpy as np
 
 from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape, Value, XnnGraph
+from penstock.runtime.blocks import address, empty
 from penstock.runtime.engines.protocol import NodeTime
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.engines.xnnpack import buffers
 from penstock.runtime.engines.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
+from penstock.runtime.engines.xnnpack.buffers import readable_past_end
 from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.define import define_graph
 from penstock.runtime.engines.xnnpack.empty import Rest, filling
@@ -282,19 +283,17 @@ class XnnpackExecutable:
         for port, array in enumerate(arrays):
             dtype = self._dtypes[port]
             self._check_array(port, array)
-            start = buffers.address(array)
+            start = address(array)
             if start % dtype.itemsize or (
-                self._overread[port] and not buffers.readable_past_end(start, array.nbytes)
+                self._overread[port] and not readable_past_end(start, array.nbytes)
             ):
                 if port not in self._bounce:
-                    self._bounce[port] = (
-                        buffers.padded_empty(array.nbytes).view(dtype).reshape(array.shape)
-                    )
+                    self._bounce[port] = empty(array.nbytes).view(dtype).reshape(array.shape)
                 if port < len(self._inputs):
                     self._bounce[port][...] = array
                 else:
                     copied.append(port)
-                start = buffers.address(self._bounce[port])
+                start = address(self._bounce[port])
             addresses.append(start)
         if addresses != self._addresses:
             for external, start in zip(self._externals, addresses, strict=True):

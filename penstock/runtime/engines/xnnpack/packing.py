@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock.runtime.engines.xnnpack import buffers
-from penstock.runtime.engines.xnnpack.bindings import EXTRA_BYTES, WeightsCache
+from penstock.runtime.blocks import ALIGNMENT, OVERREAD, address
+from penstock.runtime.engines.xnnpack.bindings import WeightsCache
 from penstock.runtime.mapped import drop
 
 #: XNNPACK's answer for "not there".
@@ -40,29 +40,29 @@ class PackedWeights:
     """
 
     def __init__(self, constants: Iterable[np.ndarray]) -> None:
-        sources = {buffers.address(array): array for array in constants}
+        sources = {address(array): array for array in constants}
         total = sum(array.nbytes for array in sources.values())
         chunks: list[object] = []
         free = [0, 0]  # from, to
         finished = [False]
 
         def reserve(context: int | None, size: int) -> int | None:
-            size += EXTRA_BYTES
-            start = -(-free[0] // buffers.ALIGNMENT) * buffers.ALIGNMENT
+            size += OVERREAD
+            start = -(-free[0] // ALIGNMENT) * ALIGNMENT
             if start + size > free[1]:
                 try:
-                    chunk = _chunk(max(size + buffers.ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK))
+                    chunk = _chunk(max(size + ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK))
                 except (MemoryError, OSError):
                     return None
                 chunks.append(chunk)
-                start = buffers.address(chunk)
+                start = address(chunk)
                 free[1] = start + chunk.nbytes
-                start = -(-start // buffers.ALIGNMENT) * buffers.ALIGNMENT
+                start = -(-start // ALIGNMENT) * ALIGNMENT
             free[0] = start
             return start
 
         def insert(context: int | None, key: Any, start: int, size: int) -> int:
-            free[0] = start + size + EXTRA_BYTES
+            free[0] = start + size + OVERREAD
             source = sources.get(key.contents.kernel)
             if source is not None:
                 drop(source)
@@ -102,5 +102,5 @@ def _chunk(size: int) -> np.ndarray:
     with contextlib.suppress(OSError):  # a kernel that was built without them
         mapping.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(mapping, np.uint8)
-    shift = -buffers.address(whole) % _PAGE
+    shift = -address(whole) % _PAGE
     return whole[shift : shift + size]

@@ -11,6 +11,7 @@ from penstock.errors import UnsupportedError
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import INVALID_VALUE_ID, Value, XnnGraph
 from penstock.graph.weights import ZERO_POINT_4_BIT
+from penstock.runtime.blocks import address
 from penstock.runtime.engines.xnnpack import buffers
 from penstock.runtime.engines.xnnpack.bindings import (
     DATATYPE,
@@ -104,4 +105,4 @@ def sizes(values: tuple[int, ...]) -> object:
 def _keep(subgraph: Subgraph, value: Value, data: object, alignment: int) -> int:
     array = buffers.constant(data, alignment)
     subgraph.constants.setdefault(value.id, []).append(array)
-    return buffers.address(array)
+    return address(array)

@@ -26,6 +26,7 @@ from penstock.graph.kinds import (
     SliceAttributes,
     TransposeAttributes,
 )
+from penstock.runtime.blocks import address
 from penstock.runtime.engines.protocol import Engine, Executable
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack import buffers
@@ -247,7 +248,7 @@ def at_end_of_page(array: np.ndarray) -> np.ndarray:
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    last = buffers.address(whole) + pages * mmap.PAGESIZE
+    last = address(whole) + pages * mmap.PAGESIZE
     assert libc.mprotect(ctypes.c_void_p(last), mmap.PAGESIZE, 0) == 0
     end = pages * mmap.PAGESIZE
     view = whole[end - array.nbytes : end].view(array.dtype).reshape(array.shape)

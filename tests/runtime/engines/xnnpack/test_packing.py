@@ -13,8 +13,8 @@ import pytest
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.blocks import ALIGNMENT, address
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.engines.xnnpack import buffers
 from penstock.runtime.engines.xnnpack.bindings import LookUpKey
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 from penstock.runtime.engines.xnnpack.packing import PackedWeights
@@ -66,7 +66,7 @@ def test_places_do_not_overlap() -> None:
     taken: list[tuple[int, int]] = []
     for size in [1, 64, 100, 5 << 20, 70 << 20, 3, 30 << 20, 1000]:
         start = provider.reserve_space(None, size)
-        assert start % buffers.ALIGNMENT == 0
+        assert start % ALIGNMENT == 0
         assert provider.look_up_or_insert(None, key(), start, size) == start
         assert all(start >= end or start + size <= begin for begin, end in taken)
         taken.append((start, start + size))
@@ -90,9 +90,9 @@ def test_dropped_pages_come_back(tmp_path: Path) -> None:
     whole = np.frombuffer(memoryview(mapping), np.uint8)
     part = whole[5000:900_000]
     assert part.sum() == content[5000:900_000].sum()
-    before = resident(buffers.address(whole))
+    before = resident(address(whole))
     drop(part)
-    assert resident(buffers.address(whole)) < before
+    assert resident(address(whole)) < before
     np.testing.assert_array_equal(whole, content)
 
 
