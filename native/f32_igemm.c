@@ -1,0 +1,297 @@
+/* fp32 products: packing of weights, blocking for caches, spreading over threads. */
+#include "f32_igemm.h"
+
+#include <math.h>
+
+static const struct pk_f32_igemm_kernel *kernel_for(uint32_t isa)
+{
+#if PK_X86
+    if (isa & PK_ISA_AVX512)
+        return &pk_f32_igemm_avx512;
+    if (isa & PK_ISA_AVX2)
+        return &pk_f32_igemm_avx2;
+#endif
+    (void)isa;
+    return &pk_f32_igemm_scalar;
+}
+
+PK_EXPORT const char *pk_f32_igemm_kernel(uint32_t isa)
+{
+    return kernel_for(isa)->name;
+}
+
+/* A panel is `width * vectors` output channels of one group; the last one of a group has as few
+ * vectors as do. Panels lie one after the other: bias, then taps x input channels x width. */
+struct panels {
+    size_t full_width, count;
+    size_t depth; /* weights of one output channel */
+    size_t last_width;
+};
+
+static struct panels panels_of(const struct pk_f32_igemm_kernel *kernel,
+                               const struct pk_f32_igemm_shape *shape)
+{
+    struct panels p;
+    p.full_width = kernel->width * kernel->vectors;
+    p.count = pk_divide_up(shape->output_channels, p.full_width);
+    p.depth = shape->taps * shape->input_channels;
+    const size_t rest = shape->output_channels - (p.count - 1) * p.full_width;
+    p.last_width = pk_round_up(rest, kernel->width);
+    return p;
+}
+
+/* Elements from one group to the next. */
+static size_t group_size(const struct panels *p)
+{
+    return ((p->count - 1) * p->full_width + p->last_width) * (p->depth + 1);
+}
+
+PK_EXPORT size_t pk_f32_igemm_packed_size(const struct pk_f32_igemm_shape *shape)
+{
+    const struct panels p = panels_of(kernel_for(shape->isa), shape);
+    return shape->groups * group_size(&p) * sizeof(float);
+}
+
+PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const float *weights,
+                                 size_t output_stride, size_t input_stride, const float *bias,
+                                 float *packed)
+{
+    const struct panels p = panels_of(kernel_for(shape->isa), shape);
+    for (size_t group = 0; group < shape->groups; group++) {
+        for (size_t panel = 0; panel < p.count; panel++) {
+            const size_t width = panel + 1 < p.count ? p.full_width : p.last_width;
+            const size_t first = panel * p.full_width;
+            const size_t columns = pk_min(shape->output_channels - first, width);
+            const size_t channel = group * shape->output_channels + first;
+            for (size_t n = 0; n < width; n++)
+                packed[n] = bias && n < columns ? bias[channel + n] : 0.0f;
+            packed += width;
+            const float *from = weights + channel * output_stride;
+            for (size_t k = 0; k < p.depth; k++, packed += width) {
+                for (size_t n = 0; n < columns; n++)
+                    packed[n] = from[n * output_stride + k * input_stride];
+                for (size_t n = columns; n < width; n++)
+                    packed[n] = 0.0f;
+            }
+        }
+    }
+}
+
+/* How the work is cut: blocks of panels whose weights stay in the level 2 cache while rows sweep
+ * over them; where one panel alone is too much, it is cut along its depth as well. A block has panels
+ * of several groups if those of one are few. */
+struct plan {
+    const struct pk_f32_igemm_task *task;
+    const struct pk_f32_igemm_kernel *kernel;
+    struct panels panels;
+    size_t rows;                       /* output pixels */
+    size_t block_panels, blocks;       /* panels in a block (of all groups), blocks */
+    size_t block_taps, block_channels; /* in one sweep over the rows */
+    size_t strip_rows, strips;         /* rows in one piece of work */
+    int one_to_one;                    /* an output pixel reads the input pixel of its number */
+    int rows_of_taps;                  /* the taps of one row of the kernel lie side by side */
+};
+
+static struct plan planned(const struct pk_f32_igemm_task *task, size_t threads)
+{
+    struct plan plan;
+    plan.task = task;
+    plan.kernel = kernel_for(task->shape.isa);
+    plan.panels = panels_of(plan.kernel, &task->shape);
+    plan.rows = task->batch * task->output_height * task->output_width;
+    const size_t cache = task->caches.l2 ? task->caches.l2 : 256 * 1024;
+    const size_t line = plan.panels.full_width * sizeof(float);
+    const size_t depth = pk_max(cache / 2 / line, 64);
+    const size_t channels = task->shape.input_channels, taps = task->shape.taps;
+    plan.block_channels = pk_min(channels, depth);
+    plan.block_taps = pk_min(pk_min(pk_max(depth / channels, 1), PK_F32_IGEMM_TAPS), taps);
+    plan.block_taps = pk_divide_up(taps, pk_divide_up(taps, plan.block_taps));
+    plan.one_to_one = taps == 1 && task->stride_height == 1 && task->stride_width == 1 &&
+                      task->padding_top == 0 && task->padding_left == 0 &&
+                      task->output_height == task->input_height &&
+                      task->output_width == task->input_width;
+    plan.rows_of_taps = task->dilation_width == 1 && task->input_pixel == channels &&
+                        plan.block_channels == channels;
+    if (plan.rows_of_taps && plan.block_taps > task->kernel_width)
+        plan.block_taps -= plan.block_taps % task->kernel_width;
+    const size_t panel = plan.block_taps * plan.block_channels * line;
+    const size_t panels = plan.panels.count * task->shape.groups;
+    plan.block_panels = pk_min(pk_max(cache / 2 / panel, 1), panels);
+    plan.blocks = pk_divide_up(panels, plan.block_panels);
+    /* Enough pieces for the threads to share; whole tiles in each. */
+    const size_t tiles = pk_divide_up(plan.rows, plan.kernel->rows);
+    const size_t wanted = threads == 1 ? 1 : threads * 4;
+    const size_t pieces = pk_divide_up(wanted, plan.blocks);
+    plan.strip_rows = pk_divide_up(tiles, pk_min(pieces, tiles)) * plan.kernel->rows;
+    plan.strips = pk_divide_up(plan.rows, plan.strip_rows);
+    return plan;
+}
+
+/* The inputs of one tile of rows for a block of taps. */
+struct inputs {
+    size_t count;
+    size_t step; /* taps in one */
+    const float *pointers[PK_F32_IGEMM_TAPS * PK_F32_IGEMM_ROWS];
+    size_t taps[PK_F32_IGEMM_TAPS];
+};
+
+/* An output pixel: column, row, image. */
+struct pixel {
+    size_t x, y, image;
+};
+
+/* Taps of which all rows lie in the padding are left out. Where no row reads left or right of the
+ * image, the taps of a row of the kernel are taken as one with so many times the channels. Moves
+ * `at`, the pixel of the first row, to the one behind the last. */
+static void find_inputs(const struct plan *plan, struct pixel *at, size_t rows, size_t first_tap,
+                        size_t taps, struct inputs *found)
+{
+    const struct pk_f32_igemm_task *task = plan->task;
+    const size_t height = task->input_height, width = task->input_width;
+    const size_t reach_y = (task->kernel_height - 1) * task->dilation_height;
+    const size_t reach_x = (task->kernel_width - 1) * task->dilation_width;
+    const float *corner[PK_F32_IGEMM_ROWS]; /* where tap (0, 0) would be */
+    size_t top[PK_F32_IGEMM_ROWS], left[PK_F32_IGEMM_ROWS];
+    size_t ky = first_tap / task->kernel_width, kx = first_tap % task->kernel_width;
+    int inside = 1, inside_x = 1;
+    for (size_t m = 0; m < rows; m++) {
+        /* What is above or left of the image wraps around; a tap's offset brings it back. */
+        const size_t y = at->y * task->stride_height - task->padding_top;
+        const size_t x = at->x * task->stride_width - task->padding_left;
+        inside_x &= (x < width) & (x + reach_x < width);
+        inside &= (y < height) & (y + reach_y < height);
+        corner[m] = task->input + ((at->image * height + y) * width + x) * task->input_pixel;
+        top[m] = y;
+        left[m] = x;
+        if (++at->x == task->output_width) {
+            at->x = 0;
+            if (++at->y == task->output_height) {
+                at->y = 0;
+                at->image++;
+            }
+        }
+    }
+    inside &= inside_x;
+    const int merged = inside_x && plan->rows_of_taps && kx == 0 && taps % task->kernel_width == 0;
+    const size_t step = found->step = merged ? task->kernel_width : 1;
+    size_t count = 0;
+    for (size_t t = 0; t < taps; t += step) {
+        const float **pointers = found->pointers + count * PK_F32_IGEMM_ROWS;
+        const size_t dy = ky * task->dilation_height, dx = kx * task->dilation_width;
+        const size_t offset = (dy * width + dx) * task->input_pixel;
+        int some = inside;
+        if (inside) {
+            for (size_t m = 0; m < rows; m++)
+                pointers[m] = corner[m] + offset;
+        } else {
+            for (size_t m = 0; m < rows; m++) {
+                const int there = (top[m] + dy < height) & (left[m] + dx < width);
+                pointers[m] = there ? corner[m] + offset : task->zero;
+                some |= there;
+            }
+        }
+        found->taps[count] = first_tap + t;
+        count += (size_t)some;
+        kx += step;
+        if (kx >= task->kernel_width) {
+            kx = 0;
+            ky++;
+        }
+    }
+    found->count = count;
+}
+
+/* The same where pixel `row` of the output reads pixel `row` of the input alone. */
+static void find_pixels(const struct pk_f32_igemm_task *task, size_t row, size_t rows,
+                        struct inputs *found)
+{
+    const float *input = task->input + row * task->input_pixel;
+    for (size_t m = 0; m < rows; m++)
+        found->pointers[m] = input + m * task->input_pixel;
+    found->taps[0] = 0;
+    found->count = found->step = 1;
+}
+
+/* Panels `begin` to `end` (of all groups) for one tile of rows, taps and channels. */
+static void run_tile(const struct plan *plan, const struct inputs *inputs, size_t begin, size_t end,
+                     size_t row, size_t rows, size_t first_channel, size_t channels, int first,
+                     int last)
+{
+    const struct pk_f32_igemm_task *task = plan->task;
+    const struct pk_f32_igemm_kernel *kernel = plan->kernel;
+    const struct panels *panels = &plan->panels;
+    const float *weights[PK_F32_IGEMM_TAPS];
+    struct pk_f32_tile tile;
+    tile.taps = inputs->count;
+    tile.channels = channels;
+    tile.inputs = inputs->pointers;
+    tile.weights = weights;
+    tile.output_stride = task->output_pixel;
+    tile.min = last ? task->min : -INFINITY;
+    tile.max = last ? task->max : INFINITY;
+    for (size_t i = begin; i < end; i++) {
+        const size_t group = i / panels->count, panel = i % panels->count;
+        const size_t width = panel + 1 < panels->count ? panels->full_width : panels->last_width;
+        const size_t channel = panel * panels->full_width;
+        const float *packed = (const float *)task->packed + group * group_size(panels) +
+                              channel * (panels->depth + 1);
+        for (size_t t = 0; t < tile.taps; t++) {
+            const size_t k = inputs->taps[t] * task->shape.input_channels + first_channel;
+            weights[t] = packed + (1 + k) * width;
+        }
+        tile.offset = group * task->shape.input_channels + first_channel;
+        tile.bias = first ? packed : NULL;
+        tile.output = task->output + row * task->output_pixel +
+                      group * task->shape.output_channels + channel;
+        tile.columns = pk_min(task->shape.output_channels - channel, width);
+        kernel->tiles[rows - 1][width / kernel->width - 1](&tile);
+    }
+}
+
+/* Piece `index` of the work: a block of panels, a strip of rows. */
+static void run_piece(void *context, size_t index)
+{
+    const struct plan *plan = context;
+    const struct pk_f32_igemm_task *task = plan->task;
+    const size_t strip = index % plan->strips, block = index / plan->strips;
+    const size_t panels = plan->panels.count * task->shape.groups;
+    const size_t begin = block * plan->block_panels;
+    const size_t end = pk_min(begin + plan->block_panels, panels);
+    const size_t top = strip * plan->strip_rows;
+    const size_t bottom = pk_min(top + plan->strip_rows, plan->rows);
+    /* Tiles of nearly equal height, so that the last one is not a sliver. */
+    const size_t tiles = pk_divide_up(bottom - top, plan->kernel->rows);
+    const size_t lower = (bottom - top) / tiles, higher = (bottom - top) % tiles;
+    const size_t y = top / task->output_width;
+    const struct pixel start = {top % task->output_width, y % task->output_height,
+                                y / task->output_height};
+    const size_t all_taps = task->shape.taps, all_channels = task->shape.input_channels;
+    struct inputs inputs;
+    for (size_t tap = 0; tap < all_taps; tap += plan->block_taps) {
+        const size_t taps = pk_min(plan->block_taps, all_taps - tap);
+        for (size_t c = 0; c < all_channels; c += plan->block_channels) {
+            const size_t channels = pk_min(plan->block_channels, all_channels - c);
+            const int first = tap == 0 && c == 0;
+            const int last = tap + taps == all_taps && c + channels == all_channels;
+            struct pixel at = start;
+            for (size_t i = 0, row = top; i < tiles; i++) {
+                const size_t rows = lower + (i < higher);
+                if (plan->one_to_one)
+                    find_pixels(task, row, rows, &inputs);
+                else
+                    find_inputs(plan, &at, rows, tap, taps, &inputs);
+                run_tile(plan, &inputs, begin, end, row, rows, c, inputs.step * channels, first,
+                         last);
+                row += rows;
+            }
+        }
+    }
+}
+
+PK_EXPORT void pk_f32_igemm_run(const struct pk_f32_igemm_task *task, const struct pk_pool *pool)
+{
+    if (task->batch * task->output_height * task->output_width == 0)
+        return;
+    struct plan plan = planned(task, pk_threads(pool));
+    pk_parallelize(pool, run_piece, &plan, plan.blocks * plan.strips);
+}

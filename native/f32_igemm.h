@@ -1,0 +1,77 @@
+/* Products in fp32: convolution (any kernel, stride, padding, dilation, groups) and fully-connected,
+ * which is a convolution with one tap.
+ *
+ * Rows of the input (the channels of one pixel) are found through pointers, one for each output
+ * pixel and tap, so that nothing is copied. A tile of the output, MR pixels times NR channels, is
+ * kept in registers while a kernel walks over taps and input channels.
+ */
+#ifndef PENSTOCK_F32_IGEMM_H
+#define PENSTOCK_F32_IGEMM_H
+
+#include "core.h"
+
+/* The most taps that a kernel walks over in one go. */
+#define PK_F32_IGEMM_TAPS 32
+/* The highest tile of any instruction set. */
+#define PK_F32_IGEMM_ROWS 14
+
+/* What a kernel computes: rows x panel of the output, over some taps and channels. */
+struct pk_f32_tile {
+    size_t taps, channels;
+    /* For each tap `rows` pointers, PK_F32_IGEMM_ROWS apart, `offset` elements before the first of
+     * the channels. */
+    const float *const *inputs;
+    size_t offset;
+    /* For each tap where its weights begin: channels x the panel's width. */
+    const float *const *weights;
+    const float *bias; /* of the panel's width, NULL to go on from what is in the output */
+    float *output;
+    size_t output_stride; /* from row to row, in elements */
+    size_t columns;       /* of the panel that exist */
+    float min, max;       /* infinite while more is to come */
+};
+
+typedef void (*pk_f32_tile_function)(const struct pk_f32_tile *tile);
+
+/* The kernels of an instruction set: tiles of 1 to `rows` rows and of `vectors` vectors of `width`
+ * floats, or fewer vectors in the last panel. */
+struct pk_f32_igemm_kernel {
+    const char *name;
+    uint32_t isa;
+    size_t rows, width, vectors;
+    /* [rows - 1][vectors - 1] */
+    const pk_f32_tile_function (*tiles)[2];
+};
+
+extern const struct pk_f32_igemm_kernel pk_f32_igemm_scalar;
+#if PK_X86
+extern const struct pk_f32_igemm_kernel pk_f32_igemm_avx2, pk_f32_igemm_avx512;
+#endif
+
+/* Channels are those of one group. */
+struct pk_f32_igemm_shape {
+    uint32_t isa;
+    size_t groups, input_channels, output_channels, taps;
+};
+
+/* An output pixel reads the taps (y, x) of the input at
+ * (oy * stride - padding + y * dilation, ox * stride - padding + x * dilation); those outside are
+ * zero. Channels lie innermost: groups * input_channels, groups * output_channels. */
+struct pk_f32_igemm_task {
+    struct pk_f32_igemm_shape shape;
+    const void *packed;
+    const float *zero; /* kernel_width * groups * input_channels zeros, and PK_OVERREAD bytes */
+    const float *input;
+    float *output;
+    size_t batch;
+    size_t input_height, input_width, output_height, output_width;
+    size_t kernel_height, kernel_width;
+    size_t stride_height, stride_width;
+    size_t dilation_height, dilation_width;
+    size_t padding_top, padding_left;
+    size_t input_pixel, output_pixel; /* from pixel to pixel, in elements */
+    float min, max;
+    struct pk_caches caches;
+};
+
+#endif

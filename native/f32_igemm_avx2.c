@@ -1,0 +1,89 @@
+/* fp32 products with AVX2 and FMA: tiles of up to 6 rows x 16 columns, 12 sums in registers. */
+#include "f32_igemm.h"
+
+#include <immintrin.h>
+
+#define WIDTH 8
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* The first `count` elements, all ones. */
+PK_INLINE __m256i mask_of(size_t count)
+{
+    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)pk_min(count, WIDTH)), index);
+}
+
+PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const size_t vectors)
+{
+    __m256 sums[6][2];
+    const size_t tail = tile->columns - (vectors - 1) * WIDTH;
+    const __m256i mask = mask_of(tail);
+    if (tile->bias) {
+        UNROLL for (size_t v = 0; v < vectors; v++) {
+            const __m256 bias = _mm256_loadu_ps(tile->bias + v * WIDTH);
+            UNROLL for (size_t m = 0; m < rows; m++) sums[m][v] = bias;
+        }
+    } else {
+        UNROLL for (size_t m = 0; m < rows; m++) {
+            const float *output = tile->output + m * tile->output_stride;
+            UNROLL for (size_t v = 0; v + 1 < vectors; v++)
+                sums[m][v] = _mm256_loadu_ps(output + v * WIDTH);
+            sums[m][vectors - 1] = _mm256_maskload_ps(output + (vectors - 1) * WIDTH, mask);
+        }
+    }
+    const float *const *inputs = tile->inputs;
+    const size_t channels = tile->channels;
+    for (size_t t = 0; t < tile->taps; t++, inputs += PK_F32_IGEMM_ROWS) {
+        const float *weights = tile->weights[t];
+        const float *input[6];
+        UNROLL for (size_t m = 0; m < rows; m++) input[m] = inputs[m] + tile->offset;
+        for (size_t k = 0; k < channels; k++) {
+            __m256 columns[2];
+            UNROLL for (size_t v = 0; v < vectors; v++)
+                columns[v] = _mm256_loadu_ps(weights + v * WIDTH);
+            weights += vectors * WIDTH;
+            UNROLL for (size_t m = 0; m < rows; m++) {
+                const __m256 row = _mm256_broadcast_ss(input[m] + k);
+                UNROLL for (size_t v = 0; v < vectors; v++)
+                    sums[m][v] = _mm256_fmadd_ps(row, columns[v], sums[m][v]);
+            }
+        }
+    }
+    const __m256 min = _mm256_set1_ps(tile->min), max = _mm256_set1_ps(tile->max);
+    UNROLL for (size_t m = 0; m < rows; m++) {
+        float *output = tile->output + m * tile->output_stride;
+        UNROLL for (size_t v = 0; v < vectors; v++)
+            sums[m][v] = _mm256_min_ps(max, _mm256_max_ps(min, sums[m][v]));
+        UNROLL for (size_t v = 0; v + 1 < vectors; v++)
+            _mm256_storeu_ps(output + v * WIDTH, sums[m][v]);
+        if (tail >= WIDTH)
+            _mm256_storeu_ps(output + (vectors - 1) * WIDTH, sums[m][vectors - 1]);
+        else
+            _mm256_maskstore_ps(output + (vectors - 1) * WIDTH, mask, sums[m][vectors - 1]);
+    }
+}
+
+#define TILE(rows)                                                                                 \
+    static void tile_##rows##x1(const struct pk_f32_tile *tile) { tile_of(tile, rows, 1); }        \
+    static void tile_##rows##x2(const struct pk_f32_tile *tile) { tile_of(tile, rows, 2); }
+
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4)
+TILE(5)
+TILE(6)
+
+static const pk_f32_tile_function tiles[][2] = {
+    {tile_1x1, tile_1x2}, {tile_2x1, tile_2x2}, {tile_3x1, tile_3x2},
+    {tile_4x1, tile_4x2}, {tile_5x1, tile_5x2}, {tile_6x1, tile_6x2},
+};
+
+const struct pk_f32_igemm_kernel pk_f32_igemm_avx2 = {
+    "avx2 6x16", PK_ISA_AVX2, 6, WIDTH, 2, tiles,
+};

@@ -1,0 +1,87 @@
+/* fp32 products with AVX-512: tiles of up to 12 rows x 32 columns, 24 sums in registers. */
+#include "f32_igemm.h"
+
+#include <immintrin.h>
+
+#define WIDTH 16
+#define ROWS 12
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const size_t vectors)
+{
+    __m512 sums[ROWS][2];
+    const size_t tail = pk_min(tile->columns - (vectors - 1) * WIDTH, WIDTH);
+    const __mmask16 mask = (__mmask16)((1u << tail) - 1);
+    if (tile->bias) {
+        UNROLL for (size_t v = 0; v < vectors; v++) {
+            const __m512 bias = _mm512_loadu_ps(tile->bias + v * WIDTH);
+            UNROLL for (size_t m = 0; m < rows; m++) sums[m][v] = bias;
+        }
+    } else {
+        UNROLL for (size_t m = 0; m < rows; m++) {
+            const float *output = tile->output + m * tile->output_stride;
+            UNROLL for (size_t v = 0; v + 1 < vectors; v++)
+                sums[m][v] = _mm512_loadu_ps(output + v * WIDTH);
+            sums[m][vectors - 1] = _mm512_maskz_loadu_ps(mask, output + (vectors - 1) * WIDTH);
+        }
+    }
+    const float *const *inputs = tile->inputs;
+    const size_t channels = tile->channels;
+    for (size_t t = 0; t < tile->taps; t++, inputs += PK_F32_IGEMM_ROWS) {
+        const float *weights = tile->weights[t];
+        const float *input[ROWS];
+        UNROLL for (size_t m = 0; m < rows; m++) input[m] = inputs[m] + tile->offset;
+        for (size_t k = 0; k < channels; k++) {
+            __m512 columns[2];
+            UNROLL for (size_t v = 0; v < vectors; v++)
+                columns[v] = _mm512_loadu_ps(weights + v * WIDTH);
+            weights += vectors * WIDTH;
+            UNROLL for (size_t m = 0; m < rows; m++) {
+                const __m512 row = _mm512_set1_ps(input[m][k]);
+                UNROLL for (size_t v = 0; v < vectors; v++)
+                    sums[m][v] = _mm512_fmadd_ps(row, columns[v], sums[m][v]);
+            }
+        }
+    }
+    const __m512 min = _mm512_set1_ps(tile->min), max = _mm512_set1_ps(tile->max);
+    UNROLL for (size_t m = 0; m < rows; m++) {
+        float *output = tile->output + m * tile->output_stride;
+        UNROLL for (size_t v = 0; v < vectors; v++)
+            sums[m][v] = _mm512_min_ps(max, _mm512_max_ps(min, sums[m][v]));
+        UNROLL for (size_t v = 0; v + 1 < vectors; v++)
+            _mm512_storeu_ps(output + v * WIDTH, sums[m][v]);
+        _mm512_mask_storeu_ps(output + (vectors - 1) * WIDTH, mask, sums[m][vectors - 1]);
+    }
+}
+
+#define TILE(rows)                                                                                 \
+    static void tile_##rows##x1(const struct pk_f32_tile *tile) { tile_of(tile, rows, 1); }        \
+    static void tile_##rows##x2(const struct pk_f32_tile *tile) { tile_of(tile, rows, 2); }
+
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4)
+TILE(5)
+TILE(6)
+TILE(7)
+TILE(8)
+TILE(9)
+TILE(10)
+TILE(11)
+TILE(12)
+
+static const pk_f32_tile_function tiles[][2] = {
+    {tile_1x1, tile_1x2}, {tile_2x1, tile_2x2},   {tile_3x1, tile_3x2},   {tile_4x1, tile_4x2},
+    {tile_5x1, tile_5x2}, {tile_6x1, tile_6x2},   {tile_7x1, tile_7x2},   {tile_8x1, tile_8x2},
+    {tile_9x1, tile_9x2}, {tile_10x1, tile_10x2}, {tile_11x1, tile_11x2}, {tile_12x1, tile_12x2},
+};
+
+const struct pk_f32_igemm_kernel pk_f32_igemm_avx512 = {
+    "avx512 12x32", PK_ISA_AVX512, ROWS, WIDTH, 2, tiles,
+};
