@@ -12,6 +12,7 @@ from rich.console import Console
 
 from penstock.errors import BackendUnavailableError
 from penstock.runtime.engines.native import library as native
+from penstock.runtime.engines.native.families import kernel_names
 from penstock.runtime.engines.native.isa import VARIABLE
 from penstock.runtime.engines.threads import default_threads
 from penstock.runtime.engines.xnnpack.library import find
@@ -54,7 +55,7 @@ def _native() -> dict[str, Any]:
         "instruction_sets": list(library.detected.names),
         "used": list(library.isa.names),
         "caches": {name: getattr(caches, name) for name in ("l1", "l2", "l3")},
-        "kernels": library.kernels(),
+        "kernels": kernel_names(library),
     }
 
 

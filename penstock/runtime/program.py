@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from penstock.runtime.engines.protocol import Engine
 
 DEFAULT_METHOD = "forward"
-#: Engines by name. Only XNNPACK so far, so that ``auto`` is the same.
-ENGINES = ("auto", "xnnpack")
+#: Engines by name.
+ENGINES = ("auto", "xnnpack", "native")
 EngineChoice: TypeAlias = "str | Engine | Sequence[Engine]"
 #: A file, by its path or its content.
 Source: TypeAlias = "str | os.PathLike[str] | Buffer"
@@ -58,9 +58,11 @@ def load(
             program itself: paths, or the contents.
         threads: how many threads a delegate may use; by default one for each CPU that the process
             may use.
-        engine: what executes the delegates: ``"auto"`` (the fastest here) or ``"xnnpack"``, or
-            engines of your own (:class:`~penstock.runtime.engines.protocol.Engine`), the preferred
-            one first; the last one gets what no other takes.
+        engine: what executes the delegates: ``"auto"`` (our own kernels where they are faster
+            here, else XNNPACK), ``"xnnpack"`` (the bits of the stock runtime) or ``"native"`` (our
+            own kernels for whatever they can run); or engines of your own
+            (:class:`~penstock.runtime.engines.protocol.Engine`), the preferred one first; the last
+            one gets what no other takes.
 
         profile: measure each instruction and node, see :meth:`LoadedProgram.profile`; a call takes
             a little longer.
@@ -290,7 +292,7 @@ class LoadedProgram:
                 given = self._engine
                 self._engines = given if isinstance(given, Sequence) else (given,)
             else:
-                from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
+                from penstock.runtime.engines.named import engines_named
 
-                self._engines = (XnnpackEngine(profile=self._profile),)
+                self._engines = engines_named(self._engine, profile=self._profile)
         return self._engines

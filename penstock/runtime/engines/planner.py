@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,6 +34,8 @@ def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: Thread
     except ShapeError as error:
         raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
     executables = [engines[part.engine].compile(part.graph, threads=threads) for part in parts]
+    if isinstance(engines[0], Composer):
+        return engines[0].composed(graph, parts, executables, threads)
     return Composed(graph, parts, executables)
 
 
@@ -51,6 +54,20 @@ def choose(graph: XnnGraph, engines: Sequence[Engine]) -> list[int]:
         )
         for node in graph.nodes
     ]
+
+
+@runtime_checkable
+class Composer(Protocol):
+    """An engine that, where it is the preferred one, has a way of its own to run all parts."""
+
+    def composed(
+        self,
+        graph: XnnGraph,
+        parts: Sequence[Part],
+        executables: Sequence[Executable],
+        threads: Threads,
+    ) -> Executable:
+        """What :class:`Composed` is, for ``parts`` of ``graph`` and what each was compiled to."""
 
 
 class Composed:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from ctypes import POINTER, Structure, byref, c_char_p, c_size_t, c_uint32
+from collections.abc import Mapping
+from ctypes import POINTER, Structure, byref, c_size_t, c_uint32
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,6 @@ from penstock.runtime.engines.native.isa import Isa, allowed
 FOLDER = Path(__file__).parent / "lib"
 #: ``PK_ABI_VERSION`` of ``native/core.h``.
 ABI_VERSION = 1
-#: The families of kernels: ``pk_<family>_kernel`` names the one that would run.
-FAMILIES: tuple[str, ...] = ()
 
 #: A prototype: what a function returns, and its arguments.
 Prototype = tuple[Any, tuple[Any, ...]]
@@ -55,13 +54,6 @@ class Library:
         found = Caches()
         self.functions.pk_detect_caches(byref(found))
         return found
-
-    def kernels(self) -> dict[str, str]:
-        """For each family of kernels the name of the one that runs here."""
-        return {
-            family: getattr(self.functions, f"pk_{family}_kernel")(self.isa).decode()
-            for family in FAMILIES
-        }
 
 
 def file_name() -> str:
@@ -105,7 +97,6 @@ def open_library(path: Path, highest: str | None = None) -> Library:
         version = functions.pk_abi_version()
         if version != ABI_VERSION:
             raise AttributeError(f"its version is {version}, not {ABI_VERSION}")
-        bind(functions, {f"pk_{f}_kernel": (c_char_p, (c_uint32,)) for f in FAMILIES})
     except (OSError, AttributeError) as error:
         raise BackendUnavailableError(
             f"our own kernels at {path} cannot be used ({error}); reinstall {DISTRIBUTION}"
@@ -114,7 +105,7 @@ def open_library(path: Path, highest: str | None = None) -> Library:
     return Library(path, functions, detected, allowed(detected, highest))
 
 
-def bind(functions: ctypes.CDLL, prototypes: dict[str, Prototype]) -> None:
+def bind(functions: ctypes.CDLL, prototypes: Mapping[str, Prototype]) -> None:
     """Give functions their types. Raises AttributeError for a missing one."""
     for name, (result, arguments) in prototypes.items():
         function = getattr(functions, name)

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from ctypes import byref, c_size_t, c_void_p
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -146,6 +146,17 @@ class XnnpackEngine:
         )
 
 
+class Runtime(NamedTuple):
+    """An ``xnn_runtime_t`` for callers in C: the addresses of ``xnn_setup_runtime_v2`` and
+    ``xnn_invoke_runtime``, and its inputs and outputs: their ids in the graph and their external
+    ids."""
+
+    handle: int
+    setup: int
+    invoke: int
+    values: tuple[tuple[int, int], ...]
+
+
 class XnnpackExecutable:
     """A graph that XNNPACK has compiled. Made by :meth:`XnnpackEngine.compile`."""
 
@@ -262,6 +273,27 @@ class XnnpackExecutable:
                 raise InputError(f"XNNPACK failed to run ({self._library.status(status)})")
             for port in copied:
                 arrays[port][...] = self._bounce[port]
+
+    @property
+    def turn(self) -> _Turn:
+        """The right to run, to be taken by who calls what :meth:`runtime` names."""
+        return self._turn
+
+    def runtime(self) -> Runtime | None:
+        """The runtime at the shapes of the last :meth:`reshape`, for who sets it up and invokes it
+        in place of :meth:`run`; None where this is more than that (when tensors have no elements,
+        or times are measured)."""
+        if self._reduced is not None or self._profiling or not self._runtime:
+            return None
+        self._addresses = []
+        ports = self._inputs + self._outputs
+        setup, invoke = self._xnn.xnn_setup_runtime_v2, self._xnn.xnn_invoke_runtime
+        return Runtime(
+            self._runtime,
+            ctypes.cast(setup, c_void_p).value or 0,
+            ctypes.cast(invoke, c_void_p).value or 0,
+            tuple((v.id, v.external_id or 0) for v in ports),
+        )
 
     def profile(self) -> list[NodeTime]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""

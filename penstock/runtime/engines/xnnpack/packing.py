@@ -51,7 +51,9 @@ class PackedWeights:
             start = -(-free[0] // ALIGNMENT) * ALIGNMENT
             if start + size > free[1]:
                 try:
-                    chunk = _chunk(max(size + ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK))
+                    chunk = memory_for_weights(
+                        max(size + ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK)
+                    )
                 except (MemoryError, OSError):
                     return None
                 chunks.append(chunk)
@@ -92,7 +94,7 @@ class PackedWeights:
         self._finished[0] = True
 
 
-def _chunk(size: int) -> np.ndarray:
+def memory_for_weights(size: int) -> np.ndarray:
     """``size`` bytes or more that cost nothing until they are touched."""
     if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.empty(size, np.uint8)

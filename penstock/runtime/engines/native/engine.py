@@ -1,0 +1,262 @@
+"""The engine that runs graphs on our own kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock.errors import InputError, UnsupportedError
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
+from penstock.graph.shapes import infer
+from penstock.runtime.blocks import OVERREAD, address
+from penstock.runtime.engines import arena
+from penstock.runtime.engines.native import library as libraries
+from penstock.runtime.engines.native.composed import (
+    PlannedGraph,
+    check_array,
+    check_process,
+    placed,
+)
+from penstock.runtime.engines.native.families import FAMILIES, bind_families, kernel_names
+from penstock.runtime.engines.native.family import Family, Prepared, Step, Workshop
+from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.native.memory import PackedWeights
+from penstock.runtime.engines.native.plan import Link, Plan, address_of, field_address
+from penstock.runtime.engines.parts import Part
+from penstock.runtime.engines.planner import Composed
+from penstock.runtime.engines.protocol import Executable, NodeTime
+from penstock.runtime.engines.threads import Threads
+from penstock.runtime.engines.xnnpack.check import check_graph
+from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
+
+
+class NativeEngine:
+    """Compiles graphs for our own kernels.
+
+    Args:
+        everything: take each node that a kernel can run, also where another engine is faster.
+        profile: measure the time of each node.
+        library: another library than the process's own.
+    """
+
+    def __init__(
+        self, *, everything: bool = False, profile: bool = False, library: Library | None = None
+    ) -> None:
+        self.library = library or libraries.shared_library()
+        bind_families(self.library)
+        self._everything = everything
+        self.profile = profile
+        #: Blocks of zeros that padding is read from: the largest is the last.
+        self._zeros: list[np.ndarray] = []
+        #: the graph that was asked about last, and its values
+        self._asked: XnnGraph | None = None
+        self._values: dict[int, Value] = {}
+
+    def reason_against(self, graph: XnnGraph, node: Node) -> str | None:
+        """See :meth:`penstock.runtime.engines.protocol.Engine.reason_against`."""
+        if graph is not self._asked:
+            self._asked, self._values = graph, {value.id: value for value in graph.values}
+        values, reason = self._values, None
+        for family in FAMILIES:
+            against = family.reason_against(node, values)
+            if against is None:
+                return None if self._everything else family.slower(node, values, self.library)
+            reason = reason or against
+        return reason
+
+    def compile(self, graph: XnnGraph, *, threads: Threads) -> NativeExecutable:
+        """See :meth:`penstock.runtime.engines.protocol.Engine.compile`."""
+        check_graph(graph)
+        checker = ShapeChecker(graph)
+        values = {value.id: value for value in graph.values}
+        packed = PackedWeights()
+        workshop = Workshop(self.library, packed, self._zeros_of)
+        prepared = []
+        for index, node in enumerate(graph.nodes):
+            family = next((f for f in FAMILIES if f.reason_against(node, values) is None), None)
+            if family is None:
+                raise UnsupportedError(
+                    f"node {index} is of kind {node.kind.name}, which our own kernels lack here"
+                )
+            prepared.append((family, family.prepare(node, values, workshop)))
+            packed.packed()
+        return NativeExecutable(self, graph, checker, prepared, packed, threads)
+
+    def composed(
+        self,
+        graph: XnnGraph,
+        parts: Sequence[Part],
+        executables: Sequence[Executable],
+        threads: Threads,
+    ) -> Composed:
+        """See :meth:`penstock.runtime.engines.planner.Composer.composed`."""
+        return PlannedGraph(graph, parts, executables, self.library, threads)
+
+    def _zeros_of(self, size: int) -> int:
+        if not self._zeros or self._zeros[-1].nbytes < size:
+            self._zeros.append(np.zeros(size, np.uint8))
+        return address(self._zeros[-1])
+
+
+class NativeExecutable:
+    """A graph of nodes that our own kernels run. Made by :meth:`NativeEngine.compile`."""
+
+    def __init__(
+        self,
+        engine: NativeEngine,
+        graph: XnnGraph,
+        checker: ShapeChecker,
+        prepared: Sequence[tuple[Family, Prepared]],
+        packed: PackedWeights,
+        threads: Threads,
+    ) -> None:
+        self._engine = engine
+        self._graph = graph
+        self._checker = checker
+        self._prepared = prepared
+        self._packed = packed
+        self._threads = threads
+        self._process = None if threads.pool() is None else os.getpid()
+        self._values = {value.id: value for value in graph.values}
+        self._ports = [*graph.inputs, *graph.outputs]
+        self._dtypes = [_array_type(self._values[i]) for i in self._ports]
+        self._constants = {v.id: v.shape for v in graph.values if v.data is not None}
+        self._given: tuple[Shape, ...] | None = None
+        self._shapes: dict[int, Shape] = {}
+        self._link: Link | None = None
+        #: the nodes that the steps of the link belong to
+        self._stepped: list[int] = []
+        self._plan: Plan | None = None
+        self._times: list[NodeTime] = []
+
+    def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """See :meth:`penstock.runtime.engines.protocol.Executable.reshape`."""
+        given = tuple(input_shapes)
+        if given != self._given:
+            if len(given) != len(self._graph.inputs):
+                raise InputError(
+                    f"{len(given)} input shapes given; the graph takes {len(self._graph.inputs)}"
+                )
+            for index, (i, shape) in enumerate(zip(self._graph.inputs, given, strict=True)):
+                bound = self._values[i].shape
+                if len(shape) != len(bound) or any(
+                    s > b for s, b in zip(shape, bound, strict=True)
+                ):
+                    raise InputError(
+                        f"input {index} of the graph has shape {list(shape)};"
+                        f" it takes {list(bound)} at most"
+                    )
+            self._checker.check(given)
+            self._given = None
+            self._shapes = {**self._constants, **dict(zip(self._graph.inputs, given, strict=True))}
+            infer(self._graph.nodes, self._shapes)
+            self._link = self._linked()
+            self._plan = Plan(
+                self._engine.library, self._threads, [self._link], self._ports, {}, None
+            )
+            self._given = given
+        return tuple(self._shapes[i] for i in self._graph.outputs)
+
+    def link(self) -> Link:
+        """What runs at the shapes of the last :meth:`reshape`, for a plan; its fields are named by
+        the ids of the graph's inputs and outputs."""
+        assert self._link is not None
+        return self._link
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """See :meth:`penstock.runtime.engines.protocol.Executable.run`."""
+        if self._given is None:
+            self.reshape([array.shape for array in inputs])
+        arrays = [*inputs, *outputs]
+        if len(inputs) != len(self._graph.inputs) or len(arrays) != len(self._ports):
+            raise InputError(
+                f"{len(inputs)} inputs and {len(outputs)} outputs given; the graph has"
+                f" {len(self._graph.inputs)} and {len(self._graph.outputs)}"
+            )
+        for i, array, dtype in zip(self._ports, arrays, self._dtypes, strict=True):
+            check_array(array, self._shapes[i], dtype)
+        check_process(self._process)
+        places = [placed(array, overread=False) for array in arrays]
+        addresses = [address(array) for array in places]
+        assert self._plan is not None
+        if self._engine.profile:
+            self._run_measured(addresses)
+        else:
+            self._plan.run(addresses)
+        for array, place in zip(arrays[len(inputs) :], places[len(inputs) :], strict=True):
+            if place is not array:
+                array[...] = place
+
+    def profile(self) -> list[NodeTime]:
+        """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""
+        return self._times
+
+    def _run_measured(self, addresses: Sequence[int]) -> None:
+        assert self._plan is not None
+        self._times = []
+        kernels = kernel_names(self._engine.library)
+        for index, number in enumerate(self._stepped):
+            start = time.perf_counter_ns()
+            self._plan.run_step(index, addresses)
+            spent = (time.perf_counter_ns() - start) // 1000
+            name = self._prepared[number][0].name
+            self._times.append(NodeTime(f"{name} {kernels[name]}", spent, number))
+
+    def _linked(self) -> Link:
+        """The steps of all nodes, with the values between them in an arena."""
+        link = Link()
+        steps = self._steps()
+        self._stepped = [number for number, _ in steps]
+        live: dict[int, arena.Live] = {}
+        for position, (_, step) in enumerate(steps):
+            for value, _ in step.fields:
+                if value not in self._ports:
+                    first = live[value].first if value in live else position
+                    live[value] = arena.Live(self._size(value), first, position)
+            if step.scratch:
+                live[-1 - position] = arena.Live(step.scratch + OVERREAD, position, position)
+        places, block = arena.allocated(live)
+        link.keep += [block, steps, self._packed, self._engine]
+        for position, (_, step) in enumerate(steps):
+            function = address_of(getattr(self._engine.library.functions, step.function))
+            link.steps.append((function, ctypes.addressof(step.task), 0))
+            for value, name in step.fields:
+                place = field_address(step.task, name)
+                if value in places:
+                    ctypes.c_void_p.from_address(place).value = places[value]
+                else:
+                    link.fields.append((value, place))
+            if step.scratch:
+                step.task.scratch = places[-1 - position]
+        return link
+
+    def _steps(self) -> list[tuple[int, Step]]:
+        """The steps by the number of their node. What has no elements is not computed; what is
+        computed from nothing is 0."""
+        found = []
+        for number, (node, (_, prepared)) in enumerate(
+            zip(self._graph.nodes, self._prepared, strict=True)
+        ):
+            used = [self._shapes[i] for i in node.inputs if i != INVALID_VALUE_ID]
+            if any(0 in self._shapes[i] for i in node.outputs):
+                continue
+            if any(0 in shape for shape in used):
+                raise InputError(f"node {number} ({node.kind.name}) has no elements to work on")
+            found.append((number, prepared.step(self._shapes)))
+        return found
+
+    def _size(self, value: int) -> int:
+        itemsize = _array_type(self._values[value]).itemsize
+        return math.prod(self._shapes[value]) * itemsize + OVERREAD
+
+
+def _array_type(value: Value) -> np.dtype[Any]:
+    found = value.dtype.traits.array
+    assert found is not None  # what has none, no kernel of ours makes
+    return found

@@ -1,0 +1,37 @@
+"""The families of kernels, one row each. A node goes to the first that can run it."""
+
+from __future__ import annotations
+
+from ctypes import c_char_p, c_uint32
+
+from penstock.errors import DISTRIBUTION, BackendUnavailableError
+from penstock.runtime.engines.native import plan, products
+from penstock.runtime.engines.native.family import Family
+from penstock.runtime.engines.native.library import Library, bind
+
+FAMILIES: tuple[Family, ...] = (products.FAMILY,)
+
+
+def bind_families(library: Library) -> None:
+    """Give the functions that plans and families call their types.
+
+    Raises BackendUnavailableError if one is missing.
+    """
+    try:
+        bind(library.functions, plan.PROTOTYPES)
+        for family in FAMILIES:
+            bind(library.functions, family.prototypes)
+            bind(library.functions, {f"pk_{family.name}_kernel": (c_char_p, (c_uint32,))})
+    except AttributeError as error:
+        raise BackendUnavailableError(
+            f"our own kernels at {library.path} cannot be used ({error}); reinstall {DISTRIBUTION}"
+        ) from None
+
+
+def kernel_names(library: Library) -> dict[str, str]:
+    """For each family the name of the kernel that runs here."""
+    bind_families(library)
+    return {
+        family.name: getattr(library.functions, f"pk_{family.name}_kernel")(library.isa).decode()
+        for family in FAMILIES
+    }

@@ -1,0 +1,68 @@
+"""What a family of kernels offers to the engine: which nodes it can run, and how to run one."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from penstock.graph.graph import Node, Shape, Value
+from penstock.runtime.engines.native.library import Library, Prototype
+from penstock.runtime.engines.native.memory import PackedWeights
+
+Values: TypeAlias = "Mapping[int, Value]"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call of a kernel at certain shapes: ``function(task, pool)``.
+
+    ``fields`` names, for the ids of the node's values that are not constants, the pointer in
+    ``task`` that is to hold the value's address. ``scratch`` bytes are handed over in the pointer
+    ``scratch`` of ``task``, if they are not 0.
+    """
+
+    function: str
+    task: ctypes.Structure
+    fields: tuple[tuple[int, str], ...]
+    scratch: int = 0
+
+
+class Prepared(Protocol):
+    """A node whose weights are packed."""
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """The call at ``shapes``, which has those of all values and has been checked; none of them
+        is empty."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a node is prepared with. ``zeros(size)`` is the address of so many bytes of zeros."""
+
+    library: Library
+    packed: PackedWeights
+    zeros: Callable[[int], int]
+
+    def constant(self, value: Value) -> np.ndarray:
+        """The elements of a constant as they lie in memory, flat bytes, aligned for its type."""
+        return self.packed.source(value)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of kernels, ``pk_<name>_*`` in the library.
+
+    ``reason_against`` says why it cannot run a node, None where it can; ``slower`` why another
+    engine should have a node all the same, on the library's instruction sets. ``prepare`` packs the
+    node's weights. ``prototypes`` are those of the C functions that ``prepare`` calls.
+    """
+
+    name: str
+    reason_against: Callable[[Node, Values], str | None]
+    slower: Callable[[Node, Values, Library], str | None]
+    prepare: Callable[[Node, Values, Workshop], Prepared]
+    prototypes: Mapping[str, Prototype]

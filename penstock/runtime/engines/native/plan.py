@@ -1,0 +1,149 @@
+"""Plans: what one call into C runs, kernels of ours and runtimes of XNNPACK's in a row.
+
+What runs (a :class:`Link`) is bound to memory by pointers in its C structures, so a plan knows
+where each address has to be written; values inside the plan are bound once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, Structure, c_int, c_size_t, c_void_p
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock.runtime.engines.native.library import Library, Prototype
+from penstock.runtime.engines.threads import Threads
+
+
+class CPool(Structure):
+    """``struct pk_pool``."""
+
+    _fields_ = [("handle", c_void_p), ("parallelize", c_void_p), ("threads", c_size_t)]
+
+
+class CStep(Structure):
+    """``struct pk_step``."""
+
+    _fields_ = [("run", c_void_p), ("task", c_void_p), ("status", c_void_p)]
+
+
+class CPatch(Structure):
+    """``struct pk_patch``."""
+
+    _fields_ = [("field", c_void_p), ("port", c_size_t)]
+
+
+class CPlan(Structure):
+    """``struct pk_plan``."""
+
+    _fields_ = [
+        ("steps", POINTER(CStep)),
+        ("step_count", c_size_t),
+        ("patches", POINTER(CPatch)),
+        ("patch_count", c_size_t),
+        ("pool", CPool),
+    ]
+
+
+class CXnnpackTask(Structure):
+    """``struct pk_xnnpack_task``."""
+
+    _fields_ = [
+        ("setup", c_void_p),
+        ("invoke", c_void_p),
+        ("runtime", c_void_p),
+        ("count", c_size_t),
+        ("externals", c_void_p),
+        ("placed", c_void_p),
+        ("status", c_int),
+    ]
+
+
+PROTOTYPES: Mapping[str, Prototype] = {
+    "pk_plan_run": (c_int, (POINTER(CPlan), POINTER(c_size_t))),
+    "pk_xnnpack_run": (None, (c_void_p, c_void_p)),
+}
+
+
+@dataclass
+class Link:
+    """Steps in a row, as (function, task, status) addresses. ``fields`` are the pointers that hold
+    the address of a value, by id; ``keep`` has what the addresses point into."""
+
+    steps: list[tuple[int, int, int]] = field(default_factory=list)
+    fields: list[tuple[int, int]] = field(default_factory=list)
+    keep: list[object] = field(default_factory=list)
+
+
+class Plan:
+    """Links bound to memory.
+
+    Args:
+        links: what to run, in order.
+        ports: the ids of the values whose addresses :meth:`run` is given.
+        inner: the addresses of all other values.
+        keep: what ``inner`` points into.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        threads: Threads,
+        links: Sequence[Link],
+        ports: Sequence[int],
+        inner: Mapping[int, int],
+        keep: object,
+    ) -> None:
+        steps = [step for link in links for step in link.steps]
+        number = {value: port for port, value in enumerate(ports)}
+        patches = []
+        for link in links:
+            for value, place in link.fields:
+                if value in number:
+                    patches.append((place, number[value]))
+                else:
+                    c_void_p.from_address(place).value = inner[value]
+        self._steps = (CStep * len(steps))(*(CStep(*step) for step in steps))
+        self._patches = (CPatch * len(patches))(*(CPatch(*patch) for patch in patches))
+        self._keep = (links, keep, threads, library)
+        self._plan = CPlan(self._steps, len(steps), self._patches, len(patches), pool_of(threads))
+        self._ports: Any = (c_size_t * max(len(ports), 1))()
+        self._count = len(ports)
+        self._run = library.functions.pk_plan_run
+        self._plan_address = ctypes.byref(self._plan)
+
+    def run(self, addresses: Sequence[int]) -> int:
+        """Run on values at ``addresses``, in the order of ``ports``. Returns 0, or the code of the
+        step that failed. Not to be called from two threads at once."""
+        self._ports[: self._count] = addresses
+        status: int = self._run(self._plan_address, self._ports)
+        return status
+
+    def run_step(self, index: int, addresses: Sequence[int]) -> None:
+        """Run one step alone, to measure it."""
+        step = CPlan(
+            ctypes.cast(ctypes.byref(self._steps, index * ctypes.sizeof(CStep)), POINTER(CStep)),
+            1, self._patches, self._plan.patch_count, self._plan.pool,
+        )  # fmt: skip
+        self._ports[: self._count] = addresses
+        self._run(ctypes.byref(step), self._ports)
+
+
+def pool_of(threads: Threads) -> CPool:
+    """``threads`` as kernels take them."""
+    pool = threads.pool()
+    if pool is None:
+        return CPool(None, None, 1)
+    return CPool(pool.handle, pool.parallelize_1d, threads.count)
+
+
+def address_of(function: object) -> int:
+    """The address of a function of a shared library."""
+    return ctypes.cast(function, c_void_p).value or 0  # type: ignore[arg-type]
+
+
+def field_address(structure: Structure, name: str) -> int:
+    """Where the field ``name`` of ``structure`` lies."""
+    offset: int = getattr(type(structure), name).offset
+    return ctypes.addressof(structure) + offset

@@ -1,0 +1,34 @@
+"""When another engine should have a node that a kernel of ours could run.
+
+Each rule is backed by ``benchmarks/kernels.py``, which measures our kernels beside XNNPACK's.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from penstock.graph.graph import Node
+from penstock.graph.kinds import Conv2dAttributes
+from penstock.runtime.engines.native.family import Values
+from penstock.runtime.engines.native.isa import Isa
+from penstock.runtime.engines.native.library import Library
+
+
+def slower_product(node: Node, values: Values, library: Library) -> str | None:
+    """Of convolutions and fully-connected in fp32.
+
+    XNNPACK's kernels for AVX-512 are as good as ours (95 % of the peak), but compute with padding
+    as with pixels; its indirect ones for AVX2 reach a quarter of the peak, its direct ones three
+    quarters.
+    """
+    a = node.attributes
+    rows = prod(values[node.outputs[0]].shape[:-1])
+    if Isa.AVX512 in library.isa:
+        if isinstance(a, Conv2dAttributes) and max(a.dilation) > 1 and any(a.padding):
+            return None
+        return "XNNPACK is as fast with it on AVX-512"
+    if Isa.AVX2 in library.isa:
+        if rows < 6:
+            return "with so few rows it waits for its weights"
+        return None
+    return "there are no vector kernels for this machine"

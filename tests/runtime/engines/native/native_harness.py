@@ -1,0 +1,102 @@
+"""One node on our own kernels, at every instruction set of this machine, beside XNNPACK; and memory
+that ends the process when it is read or written outside."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
+from penstock.graph.shapes import infer
+from penstock.runtime.engines.native.engine import NativeEngine
+from penstock.runtime.engines.native.library import open_library, shared_library
+from penstock.runtime.engines.protocol import Engine
+from penstock.runtime.engines.threads import Threads
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
+
+#: The instruction sets of this machine, by name.
+ISAS = shared_library().detected.names
+THREADS = {count: Threads(count) for count in (1, 2)}
+
+
+@functools.cache
+def native(isa: str) -> NativeEngine:
+    """An engine that takes all it can, up to an instruction set."""
+    library = shared_library()
+    return NativeEngine(everything=True, library=open_library(library.path, isa))
+
+
+@functools.cache
+def xnnpack() -> XnnpackEngine:
+    return XnnpackEngine()
+
+
+def product_graph(
+    x: tuple[int, ...],
+    weights: np.ndarray,
+    bias: np.ndarray | None,
+    attributes: Conv2dAttributes | None = None,
+    clamp: tuple[float, float] | None = None,
+    flags: int = 0,
+) -> XnnGraph:
+    """A graph of one product in fp32: a convolution, or fully-connected without attributes."""
+    kind = NodeKind.FULLY_CONNECTED if attributes is None else NodeKind.CONV_2D
+    fp32 = DataType.FP32
+    values = [Value(0, fp32, x, external_id=0, is_input=True)]
+    values.append(Value(1, fp32, weights.shape, data=weights))
+    if bias is not None:
+        values.append(Value(2, fp32, bias.shape, data=bias))
+    inputs = (0, 1, INVALID_VALUE_ID if bias is None else 2)
+    node = Node(kind, inputs, (3,), attributes, clamp, flags)
+    shapes = {value.id: value.shape for value in values}
+    infer([node], shapes)
+    values.append(Value(3, fp32, shapes[3], external_id=1, is_output=True))
+    return XnnGraph(values, [node], [0], [3])
+
+
+def answer(engine: Engine, graph: XnnGraph, x: np.ndarray, threads: int = 1) -> np.ndarray:
+    """What a graph of one input and one output makes of ``x``."""
+    executable = engine.compile(graph, threads=THREADS[threads])
+    (shape,) = executable.reshape([x.shape])
+    output = np.full(shape, np.nan, np.float32)
+    executable.run([x], [output])
+    return output
+
+
+@contextmanager
+def guarded(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Copies of ``arrays``, each right before a page that cannot be touched."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    page = mmap.PAGESIZE
+    blocks: list[tuple[Any, int]] = []
+    copies = []
+    for array in arrays:
+        size = -(-array.nbytes // page) * page
+        block = mmap.mmap(-1, size + page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(block))
+        assert libc.mprotect(ctypes.c_void_p(start + size), page, 0) == 0
+        blocks.append((block, start + size))
+        whole = np.frombuffer(block, np.uint8)
+        copy = whole[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
+        copy[...] = array
+        copies.append(copy)
+    try:
+        yield copies
+    finally:
+        for _, end in blocks:
+            libc.mprotect(ctypes.c_void_p(end), page, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Floats of which sums are not exact."""
+    found = np.random.default_rng(seed).standard_normal(math.prod(shape), np.float32)
+    return found.reshape(shape)

@@ -1,0 +1,144 @@
+"""fp32 convolution and fully-connected: each instruction set beside XNNPACK, and their tails."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from native_harness import ISAS, THREADS, answer, guarded, native, numbers, product_graph, xnnpack
+
+from penstock.graph.graph import FLAG_TENSORFLOW_SAME_PADDING, FLAG_TRANSPOSE_WEIGHTS, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A random one; ``seed`` draws the numbers too."""
+
+    seed: int
+
+    def graph(self) -> tuple[XnnGraph, np.ndarray]:
+        draw = random.Random(self.seed)
+        groups = draw.choice((1, 1, 1, 2, 3, 7))
+        inputs, outputs = draw.randint(1, 40), draw.randint(1, 70)
+        kernel = (draw.randint(1, 7), draw.randint(1, 7))
+        stride = (draw.randint(1, 3), draw.randint(1, 3))
+        dilation = (draw.choice((1, 1, 2, 5)), draw.choice((1, 1, 2, 5)))
+        same = draw.random() < 0.2
+        bound = max((k - 1) * d for k, d in zip(kernel, dilation, strict=True))
+        padding = [0] * 4 if same else [draw.randint(0, bound + 1) for _ in range(4)]
+        height, width = (
+            max(draw.randint(1, 17), (k - 1) * d + 1 - before - behind, 1)
+            for k, d, before, behind in zip(
+                kernel, dilation, padding[0::3], (padding[2], padding[1]), strict=True
+            )
+        )
+        attributes = Conv2dAttributes(
+            (padding[0], padding[1], padding[2], padding[3]),
+            kernel, stride, dilation, groups, inputs, outputs,
+        )  # fmt: skip
+        shape = (draw.randint(1, 3), height, width, groups * inputs)
+        weights = numbers((groups * outputs, *kernel, inputs), self.seed + 1)
+        bias = numbers((groups * outputs,), self.seed + 2) if draw.random() < 0.8 else None
+        clamp = draw.choice((None, (0.0, math.inf), (-0.5, 0.75)))
+        flags = FLAG_TENSORFLOW_SAME_PADDING if same else 0
+        graph = product_graph(shape, weights, bias, attributes, clamp, flags)
+        return graph, numbers(shape, self.seed + 3)
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
+    assert not np.isnan(found).any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_convolutions(isa: str) -> None:
+    for seed in range(0, 400, 4):
+        graph, x = Convolution(seed).graph()
+        expected = answer(xnnpack(), graph, x)
+        for threads in (1, 2):
+            assert_close(answer(native(isa), graph, x, threads), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_tail(isa: str) -> None:
+    """Each number of rows and of columns of a tile, and some depths."""
+    for rows in range(1, 30):
+        for columns in (*range(1, 35), 63, 64, 65):
+            depth = (rows * 7 + columns) % 19 + 1
+            weights = numbers((columns, depth), columns)
+            graph = product_graph((rows, depth), weights, None, clamp=(-1.0, 1.0))
+            x = numbers((rows, depth), rows)
+            expected = np.clip(x.astype(np.float64) @ weights.T.astype(np.float64), -1, 1)
+            assert_close(answer(native(isa), graph, x), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_depths_beyond_the_caches(isa: str) -> None:
+    """Panels that are cut along their depth: within the channels of a tap, and between taps."""
+    for shape, attributes, outputs in (
+        ((3, 40000), None, 5),
+        ((1, 5, 5, 3000), Conv2dAttributes((1, 1, 1, 1), (3, 3), (1, 1), (1, 1), 1, 3000, 9), 9),
+        ((1, 9, 60, 2), Conv2dAttributes((0, 3, 2, 1), (5, 41), (1, 1), (1, 1), 1, 2, 17), 17),
+        ((1, 12, 12, 3), Conv2dAttributes((9, 9, 9, 9), (12, 12), (1, 1), (1, 1), 1, 3, 33), 33),
+    ):
+        kernel = () if attributes is None else attributes.kernel
+        weights = numbers((outputs, *kernel, shape[-1]), 1)
+        graph = product_graph(shape, weights, numbers((outputs,), 2), attributes, (-30.0, 40.0))
+        x = numbers(shape, 3)
+        expected = answer(xnnpack(), graph, x)
+        for threads in (1, 2):
+            np.testing.assert_allclose(
+                answer(native(isa), graph, x, threads), expected, atol=2e-3, rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_transposed_weights(isa: str) -> None:
+    weights, bias, x = numbers((13, 37), 1), numbers((37,), 2), numbers((2, 5, 13), 3)
+    graph = product_graph(x.shape, weights, bias, flags=FLAG_TRANSPOSE_WEIGHTS)
+    assert_close(answer(native(isa), graph, x), x @ weights + bias)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_special_numbers(isa: str) -> None:
+    """NaN passes through an output range, as it does in XNNPACK; denormals count as zeros."""
+    weights, x = numbers((20, 3), 1), numbers((9, 3), 2)
+    x[2, 1], x[3, 0], x[4, 2] = np.nan, np.inf, -np.inf
+    x[5] = 1e-42
+    graph = product_graph(x.shape, weights, None, clamp=(0.0, 6.0))
+    expected = answer(xnnpack(), graph, x)
+    np.testing.assert_allclose(answer(native(isa), graph, x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_nothing_outside_is_touched(isa: str) -> None:
+    for seed in range(1000, 1060):
+        graph, x = Convolution(seed).graph()
+        data = [value.data for value in graph.values if value.data is not None]
+        with guarded([x, *(np.asarray(array) for array in data)]) as (image, *constants):
+            for value, constant in zip(graph.values[1:], constants, strict=False):
+                value.data = constant
+            expected = answer(native("scalar"), graph, x)
+            executable = native(isa).compile(graph, threads=THREADS[1])
+            executable.reshape([x.shape])
+            with guarded([np.full_like(expected, np.nan)]) as (output,):
+                executable.run([image], [output])
+                assert_close(output, expected)
+
+
+def test_sizes_that_change() -> None:
+    """One executable at many sizes, also where nothing is left, beside a fresh one."""
+    attributes = Conv2dAttributes((1, 1, 1, 1), (3, 3), (2, 1), (1, 1), 1, 5, 6)
+    weights = numbers((6, 3, 3, 5), 1)
+    graph = product_graph((3, 20, 20, 5), weights, None, attributes)
+    executable = native(ISAS[-1]).compile(graph, threads=THREADS[1])
+    for shape in ((3, 20, 20, 5), (1, 1, 1, 5), (0, 4, 4, 5), (2, 7, 19, 5), (1, 2, 3, 5)):
+        x = numbers(shape, 4)
+        (found,) = executable.reshape([shape])
+        output = np.full(found, np.nan, np.float32)
+        executable.run([x], [output])
+        assert_close(output, answer(xnnpack(), graph, x))
