@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from benchmarks.workers import LAUNCHES
+
 #: How many times as fast as stock a model should be at least: fp32, q8.
 TARGETS = {
     "mv2": (1.0, 1.0), "mv3": (1.0, 1.0), "resnet18": (1.0, 1.0), "resnet50": (1.0, 1.0),
@@ -25,8 +27,8 @@ def page(results: dict[str, Any]) -> str:
         "Made by `make bench`. Penstock beside the stock flow and runtime of the `executorch` "
         "package (both with the same XNNPACK library, weights, inputs and calibration data), ONNX "
         "Runtime and OpenVINO. Batch 1. All runtimes of a row were measured by turns, each in a "
-        "process of its own that is kept alive, started twice (for Swin, nearest to what is "
-        "wanted, six times). Times are the best run's, in milliseconds; a ratio is ExecuTorch's "
+        "process of its own that is kept alive, started "
+        f"{LAUNCHES} times. Times are the best run's, in milliseconds; a ratio is ExecuTorch's "
         "time over the other, so above 1 is faster than stock; in brackets are the quartiles of "
         "the ratio from turn to turn, which other work on "
         "the machine widens. **Bold** is the fastest of a row.",

@@ -24,7 +24,7 @@ from benchmarks.flows import both_flows, run_flow
 from benchmarks.machine import describe
 from benchmarks.page import page
 from benchmarks.start import overhead, starts
-from benchmarks.workers import ROOT, Contest, Worker, WorkerError, contest
+from benchmarks.workers import LAUNCHES, ROOT, Contest, Worker, WorkerError, contest
 
 FOLDER = ROOT / "build" / "measured"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -35,10 +35,6 @@ MODELS = (
 PRECISIONS = ("fp32", "q8")
 THREADS = (1, 2)
 PEERS = ("onnxruntime", "openvino")
-#: Where a process's memory happens to lie makes 1 to 2 %: each runtime is started so often.
-LAUNCHES = 2
-#: Its ratio is so near to what is wanted that those 1 to 2 % matter.
-LAUNCHES_OF = {"swin_t": 6}
 SECONDS = 2.5
 
 
@@ -64,7 +60,7 @@ def latency(name: str, precision: str, threads: int) -> dict[str, Any]:
     entries += [(kind, kind, onnx) for kind in PEERS if importlib.util.find_spec(kind)]
     entries = [entry for entry in entries if entry[2].exists()]
     found: dict[str, Any] = {"stock stands in": stands_in}
-    runs = [_launch(name, entries, threads, found) for _ in range(LAUNCHES_OF.get(name, LAUNCHES))]
+    runs = [_launch(name, entries, threads, found) for _ in range(LAUNCHES)]
     timed = [label for label, _, _ in entries if all(label in run.rounds for run in runs)]
     times = Contest(
         {label: [t for run in runs for t in run.rounds[label]] for label in timed},

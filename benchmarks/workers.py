@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Where a process's memory happens to lie makes 1 to 2 %: each runtime is started so often, for
+#: every model.
+LAUNCHES = 3
 
 
 class WorkerError(RuntimeError):

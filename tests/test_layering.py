@@ -2,78 +2,131 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from import_graph import ROOT, cycles, import_graph, imports_of, modules
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "penstock"
-
-#: room -> the rooms that it may import; penstock.errors is open to all.
-ALLOWED = {
-    "graph": {"graph"},
-    "formats": {"formats", "graph"},
-    "runtime": {"runtime", "formats", "graph"},
-    "compiler": {"compiler", "formats", "graph"},
-    "zoo": {"zoo", "compiler", "formats", "graph"},
-    "cli": {"cli", "compiler", "runtime", "formats", "graph", "zoo"},
-}
-#: libraries that only some rooms may import
-TORCH = {"torch", "torchao", "torchvision", "torchaudio", "timm", "transformers"}
+#: room -> the rooms that it may import beside itself. Names are below ``penstock``; a module is in
+#: the room of the longest name that fits.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "faults": {"errors"},
+    "graph": {"errors"},
+    "formats": {"errors", "graph"},
+    "runtime.blocks": set(),
+    "runtime.mapped": {"runtime.blocks"},
+    "runtime.dtypes": {"errors", "formats"},
+    "runtime.kernels": {"runtime.dtypes"},
+    "runtime.engines": {"errors", "graph", "runtime.blocks", "runtime.mapped"},
+    "runtime": {
+        "errors", "faults", "formats", "graph", "runtime.blocks", "runtime.mapped",
+        "runtime.dtypes", "runtime.kernels", "runtime.engines",
+    },
+    "compiler": {"errors", "faults", "formats", "graph"},
+    "zoo": {"errors", "faults", "compiler", "formats", "graph"},
+    "": {"errors", "runtime", "compiler", "cli"},
+}  # fmt: skip
+ALLOWED["cli"] = {*ALLOWED} - {"runtime.kernels"}
+#: Rooms that may import the libraries that only compiling needs.
 TORCH_ROOMS = {"compiler", "zoo", "cli"}
+TORCH = {"torch", "torchao", "torchvision", "torchaudio", "timm", "transformers"}
+
+GRAPH = import_graph()
 
 
-def imports_of(path: Path) -> set[str]:
-    """All modules that a file imports, also inside functions; type-checking imports left out."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            return
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = path.relative_to(ROOT).parent.parts
-                parts = package[: len(package) - node.level + 1]
-                base = ".".join((*parts, *([base] if base else [])))
-            found.update(f"{base}.{alias.name}" for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text()))
-    return found
+def room_of(module: str) -> str:
+    name = module.removeprefix("penstock").removeprefix(".")
+    fitting = [room for room in ALLOWED if room and f"{name}.".startswith(f"{room}.")]
+    return max(fitting, key=len, default="")
 
 
-def files(room: str) -> list[Path]:
-    return [p for p in sorted((PACKAGE / room).rglob("*.py")) if "generated" not in p.parts]
+@pytest.mark.parametrize("room", ALLOWED)
+def test_arrows_go_down_only(room: str) -> None:
+    own = [module for module in GRAPH if room_of(module) == room]
+    assert own
+    arrows = [(module, other) for module in own for other in GRAPH[module]]
+    assert not [(m, other) for m, other in arrows if room_of(other) not in {room, *ALLOWED[room]}]
 
 
-@pytest.mark.parametrize("room", sorted(ALLOWED))
-def test_rooms_import_only_what_they_may(room: str) -> None:
-    assert files(room)
+def test_every_folder_is_a_room() -> None:
+    assert {module for module in GRAPH if room_of(module) == ""} == {
+        "penstock",
+        "penstock.__main__",
+    }
+
+
+def test_nobody_imports_who_imports_him() -> None:
+    """Also not by way of others, and not inside a function."""
+    assert not list(cycles(GRAPH))
+
+
+#: Who may import an engine's files: whoever lists the engines, the engines beside it that lean on
+#: it, the threads, whose pool XNNPACK's library brings, and whoever prints what there is.
+READERS = {
+    "xnnpack": {"runtime.engines.named", "runtime.engines.threads", "runtime.engines.native"},
+    "native": {"runtime.engines.named"},
+}
+
+
+@pytest.mark.parametrize("engine", READERS)
+def test_engines_show_only_where_they_are_chosen(engine: str) -> None:
+    folder = f"penstock.runtime.engines.{engine}"
+    allowed = (folder, "penstock.cli.machine", *(f"penstock.{name}" for name in READERS[engine]))
+    readers = {
+        module for module, others in GRAPH.items() for other in others if other.startswith(folder)
+    }
+    assert readers
+    assert not [module for module in sorted(readers) if not module.startswith(allowed)]
+
+
+def test_libraries() -> None:
     wrong = []
-    for path in files(room):
-        for name in imports_of(path):
-            parts = name.split(".")
-            if parts[0] == "executorch":
-                wrong.append((path.relative_to(ROOT), name))
-            if parts[0] in TORCH and room not in TORCH_ROOMS:
-                wrong.append((path.relative_to(ROOT), name))
-            is_room = parts[0] == "penstock" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir()
-            if is_room and parts[1] not in ALLOWED[room]:
-                wrong.append((path.relative_to(ROOT), name))
+    for module, path in modules().items():
+        heads = {name.partition(".")[0] for name in imports_of(path)}
+        torch_here = room_of(module) in TORCH_ROOMS
+        wrong += [(module, head) for head in heads & TORCH if not torch_here]
+        wrong += [(module, head) for head in heads & {"executorch"}]
     assert not wrong
 
 
-def test_imports_are_seen(tmp_path: Path) -> None:
-    """The checker itself finds what it is to find."""
-    sample = ROOT / "penstock" / "runtime" / "program.py"
-    assert "penstock.formats.program_reader.read_program" in imports_of(sample)
+def test_imports_are_seen() -> None:
+    """The checker itself finds what it is to find: at the top, inside functions, in circles."""
+    assert "penstock.formats.program_reader" in GRAPH["penstock.runtime.program"]
+    # inside a method
+    assert "penstock.runtime.engines.named" in GRAPH["penstock.runtime.program"]
+    assert room_of("penstock.runtime.engines.xnnpack.engine") == "runtime.engines"
+    assert "torch" in {
+        name.partition(".")[0]
+        for name in imports_of(ROOT / "penstock" / "compiler" / "pipeline.py")
+    }
+    circle = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"a"}}
+    assert list(cycles(circle)) == [["a", "b", "c"]]
+
+
+def test_relative_and_type_checking_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = tmp_path / "penstock" / "graph" / "sample.py"
+    sample.parent.mkdir(parents=True)
+    sample.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "from . import index\n"
+        "from ..errors import InputError\n"
+        "if TYPE_CHECKING:\n"
+        "    from penstock.runtime import load\n"
+        "def late():\n"
+        "    import penstock.graph.kinds\n"
+    )
+    monkeypatch.setattr("import_graph.ROOT", tmp_path)
+    assert imports_of(sample) == {
+        "typing.TYPE_CHECKING",
+        "penstock.graph.index",
+        "penstock.errors.InputError",
+        "penstock.graph.kinds",
+    }
 
 
 def run(code: str) -> str:
@@ -83,13 +136,19 @@ def run(code: str) -> str:
     return result.stdout
 
 
+#: Prints what is loaded of the libraries and rooms that loading a program does without.
+LOADED = (
+    "import sys\n"
+    "heavy = ('torch', 'torchao', 'executorch', 'scipy', 'pandas', 'PIL', 'penstock.compiler')\n"
+    "print([m for m in heavy if m in sys.modules])\n"
+)
+
+
 def test_loading_imports_no_torch() -> None:
-    out = run(
-        "import penstock, sys; penstock.load; import penstock.cli.runners;"
-        "print(sorted({m.split('.')[0] for m in sys.modules}"
-        " & {'torch', 'torchao', 'executorch', 'scipy', 'pandas', 'PIL', 'penstock.compiler'}))"
-    )
+    out = run("import penstock; penstock.load; import penstock.cli.runners\n" + LOADED)
     assert out.strip() == "[]"
+    out = run("import penstock.compiler.progress\n" + LOADED)
+    assert out.strip() == "['penstock.compiler']"
 
 
 def test_compiler_is_imported_when_asked_for() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from penstock.compiler.quantize.quantization import Scheme
+if TYPE_CHECKING:
+    from penstock.compiler.quantize.quantization import Scheme
 
 STATIC_PER_TENSOR: Scheme = "static_per_tensor"
 STATIC_PER_CHANNEL: Scheme = "static_per_channel"

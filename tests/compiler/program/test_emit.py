@@ -100,17 +100,21 @@ def test_stock(results: dict[str, Any], case: Case) -> None:
             compare(stock, pytree.tree_leaves(eager), case.tolerance)
 
 
-def test_nothing_delegated(results: dict[str, Any]) -> None:
-    for case in CASES:
-        if case.name.endswith("_kernels") and isinstance(results.get(case.name), Result):
-            assert not results[case.name].lowered.program.methods[0].delegates
+def named(*, end: str = "", start: str = "") -> list[Any]:
+    """The parameters for the cases of these names, of which there are some."""
+    found = [one for one in PARAMETERS if one.id.endswith(end) and one.id.startswith(start)]
+    assert found, f"no case is called {start}...{end}"
+    return found
 
 
-def test_shared_weights_are_written_once(tmp_path: Path) -> None:
-    for case in structure_cases.CASES:
-        if case.name.startswith("shared_weights"):
-            size = len(compile_and_run(case, tmp_path).lowered.to_bytes())
-            assert size < 2 * 64 * 64 * 4
+@pytest.mark.parametrize("case", named(end="_kernels"))
+def test_nothing_delegated(results: dict[str, Any], case: Case) -> None:
+    assert not _result(results, case).lowered.program.methods[0].delegates
+
+
+@pytest.mark.parametrize("case", named(start="shared_weights"))
+def test_shared_weights_are_written_once(results: dict[str, Any], case: Case) -> None:
+    assert len(_result(results, case).lowered.to_bytes()) < 2 * 64 * 64 * 4
 
 
 def test_weights_are_transposed_when_compiled(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,19 @@ def check_sizes(
             np.savez(folder / f"{name}.{number}.in.npz", *arrays)
             np.savez(folder / f"{name}.{number}.ours.npz", *actual)
     return lowered
+
+
+def check_pictures(
+    function: Callable[[torch.Tensor], Any],
+    sizes: Sequence[tuple[int, int, int]],
+    dims: Mapping[int, Any],
+    **options: Any,
+) -> LoweredProgram:
+    """:func:`check_sizes` of a function of pictures [n, 3, h, w], for each (n, h, w) in ``sizes``;
+    ``dims`` are the dynamic dimensions."""
+    torch.manual_seed(0)
+    inputs = [(torch.randn(n, 3, h, w),) for n, h, w in sizes]
+    return check_sizes(function, inputs, (dims,), **options)
 
 
 def judge(

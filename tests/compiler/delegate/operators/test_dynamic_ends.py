@@ -50,12 +50,6 @@ LINES: dict[str, Function] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the programs are left for the stock runtime."""
-    return tmp_path_factory.mktemp("programs")
-
-
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures(name: str, folder: Path) -> None:
     torch.manual_seed(0)

@@ -44,12 +44,6 @@ OUTSIDE = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the programs are left for the stock runtime."""
-    return tmp_path_factory.mktemp("programs")
-
-
 def check(name: str, scheme: str | None, folder: Path) -> None:
     make, shapes, sizes = NETWORKS[name]
     torch.manual_seed(0)

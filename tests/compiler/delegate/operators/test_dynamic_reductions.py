@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from dynamic_harness import check_on_stock, check_sizes
+from dynamic_harness import check_on_stock, check_pictures
 from torch.export import Dim
 from torch.nn import functional as F
 
@@ -52,24 +52,15 @@ ROUNDED_UP: dict[str, Function] = {
 HALVES = {0: DIMS[0], 2: 2 * Dim("i", min=3, max=12) - 1, 3: 2 * Dim("j", min=3, max=20)}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the programs are left for the stock runtime."""
-    return tmp_path_factory.mktemp("programs")
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_sizes(name: str, folder: Path) -> None:
-    torch.manual_seed(0)
-    inputs = [(torch.randn(n, 3, h, w),) for n, h, w in SIZES]
-    check_sizes(FUNCTIONS[name], inputs, (DIMS,), tolerance=1e-5, folder=folder, name=name)
+    check_pictures(FUNCTIONS[name], SIZES, DIMS, tolerance=1e-5, folder=folder, name=name)
 
 
 @pytest.mark.parametrize("name", ROUNDED_UP)
 def test_rounded_up(name: str, folder: Path) -> None:
     sizes = [(2, 9, 12), (1, 5, 6), (4, 23, 40), (3, 7, 30)]
-    inputs = [(torch.randn(n, 3, h, w),) for n, h, w in sizes]
-    check_sizes(ROUNDED_UP[name], inputs, (HALVES,), tolerance=1e-5, folder=folder, name=name)
+    check_pictures(ROUNDED_UP[name], sizes, HALVES, tolerance=1e-5, folder=folder, name=name)
 
 
 def test_on_stock(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from dynamic_harness import check_on_stock, check_sizes
+from dynamic_harness import check_on_stock, check_pictures
 from torch.export import Dim
 from torch.nn import functional as F
 
@@ -49,17 +49,9 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the programs are left for the stock runtime."""
-    return tmp_path_factory.mktemp("programs")
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_sizes(name: str, folder: Path) -> None:
-    torch.manual_seed(0)
-    inputs = [(torch.randn(n, 3, h, w),) for n, h, w in SIZES]
-    check_sizes(FUNCTIONS[name], inputs, (DIMS,), tolerance=1e-6, folder=folder, name=name)
+    check_pictures(FUNCTIONS[name], SIZES, DIMS, tolerance=1e-6, folder=folder, name=name)
 
 
 def test_on_stock(folder: Path) -> None:

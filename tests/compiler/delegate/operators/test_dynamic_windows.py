@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from dynamic_harness import check_on_stock, check_sizes
+from dynamic_harness import check_on_stock, check_pictures, check_sizes
 from torch import nn
 from torch.export import Dim
 from torch.nn import functional as F
@@ -52,5 +52,4 @@ def test_tower(scheme: str | None, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_pools(name: str) -> None:
-    inputs = [(torch.randn(n, 3, h, w),) for n, h, w in SIZES]
-    check_sizes(FUNCTIONS[name], inputs, ({0: BATCH, 2: HEIGHT, 3: WIDTH},))
+    check_pictures(FUNCTIONS[name], SIZES, {0: BATCH, 2: HEIGHT, 3: WIDTH})

@@ -15,8 +15,9 @@ from penstock.compiler import lower
 from penstock.compiler.pipeline import LoweredProgram
 from penstock.formats.payload_reader import read_payload
 from penstock.graph.dtypes import DataType
-from penstock.graph.graph import XnnGraph
+from penstock.graph.graph import INVALID_VALUE_ID, XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.graph.weights import real
 
 
 def graph_of(lowered: LoweredProgram) -> XnnGraph:
@@ -31,6 +32,12 @@ def kinds(graph: XnnGraph) -> Counter[NodeKind]:
 
 def output_types(graph: XnnGraph, *without: NodeKind) -> set[DataType]:
     return {graph.values[node.outputs[0]].dtype for node in graph.nodes if node.kind not in without}
+
+
+def types_read(graph: XnnGraph, kind: NodeKind) -> list[DataType]:
+    """The types of what the only node of ``kind`` reads."""
+    (node,) = (node for node in graph.nodes if node.kind is kind)
+    return [graph.values[i].dtype for i in node.inputs if i != INVALID_VALUE_ID]
 
 
 def check(
@@ -144,9 +151,7 @@ def test_a_quantized_network_computes_on_int8_throughout() -> None:
     assert kinds(graph)[NodeKind.CONVERT] == 2
 
 
-def test_an_int8_weight_before_a_float_operator_is_written_out() -> None:
-    """A float-only neighbour: the convolution's output is never quantized, so it runs in float."""
-
+def test_an_int8_convolution_before_a_float_operator() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -155,7 +160,37 @@ def test_an_int8_weight_before_a_float_operator_is_written_out() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.softmax(self.conv(x), 1)
 
-    check(Mixed(), (torch.randn(1, 3, 8, 8),), quantize="static", sqnr=20.0)
+    graph = check(Mixed(), (torch.randn(1, 3, 8, 8),), quantize="static", sqnr=20.0)
+    assert types_read(graph, NodeKind.CONV_2D)[:2] == [DataType.QINT8, DataType.QCINT8]
+    assert types_read(graph, NodeKind.SOFTMAX) == [DataType.FP32]
+    assert kinds(graph)[NodeKind.CONVERT] == 2
+
+
+def test_an_int8_weight_of_a_float_operator_is_written_out() -> None:
+    """The activations are float, so XNNPACK needs the weight's real values."""
+
+    class WeightOnly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            integers = torch.randint(-127, 128, (8, 3, 3, 3), dtype=torch.int8)
+            self.register_buffer("weight", integers)
+            self.register_buffer("scales", torch.rand(8) / 100)
+            self.register_buffer("zeros", torch.zeros(8, dtype=torch.int64))
+
+        def real(self) -> torch.Tensor:
+            return torch.ops.quantized_decomposed.dequantize_per_channel(
+                self.weight, self.scales, self.zeros, 0, -127, 127, torch.int8
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(nn.functional.conv2d(x, self.real()), 1)
+
+    model = WeightOnly()
+    graph = check(model, (torch.randn(1, 3, 8, 8),))
+    assert types_read(graph, NodeKind.CONV_2D)[:2] == [DataType.FP32, DataType.FP32]
+    (convolution,) = (node for node in graph.nodes if node.kind is NodeKind.CONV_2D)
+    expected = model.real().permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(real(graph.values[convolution.inputs[1]]), expected)
 
 
 def test_quantized_weights_of_one_scale() -> None:
