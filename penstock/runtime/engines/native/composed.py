@@ -47,9 +47,14 @@ class PlannedGraph(Composed):
         self._library, self._threads = library, threads
         self._process = None if threads.pool() is None else os.getpid()
         self._ports = [*self._inputs, *self._outputs]
-        by_xnnpack = [p for p, e in self._steps if isinstance(e, XnnpackExecutable)]
-        #: for each port whether XNNPACK reads it, perhaps past its end
-        self._overread = [any(i in p.inputs for p in by_xnnpack) for i in self._ports]
+        #: for each port whether it may be read past its end: by XNNPACK, or by kernels that do
+        self._overread = [
+            any(
+                i in part.inputs and getattr(executable, "overreads", True)
+                for part, executable in self._steps
+            )
+            for i in self._ports
+        ]
         turns = {id(e.turn): e.turn for _, e in self._steps if isinstance(e, XnnpackExecutable)}
         self._turns = list(turns.values())
         self._plan: Plan | None = None

@@ -76,7 +76,7 @@ class NativeEngine:
         checker = ShapeChecker(graph)
         values = {value.id: value for value in graph.values}
         packed = PackedWeights()
-        workshop = Workshop(self.library, packed, self._zeros_of)
+        workshop = Workshop(self.library, packed, self._zeros_of, threads.count)
         prepared = []
         for index, node in enumerate(graph.nodes):
             family = next((f for f in FAMILIES if f.reason_against(node, values) is None), None)
@@ -121,6 +121,8 @@ class NativeExecutable:
         self._checker = checker
         self._prepared = prepared
         self._packed = packed
+        #: whether kernels may read inputs past their ends
+        self.overreads = any(family.overread for family, _ in prepared)
         self._threads = threads
         self._process = None if threads.pool() is None else os.getpid()
         self._values = {value.id: value for value in graph.values}
@@ -182,7 +184,7 @@ class NativeExecutable:
         for i, array, dtype in zip(self._ports, arrays, self._dtypes, strict=True):
             check_array(array, self._shapes[i], dtype)
         check_process(self._process)
-        places = [placed(array, overread=False) for array in arrays]
+        places = [placed(array, overread=self.overreads) for array in arrays]
         addresses = [address(array) for array in places]
         assert self._plan is not None
         if self._engine.profile:

@@ -41,11 +41,13 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a node is prepared with. ``zeros(size)`` is the address of so many bytes of zeros."""
+    """What a node is prepared with. ``zeros(size)`` is the address of so many bytes of zeros,
+    ``threads`` the number of threads that kernels run on."""
 
     library: Library
     packed: PackedWeights
     zeros: Callable[[int], int]
+    threads: int
 
     def constant(self, value: Value) -> np.ndarray:
         """The elements of a constant as they lie in memory, flat bytes, aligned for its type."""
@@ -59,6 +61,7 @@ class Family:
     ``reason_against`` says why it cannot run a node, None where it can; ``slower`` why another
     engine should have a node all the same, on the library's instruction sets. ``prepare`` packs the
     node's weights. ``prototypes`` are those of the C functions that ``prepare`` calls.
+    ``overread``: its kernels may read up to ``OVERREAD`` bytes beyond the end of an input.
     """
 
     name: str
@@ -66,3 +69,4 @@ class Family:
     slower: Callable[[Node, Values, Library], str | None]
     prepare: Callable[[Node, Values, Workshop], Prepared]
     prototypes: Mapping[str, Prototype]
+    overread: bool = False

@@ -32,3 +32,17 @@ def slower_product(node: Node, values: Values, library: Library) -> str | None:
             return "with so few rows it waits for its weights"
         return None
     return "there are no vector kernels for this machine"
+
+
+def slower_product_int8(node: Node, values: Values, library: Library) -> str | None:
+    """Of convolutions and fully-connected in int8."""
+    if not library.isa & (Isa.AVX2 | Isa.AVXVNNI | Isa.AVX512VNNI):
+        return "there are no vector kernels for this machine"
+    return None
+
+
+def slower_depthwise_int8(node: Node, values: Values, library: Library) -> str | None:
+    """Of depthwise convolutions in int8."""
+    if not library.isa & (Isa.AVX2 | Isa.AVXVNNI | Isa.AVX512VNNI):
+        return "there are no vector kernels for this machine"
+    return None

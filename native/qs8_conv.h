@@ -1,0 +1,96 @@
+/* int8 convolution and fully-connected product with int8 weights, static quantization.
+ *
+ *     output = clamp(round(float(bias + sum (input - input_zero_point) * weight) * scale[channel])
+ *                    + output_zero_point)
+ *
+ * which is XNNPACK's "fp32" requantization: rounding to nearest, ties to even, the upper bound taken
+ * in floating point before rounding.
+ *
+ * The input is first copied into scratch memory in the form that the kernels multiply (bytes with
+ * the sign bit flipped for VNNI, int16 less the zero point otherwise), with the padding around it.
+ * In this copy a kernel's row of taps is one run of memory, so an output pixel is a start and a list
+ * of offsets, the same for all pixels ("segments"): 7 runs of 21 values for a 7x7 kernel over three
+ * channels. A 1x1 kernel is one run, and so is a fully-connected product.
+ *
+ * Weights are packed in panels of `lanes` output channels: bias and scale of each channel, then for
+ * each segment and each group of `depth` values the weights of all channels.
+ */
+#ifndef PENSTOCK_QS8_CONV_H
+#define PENSTOCK_QS8_CONV_H
+
+#include "core.h"
+
+/* A convolution at one size of its input. NHWC; weights [groups * group_output][kernel_height]
+ * [kernel_width][group_input]. A fully-connected product of m rows is a 1x1 kernel over an image of
+ * one line of m pixels. All sizes are positive but batch and the paddings. */
+struct pk_qs8_conv {
+    uint32_t isa; /* what may be used, a mask of enum pk_isa; the same for packing and running */
+    int32_t input_zero_point, output_zero_point, output_min, output_max;
+    size_t groups, group_input, group_output;
+    size_t kernel_height, kernel_width, stride_height, stride_width;
+    size_t dilation_height, dilation_width;
+    size_t batch, input_height, input_width, padding_top, padding_left;
+    size_t output_height, output_width;
+    size_t threads, cache; /* of the pool; bytes of level 2 of a core */
+};
+
+struct pk_qs8_conv_task {
+    struct pk_qs8_conv conv;
+    const void *packed;
+    const int8_t *input;
+    int8_t *output;
+    void *scratch;
+};
+
+/* Sizes by which one call of the tile kernel sees its work. */
+struct pk_qs8_tile {
+    const void *const *rows;   /* of each output pixel: its first value in the prepared input */
+    const size_t *segments;    /* offsets in bytes */
+    size_t segment_count, segment_depth; /* groups of `depth` values in each segment */
+    const void *panel;         /* the first of up to `panels` packed panels */
+    size_t panel_size;         /* bytes */
+    int8_t *output;            /* of the first pixel and channel */
+    size_t output_stride;      /* from pixel to pixel */
+    size_t channels;           /* to be written, at most lanes * panels */
+    int32_t zero_point, min, max;
+    int raw;                   /* rows are those of the input, not prepared */
+};
+
+/* What each instruction set implements. */
+struct pk_qs8_kernels {
+    const char *name;
+    size_t lanes;         /* channels of a panel */
+    size_t depth;         /* values of a group: 4 bytes, 2 int16 */
+    int32_t flip;         /* what is added to each value: 128 or nothing */
+    size_t element;       /* bytes of a prepared value */
+    size_t panels;        /* that a tile takes at most */
+    size_t rows;          /* pixels that a tile takes at most */
+    /* Bytes of a weight in a panel that has been widened for many tiles in a row; 0 for kernels that
+     * take panels as they are packed, one byte a weight. */
+    size_t wide;
+    int raw; /* whether tiles can take rows of the input as they are (`raw`) */
+    void (*prepare)(void *to, const int8_t *from, size_t count);
+    void (*tile)(const struct pk_qs8_tile *tile, size_t rows);
+    /* `count` weights. */
+    void (*widen)(void *to, const int8_t *weights, size_t count);
+    /* A tile whose panel is widened. */
+    void (*wide_tile)(const struct pk_qs8_tile *tile, size_t rows);
+};
+
+extern const struct pk_qs8_kernels pk_qs8_scalar;
+#if PK_X86
+extern const struct pk_qs8_kernels pk_qs8_avx2, pk_qs8_avxvnni, pk_qs8_avx512vnni;
+#endif
+
+/* Bytes of the packed weights; `packed` must be aligned to PK_ALIGNMENT. */
+PK_EXPORT size_t pk_qs8_conv_packed_size(const struct pk_qs8_conv *conv);
+/* `bias` (may be NULL) and `scale` have an element for each output channel. */
+PK_EXPORT void pk_qs8_conv_pack(const struct pk_qs8_conv *conv, const int8_t *weights,
+                                const int32_t *bias, const float *scale, void *packed);
+/* Bytes, 0 if none are needed. */
+PK_EXPORT size_t pk_qs8_conv_scratch_size(const struct pk_qs8_conv *conv);
+/* May read up to PK_OVERREAD bytes beyond the input. */
+PK_EXPORT void pk_qs8_conv_run(const struct pk_qs8_conv_task *task, const struct pk_pool *pool);
+/* The name of the kernel that runs with `isa`. */
+PK_EXPORT const char *pk_qs8_conv_kernel(uint32_t isa);
+#endif

@@ -1,0 +1,22 @@
+/* int8 convolution of 3x3 kernels with stride 1 by Winograd's F(2x2, 3x3): 16 products for four
+ * outputs in place of 36, for instruction sets that multiply int16 and not int8.
+ *
+ * It is exact. The transform of the input needs 11 bits; that of the weights, scaled by 4 so that
+ * no halves occur, 12 bits; the sums that come back are four times the true ones, modulo 2^32, and
+ * the true ones are bounded so that these fit.
+ */
+#ifndef PENSTOCK_QS8_WINOGRAD_H
+#define PENSTOCK_QS8_WINOGRAD_H
+
+#include "qs8_conv.h"
+
+/* Beyond so many input channels four times a sum could leave 32 bits:
+ * 4 * 9 * 128 * 128 * 3584 < 2^31 (the input is taken without its zero point). */
+#define PK_WINOGRAD_CHANNELS 3584
+
+/* Whether it can do `conv`, and is worth the transforms. */
+int pk_qs8_winograd_suits(const struct pk_qs8_conv *conv);
+size_t pk_qs8_winograd_scratch_size(const struct pk_qs8_conv *conv);
+/* The packed weights are those of pk_qs8_conv_pack for AVX2. */
+void pk_qs8_winograd_run(const struct pk_qs8_conv_task *task, const struct pk_pool *pool);
+#endif

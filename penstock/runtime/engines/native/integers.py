@@ -1,0 +1,313 @@
+"""The families ``qs8_conv`` and ``qs8_dwconv``: convolution, depthwise convolution and
+fully-connected in int8 with static quantization, with the bits of XNNPACK's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from ctypes import POINTER, Structure, byref, c_int32, c_size_t, c_uint32, c_void_p
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor
+from penstock.graph.graph import (
+    FLAG_TENSORFLOW_SAME_PADDING,
+    INVALID_VALUE_ID,
+    Node,
+    Shape,
+    Value,
+)
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
+from penstock.runtime.blocks import address
+from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.products import padding_of
+from penstock.runtime.engines.native.rules import slower_depthwise_int8, slower_product_int8
+
+
+class CConv(Structure):
+    """``struct pk_qs8_conv``."""
+
+    _fields_ = [
+        ("isa", c_uint32),
+        ("input_zero_point", c_int32),
+        ("output_zero_point", c_int32),
+        ("output_min", c_int32),
+        ("output_max", c_int32),
+        ("groups", c_size_t),
+        ("group_input", c_size_t),
+        ("group_output", c_size_t),
+        ("kernel_height", c_size_t),
+        ("kernel_width", c_size_t),
+        ("stride_height", c_size_t),
+        ("stride_width", c_size_t),
+        ("dilation_height", c_size_t),
+        ("dilation_width", c_size_t),
+        ("batch", c_size_t),
+        ("input_height", c_size_t),
+        ("input_width", c_size_t),
+        ("padding_top", c_size_t),
+        ("padding_left", c_size_t),
+        ("output_height", c_size_t),
+        ("output_width", c_size_t),
+        ("threads", c_size_t),
+        ("cache", c_size_t),
+    ]
+
+
+class CDepthwise(Structure):
+    """``struct pk_qs8_dwconv``."""
+
+    _fields_ = [
+        ("isa", c_uint32),
+        ("input_zero_point", c_int32),
+        ("output_zero_point", c_int32),
+        ("output_min", c_int32),
+        ("output_max", c_int32),
+        ("channels", c_size_t),
+        ("kernel_height", c_size_t),
+        ("kernel_width", c_size_t),
+        ("stride_height", c_size_t),
+        ("stride_width", c_size_t),
+        ("dilation_height", c_size_t),
+        ("dilation_width", c_size_t),
+        ("batch", c_size_t),
+        ("input_height", c_size_t),
+        ("input_width", c_size_t),
+        ("padding_top", c_size_t),
+        ("padding_left", c_size_t),
+        ("output_height", c_size_t),
+        ("output_width", c_size_t),
+        ("threads", c_size_t),
+    ]
+
+
+class CConvTask(Structure):
+    """``struct pk_qs8_conv_task``."""
+
+    _fields_ = [
+        ("conv", CConv),
+        ("packed", c_void_p),
+        ("input", c_void_p),
+        ("output", c_void_p),
+        ("scratch", c_void_p),
+    ]
+
+
+class CDepthwiseTask(Structure):
+    """``struct pk_qs8_dwconv_task``."""
+
+    _fields_ = [("conv", CDepthwise), *CConvTask._fields_[1:]]
+
+
+#: A fully-connected node as a convolution, but for its channels.
+_POINTWISE = ((0, 0, 0, 0), (1, 1), (1, 1), (1, 1))
+#: The most taps of a kernel that ours take: their offsets lie on the stack.
+_MAX_TAPS = 1024
+_MAX_DEPTHWISE = 16
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """How a node is quantized. ``scales`` are those by which sums are multiplied, one for each
+    output channel."""
+
+    input_zero_point: int
+    output_zero_point: int
+    output_min: int
+    output_max: int
+    scales: np.ndarray
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A node with its weights packed. ``channels``: groups, input and output channels of each; for
+    a depthwise one the channels alone."""
+
+    node: Node
+    quantities: Quantities
+    channels: tuple[int, ...]
+    packed: int
+    workshop: Workshop
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
+        source, result = self.node.inputs[0], self.node.outputs[0]
+        read, written = shapes[source], shapes[result]
+        a, padding = self.node.attributes, (0, 0, 0, 0)
+        if isinstance(a, Conv2dAttributes):
+            padding = padding_of(self.node, read, written)
+        else:
+            read = (1, 1, math.prod(read[:-1]), read[-1])
+            written = (1, 1, read[2], written[-1])
+        depthwise = len(self.channels) == 1
+        conv = structure(self.node, self.quantities, self.channels, self.workshop)
+        conv.batch, conv.input_height, conv.input_width = read[:3]
+        conv.output_height, conv.output_width = written[1:3]
+        conv.padding_top, conv.padding_left = padding[0], padding[3]
+        functions = self.workshop.library.functions
+        name, kind = ("qs8_dwconv", CDepthwiseTask) if depthwise else ("qs8_conv", CConvTask)
+        scratch = getattr(functions, f"pk_{name}_scratch_size")(byref(conv))
+        task = kind(conv, self.packed, None, None, None)
+        return Step(f"pk_{name}_run", task, ((source, "input"), (result, "output")), scratch)
+
+
+def structure(
+    node: Node, quantities: Quantities, channels: tuple[int, ...], workshop: Workshop
+) -> Structure:
+    """The node as C sees it, without the sizes of its input and output."""
+    q, a = quantities, node.attributes
+    kernel, stride, dilation = _POINTWISE[1:]
+    if isinstance(a, Conv2dAttributes):
+        kernel, stride, dilation = a.kernel, a.stride, a.dilation
+    kind = CDepthwise if len(channels) == 1 else CConv
+    conv = kind(
+        int(workshop.library.isa),
+        q.input_zero_point, q.output_zero_point, q.output_min, q.output_max,
+        *channels, *kernel, *stride, *dilation,
+    )  # fmt: skip
+    conv.threads = workshop.threads
+    if isinstance(conv, CConv):
+        conv.cache = workshop.library.caches().l2
+    return conv
+
+
+def quantities_of(node: Node, values: Values) -> Quantities | str:
+    """How ``node`` is quantized, or why that is not as our kernels want it."""
+    source, filter, result = (values[i] for i in (*node.inputs[:2], node.outputs[0]))
+    if source.dtype is not DataType.QINT8 or result.dtype is not DataType.QINT8:
+        return "it is not int8 with static quantization"
+    scales = _scales(filter, 3 if node.kind is NodeKind.DEPTHWISE_CONV_2D else 0)
+    if scales is None or filter.data is None:
+        return "its weights are not constant int8"
+    if len(node.inputs) > 2 and node.inputs[2] != INVALID_VALUE_ID:
+        bias = values[node.inputs[2]]
+        if bias.dtype not in (DataType.QINT32, DataType.QCINT32) or bias.data is None:
+            return "its bias is not constant int32"
+    read, written = source.quantization, result.quantization
+    assert isinstance(read, PerTensor) and isinstance(written, PerTensor)
+    # In XNNPACK's order.
+    factors = np.float32(read.scale) * scales / np.float32(written.scale)
+    smallest = np.finfo(np.float32).tiny
+    used = (np.float32(read.scale), np.float32(written.scale), *scales[:1])
+    if any(s < smallest for s in used) or (scales < smallest).any() or not (factors < 256).all():
+        return "its scales are out of XNNPACK's range"
+    low, high = (_quantized(bound, written) for bound in node.clamp or (-math.inf, math.inf))
+    if low >= high:
+        return "its output range is empty"
+    return Quantities(read.zero_point, written.zero_point, low, high, factors)
+
+
+def _scales(filter: Value, axis: int) -> np.ndarray | None:
+    """The scales of a filter, one for each output channel, which lie along ``axis``; None for a
+    type that our kernels do not take."""
+    quantization = filter.quantization
+    if filter.dtype is DataType.QCINT8 and isinstance(quantization, PerChannel):
+        return quantization.scales if quantization.axis == axis else None
+    if not isinstance(quantization, PerTensor) or filter.dtype is not DataType.QINT8:
+        return None
+    whole = np.full(filter.shape[axis], quantization.scale, np.float32)
+    return None if quantization.zero_point else whole
+
+
+def _quantized(bound: float, quantization: PerTensor) -> int:
+    """A bound of the output as XNNPACK quantizes it (``xnn_qs8_quantize``)."""
+    scaled = np.float32(bound) / np.float32(quantization.scale)
+    shifted = scaled + np.float32(quantization.zero_point)
+    return int(np.rint(np.clip(shifted, np.float32(-128), np.float32(127))))
+
+
+def _is_depthwise(node: Node) -> bool:
+    """Whether each output channel has an input channel of its own: as a depthwise convolution, or
+    as one with so many groups."""
+    a = node.attributes
+    return (
+        node.kind in (NodeKind.DEPTHWISE_CONV_2D, NodeKind.CONV_2D)
+        and isinstance(a, Conv2dAttributes)
+        and a.group_input_channels == a.group_output_channels == 1
+        and (a.groups > 1 or node.kind is NodeKind.DEPTHWISE_CONV_2D)
+    )
+
+
+def reason_against_convolution(node: Node, values: Values) -> str | None:
+    """Why the family ``qs8_conv`` cannot run ``node``; None where it can."""
+    a = node.attributes
+    if node.kind is NodeKind.FULLY_CONNECTED:
+        if node.flags:
+            return "its weights are transposed"
+    elif node.kind is not NodeKind.CONV_2D or not isinstance(a, Conv2dAttributes):
+        return "it is neither a convolution nor fully-connected"
+    elif node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or math.prod(a.kernel) > _MAX_TAPS:
+        return f"its kernel has more than {_MAX_TAPS} taps, or flags that our kernels do not know"
+    if _is_depthwise(node):
+        return "it is depthwise"
+    found = quantities_of(node, values)
+    return found if isinstance(found, str) else None
+
+
+def reason_against_depthwise(node: Node, values: Values) -> str | None:
+    """Why the family ``qs8_dwconv`` cannot run ``node``; None where it can."""
+    a = node.attributes
+    if not _is_depthwise(node) or not isinstance(a, Conv2dAttributes):
+        return "it is no depthwise convolution with a multiplier of 1"
+    if node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or max(a.kernel) > _MAX_DEPTHWISE:
+        return f"its kernel is beyond {_MAX_DEPTHWISE}, or has flags that our kernels do not know"
+    found = quantities_of(node, values)
+    return found if isinstance(found, str) else None
+
+
+def prepare(node: Node, values: Values, workshop: Workshop) -> Convolution:
+    """Packs the weights of ``node``."""
+    quantities = quantities_of(node, values)
+    assert isinstance(quantities, Quantities)
+    filter, a = values[node.inputs[1]], node.attributes
+    weights = workshop.constant(filter)
+    bias = None
+    if len(node.inputs) > 2 and node.inputs[2] != INVALID_VALUE_ID:
+        bias = workshop.constant(values[node.inputs[2]])
+    channels: tuple[int, ...] = (1, filter.shape[-1], filter.shape[0])
+    name = "qs8_conv"
+    if _is_depthwise(node):
+        assert isinstance(a, Conv2dAttributes)
+        name, channels = "qs8_dwconv", (a.groups,)
+        if node.kind is NodeKind.CONV_2D:
+            by_tap = weights.reshape(a.groups, math.prod(a.kernel)).T
+            weights = np.ascontiguousarray(by_tap)
+    elif isinstance(a, Conv2dAttributes):
+        channels = (a.groups, a.group_input_channels, a.group_output_channels)
+    conv = structure(node, quantities, channels, workshop)
+    functions = workshop.library.functions
+    packed = workshop.packed.reserve(getattr(functions, f"pk_{name}_packed_size")(byref(conv)))
+    getattr(functions, f"pk_{name}_pack")(
+        byref(conv), address(weights), None if bias is None else address(bias),
+        address(np.ascontiguousarray(quantities.scales, np.float32)), packed,
+    )  # fmt: skip
+    return Convolution(node, quantities, channels, packed, workshop)
+
+
+def _prototypes(name: str, shape: type[Structure]) -> dict[str, tuple[object, tuple[object, ...]]]:
+    conv = POINTER(shape)
+    return {
+        f"pk_{name}_packed_size": (c_size_t, (conv,)),
+        f"pk_{name}_pack": (None, (conv, c_void_p, c_void_p, c_void_p, c_void_p)),
+        f"pk_{name}_scratch_size": (c_size_t, (conv,)),
+        f"pk_{name}_run": (None, (c_void_p, c_void_p)),
+    }
+
+
+CONVOLUTION = Family(
+    "qs8_conv",
+    reason_against_convolution,
+    slower_product_int8,
+    prepare,
+    _prototypes("qs8_conv", CConv),
+    overread=True,
+)
+DEPTHWISE = Family(
+    "qs8_dwconv",
+    reason_against_depthwise,
+    slower_depthwise_int8,
+    prepare,
+    _prototypes("qs8_dwconv", CDepthwise),
+    overread=True,
+)
