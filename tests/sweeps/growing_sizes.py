@@ -11,12 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "runtime" / "engines" / "xnnpack"))
-
 from xnn_graphs import run
 from xnn_samples import SAMPLES
 

@@ -8,7 +8,6 @@ under an allocator that checks for damage where there is one.
 from __future__ import annotations
 
 import importlib.util
-import os
 import pickle
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from children import environment
 from emit_harness import run_stock
 from torch import nn
 
@@ -30,9 +30,9 @@ CHECKED = {"MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "85"}
 CHECKING = "libc_malloc_debug.so.0"
 
 
-def _run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=3600
+        command, env=environment(**more), capture_output=True, text=True, timeout=3600
     )
     samples = [line for line in done.stdout.splitlines() if not line.startswith("WRONG")]
     assert done.returncode == 0, f"{samples[-1:]} ended with {done.returncode}: {done.stderr}"

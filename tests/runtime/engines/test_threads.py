@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from xnn_graphs import GraphBuilder
+from graph_builder import GraphBuilder
 
 import penstock
 from penstock.errors import InputError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,23 +26,23 @@ def convolution(
     width = (size[1] + left + right - reach[1]) // stride[1] + 1
     conv = Conv2dAttributes(padding, kernel, stride, dilation, 1, channels, outputs)
     shape, clamp = (2, height, width, outputs), (-1.0, 1.0)
-    sketch = Sketch()
+    sketch = GraphBuilder()
     if not integers:
         inputs = (
-            sketch.input(2, *size, channels),
+            sketch.input((2, *size, channels)),
             sketch.random(outputs, *kernel, channels),
             sketch.random(outputs),
         )
-        return sketch.output(sketch.node(NodeKind.CONV_2D, inputs, shape, conv, clamp))
+        return sketch.finish(sketch.apply(NodeKind.CONV_2D, inputs, shape, conv, clamp))
     scales = np.linspace(0.001, 0.002, outputs, dtype=np.float32)
     taps = np.random.default_rng(3).integers(-127, 128, (outputs, *kernel, channels))
-    x = sketch.input(2, *size, channels, dtype=DataType.QINT8, quantization=PerTensor(0.05, 3))
+    x = sketch.input((2, *size, channels), dtype=DataType.QINT8, quantization=PerTensor(0.05, 3))
     weight = sketch.value(taps.shape, DataType.QCINT8, PerChannel(scales, 0), taps.astype(np.int8))
-    y = sketch.node(
+    y = sketch.apply(
         NodeKind.CONV_2D, (x, weight, INVALID_VALUE_ID), shape, conv, clamp,
         dtype=DataType.QINT8, quantization=PerTensor(0.02, -2),
     )  # fmt: skip
-    return sketch.output(y)
+    return sketch.finish(y)
 
 
 @pytest.mark.parametrize("integers", [False, True])

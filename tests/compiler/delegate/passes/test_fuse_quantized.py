@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 
 from penstock.compiler.delegate.passes import fuse_quantized
 from penstock.graph.dtypes import DataType, PerTensor
@@ -15,20 +16,20 @@ ADD, SUBTRACT, MULTIPLY = NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY
 
 def between_converts(kind: NodeKind, left: float, right: float, result: float) -> XnnGraph:
     """dequantize → ``kind`` → quantize → dequantize, with these scales."""
-    sketch = Sketch()
+    sketch = GraphBuilder()
     operands = []
     for scale in (left, right):
-        integers = sketch.input(50, dtype=DataType.QINT8, quantization=PerTensor(scale, 3))
-        operands.append(sketch.node(NodeKind.CONVERT, [integers], [50]))
-    real = sketch.node(kind, operands, [50])
-    integers = sketch.node(
+        integers = sketch.input((50,), dtype=DataType.QINT8, quantization=PerTensor(scale, 3))
+        operands.append(sketch.apply(NodeKind.CONVERT, [integers], [50]))
+    real = sketch.apply(kind, operands, [50])
+    integers = sketch.apply(
         NodeKind.CONVERT,
         [real],
         [50],
         dtype=DataType.QINT8,
         quantization=PerTensor(result, -4),
     )
-    return sketch.output(sketch.node(NodeKind.CONVERT, [integers], [50]))
+    return sketch.finish(sketch.apply(NodeKind.CONVERT, [integers], [50]))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 
 from penstock.compiler.delegate.passes import merge_columns
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor, PerToken
@@ -20,30 +21,30 @@ def convolution(
     top, right, bottom, left = padding
     height = (size[0] + top + bottom - kernel[0]) // stride[0] + 1
     width = (size[1] + left + right - kernel[1]) // stride[1] + 1
-    sketch = Sketch()
+    sketch = GraphBuilder()
     conv = Conv2dAttributes(padding, kernel, stride, (1, 1), 1, channels, outputs)
     shape, filter_shape = (1, height, width, outputs), (outputs, *kernel, channels)
     if kind is DataType.FP32:
-        x = sketch.input(1, *size, channels)
+        x = sketch.input((1, *size, channels))
         inputs = (x, sketch.random(*filter_shape), sketch.random(outputs))
-        return sketch.output(sketch.node(NodeKind.CONV_2D, inputs, shape, conv))
+        return sketch.finish(sketch.apply(NodeKind.CONV_2D, inputs, shape, conv))
     scales = np.linspace(0.01, 0.02, outputs, dtype=np.float32)
     taps = np.random.default_rng(3).integers(-127, 128, filter_shape).astype(np.int8)
     weight = sketch.value(filter_shape, DataType.QCINT8, PerChannel(scales, 0), taps)
     if kind is DataType.QINT8:
-        x = sketch.input(1, *size, channels, dtype=kind, quantization=PerTensor(0.05, 3))
-        y = sketch.node(
+        x = sketch.input((1, *size, channels), dtype=kind, quantization=PerTensor(0.05, 3))
+        y = sketch.apply(
             NodeKind.CONV_2D, (x, weight, INVALID_VALUE_ID), shape, conv,
             dtype=kind, quantization=PerTensor(0.5, -2),
         )  # fmt: skip
-        return sketch.output(y)
-    x = sketch.input(1, *size, channels)
-    q = sketch.node(
+        return sketch.finish(y)
+    x = sketch.input((1, *size, channels))
+    q = sketch.apply(
         NodeKind.CONVERT, (x,), (1, *size, channels),
         dtype=DataType.QDINT8, quantization=PerToken(3),
     )  # fmt: skip
-    return sketch.output(
-        sketch.node(NodeKind.CONV_2D, (q, weight, sketch.random(outputs)), shape, conv)
+    return sketch.finish(
+        sketch.apply(NodeKind.CONV_2D, (q, weight, sketch.random(outputs)), shape, conv)
     )
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,15 +18,15 @@ from penstock.graph.kinds import NodeKind, ReshapeAttributes
 RESHAPE, TRANSPOSE = NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE
 
 
-class Moves(Sketch):
+class Moves(GraphBuilder):
     def absolute(self, x: int) -> int:
-        return self.node(NodeKind.ABS, (x,), self.graph.values[x].shape)
+        return self.apply(NodeKind.ABS, (x,), self.graph.values[x].shape)
 
 
 def chain(shape: Sequence[int], *steps: Sequence[int] | str) -> XnnGraph:
     sketch = Moves()
-    start = sketch.absolute(sketch.input(*shape))
-    return sketch.output(sketch.absolute(sketch.move(start, *steps)))
+    start = sketch.absolute(sketch.input(shape))
+    return sketch.finish(sketch.absolute(sketch.move(start, *steps)))
 
 
 @pytest.mark.parametrize(
@@ -53,19 +54,19 @@ def test_chains(
 
 def test_what_others_read_is_not_moved_twice() -> None:
     sketch = Moves()
-    x = sketch.absolute(sketch.input(4, 6))
+    x = sketch.absolute(sketch.input((4, 6)))
     turned = sketch.move(x, "10")
     first = sketch.absolute(sketch.move(turned, (2, 3, 4)))
     second = sketch.absolute(sketch.move(turned, (6, 2, 2)))
-    graph = after(sketch.output(first, second), merge_movement.apply, tolerance=0.0)
+    graph = after(sketch.finish(first, second), merge_movement.apply, tolerance=0.0)
     assert kinds(graph)[TRANSPOSE] == 1
 
 
 def test_outputs_stay() -> None:
     sketch = Moves()
-    x = sketch.absolute(sketch.input(4, 6))
+    x = sketch.absolute(sketch.input((4, 6)))
     middle = sketch.move(x, "10")
-    graph = sketch.output(middle, sketch.move(middle, "10"))
+    graph = sketch.finish(middle, sketch.move(middle, "10"))
     assert kinds(after(graph, merge_movement.apply, tolerance=0.0))[TRANSPOSE] >= 1
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 
 from penstock.compiler.delegate.passes import merge_movement, move_past_products
 from penstock.graph.graph import XnnGraph
@@ -14,14 +15,14 @@ from penstock.graph.kinds import NodeKind
 RESHAPE, TRANSPOSE = NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE
 
 
-class Rows(Sketch):
+class Rows(GraphBuilder):
     def absolute(self, x: int) -> int:
-        return self.node(NodeKind.ABS, (x,), self.shape(x))
+        return self.apply(NodeKind.ABS, (x,), self.shape(x))
 
     def product(self, x: int, columns: int) -> int:
         shape = self.graph.values[x].shape
         inputs = (x, self.random(columns, shape[-1]), self.random(columns))
-        return self.node(NodeKind.FULLY_CONNECTED, inputs, (*shape[:-1], columns))
+        return self.apply(NodeKind.FULLY_CONNECTED, inputs, (*shape[:-1], columns))
 
 
 def applied(graph: XnnGraph) -> None:
@@ -33,14 +34,14 @@ def windows(columns: int = 12, shared: int | None = None, last: str = "013245") 
     """Heads put side by side, a projection, windows put into their places; ``shared``: which
     step's result is an output too."""
     sketch = Rows()
-    heads = sketch.absolute(sketch.input(6, 3, 4, 4))
+    heads = sketch.absolute(sketch.input((6, 3, 4, 4)))
     joined = sketch.move(heads, "0213", (6, 4, 12))
     product = sketch.product(joined, columns)
     split = sketch.move(product, (1, 2, 3, 2, 2, columns))
     image = sketch.move(split, last)
     result = sketch.absolute(image)
     outputs = [result] + ([] if shared is None else [[joined, product, split][shared]])
-    return sketch.output(*outputs)
+    return sketch.finish(*outputs)
 
 
 @pytest.mark.parametrize("columns", [12, 5])
@@ -62,17 +63,17 @@ def test_a_transpose_of_columns_stays() -> None:
 
 def test_a_single_transpose_stays_behind() -> None:
     sketch = Rows()
-    product = sketch.product(sketch.absolute(sketch.input(3, 4, 8)), 32)
-    graph = sketch.output(sketch.absolute(sketch.move(product, "102")))
+    product = sketch.product(sketch.absolute(sketch.input((3, 4, 8))), 32)
+    graph = sketch.finish(sketch.absolute(sketch.move(product, "102")))
     order = [node.kind for node in after(graph, applied).nodes]
     assert order.index(TRANSPOSE) > order.index(NodeKind.FULLY_CONNECTED)
 
 
 def projections(*outputs: int, first: Sequence[int] = (1, 2, 3, 8), also: bool = False) -> XnnGraph:
     sketch = Rows()
-    rows = sketch.move(sketch.absolute(sketch.input(*first)), (6, 8))
+    rows = sketch.move(sketch.absolute(sketch.input(first)), (6, 8))
     products = [sketch.absolute(sketch.product(rows, columns)) for columns in outputs]
-    return sketch.output(*products, *([sketch.absolute(rows)] if also else []))
+    return sketch.finish(*products, *([sketch.absolute(rows)] if also else []))
 
 
 def test_a_reshape_before_several_products_goes_behind_each() -> None:
@@ -95,10 +96,10 @@ def test_a_reshape_that_stays(graph: XnnGraph) -> None:
 def joined(source: int, columns: int, *steps: Sequence[int] | str, also: bool = False) -> XnnGraph:
     """A product, movement, and two readers of the result; ``also``: its input is an output."""
     sketch = Rows()
-    x = sketch.absolute(sketch.input(4, 6, source))
+    x = sketch.absolute(sketch.input((4, 6, source)))
     moved = sketch.move(sketch.product(x, columns), *steps)
-    results = [sketch.absolute(moved), sketch.node(NodeKind.NEGATE, (moved,), sketch.shape(moved))]
-    return sketch.output(*results, *([x] if also else []))
+    results = [sketch.absolute(moved), sketch.apply(NodeKind.NEGATE, (moved,), sketch.shape(moved))]
+    return sketch.finish(*results, *([x] if also else []))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,13 +28,13 @@ def dynamic(graph: XnnGraph) -> None:
 def row_sums(
     *shape: int, weights: np.ndarray | None = None, bias: bool = False, shared: bool = False
 ) -> XnnGraph:
-    sketch = Sketch()
-    x = sketch.node(NodeKind.ABS, (sketch.input(*shape),), shape)
+    sketch = GraphBuilder()
+    x = sketch.apply(NodeKind.ABS, (sketch.input(shape),), shape)
     row = np.full((1, shape[-1]), 0.25) if weights is None else weights
     offset = sketch.random(1) if bias else INVALID_VALUE_ID
-    sums = sketch.node(PRODUCT, (x, sketch.constant(row), offset), (*shape[:-1], 1))
-    result = sketch.node(NodeKind.ABS, (sums,), (*shape[:-1], 1))
-    return sketch.output(result, x) if shared else sketch.output(result)
+    sums = sketch.apply(PRODUCT, (x, sketch.constant(row), offset), (*shape[:-1], 1))
+    result = sketch.apply(NodeKind.ABS, (sums,), (*shape[:-1], 1))
+    return sketch.finish(result, x) if shared else sketch.finish(result)
 
 
 @settings(deadline=None, max_examples=30)

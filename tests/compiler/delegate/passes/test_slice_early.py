@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 from test_pipeline import check
 from torch import nn
 
@@ -35,35 +36,35 @@ def test_the_last_layer_of_an_encoder_runs_for_one_token(quantize: str | None) -
     assert NodeKind.STATIC_SLICE in kinds(graph)
 
 
-def slice_of(sketch: Sketch, x: int, dim: int, start: int, size: int) -> int:
+def slice_of(sketch: GraphBuilder, x: int, dim: int, start: int, size: int) -> int:
     shape = list(sketch.graph.values[x].shape)
     offsets, sizes = [0] * len(shape), list(shape)
     offsets[dim], sizes[dim] = start, size
     shape[dim] = size
     cut = SliceAttributes(tuple(offsets), tuple(sizes))
-    return sketch.node(NodeKind.STATIC_SLICE, (x,), shape, cut)
+    return sketch.apply(NodeKind.STATIC_SLICE, (x,), shape, cut)
 
 
 def test_broadcast_operands_are_cut_where_they_are_wide() -> None:
-    sketch = Sketch()
-    x, column, row = sketch.input(2, 6, 4), sketch.input(1, 6, 1), sketch.random(4)
+    sketch = GraphBuilder()
+    x, column, row = sketch.input((2, 6, 4)), sketch.input((1, 6, 1)), sketch.random(4)
     wide = sketch.random(6, 4)
     y = x
     for kind, other in (
         (NodeKind.ADD, column), (NodeKind.MULTIPLY, row), (NodeKind.SUBTRACT, wide)
     ):  # fmt: skip
-        y = sketch.node(kind, (y, other), (2, 6, 4))
-    y = sketch.node(NodeKind.SOFTMAX, (y,), (2, 6, 4))
-    graph = after(sketch.output(slice_of(sketch, y, 1, 2, 2)), slice_early.apply)
+        y = sketch.apply(kind, (y, other), (2, 6, 4))
+    y = sketch.apply(NodeKind.SOFTMAX, (y,), (2, 6, 4))
+    graph = after(sketch.finish(slice_of(sketch, y, 1, 2, 2)), slice_early.apply)
     assert [node.kind for node in graph.nodes[:2]] == [NodeKind.STATIC_SLICE] * 2
     assert all(graph.values[node.outputs[0]].shape[1] == 2 for node in graph.nodes)
 
 
 def test_products_of_matrices_are_cut_by_row() -> None:
-    sketch = Sketch()
-    left, right = sketch.input(2, 6, 4), sketch.input(1, 4, 5)
-    y = sketch.node(NodeKind.BATCH_MATRIX_MULTIPLY, (left, right), (2, 6, 5))
-    graph = after(sketch.output(slice_of(sketch, y, 1, 3, 1)), slice_early.apply)
+    sketch = GraphBuilder()
+    left, right = sketch.input((2, 6, 4)), sketch.input((1, 4, 5))
+    y = sketch.apply(NodeKind.BATCH_MATRIX_MULTIPLY, (left, right), (2, 6, 5))
+    graph = after(sketch.finish(slice_of(sketch, y, 1, 3, 1)), slice_early.apply)
     assert [node.kind for node in graph.nodes] == [
         NodeKind.STATIC_SLICE, NodeKind.BATCH_MATRIX_MULTIPLY
     ]  # fmt: skip
@@ -71,19 +72,19 @@ def test_products_of_matrices_are_cut_by_row() -> None:
 
 def test_what_is_read_whole_stays() -> None:
     for dim in (1, 2):
-        sketch = Sketch()
-        x = sketch.input(2, 6, 4)
-        y = sketch.node(NodeKind.SOFTMAX, (x,), (2, 6, 4))
+        sketch = GraphBuilder()
+        x = sketch.input((2, 6, 4))
+        y = sketch.apply(NodeKind.SOFTMAX, (x,), (2, 6, 4))
         part = slice_of(sketch, y, dim, 1, 2)
-        outputs = (part, sketch.node(NodeKind.ABS, (y,), (2, 6, 4))) if dim == 1 else (part,)
-        graph = after(sketch.output(*outputs), slice_early.apply)
+        outputs = (part, sketch.apply(NodeKind.ABS, (y,), (2, 6, 4))) if dim == 1 else (part,)
+        graph = after(sketch.finish(*outputs), slice_early.apply)
         assert graph.nodes[0].kind is NodeKind.SOFTMAX
 
 
 def test_different_parts_stay() -> None:
-    sketch = Sketch()
-    x = sketch.input(2, 6, 4)
-    y = sketch.node(NodeKind.ABS, (x,), (2, 6, 4))
+    sketch = GraphBuilder()
+    x = sketch.input((2, 6, 4))
+    y = sketch.apply(NodeKind.ABS, (x,), (2, 6, 4))
     parts = slice_of(sketch, y, 1, 0, 2), slice_of(sketch, y, 1, 2, 4)
-    graph = after(sketch.output(*parts), slice_early.apply)
+    graph = after(sketch.finish(*parts), slice_early.apply)
     assert graph.nodes[0].kind is NodeKind.ABS

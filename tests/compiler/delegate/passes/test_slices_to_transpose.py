@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipeline import check, graph_of
@@ -36,7 +37,7 @@ JOIN = {
 INT8 = (DataType.QINT8, PerTensor(0.05, 3))
 
 
-class Pieces(Sketch):
+class Pieces(GraphBuilder):
     """Movement of one type."""
 
     def __init__(self, dtype: DataType = DataType.FP32, scale: PerTensor | None = None) -> None:
@@ -47,22 +48,22 @@ class Pieces(Sketch):
         return self.graph.values[x].shape
 
     def start(self, *shape: int) -> int:
-        return self.input(*shape, **self.type)  # type: ignore[arg-type]
+        return self.input(shape, **self.type)  # type: ignore[arg-type]
 
     def reshape(self, x: int, *shape: int) -> int:
-        return self.node(RESHAPE, (x,), shape, ReshapeAttributes(shape), **self.type)  # type: ignore[arg-type]
+        return self.apply(RESHAPE, (x,), shape, ReshapeAttributes(shape), **self.type)  # type: ignore[arg-type]
 
     def transpose(self, x: int, perm: Sequence[int]) -> int:
         shape = [self.shape(x)[dim] for dim in perm]
         attributes = TransposeAttributes(tuple(perm))
-        return self.node(TRANSPOSE, (x,), shape, attributes, **self.type)  # type: ignore[arg-type]
+        return self.apply(TRANSPOSE, (x,), shape, attributes, **self.type)  # type: ignore[arg-type]
 
     def take(self, x: int, dim: int, start: int, size: int = 1) -> int:
         shape = list(self.shape(x))
         offsets = [0] * len(shape)
         offsets[dim], shape[dim] = start, size
         cut = SliceAttributes(tuple(offsets), tuple(shape))
-        return self.node(SLICE, (x,), shape, cut, **self.type)  # type: ignore[arg-type]
+        return self.apply(SLICE, (x,), shape, cut, **self.type)  # type: ignore[arg-type]
 
     def join(self, pieces: Sequence[int], axis: int) -> int:
         """As lowering joins any number: five at a time."""
@@ -75,7 +76,7 @@ class Pieces(Sketch):
         shape = list(self.shape(pieces[0]))
         shape[axis] = sum(self.shape(piece)[axis] for piece in pieces)
         attributes = ConcatenateAttributes(axis)
-        return self.node(JOIN[len(pieces)], pieces, shape, attributes, **self.type)  # type: ignore[arg-type]
+        return self.apply(JOIN[len(pieces)], pieces, shape, attributes, **self.type)  # type: ignore[arg-type]
 
     def rows(self, x: int, *order: int) -> list[int]:
         return [self.take(x, 0, row) for row in order]
@@ -187,7 +188,7 @@ def test_other_dynamic_sizes_stay_sliced() -> None:
 def test_factors_may_come_in_another_order() -> None:
     sketch = Pieces(*INT8)
     x = sketch.start(4, 3, 2)
-    graph = sketch.output(sketch.join(sketch.rows(x, 0, 2, 1, 3), 0))
+    graph = sketch.finish(sketch.join(sketch.rows(x, 0, 2, 1, 3), 0))
     assert found(graph) == [RESHAPE, TRANSPOSE, RESHAPE]
 
 
@@ -195,7 +196,7 @@ def test_halves_are_factors() -> None:
     sketch = Pieces()
     x = sketch.start(6, 5)
     halves = [sketch.take(x, 0, start, 3) for start in (0, 3)]
-    assert found(sketch.output(sketch.join(halves, 1))) == [RESHAPE, TRANSPOSE, RESHAPE]
+    assert found(sketch.finish(sketch.join(halves, 1))) == [RESHAPE, TRANSPOSE, RESHAPE]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_halves_are_factors() -> None:
 def test_other_selections_stay(rows: Sequence[int], axis: int) -> None:
     sketch = Pieces()
     x = sketch.start(4, 3, 2)
-    graph = sketch.output(sketch.join(sketch.rows(x, *rows), axis))
+    graph = sketch.finish(sketch.join(sketch.rows(x, *rows), axis))
     assert SLICE in found(graph)
     assert TRANSPOSE not in found(graph)
 
@@ -215,21 +216,21 @@ def test_pieces_of_two_sources_stay() -> None:
     sketch = Pieces()
     x, y = sketch.start(2, 3), sketch.start(2, 3)
     parts = [sketch.take(x, 0, 0), sketch.take(y, 0, 1)]
-    assert found(sketch.output(sketch.join(parts, 1))).count(SLICE) == 2
+    assert found(sketch.finish(sketch.join(parts, 1))).count(SLICE) == 2
 
 
 def test_parts_of_different_size_stay() -> None:
     sketch = Pieces()
     x = sketch.start(6, 4)
     parts = [sketch.take(x, 0, start, size) for start, size in ((0, 2), (2, 4))]
-    assert found(sketch.output(sketch.join(parts, 0))).count(SLICE) == 2
+    assert found(sketch.finish(sketch.join(parts, 0))).count(SLICE) == 2
 
 
 def test_pieces_that_lie_differently_stay() -> None:
     sketch = Pieces()
     x = sketch.start(2, 3, 3)
     first, second = (sketch.reshape(row, 3, 3) for row in sketch.rows(x, 0, 1))
-    graph = sketch.output(sketch.join([first, sketch.transpose(second, (1, 0))], 0))
+    graph = sketch.finish(sketch.join([first, sketch.transpose(second, (1, 0))], 0))
     assert found(graph).count(SLICE) == 2
 
 
@@ -239,24 +240,24 @@ def test_what_is_read_by_others_is_sliced_anyway(is_output: bool) -> None:
     x = sketch.start(3, 2, 4)
     parts = sketch.rows(x, 0, 1, 2)
     joined = sketch.join(parts, 2)
-    extra = parts[1] if is_output else sketch.node(NodeKind.ABS, (parts[1],), (1, 2, 4))
-    assert found(sketch.output(joined, extra)).count(SLICE) == 3
+    extra = parts[1] if is_output else sketch.apply(NodeKind.ABS, (parts[1],), (1, 2, 4))
+    assert found(sketch.finish(joined, extra)).count(SLICE) == 3
 
 
 def test_parts_put_back_are_the_whole() -> None:
     sketch = Pieces()
-    x = sketch.node(NodeKind.ABS, (sketch.start(3, 2, 4),), (3, 2, 4))
+    x = sketch.apply(NodeKind.ABS, (sketch.start(3, 2, 4),), (3, 2, 4))
     parts = sketch.rows(x, 0, 1, 2)
-    whole = sketch.node(NodeKind.NEGATE, (sketch.join(parts, 0),), (3, 2, 4))
-    part = sketch.node(NodeKind.ABS, (parts[1],), (1, 2, 4))
-    left = found(sketch.output(whole, part))
+    whole = sketch.apply(NodeKind.NEGATE, (sketch.join(parts, 0),), (3, 2, 4))
+    part = sketch.apply(NodeKind.ABS, (parts[1],), (1, 2, 4))
+    left = found(sketch.finish(whole, part))
     assert sorted(left) == sorted([NodeKind.ABS, NodeKind.NEGATE, SLICE, NodeKind.ABS])
 
 
 def test_an_output_keeps_a_node() -> None:
     sketch = Pieces()
     x = sketch.start(3, 2, 4)
-    assert found(sketch.output(sketch.join(sketch.rows(x, 0, 1, 2), 0)))
+    assert found(sketch.finish(sketch.join(sketch.rows(x, 0, 1, 2), 0)))
 
 
 @st.composite
@@ -289,7 +290,7 @@ def merges(draw: st.DrawFn) -> tuple[XnnGraph, bool]:
     parts = [sketch.reshape(part, *shape) for part in parts]
     joined = sketch.join(parts, draw(st.integers(0, len(shape) - 1)))
     last = sketch.transpose(sketch.reshape(joined, 1, len(parts) * math.prod(rest)), (1, 0))
-    return sketch.output(last), in_order and len(parts) > 1
+    return sketch.finish(last), in_order and len(parts) > 1
 
 
 @settings(max_examples=60, deadline=None)

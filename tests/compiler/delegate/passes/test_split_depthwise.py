@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 
 from penstock.compiler.delegate.passes import split_depthwise
 from penstock.graph.dtypes import DataType, PerTensor
@@ -21,8 +22,8 @@ def depthwise(
     clamp: tuple[float, float] | None = None,
 ) -> XnnGraph:
     channels = 5
-    sketch = Sketch()
-    x = sketch.input(2, *size, channels)
+    sketch = GraphBuilder()
+    x = sketch.input((2, *size, channels))
     weight, bias = sketch.random(1, *kernel, channels), sketch.random(channels)
     top, right, bottom, left = padding
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
@@ -30,8 +31,8 @@ def depthwise(
     width = (size[1] + left + right - reach[1]) // stride[1] + 1
     conv = Conv2dAttributes(padding, kernel, stride, dilation, channels, 1, 1)
     shape = (2, height, width, channels)
-    y = sketch.node(NodeKind.DEPTHWISE_CONV_2D, (x, weight, bias), shape, conv, clamp)
-    return sketch.output(y)
+    y = sketch.apply(NodeKind.DEPTHWISE_CONV_2D, (x, weight, bias), shape, conv, clamp)
+    return sketch.finish(y)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +69,15 @@ def test_small_kernels_and_those_without_padding_stay() -> None:
 
 
 def test_integers_stay() -> None:
-    sketch = Sketch()
+    sketch = GraphBuilder()
     steps = PerTensor(0.1, 0)
-    x = sketch.input(1, 9, 9, 4, dtype=DataType.QINT8, quantization=steps)
+    x = sketch.input((1, 9, 9, 4), dtype=DataType.QINT8, quantization=steps)
     weight = sketch.random(1, 7, 7, 4)
     conv = Conv2dAttributes((3, 3, 3, 3), (7, 7), (1, 1), (1, 1), 4, 1, 1)
-    y = sketch.node(
+    y = sketch.apply(
         NodeKind.DEPTHWISE_CONV_2D, (x, weight, sketch.random(4)), (1, 9, 9, 4), conv,
         dtype=DataType.QINT8, quantization=steps,
     )  # fmt: skip
-    graph = sketch.output(y)
+    graph = sketch.finish(y)
     split_depthwise.apply(graph)
     assert kinds(graph) == {NodeKind.DEPTHWISE_CONV_2D: 1}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from graph_passes_harness import Sketch, after, kinds
+from graph_builder import GraphBuilder, kinds
+from graph_passes_harness import after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,14 +15,14 @@ from penstock.graph.kinds import NodeKind
 SOFTMAX = NodeKind.SOFTMAX
 
 
-class Attention(Sketch):
+class Attention(GraphBuilder):
     def product(self, x: int, columns: int) -> int:
         shape = self.graph.values[x].shape
         inputs = (x, self.random(columns, shape[-1]), self.random(columns))
-        return self.node(NodeKind.FULLY_CONNECTED, inputs, (*shape[:-1], columns))
+        return self.apply(NodeKind.FULLY_CONNECTED, inputs, (*shape[:-1], columns))
 
     def add(self, x: int, y: int) -> int:
-        return self.node(NodeKind.ADD, (x, y), self.graph.values[x].shape)
+        return self.apply(NodeKind.ADD, (x, y), self.graph.values[x].shape)
 
 
 def attention(
@@ -35,20 +36,20 @@ def attention(
 ) -> XnnGraph:
     s = Attention()
     width = heads * size
-    x = s.input(windows, tokens, width)
+    x = s.input((windows, tokens, width))
     q, v = (s.move(s.product(x, width), (windows, tokens, heads, size), "0213") for _ in range(2))
     k = s.move(s.product(x, width), "021", (windows, heads, size, tokens))
     scores = (windows, heads, tokens, tokens)
-    a = s.node(NodeKind.BATCH_MATRIX_MULTIPLY, (q, k), scores)
+    a = s.apply(NodeKind.BATCH_MATRIX_MULTIPLY, (q, k), scores)
     a = s.add(a, s.random(1, heads, tokens, tokens))
     if masked:
         a = s.add(s.move(a, (1, *scores)), s.random(1, windows, 1, tokens, tokens))
         a = s.move(a, scores)
-    a = s.node(SOFTMAX, (a,), scores)
-    o = s.node(NodeKind.BATCH_MATRIX_MULTIPLY, (a, v), (windows, heads, tokens, size))
+    a = s.apply(SOFTMAX, (a,), scores)
+    o = s.apply(NodeKind.BATCH_MATRIX_MULTIPLY, (a, v), (windows, heads, tokens, size))
     if back:
         o = s.product(s.move(o, "0213", (windows, tokens, width)), width)
-    return s.output(o, a) if scores_read else s.output(o)
+    return s.finish(o, a) if scores_read else s.finish(o)
 
 
 def applied(graph: XnnGraph) -> None:

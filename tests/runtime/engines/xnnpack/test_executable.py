@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from xnn_graphs import GraphBuilder, one_node, run
+from children import environment
+from graph_builder import GraphBuilder, one_node
+from xnn_graphs import run
 
 from penstock.errors import BackendUnavailableError, InputError
 from penstock.graph.graph import FLAG_KEEP_DIMS, FLAG_TRANSPOSE_B, XnnGraph
@@ -353,15 +355,13 @@ def test_after_a_fork_threads_are_missed_with_a_clear_error() -> None:
 
 def test_the_interpreter_ends_in_peace() -> None:
     code = (
-        "import sys; sys.path[:0] = ['tests/runtime/engines/xnnpack']\n"
         "from test_executable import *\n"
         "kept = XnnpackEngine().compile(attention(), threads=Threads(3))\n"
         "kept.run([random(0, (4, 16))], [np.empty((4, 2, 8), np.float32)])\n"
         "print('done')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xnn_samples
-from xnn_graphs import GraphBuilder
+from children import environment
+from graph_builder import GraphBuilder
 
 from penstock.errors import InvalidProgramError, PenstockError, UnsupportedError
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor, PerToken
@@ -206,7 +206,7 @@ def test_damage_at_random_never_crashes() -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("xnn_mutations.py")), "0", "8000"],
         capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
     )  # fmt: skip
     last = done.stdout.splitlines()[-2:]
     assert done.returncode == 0, (last, done.stderr[-1000:])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from graph_builder import GraphBuilder, one_node
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xnn_graphs import GraphBuilder, dequantize, one_node, quantize, run
+from xnn_graphs import dequantize, quantize, run
 from xnn_references import (
     BINARY,
     UNARY,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from xnn_graphs import GraphBuilder, run
+from graph_builder import GraphBuilder
+from xnn_graphs import run
 
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import XnnGraph

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from xnn_graphs import GraphBuilder, one_node
+from graph_builder import GraphBuilder, one_node
 from xnn_references import BINARY, UNARY
 
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
