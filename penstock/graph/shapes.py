@@ -22,6 +22,7 @@ from penstock.graph.graph import (
 )
 from penstock.graph.kinds import (
     CONCATENATE,
+    KINDS,
     ConcatenateAttributes,
     Conv2dAttributes,
     NodeKind,
@@ -30,6 +31,7 @@ from penstock.graph.kinds import (
     ReshapeAttributes,
     ResizeAttributes,
     SliceAttributes,
+    Traits,
     TransposeAttributes,
 )
 
@@ -281,24 +283,13 @@ def _concatenate(node: Node, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
     return ((*rest[0], sum(shape[axis] for shape in shapes), *rest[1]),)
 
 
+def _elementwise(traits: Traits) -> ShapeRule:
+    return _same if traits.inputs == 1 else _broadcast
+
+
 SHAPE_RULES: Mapping[NodeKind, ShapeRule] = {
-    **dict.fromkeys(
-        (
-            NodeKind.ABS, NodeKind.CEILING, NodeKind.CLAMP, NodeKind.CONVERT, NodeKind.COPY,
-            NodeKind.COS, NodeKind.ELU, NodeKind.EXP, NodeKind.FLOOR, NodeKind.GELU,
-            NodeKind.HARDSWISH, NodeKind.LEAKY_RELU, NodeKind.LOG, NodeKind.NEGATE,
-            NodeKind.RECIPROCAL_SQUARE_ROOT, NodeKind.SIGMOID, NodeKind.SIN, NodeKind.SQUARE,
-            NodeKind.SQUARE_ROOT, NodeKind.TANH,
-        ),
-        _same,
-    ),
-    **dict.fromkeys(
-        (
-            NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY, NodeKind.DIV, NodeKind.MINIMUM,
-            NodeKind.MAXIMUM, NodeKind.PRELU,
-        ),
-        _broadcast,
-    ),
+    **{kind: _elementwise(traits) for kind, traits in KINDS.items() if traits.elementwise},
+    NodeKind.CONVERT: _same,
     **dict.fromkeys(CONCATENATE.values(), _concatenate),
     NodeKind.SOFTMAX: _vector,
     NodeKind.FULLY_CONNECTED: _fully_connected,
@@ -315,4 +306,4 @@ SHAPE_RULES: Mapping[NodeKind, ShapeRule] = {
     NodeKind.STATIC_SLICE: _slice,
     NodeKind.STATIC_CONSTANT_PAD: _pad,
     NodeKind.STATIC_RESIZE_BILINEAR_2D: _resize,
-}  # fmt: skip
+}

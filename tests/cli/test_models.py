@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+
+from cli_harness import Shell
 
 from penstock.zoo.registry import ENTRIES
 
@@ -19,3 +22,10 @@ def test_no_word_is_broken_at_80_columns() -> None:
         text = f"{entry.name} {entry.quantization} {entry.parameters:,} {entry.summary}"
         for word in f"{text} {entry.inputs}".split():
             assert word in words, word
+
+
+def test_models(shell: Shell) -> None:
+    listed = json.loads(shell.call("penstock", "models", "--json").stdout)
+    assert {model["name"] for model in listed} == set(ENTRIES)
+    assert {"name", "summary", "parameters", "quantization"} <= set(listed[0])
+    assert "MobileNetV2" in shell.call("penstock", "models").stdout

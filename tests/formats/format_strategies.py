@@ -115,7 +115,7 @@ def methods(draw: st.DrawFn, name: str) -> pte.Method:
     return pte.Method(
         name=name,
         values=values,
-        inputs=draw(st.lists(index, max_size=4)),
+        inputs=draw(st.lists(index, max_size=4, unique=True)),
         outputs=draw(st.lists(index, max_size=4)),
         instructions=draw(st.lists(instruction, min_size=count, max_size=count)),
         operators=[pte.Operator(draw(NAMES), draw(st.text(max_size=5)))],

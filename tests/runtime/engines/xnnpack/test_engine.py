@@ -355,7 +355,7 @@ def test_after_a_fork_threads_are_missed_with_a_clear_error() -> None:
 
 def test_the_interpreter_ends_in_peace() -> None:
     code = (
-        "from test_executable import *\n"
+        "from test_engine import *\n"
         "kept = XnnpackEngine().compile(attention(), threads=Threads(3))\n"
         "kept.run([random(0, (4, 16))], [np.empty((4, 2, 8), np.float32)])\n"
         "print('done')\n"
