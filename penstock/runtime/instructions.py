@@ -309,6 +309,9 @@ def _kernel_step(bound: Bound, kernel: Kernel, method: Method, state: State) -> 
     # The repeated return value: nearly always the out tensor itself.
     alias = returned if returned != outs[0] and len(outs) == 1 else None
 
+    if kernel.writes_itself and isinstance(targets[0], Slot):
+        return _writing_step(bound, kernel, state, targets[0], alias)
+
     if kernel.in_place or any(isinstance(target, list) for target in targets) or len(outs) > 1:
 
         def general() -> None:
@@ -340,6 +343,27 @@ def _kernel_step(bound: Bound, kernel: Kernel, method: Method, state: State) -> 
         values[alias] = values[out]
 
     return aliased
+
+
+def _writing_step(
+    bound: Bound, kernel: Kernel, state: State, slot: Slot, alias: int | None
+) -> Step:
+    """A kernel that writes to its first argument itself: memory of the program, never the
+    caller's."""
+    values, function, out = state.values, kernel.function, bound.outs[0]
+    fetch, refresh = _getter(bound.args), _refresher(bound.args, state)
+
+    def write() -> None:
+        if refresh is not None:
+            refresh()
+        target = values[out]
+        if target is not slot.full and target is not slot.given:
+            values[out] = slot.store(target)
+        function(*fetch(values))
+        if alias is not None:
+            values[alias] = values[out]
+
+    return write
 
 
 def _out_slots(index: int, method: Method, state: State) -> Slot | list[Slot]:

@@ -48,3 +48,28 @@ STATE = torch.ops.penstock.state.default
 #: it does nothing: the data are the caller's.
 WRITE_BACK = torch.ops.penstock.write_back.default
 torch.fx.node.has_side_effect(WRITE_BACK)
+#: Gives a buffer, or an input, new rows, and leaves the others as they are.
+PUT = torch.ops.aten.index_put_.default
+#: What changes buffers and inputs when all else is done.
+STORES = (STORE, PUT)
+
+
+def attention_of_parts(
+    query: torch.Tensor, parts: list[torch.Tensor], mask: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Attention of ``query`` [batch, heads, rows, size] to keys and values in two parts: ``parts``
+    are the old keys, the new ones, the old values, the new ones, [batch, shared heads, any, size].
+    ``mask`` [..., rows, old + new] is additive."""
+    key, value = torch.cat(parts[:2], -2), torch.cat(parts[2:], -2)
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, scale=scale, enable_gqa=key.shape[-3] != query.shape[-3]
+    )
+
+
+if not hasattr(torch.ops.penstock, "attention_of_parts"):
+    _library.define(
+        "attention_of_parts(Tensor query, Tensor[] parts, Tensor mask, float scale) -> Tensor"
+    )
+    _library.impl("attention_of_parts", attention_of_parts, "CompositeExplicitAutograd")
+    _library.impl("attention_of_parts", lambda query, *others: torch.empty_like(query), "Meta")
+ATTENTION_OF_PARTS = torch.ops.penstock.attention_of_parts.default

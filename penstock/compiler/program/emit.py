@@ -15,7 +15,7 @@ from penstock.compiler.delegate.calls import DelegateModule, executorch_call_del
 from penstock.compiler.fx import out_variants
 from penstock.compiler.fx.control_flow import is_control_flow
 from penstock.compiler.fx.layout import Dynamic
-from penstock.compiler.fx.marks import BUFFER, STORE
+from penstock.compiler.fx.marks import BUFFER, STORES
 from penstock.compiler.fx.origins import describe_origin, origin
 from penstock.compiler.fx.size_arithmetic import PRIMITIVES
 from penstock.compiler.program.containers import structure_of
@@ -65,11 +65,11 @@ class _Emitter(MethodValues):
         self.mutated = {
             str(node.args[0].target)
             for node in nodes
-            if node.target is STORE and node.args[0].op == "get_attr"
+            if node.target in STORES and node.args[0].op == "get_attr"
         }
         inputs: list[int] = []
         outputs: list[int] = []
-        written = {node.args[0] for node in nodes if node.target is STORE}
+        written = {node.args[0] for node in nodes if node.target in STORES}
         for node in nodes:
             if node.op == "placeholder" and BUFFER in node.meta:
                 self.index[node] = self.constant(node.meta[BUFFER])

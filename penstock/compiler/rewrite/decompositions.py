@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, attention_of_parts
 from penstock.compiler.rewrite import (
     convolution_3d,
     random_numbers,
@@ -240,6 +241,7 @@ def constant_pad(x: Tensor, pad: list[int], value: float = 0.0) -> Tensor:
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    ATTENTION_OF_PARTS: attention_of_parts,
     aten.sort.default: sorting.sort,
     aten.sort.stable: sorting.sort_stable,
     aten.kthvalue.default: kth,

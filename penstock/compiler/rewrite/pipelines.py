@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 from penstock.compiler.fx.control_flow import bodies
 from penstock.compiler.rewrite import (
     additive_masks,
+    cached_rows,
     complex_pairs,
     constant_products,
     constant_selection,
@@ -51,6 +52,7 @@ CANONICALIZE: Sequence[Rewrite] = (
     Step(promote_operands.apply, "casts of mixed operands become nodes that can be folded"),
     Step(additive_masks.apply, "needs the casts of masks to be nodes"),
     Step(fold_constants.apply, "masks, indices and weights that the steps before made constant"),
+    Step(cached_rows.apply, "needs masks to be numbers; what it leaves are operators with entries"),
     Step(
         complex_pairs.apply, "windows and tables of turns must be constants; makes real operators"
     ),

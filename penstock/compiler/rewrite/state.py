@@ -7,7 +7,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from penstock.compiler.fx.edit import call
-from penstock.compiler.fx.marks import BUFFER, STATE, STORE, WRITE_BACK
+from penstock.compiler.fx.marks import BUFFER, STATE, STORE, STORES, WRITE_BACK
 
 
 def apply(module: GraphModule) -> int:
@@ -23,7 +23,7 @@ def apply(module: GraphModule) -> int:
     for node in nodes:
         if node.target is WRITE_BACK:
             node.target = STORE
-    stores = [node for node in nodes if node.target is STORE]
+    stores = [node for node in nodes if node.target in STORES]
     for store in stores:
         nodes[-1].prepend(store)
     end = stores[0] if stores else nodes[-1]
@@ -41,16 +41,23 @@ def _keep_old(module: GraphModule, node: Node, end: Node) -> None:
     leaving = [
         user
         for user in node.users
-        if user.op == "output" or (user.target is STORE and user.args[1] is node)
+        if user.op == "output" or (user.target in STORES and node in _content(user))
     ]
     if not leaving:
         return
     kept = call(module, end, torch.ops.aten.clone.default, node)
     for user in leaving:
-        target = user.args[0] if user.target is STORE else None
+        target = user.args[0] if user.target in STORES else None
         user.replace_input_with(node, kept)
         if target is node:
             user.args = (target, *user.args[1:])
+
+
+def _content(store: Node) -> list[Node]:
+    """What a store reads besides the buffer, or input, that it changes."""
+    found: list[Node] = []
+    torch.fx.node.map_arg(store.args[1:], found.append)
+    return found
 
 
 def _as_placeholder(graph: Graph, node: Node, name: str, inputs: list[Node]) -> None:

@@ -50,8 +50,10 @@ and the dtype is right; ``fits(out, shape, dtype)`` asks that. In ``outs=1`` ufu
 **Without an out argument** (``outs=0``): ``aten::sym_size.int``, ``executorch_prim::*`` and the
 like return a Python scalar, which becomes the value of the instruction's last argument.
 
-**In place** (``in_place=True``): ``aten::copy_``, ``aten::index_put_`` return the new content of
-their first argument (full shape); the core writes it there. They must not write to it themselves.
+**In place** (``in_place=True``): ``aten::copy_`` returns the new content of its first argument
+(full shape); the core writes it there, the kernel must not. With ``writes_itself=True`` the kernel
+writes to its first argument, which the core sees to be the program's own memory:
+``aten::index_put_``, which changes few rows of many.
 
 ``executorch_prim::et_view.default`` and ``executorch_prim::et_copy_index.tensor`` (which share or
 grow memory) are part of the core; everything else is a kernel, the other prims included.
@@ -94,17 +96,21 @@ class Kernel:
     function: KernelFunction
     outs: int = 1
     in_place: bool = False
+    writes_itself: bool = False
 
 
 _kernels: dict[str, Kernel] = {}
 
 
-def kernel(*names: str, outs: int = 1, in_place: bool = False) -> Callable[[_F], _F]:
+def kernel(
+    *names: str, outs: int = 1, in_place: bool = False, writes_itself: bool = False
+) -> Callable[[_F], _F]:
     """Register a function under one or several names; a later registration replaces it."""
 
     def register(function: _F) -> _F:
         for name in names:
-            _kernels[name] = Kernel(name, function, 0 if in_place else outs, in_place)
+            count = 0 if in_place else outs
+            _kernels[name] = Kernel(name, function, count, in_place, writes_itself)
         return function
 
     return register

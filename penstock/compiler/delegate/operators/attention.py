@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch.fx import Node
 
+from penstock.compiler.delegate.lowering import ends, masked_rows, reductions
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering import masked_rows, reductions
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.masked_rows import MaskedRows
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import (
     FLOATS,
@@ -21,7 +22,7 @@ from penstock.compiler.delegate.operators.constraints import (
 from penstock.compiler.delegate.operators.registry import operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
-from penstock.compiler.fx.marks import EVERY_ROW_SEES
+from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, EVERY_ROW_SEES
 from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
@@ -79,6 +80,72 @@ def lower_attention(b: GraphBuilder, node: Node) -> Tensor:
         return result
     # Heads that go behind their tokens next are moved first: longer runs for the one factor.
     return rows.only_seen(b, b.place(result, (0, 2, 1, 3)) if _heads_go_last(node) else result)
+
+
+def _parts_are_floats(node: Node) -> str | None:
+    """float32 throughout."""
+    query, parts, mask = node.args[:3]
+    for tensor in (query, *parts, mask):  # type: ignore[misc]
+        if tensor.meta["val"].dtype != torch.float32:
+            return f"it reads {tensor.meta['val'].dtype}, XNNPACK's operators work on float32"
+    return None
+
+
+@operator(
+    "attention_of_parts",
+    ATTENTION_OF_PARTS,
+    constraints=(_parts_are_floats, rank_fits),
+    notes="attention over a cache and the rows that are written to it",
+)
+def lower_attention_of_parts(b: GraphBuilder, node: Node) -> Tensor:
+    query, mask = b.tensor(node.args[0]), b.tensor(node.args[2])
+    parts = [b.tensor(part) for part in node.args[1]]  # type: ignore[union-attr]
+    keys, values = parts[:2], parts[2:]
+    scaled = ex.affine(b, query, float(node.args[3]), 0.0)  # type: ignore[arg-type]
+    known = bool(node.meta.get(EVERY_ROW_SEES, False))
+    groups = _groups(query.shape[1], keys[0].shape[1])
+    rows = _rows_of_groups(b, mask, groups, known)
+    if groups > 1:
+        batch, _, count, width = query.shape
+        scaled = b.reshape(
+            scaled, (batch, keys[0].shape[1], layout.product((groups, count)), width)
+        )
+    last = (0, 1, 3, 2)
+    scores = [ex.matmul(b, scaled, b.permute(key, last)) for key in keys]
+    chances = ex.softmax(b, ex.add(b, ex.concatenate(b, scores, -1), rows.mask), -1)
+    start: layout.Dim = 0
+    total: Tensor | None = None
+    for value in values:
+        part = ends.part(b, chances, 3, int(start), value.shape[2])
+        part = ex.matmul(b, part, value)
+        total = part if total is None else ex.add(b, total, part)
+        start = value.shape[2]
+    assert total is not None
+    return b.reshape(rows.only_seen(b, total), query.shape)
+
+
+def _groups(heads: layout.Dim, shared: layout.Dim) -> int:
+    """How many queries share a key."""
+    if not isinstance(heads, int) or not isinstance(shared, int):
+        raise LoweringError("its number of heads is dynamic")
+    return heads // shared
+
+
+def _rows_of_groups(b: GraphBuilder, mask: Tensor, groups: int, known: bool) -> MaskedRows:
+    """The mask [..., rows, columns] without empty rows, and repeated for each query of a group:
+    [..., groups * rows, columns]. Computed once for all layers."""
+    key = ("rows of groups", b.value_of(mask).id, mask.order, mask.stored, groups, known)
+    found = b.remembered.get(key)
+    if not isinstance(found, MaskedRows):
+        columns = b.permute(mask, (*range(mask.rank - 2), mask.rank - 1, mask.rank - 2))
+        rows = masked_rows.without_empty_rows(b, mask, columns, every_row_sees=known)
+        wide, seen = (
+            None if x is None else ex.concatenate(b, [x] * groups, x.rank - 2)
+            for x in (rows.mask, rows.seen)
+        )
+        assert wide is not None
+        found = b.remembered[key] = MaskedRows(wide, seen)
+    return found
 
 
 def _heads_go_last(node: Node) -> bool:

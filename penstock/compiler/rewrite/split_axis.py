@@ -1,0 +1,382 @@
+"""An axis in two parts: what operators make of the rows that a cache has and of those that it gets.
+
+A cache with new rows written into it is the same set of rows, in another order, as the old cache
+without the rows that are written over, and the new ones behind it. What follows it up to a
+contraction over that axis (attention: scores, masks, a softmax, a product) gives the same for each
+order. So each part goes its own way, and only softmaxes and contractions bring them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.edit import call, get_attribute
+from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, EVERY_ROW_SEES
+from penstock.compiler.fx.size_nodes import SizeNodes
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Parts:
+    """``old`` and ``new`` hold the indices of ``axis``; those of ``old`` that are written over
+    are zeros, if ``clean``, and anything else otherwise."""
+
+    old: Node
+    new: Node
+    axis: int
+    clean: bool = False
+
+
+class Splitter:
+    """Carries operators out on the parts of an axis: ``length`` indices, of which those at
+    ``positions`` (a node, int64 [count]) are in the new part."""
+
+    def __init__(self, module: GraphModule, length: int, positions: Node) -> None:
+        self.module = module
+        self.length = length
+        self.positions = positions
+        self.parts: dict[Node, Parts] = {}
+        self.sizes = SizeNodes(module)
+        self._made: dict[tuple[object, ...], Node] = {}
+
+    def carry_out(self, node: Node) -> Parts | Node | None:
+        """What ``node``, which reads parts, comes to: parts again, or a node in its place. ``None``
+        where it cannot be had from the parts."""
+        if node.target in MOVES:
+            return MOVES[node.target](self, node)
+        if node.target in SOFTMAXES:
+            return self._softmax(node)
+        if node.target is aten.matmul.default:
+            return self._matmul(node)
+        if node.target is aten.scaled_dot_product_attention.default:
+            return self._attention(node)
+        if torch.Tag.pointwise in getattr(node.target, "tags", ()):
+            return self._elementwise(node)
+        return None
+
+    def of(self, node: Node) -> Parts:
+        """The parts of the first operand of ``node``."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        return self.parts[source]
+
+    # --- operators ---------------------------------------------------------------------------
+
+    def _both(self, node: Node, axis: int, clean: bool | None = None) -> Parts:
+        """``node`` on each of the parts of its first operand; ``axis`` is that of its result."""
+        source = self.of(node)
+        old, new = (
+            self.call(node, node.target, x, *node.args[1:], **node.kwargs)
+            for x in (source.old, source.new)
+        )
+        return Parts(old, new, axis, source.clean if clean is None else clean)
+
+    def _elementwise(self, node: Node) -> Parts | None:
+        operands = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+        rank = _rank(node)
+        axes = {self.parts[n].axis - _rank(n) for n in operands if n in self.parts}
+        if len(axes) != 1:
+            return None
+        axis = rank + axes.pop()
+        sides: dict[Node, tuple[Node, Node]] = {}
+        for operand in operands:
+            sides[operand] = self._operand(operand, axis - rank)
+        old, new = (
+            self._with(node, {n: pair[side] for n, pair in sides.items()}) for side in (0, 1)
+        )
+        return Parts(old, new, axis)
+
+    def _with(self, node: Node, operands: dict[Node, Node]) -> Node:
+        """``node`` with other operands."""
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: operands.get(n, n))
+        return self.call(node, node.target, *args, **kwargs)
+
+    def _operand(self, operand: Node, axis: int) -> tuple[Node, Node]:
+        """The parts of an operand along ``axis`` (counted from the end)."""
+        if operand in self.parts:
+            return self.parts[operand].old, self.parts[operand].new
+        shape = layout.shape_of(operand.meta["val"])
+        if -axis > len(shape) or shape[axis] == 1:
+            return operand, operand
+        return operand, self.at_positions(operand, axis)
+
+    def _softmax(self, node: Node) -> Parts | None:
+        parts = self.of(node)
+        rank = _rank(node)
+        if _int(node.args[1]) % rank != parts.axis or rank == 0:
+            return None
+        view = [-1] + [1] * (rank - 1 - parts.axis)
+        blocked = self.once(
+            ("blocked", len(view)),
+            lambda: self.call(
+                self.after(self.blocked()), aten.reshape.default, self.blocked(), view
+            ),
+        )
+        old = self.call(node, aten.add.Tensor, parts.old, blocked)
+        scores = self.call(node, aten.cat.default, [old, parts.new], parts.axis)
+        chances = self.call(node, node.target, scores, *node.args[1:], **node.kwargs)
+        end = self.sizes.replace(_symbolic(parts.old, parts.axis))
+        return Parts(
+            self.call(node, aten.slice.Tensor, chances, parts.axis, 0, end),
+            self.call(node, aten.slice.Tensor, chances, parts.axis, end, 2**63 - 1),
+            parts.axis,
+            True,
+        )
+
+    def _matmul(self, node: Node) -> Parts | Node | None:
+        left, right = node.args[:2]
+        assert isinstance(left, Node) and isinstance(right, Node)
+        if min(_rank(left), _rank(right)) < 2:
+            return None
+        a, b = self.parts.get(left), self.parts.get(right)
+        if a is not None and b is not None:
+            if a.axis != _rank(left) - 1 or b.axis != _rank(right) - 2:
+                return None
+            if not (a.clean or b.clean):
+                a = replace(a, old=self._kept(node, a))
+            return self.call(
+                node, aten.add.Tensor,
+                self.call(node, aten.matmul.default, a.old, b.old),
+                self.call(node, aten.matmul.default, a.new, b.new),
+            )  # fmt: skip
+        known = a or b
+        assert known is not None
+        operand = left if a is not None else right
+        from_end = known.axis - _rank(operand)
+        if from_end != (-2 if a is not None else -1):
+            return None
+        old, new = (self._with(node, {operand: x}) for x in (known.old, known.new))
+        return Parts(old, new, _rank(node) + from_end, known.clean)
+
+    def _kept(self, node: Node, parts: Parts) -> Node:
+        """The old part with zeros in place of what is written over."""
+        view = [-1] + [1] * (_rank(parts.old) - 1 - parts.axis)
+        kept = self.once(
+            ("kept", len(view)),
+            lambda: self.call(
+                self.after(self.blocked()), aten.reshape.default,
+                self.call(self.after(self.blocked()), aten.exp.default, self.blocked()), view,
+            ),
+        )  # fmt: skip
+        return self.call(node, aten.mul.Tensor, parts.old, kept)
+
+    def _attention(self, node: Node) -> Node | None:
+        named = arguments(node)
+        key, value = (self.parts.get(named[name]) for name in ("key", "value"))
+        rank = _rank(named["query"])
+        if key is None or value is None or named["query"] in self.parts or named["is_causal"]:
+            return None
+        if named["dropout_p"] or any(p.axis != rank - 2 for p in (key, value)):
+            return None
+        if any(_rank(named[name]) != rank for name in ("key", "value")):
+            return None
+        query = named["query"]
+        mask = self._mask(named["attn_mask"])
+        if mask is None:
+            return None
+        width = query.meta["val"].shape[-1]
+        scale = named["scale"] if named["scale"] is not None else 1.0 / float(width) ** 0.5
+        tensors = [_shared(n, query) for n in (key.old, key.new, value.old, value.new)]
+        made = self.call(node, ATTENTION_OF_PARTS, query, tensors, mask, float(scale))
+        made.meta[EVERY_ROW_SEES] = node.meta.get(EVERY_ROW_SEES, False)
+        return made
+
+    def _mask(self, mask: Node | None) -> Node | None:
+        """The additive mask of both parts, in one."""
+        if mask is None:
+            zeros = ("new zeros",)
+            new = self.once(
+                zeros,
+                lambda: self.call(
+                    self.after(self.positions), aten.zeros_like.default, self.positions,
+                    dtype=torch.float32,
+                ),
+            )  # fmt: skip
+            old = self.blocked()
+        else:
+            if not mask.meta["val"].is_floating_point():
+                return None
+            if _rank(mask) == 0 or mask.meta["val"].shape[-1] == 1:
+                return None
+            new = self.at_positions(mask, -1)
+            old = self.once(
+                ("old mask", mask),
+                lambda: self.call(
+                    self.after(mask, self.blocked()), aten.add.Tensor, mask, self.blocked()
+                ),
+            )
+        return self.once(
+            ("mask", mask),
+            lambda: self.call(self.after(old, new), aten.cat.default, [old, new], -1),
+        )
+
+    # --- nodes -------------------------------------------------------------------------------
+
+    def after(self, *nodes: Node) -> Node:
+        """What stands right behind all of ``nodes``."""
+        found = max(nodes).next
+        while found.op in ("placeholder", "get_attr"):
+            found = found.next
+        return found
+
+    def once(self, key: tuple[object, ...], make: Callable[[], Node]) -> Node:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def call(self, before: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
+        return call(self.module, before, target, *args, **kwargs)
+
+    def blocked(self) -> Node:
+        """float32 [length]: minus infinity at the positions, zero elsewhere."""
+
+        def make() -> Node:
+            anchor = self.after(self.positions)
+            start = get_attribute(self.module, anchor, torch.zeros(self.length), "_cache_mask")
+            low = get_attribute(self.module, anchor, torch.tensor(-torch.inf), "_cache_blocked")
+            return self.call(anchor, aten.index_put.default, start, [self.positions], low)
+
+        return self.once(("blocked",), make)
+
+    def at_positions(self, tensor: Node, axis: int) -> Node:
+        """The indices of ``tensor`` that belong to the new part."""
+        return self.once(
+            ("at positions", tensor, axis),
+            lambda: self.call(
+                self.after(tensor, self.positions), aten.index_select.default, tensor, axis,
+                self.positions,
+            ),
+        )  # fmt: skip
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value)
+
+
+def _int(value: Any) -> int:
+    return int(value)
+
+
+def _rank(node: Node) -> int:
+    return int(node.meta["val"].dim())
+
+
+def _symbolic(node: Node, axis: int) -> Any:
+    return node.meta["val"].shape[axis]
+
+
+def _shared(tensor: Node, query: Node) -> Node:
+    """Keys or values [..., heads, rows, size] before they were repeated for groups of queries."""
+    if query.meta["val"].dim() != 4:
+        return tensor
+    if tensor.target is aten.repeat_interleave.self_int and _axis(tensor, 2) == 1:
+        return tensor.args[0]  # type: ignore[return-value]
+    if tensor.target not in (aten.reshape.default, aten.view.default):
+        return tensor
+    wide = tensor.args[0]
+    narrow = wide.args[0] if isinstance(wide, Node) and wide.target is aten.expand.default else None
+    if not isinstance(wide, Node) or not isinstance(narrow, Node):
+        return tensor
+    source = narrow.args[0]
+    if narrow.target is not aten.unsqueeze.default or not isinstance(source, Node):
+        return tensor
+    before, after = (layout.shape_of(n.meta["val"]) for n in (source, tensor))
+    one = layout.shape_of(narrow.meta["val"])
+    repeated = layout.shape_of(wide.meta["val"])
+    if len(before) != 4 or len(after) != 4 or one[2] != 1 or one[:2] != before[:2]:
+        return tensor
+    heads = before[1], repeated[2]
+    if not all(isinstance(n, int) for n in heads) or after[1] != layout.product(heads):
+        return tensor
+    return source
+
+
+def _axis(node: Node, position: int) -> int:
+    dim = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
+    return int(dim) % _rank(node) if isinstance(dim, int) else -1
+
+
+def _transpose(s: Splitter, node: Node) -> Parts:
+    first, second = (_int(d) % _rank(node) for d in node.args[1:3])
+    axis = s.of(node).axis
+    return s._both(node, {first: second, second: first}.get(axis, axis))
+
+
+def _permute(s: Splitter, node: Node) -> Parts:
+    dims = [_int(d) % _rank(node) for d in _list(node.args[1])]
+    return s._both(node, dims.index(s.parts[node.args[0]].axis))  # type: ignore[index]
+
+
+def _unsqueeze(s: Splitter, node: Node) -> Parts:
+    dim = _int(node.args[1]) % _rank(node)
+    axis = s.of(node).axis
+    return s._both(node, axis + (dim <= axis))
+
+
+def _same_axis(s: Splitter, node: Node) -> Parts:
+    return s._both(node, s.of(node).axis)
+
+
+def _along_others(s: Splitter, node: Node) -> Parts | None:
+    """Slices and repetitions of other dimensions."""
+    position = 2 if node.target is aten.repeat_interleave.self_int else 1
+    axis = s.of(node).axis
+    other = _axis(node, position)
+    return None if other in (-1, axis) else s._both(node, axis)
+
+
+def _select(s: Splitter, node: Node) -> Parts | None:
+    dim = _int(node.args[1]) % (_rank(node) + 1)
+    axis = s.of(node).axis
+    return None if dim == axis else s._both(node, axis - (dim < axis))
+
+
+def _reshaped(s: Splitter, node: Node) -> Parts | None:
+    """Views, reshapes and expansions that leave the axis as it is."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    parts = s.parts[source]
+    before, after = (layout.shape_of(n.meta["val"]) for n in (source, node))
+    if node.target is aten.expand.default:
+        axis = parts.axis + len(after) - len(before)
+    else:
+        front = layout.product(before[: parts.axis])
+        places = [
+            place
+            for place, size in enumerate(after)
+            if layout.same(size, before[parts.axis])
+            and layout.same(layout.product(after[:place]), front)
+        ]
+        if len(places) != 1:
+            return None
+        axis = places[0]
+    made = []
+    for part in (parts.old, parts.new):
+        shape = list(node.meta["val"].shape)
+        shape[axis] = part.meta["val"].shape[parts.axis]
+        made.append(s.call(node, node.target, part, list(s.sizes.replace(shape))))
+    return Parts(made[0], made[1], axis, parts.clean)
+
+
+MOVES: dict[object, Callable[[Splitter, Node], Parts | None]] = {
+    aten.transpose.int: _transpose,
+    aten.permute.default: _permute,
+    aten.unsqueeze.default: _unsqueeze,
+    aten.clone.default: _same_axis,
+    aten.contiguous.default: _same_axis,
+    aten.slice.Tensor: _along_others,
+    aten.repeat_interleave.self_int: _along_others,
+    aten.select.int: _select,
+    aten.view.default: _reshaped,
+    aten.reshape.default: _reshaped,
+    aten.expand.default: _reshaped,
+}
+SOFTMAXES: Sequence[object] = (aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
