@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from penstock.compiler.fx.marks import ATTENTION_OF_PARTS
+
 GENERATOR = torch.Generator().manual_seed(7)
 
 
@@ -204,6 +206,18 @@ case(
     numbers(2, 2, 5, 4),
     torch.zeros(2, 1, 5, 5).masked_fill(~SEEN, -math.inf),
 )
+BOTH = torch.zeros(2, 1, 3, 7).masked_fill(torch.rand(2, 1, 3, 7) < 0.3, -math.inf)
+BOTH[0, 0, 1] = -math.inf
+case(
+    "attention_of_parts",
+    lambda q, k, n: ATTENTION_OF_PARTS(q, [k, n, k + 1, n * 2], BOTH, 0.4),
+    numbers(2, 4, 3, 8), numbers(2, 2, 5, 8), numbers(2, 2, 2, 8),
+)  # fmt: skip
+case(
+    "attention_of_parts",
+    lambda q, k, n, m: ATTENTION_OF_PARTS(q, [k, n, k + 1, n * 2], m, 0.4),
+    numbers(1, 2, 1, 8), numbers(1, 2, 5, 8), numbers(1, 2, 2, 8), numbers(1, 7),
+)  # fmt: skip
 EMPTY = torch.where(torch.tensor([[1.0], [0.0], [1.0]]) > 0, numbers(3, 4), -math.inf)
 case("safe_softmax", lambda x: torch.ops.aten._safe_softmax(x, -1), EMPTY)
 case("safe_softmax", lambda x: torch.ops.aten._safe_softmax(x, 0), EMPTY.T.contiguous())
