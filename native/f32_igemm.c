@@ -215,7 +215,7 @@ static void find_pixels(const struct pk_f32_igemm_task *task, size_t row, size_t
 /* Panels `begin` to `end` (of all groups) for one tile of rows, taps and channels. */
 static void run_tile(const struct plan *plan, const struct inputs *inputs, size_t begin, size_t end,
                      size_t row, size_t rows, size_t first_channel, size_t channels, int first,
-                     int last)
+                     int last, size_t ahead)
 {
     const struct pk_f32_igemm_task *task = plan->task;
     const struct pk_f32_igemm_kernel *kernel = plan->kernel;
@@ -227,6 +227,7 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
     tile.inputs = inputs->pointers;
     tile.weights = weights;
     tile.output_stride = task->output_pixel;
+    tile.ahead = ahead;
     tile.min = last ? task->min : -INFINITY;
     tile.max = last ? task->max : INFINITY;
     for (size_t i = begin; i < end; i++) {
@@ -266,6 +267,8 @@ static void run_piece(void *context, size_t index)
     const struct pixel start = {top % task->output_width, y % task->output_height,
                                 y / task->output_height};
     const size_t all_taps = task->shape.taps, all_channels = task->shape.input_channels;
+    /* The last tile fetches the weights of the next block. */
+    const size_t ahead = plan->block_panels * plan->panels.full_width * (plan->panels.depth + 1);
     struct inputs inputs;
     for (size_t tap = 0; tap < all_taps; tap += plan->block_taps) {
         const size_t taps = pk_min(plan->block_taps, all_taps - tap);
@@ -281,7 +284,7 @@ static void run_piece(void *context, size_t index)
                 else
                     find_inputs(plan, &at, rows, tap, taps, &inputs);
                 run_tile(plan, &inputs, begin, end, row, rows, c, inputs.step * channels, first,
-                         last);
+                         last, i + 1 == tiles ? ahead : 0);
                 row += rows;
             }
         }

@@ -29,6 +29,7 @@ struct pk_f32_tile {
     size_t output_stride; /* from row to row, in elements */
     size_t columns;       /* of the panel that exist */
     float min, max;       /* infinite while more is to come */
+    size_t ahead;         /* how many elements behind the weights those lie that come next */
 };
 
 typedef void (*pk_f32_tile_function)(const struct pk_f32_tile *tile);

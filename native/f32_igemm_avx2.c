@@ -37,7 +37,7 @@ PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const 
         }
     }
     const float *const *inputs = tile->inputs;
-    const size_t channels = tile->channels;
+    const size_t channels = tile->channels, ahead = tile->ahead;
     for (size_t t = 0; t < tile->taps; t++, inputs += PK_F32_IGEMM_ROWS) {
         const float *weights = tile->weights[t];
         const float *input[6];
@@ -46,6 +46,7 @@ PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const 
             __m256 columns[2];
             UNROLL for (size_t v = 0; v < vectors; v++)
                 columns[v] = _mm256_loadu_ps(weights + v * WIDTH);
+            _mm_prefetch((const char *)(weights + ahead), _MM_HINT_T1);
             weights += vectors * WIDTH;
             UNROLL for (size_t m = 0; m < rows; m++) {
                 const __m256 row = _mm256_broadcast_ss(input[m] + k);

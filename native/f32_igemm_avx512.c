@@ -31,7 +31,7 @@ PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const 
         }
     }
     const float *const *inputs = tile->inputs;
-    const size_t channels = tile->channels;
+    const size_t channels = tile->channels, ahead = tile->ahead;
     for (size_t t = 0; t < tile->taps; t++, inputs += PK_F32_IGEMM_ROWS) {
         const float *weights = tile->weights[t];
         const float *input[ROWS];
@@ -40,6 +40,8 @@ PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const 
             __m512 columns[2];
             UNROLL for (size_t v = 0; v < vectors; v++)
                 columns[v] = _mm512_loadu_ps(weights + v * WIDTH);
+            UNROLL for (size_t v = 0; v < vectors; v++)
+                _mm_prefetch((const char *)(weights + ahead + v * WIDTH), _MM_HINT_T1);
             weights += vectors * WIDTH;
             UNROLL for (size_t m = 0; m < rows; m++) {
                 const __m512 row = _mm512_set1_ps(input[m][k]);
