@@ -230,9 +230,14 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
     tile.ahead = ahead;
     tile.min = last ? task->min : -INFINITY;
     tile.max = last ? task->max : INFINITY;
-    for (size_t i = begin; i < end; i++) {
+    tile.panel_stride = panels->full_width * (panels->depth + 1);
+    for (size_t i = begin, next; i < end; i = next) {
+        /* The full panels of a group in one go; a narrower one by itself. */
         const size_t group = i / panels->count, panel = i % panels->count;
-        const size_t width = panel + 1 < panels->count ? panels->full_width : panels->last_width;
+        const size_t narrow = panels->last_width < panels->full_width;
+        const int alone = narrow && panel + 1 == panels->count;
+        next = alone ? i + 1 : pk_min(end, (group + 1) * panels->count - narrow);
+        const size_t width = alone ? panels->last_width : panels->full_width;
         const size_t channel = panel * panels->full_width;
         const float *packed = (const float *)task->packed + group * group_size(panels) +
                               channel * (panels->depth + 1);
@@ -244,7 +249,7 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
         tile.bias = first ? packed : NULL;
         tile.output = task->output + row * task->output_pixel +
                       group * task->shape.output_channels + channel;
-        tile.columns = pk_min(task->shape.output_channels - channel, width);
+        tile.columns = pk_min(task->shape.output_channels - channel, (next - i) * width);
         kernel->tiles[rows - 1][width / kernel->width - 1](&tile);
     }
 }

@@ -15,7 +15,8 @@
 /* The highest tile of any instruction set. */
 #define PK_F32_IGEMM_ROWS 14
 
-/* What a kernel computes: rows x panel of the output, over some taps and channels. */
+/* What a kernel computes: some rows of as many panels as the columns fill, over some taps and
+ * channels. */
 struct pk_f32_tile {
     size_t taps, channels;
     /* For each tap `rows` pointers, PK_F32_IGEMM_ROWS apart, `offset` elements before the first of
@@ -24,10 +25,11 @@ struct pk_f32_tile {
     size_t offset;
     /* For each tap where its weights begin: channels x the panel's width. */
     const float *const *weights;
-    const float *bias; /* of the panel's width, NULL to go on from what is in the output */
+    const float *bias; /* of the first panel, NULL to go on from what is in the output */
     float *output;
     size_t output_stride; /* from row to row, in elements */
-    size_t columns;       /* of the panel that exist */
+    size_t columns;       /* that exist, of all panels together */
+    size_t panel_stride;  /* weights and bias from panel to panel, in elements */
     float min, max;       /* infinite while more is to come */
     size_t ahead;         /* how many elements behind the weights those lie that come next */
 };

@@ -12,19 +12,22 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const size_t vectors)
+PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const size_t vectors,
+                        const size_t panel, const size_t columns)
 {
     __m512 sums[ROWS][2];
-    const size_t tail = pk_min(tile->columns - (vectors - 1) * WIDTH, WIDTH);
+    const size_t tail = pk_min(columns - (vectors - 1) * WIDTH, WIDTH);
     const __mmask16 mask = (__mmask16)((1u << tail) - 1);
+    float *const first = tile->output + panel * vectors * WIDTH;
+    const size_t skipped = panel * tile->panel_stride;
     if (tile->bias) {
         UNROLL for (size_t v = 0; v < vectors; v++) {
-            const __m512 bias = _mm512_loadu_ps(tile->bias + v * WIDTH);
+            const __m512 bias = _mm512_loadu_ps(tile->bias + skipped + v * WIDTH);
             UNROLL for (size_t m = 0; m < rows; m++) sums[m][v] = bias;
         }
     } else {
         UNROLL for (size_t m = 0; m < rows; m++) {
-            const float *output = tile->output + m * tile->output_stride;
+            const float *output = first + m * tile->output_stride;
             UNROLL for (size_t v = 0; v + 1 < vectors; v++)
                 sums[m][v] = _mm512_loadu_ps(output + v * WIDTH);
             sums[m][vectors - 1] = _mm512_maskz_loadu_ps(mask, output + (vectors - 1) * WIDTH);
@@ -33,7 +36,7 @@ PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const 
     const float *const *inputs = tile->inputs;
     const size_t channels = tile->channels, ahead = tile->ahead;
     for (size_t t = 0; t < tile->taps; t++, inputs += PK_F32_IGEMM_ROWS) {
-        const float *weights = tile->weights[t];
+        const float *weights = tile->weights[t] + skipped;
         const float *input[ROWS];
         UNROLL for (size_t m = 0; m < rows; m++) input[m] = inputs[m] + tile->offset;
         for (size_t k = 0; k < channels; k++) {
@@ -52,13 +55,23 @@ PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const 
     }
     const __m512 min = _mm512_set1_ps(tile->min), max = _mm512_set1_ps(tile->max);
     UNROLL for (size_t m = 0; m < rows; m++) {
-        float *output = tile->output + m * tile->output_stride;
+        float *output = first + m * tile->output_stride;
         UNROLL for (size_t v = 0; v < vectors; v++)
             sums[m][v] = _mm512_min_ps(max, _mm512_max_ps(min, sums[m][v]));
         UNROLL for (size_t v = 0; v + 1 < vectors; v++)
             _mm512_storeu_ps(output + v * WIDTH, sums[m][v]);
-        _mm512_mask_storeu_ps(output + (vectors - 1) * WIDTH, mask, sums[m][vectors - 1]);
+        if (tail == WIDTH)
+            _mm512_storeu_ps(output + (vectors - 1) * WIDTH, sums[m][vectors - 1]);
+        else
+            _mm512_mask_storeu_ps(output + (vectors - 1) * WIDTH, mask, sums[m][vectors - 1]);
     }
+}
+
+PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const size_t vectors)
+{
+    const size_t width = vectors * WIDTH;
+    for (size_t panel = 0; panel * width < tile->columns; panel++)
+        panel_of(tile, rows, vectors, panel, pk_min(tile->columns - panel * width, width));
 }
 
 #define TILE(rows)                                                                                 \

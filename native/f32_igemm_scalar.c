@@ -3,25 +3,33 @@
 
 #define WIDTH 4
 
-PK_INLINE void tile_of(const struct pk_f32_tile *tile, size_t rows, size_t width)
+PK_INLINE void panel_of(const struct pk_f32_tile *tile, size_t rows, size_t width, size_t panel,
+                        size_t columns)
 {
+    const size_t skipped = panel * tile->panel_stride;
     for (size_t m = 0; m < rows; m++) {
-        float *output = tile->output + m * tile->output_stride;
+        float *output = tile->output + m * tile->output_stride + panel * width;
         float sums[2 * WIDTH];
         for (size_t n = 0; n < width; n++)
-            sums[n] = tile->bias ? tile->bias[n] : n < tile->columns ? output[n] : 0.0f;
+            sums[n] = tile->bias ? tile->bias[skipped + n] : n < columns ? output[n] : 0.0f;
         for (size_t t = 0; t < tile->taps; t++) {
             const float *input = tile->inputs[t * PK_F32_IGEMM_ROWS + m] + tile->offset;
-            const float *weights = tile->weights[t];
+            const float *weights = tile->weights[t] + skipped;
             for (size_t k = 0; k < tile->channels; k++)
                 for (size_t n = 0; n < width; n++)
                     sums[n] += input[k] * weights[k * width + n];
         }
-        for (size_t n = 0; n < tile->columns; n++) {
+        for (size_t n = 0; n < columns; n++) {
             const float low = sums[n] < tile->min ? tile->min : sums[n];
             output[n] = low > tile->max ? tile->max : low;
         }
     }
+}
+
+PK_INLINE void tile_of(const struct pk_f32_tile *tile, size_t rows, size_t width)
+{
+    for (size_t panel = 0; panel * width < tile->columns; panel++)
+        panel_of(tile, rows, width, panel, pk_min(tile->columns - panel * width, width));
 }
 
 #define TILE(rows)                                                                                 \
