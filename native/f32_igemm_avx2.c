@@ -1,15 +1,10 @@
 /* fp32 products with AVX2 and FMA: tiles of up to 6 rows x 16 columns, 12 sums in registers. */
 #include "f32_igemm.h"
+#include "unroll.h"
 
 #include <immintrin.h>
 
 #define WIDTH 8
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 /* The first `count` elements, all ones. */
 PK_INLINE __m256i mask_of(size_t count)
@@ -27,14 +22,14 @@ PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const
     float *const first = tile->output + panel * vectors * WIDTH;
     const size_t skipped = panel * tile->panel_stride;
     if (tile->bias) {
-        UNROLL for (size_t v = 0; v < vectors; v++) {
+        PK_UNROLL for (size_t v = 0; v < vectors; v++) {
             const __m256 bias = _mm256_loadu_ps(tile->bias + skipped + v * WIDTH);
-            UNROLL for (size_t m = 0; m < rows; m++) sums[m][v] = bias;
+            PK_UNROLL for (size_t m = 0; m < rows; m++) sums[m][v] = bias;
         }
     } else {
-        UNROLL for (size_t m = 0; m < rows; m++) {
+        PK_UNROLL for (size_t m = 0; m < rows; m++) {
             const float *output = first + m * tile->output_stride;
-            UNROLL for (size_t v = 0; v + 1 < vectors; v++)
+            PK_UNROLL for (size_t v = 0; v + 1 < vectors; v++)
                 sums[m][v] = _mm256_loadu_ps(output + v * WIDTH);
             sums[m][vectors - 1] = _mm256_maskload_ps(output + (vectors - 1) * WIDTH, mask);
         }
@@ -44,26 +39,26 @@ PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const
     for (size_t t = 0; t < tile->taps; t++, inputs += PK_F32_IGEMM_ROWS) {
         const float *weights = tile->weights[t] + skipped;
         const float *input[6];
-        UNROLL for (size_t m = 0; m < rows; m++) input[m] = inputs[m] + tile->offset;
+        PK_UNROLL for (size_t m = 0; m < rows; m++) input[m] = inputs[m] + tile->offset;
         for (size_t k = 0; k < channels; k++) {
             __m256 columns[2];
-            UNROLL for (size_t v = 0; v < vectors; v++)
+            PK_UNROLL for (size_t v = 0; v < vectors; v++)
                 columns[v] = _mm256_loadu_ps(weights + v * WIDTH);
             _mm_prefetch((const char *)(weights + ahead), _MM_HINT_T1);
             weights += vectors * WIDTH;
-            UNROLL for (size_t m = 0; m < rows; m++) {
+            PK_UNROLL for (size_t m = 0; m < rows; m++) {
                 const __m256 row = _mm256_broadcast_ss(input[m] + k);
-                UNROLL for (size_t v = 0; v < vectors; v++)
+                PK_UNROLL for (size_t v = 0; v < vectors; v++)
                     sums[m][v] = _mm256_fmadd_ps(row, columns[v], sums[m][v]);
             }
         }
     }
     const __m256 min = _mm256_set1_ps(tile->min), max = _mm256_set1_ps(tile->max);
-    UNROLL for (size_t m = 0; m < rows; m++) {
+    PK_UNROLL for (size_t m = 0; m < rows; m++) {
         float *output = first + m * tile->output_stride;
-        UNROLL for (size_t v = 0; v < vectors; v++)
+        PK_UNROLL for (size_t v = 0; v < vectors; v++)
             sums[m][v] = _mm256_min_ps(max, _mm256_max_ps(min, sums[m][v]));
-        UNROLL for (size_t v = 0; v + 1 < vectors; v++)
+        PK_UNROLL for (size_t v = 0; v + 1 < vectors; v++)
             _mm256_storeu_ps(output + v * WIDTH, sums[m][v]);
         if (tail == WIDTH)
             _mm256_storeu_ps(output + (vectors - 1) * WIDTH, sums[m][vectors - 1]);

@@ -1,16 +1,11 @@
 /* fp32 products with AVX-512: tiles of up to 12 rows x 32 columns, 24 sums in registers. */
 #include "f32_igemm.h"
+#include "unroll.h"
 
 #include <immintrin.h>
 
 #define WIDTH 16
 #define ROWS 12
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const size_t vectors,
                         const size_t panel, const size_t columns)
@@ -21,14 +16,14 @@ PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const
     float *const first = tile->output + panel * vectors * WIDTH;
     const size_t skipped = panel * tile->panel_stride;
     if (tile->bias) {
-        UNROLL for (size_t v = 0; v < vectors; v++) {
+        PK_UNROLL for (size_t v = 0; v < vectors; v++) {
             const __m512 bias = _mm512_loadu_ps(tile->bias + skipped + v * WIDTH);
-            UNROLL for (size_t m = 0; m < rows; m++) sums[m][v] = bias;
+            PK_UNROLL for (size_t m = 0; m < rows; m++) sums[m][v] = bias;
         }
     } else {
-        UNROLL for (size_t m = 0; m < rows; m++) {
+        PK_UNROLL for (size_t m = 0; m < rows; m++) {
             const float *output = first + m * tile->output_stride;
-            UNROLL for (size_t v = 0; v + 1 < vectors; v++)
+            PK_UNROLL for (size_t v = 0; v + 1 < vectors; v++)
                 sums[m][v] = _mm512_loadu_ps(output + v * WIDTH);
             sums[m][vectors - 1] = _mm512_maskz_loadu_ps(mask, output + (vectors - 1) * WIDTH);
         }
@@ -38,27 +33,27 @@ PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const
     for (size_t t = 0; t < tile->taps; t++, inputs += PK_F32_IGEMM_ROWS) {
         const float *weights = tile->weights[t] + skipped;
         const float *input[ROWS];
-        UNROLL for (size_t m = 0; m < rows; m++) input[m] = inputs[m] + tile->offset;
+        PK_UNROLL for (size_t m = 0; m < rows; m++) input[m] = inputs[m] + tile->offset;
         for (size_t k = 0; k < channels; k++) {
             __m512 columns[2];
-            UNROLL for (size_t v = 0; v < vectors; v++)
+            PK_UNROLL for (size_t v = 0; v < vectors; v++)
                 columns[v] = _mm512_loadu_ps(weights + v * WIDTH);
-            UNROLL for (size_t v = 0; v < vectors; v++)
+            PK_UNROLL for (size_t v = 0; v < vectors; v++)
                 _mm_prefetch((const char *)(weights + ahead + v * WIDTH), _MM_HINT_T1);
             weights += vectors * WIDTH;
-            UNROLL for (size_t m = 0; m < rows; m++) {
+            PK_UNROLL for (size_t m = 0; m < rows; m++) {
                 const __m512 row = _mm512_set1_ps(input[m][k]);
-                UNROLL for (size_t v = 0; v < vectors; v++)
+                PK_UNROLL for (size_t v = 0; v < vectors; v++)
                     sums[m][v] = _mm512_fmadd_ps(row, columns[v], sums[m][v]);
             }
         }
     }
     const __m512 min = _mm512_set1_ps(tile->min), max = _mm512_set1_ps(tile->max);
-    UNROLL for (size_t m = 0; m < rows; m++) {
+    PK_UNROLL for (size_t m = 0; m < rows; m++) {
         float *output = first + m * tile->output_stride;
-        UNROLL for (size_t v = 0; v < vectors; v++)
+        PK_UNROLL for (size_t v = 0; v < vectors; v++)
             sums[m][v] = _mm512_min_ps(max, _mm512_max_ps(min, sums[m][v]));
-        UNROLL for (size_t v = 0; v + 1 < vectors; v++)
+        PK_UNROLL for (size_t v = 0; v + 1 < vectors; v++)
             _mm512_storeu_ps(output + v * WIDTH, sums[m][v]);
         if (tail == WIDTH)
             _mm512_storeu_ps(output + (vectors - 1) * WIDTH, sums[m][vectors - 1]);

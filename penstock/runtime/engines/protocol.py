@@ -61,7 +61,11 @@ class Engine(Protocol):
         """Why ``node`` of ``graph`` should go to another engine: this one cannot run it, or would
         not be faster with it on this machine. None where it should have it.
 
-        Asked of all engines but the last of a list, which takes the rest.
+        Asked of all engines but the last of a list, which takes the rest. ``graph`` has not been
+        checked beyond what its reader saw.
+
+        Raises:
+            InvalidProgramError: the graph contradicts itself or its constants.
         """
 
     def compile(self, graph: XnnGraph, *, threads: Threads) -> Executable:

@@ -61,6 +61,7 @@ class NativeEngine:
     def reason_against(self, graph: XnnGraph, node: Node) -> str | None:
         """See :meth:`penstock.runtime.engines.protocol.Engine.reason_against`."""
         if graph is not self._asked:
+            check_graph(graph)
             self._asked, self._values = graph, {value.id: value for value in graph.values}
         values, reason = self._values, None
         for family in FAMILIES:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from ctypes import c_char_p, c_uint32
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
-from penstock.runtime.engines.native import integers, plan, products
+from penstock.runtime.engines.native import depthwise, integers, plan, products
 from penstock.runtime.engines.native.family import Family
 from penstock.runtime.engines.native.library import Library, bind
 
 FAMILIES: tuple[Family, ...] = (
     products.FAMILY,
+    depthwise.FAMILY,
     integers.CONVOLUTION,
     integers.DEPTHWISE,
 )

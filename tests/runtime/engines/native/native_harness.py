@@ -48,8 +48,11 @@ def product_graph(
     clamp: tuple[float, float] | None = None,
     flags: int = 0,
 ) -> XnnGraph:
-    """A graph of one product in fp32: a convolution, or fully-connected without attributes."""
+    """A graph of one product in fp32: fully-connected without attributes, a depthwise convolution
+    where the filter's shape is that of one, else a convolution."""
     kind = NodeKind.FULLY_CONNECTED if attributes is None else NodeKind.CONV_2D
+    if attributes is not None and weights.shape[0] == 1 and attributes.groups > 1:
+        kind = NodeKind.DEPTHWISE_CONV_2D
     fp32 = DataType.FP32
     values = [Value(0, fp32, x, external_id=0, is_input=True)]
     values.append(Value(1, fp32, weights.shape, data=weights))

@@ -16,15 +16,18 @@ from penstock.graph.kinds import Conv2dAttributes
 
 @dataclass(frozen=True)
 class Convolution:
-    """A random one; ``seed`` draws the numbers too."""
+    """A random one, perhaps depthwise; ``seed`` draws the numbers too."""
 
     seed: int
+    depthwise: bool = False
 
     def graph(self) -> tuple[XnnGraph, np.ndarray]:
         draw = random.Random(self.seed)
         groups = draw.choice((1, 1, 1, 2, 3, 7))
         inputs, outputs = draw.randint(1, 40), draw.randint(1, 70)
-        kernel = (draw.randint(1, 7), draw.randint(1, 7))
+        if self.depthwise:
+            groups, inputs, outputs = draw.choice((2, 5, 8, 16, 24, 39, 64)), 1, 1
+        kernel = (draw.randint(1, 8), draw.choice((1, 2, 3, 3, 4, 5, 5, 6, 7)))
         stride = (draw.randint(1, 3), draw.randint(1, 3))
         dilation = (draw.choice((1, 1, 2, 5)), draw.choice((1, 1, 2, 5)))
         same = draw.random() < 0.2
@@ -41,7 +44,8 @@ class Convolution:
             kernel, stride, dilation, groups, inputs, outputs,
         )  # fmt: skip
         shape = (draw.randint(1, 3), height, width, groups * inputs)
-        weights = numbers((groups * outputs, *kernel, inputs), self.seed + 1)
+        filter = (1, *kernel, groups) if self.depthwise else (groups * outputs, *kernel, inputs)
+        weights = numbers(filter, self.seed + 1)
         bias = numbers((groups * outputs,), self.seed + 2) if draw.random() < 0.8 else None
         clamp = draw.choice((None, (0.0, math.inf), (-0.5, 0.75)))
         flags = FLAG_TENSORFLOW_SAME_PADDING if same else 0
@@ -61,6 +65,31 @@ def test_convolutions(isa: str) -> None:
         expected = answer(xnnpack(), graph, x)
         for threads in (1, 2):
             assert_close(answer(native(isa), graph, x, threads), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_depthwise(isa: str) -> None:
+    for seed in range(0, 600, 4):
+        graph, x = Convolution(seed, depthwise=True).graph()
+        expected = answer(xnnpack(), graph, x)
+        for threads in (1, 2):
+            assert_close(answer(native(isa), graph, x, threads), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)])
+def test_every_width_of_a_row(isa: str, size: int, stride: int) -> None:
+    """Each number of pixels in a tile and each tail of channels, with borders on all sides."""
+    for width in range(size, size + 17):
+        channels = width % 17 + 8
+        edge = size // 2
+        attributes = Conv2dAttributes(
+            (edge, edge, edge, edge), (size, size), (stride, stride), (1, 1), channels, 1, 1
+        )
+        weights = numbers((1, size, size, channels), width)
+        x = numbers((2, size, width, channels), width + 1)
+        graph = product_graph(x.shape, weights, numbers((channels,), 3), attributes, (-2.0, 3.0))
+        assert_close(answer(native(isa), graph, x), answer(xnnpack(), graph, x))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -116,8 +145,8 @@ def test_special_numbers(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_nothing_outside_is_touched(isa: str) -> None:
-    for seed in range(1000, 1060):
-        graph, x = Convolution(seed).graph()
+    for seed in range(1000, 1080):
+        graph, x = Convolution(seed, depthwise=seed % 2 == 0).graph()
         data = [value.data for value in graph.values if value.data is not None]
         with guarded([x, *(np.asarray(array) for array in data)]) as (image, *constants):
             for value, constant in zip(graph.values[1:], constants, strict=False):
