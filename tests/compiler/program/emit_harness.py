@@ -81,7 +81,7 @@ def compile_and_run(case: Case, directory: Path) -> Result:
         for a, k in pairs
     ]
     path.with_suffix(".in.pkl").write_bytes(pickle.dumps(runs))
-    program = penstock.load(path, threads=1)
+    program = penstock.load(path, threads=1, engine="xnnpack")
     result.ours = [
         pytree.tree_map_only(np.ndarray, np.copy, program(*arrays(a), **arrays(k)))
         for a, k in pairs

@@ -49,7 +49,7 @@ def write(
     lowered.save(folder / f"{name}.pte")
     arrays = [tensor.detach().contiguous().numpy() for tensor in inputs]
     np.savez(folder / f"{name}.in.npz", *arrays)
-    program = penstock.load(folder / f"{name}.pte", threads=1)
+    program = penstock.load(folder / f"{name}.pte", threads=1, engine="xnnpack")
     leaves = torch.utils._pytree.tree_leaves(program(*arrays))
     return [np.asarray(leaf) for leaf in leaves]
 
