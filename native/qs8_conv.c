@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#define MAX_ROWS 32
 /* Kernels read whole vectors and groups beyond the last value of the prepared input. */
 #define SLACK 128
 
@@ -38,9 +37,21 @@ struct layout {
     size_t count;    /* of segments */
     size_t per_line; /* of segments, of each line of the kernel */
     size_t depth;    /* groups of a segment */
+    size_t header;   /* bytes of a panel before its weights */
     size_t panel;    /* bytes of a packed panel */
     size_t panels;   /* of a group */
 };
+
+/* By what is known when weights are packed. */
+static enum pk_qs8_form form_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
+{
+    if (conv->dynamic)
+        return PK_QS8_DYNAMIC;
+    if (!k->sum_rows || conv->groups != 1 || !conv->flat)
+        return PK_QS8_PREPARED;
+    /* Sums of rows cost more than a copy where there are few channels to make of each value. */
+    return conv->group_output <= k->lanes ? PK_QS8_PREPARED : PK_QS8_SIGNED;
+}
 
 static struct layout layout_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
 {
@@ -50,8 +61,8 @@ static struct layout layout_of(const struct pk_qs8_conv *conv, const struct pk_q
     l.run = conv->group_input * (joined ? conv->kernel_width : 1);
     l.count = conv->kernel_height * l.per_line;
     l.depth = pk_divide_up(l.run, k->depth);
-    l.panel = k->lanes * (8 + l.count * l.depth * k->depth);
-    l.panel = pk_round_up(l.panel, PK_ALIGNMENT);
+    l.header = k->lanes * (conv->dynamic ? PK_QD8_HEADER : PK_QS8_HEADER);
+    l.panel = pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth, PK_ALIGNMENT);
     l.panels = pk_divide_up(conv->group_output, k->lanes);
     return l;
 }
@@ -63,43 +74,41 @@ size_t pk_qs8_conv_packed_size(const struct pk_qs8_conv *conv)
 }
 
 /* A channel's weights, each group of `depth` where it belongs: groups of the next step are `step`
- * bytes away. */
+ * bytes away. What fills up a group stays zero. `flip`: 0x80 to make them unsigned. */
 PK_INLINE void pack_channel(const struct layout *l, const int8_t *from, const size_t depth,
-                            size_t step, int8_t *to)
+                            size_t step, const uint8_t flip, int8_t *to)
 {
     for (size_t s = 0; s < l->count; s++, from += l->run) {
-        size_t i = 0;
-        for (; i + depth <= l->run; i += depth, to += step)
-            memcpy(to, from + i, depth);
-        if (i < l->run) {
-            memcpy(to, from + i, l->run - i);
-            to += step;
+        for (size_t i = 0; i < l->run; i += depth, to += step) {
+            if (i + depth <= l->run) {
+                for (size_t j = 0; j < depth; j++)
+                    to[j] = (int8_t)(from[i + j] ^ flip);
+                continue;
+            }
+            for (size_t j = 0; j < l->run - i; j++)
+                to[j] = (int8_t)(from[i + j] ^ flip);
         }
     }
 }
 
-static void pack_panel(const struct pk_qs8_kernels *k, const struct layout *l,
-                       const int8_t *weights, const int32_t *bias, const float *scale,
-                       size_t channels, int32_t correction, void *packed)
+/* The weights of a panel behind its header, and the sum of each channel's. */
+static void pack_weights(const struct pk_qs8_kernels *k, const struct layout *l,
+                         const int8_t *weights, size_t channels, uint8_t flip, int8_t *to,
+                         int32_t *sums)
 {
-    int32_t *const start = packed;
-    float *const scales = (float *)(start + k->lanes);
-    int8_t *const to = (int8_t *)(scales + k->lanes);
-    memset(packed, 0, l->panel);
+    const size_t step = k->lanes * k->depth;
     for (size_t c = 0; c < channels; c++) {
         const int8_t *const from = weights + c * l->count * l->run;
         uint32_t sum = 0;
         for (size_t i = 0; i < l->count * l->run; i++)
             sum += (uint32_t)from[i];
-        start[c] = (int32_t)((bias ? (uint32_t)bias[c] : 0) - sum * (uint32_t)correction);
-        scales[c] = scale[c];
-        const size_t step = k->lanes * k->depth;
+        sums[c] = (int32_t)sum;
         if (k->depth == 4)
-            pack_channel(l, from, 4, step, to + c * 4);
+            pack_channel(l, from, 4, step, flip, to + c * 4);
         else if (k->depth == 2)
-            pack_channel(l, from, 2, step, to + c * 2);
+            pack_channel(l, from, 2, step, flip, to + c * 2);
         else
-            pack_channel(l, from, 1, step, to + c);
+            pack_channel(l, from, 1, step, flip, to + c);
     }
 }
 
@@ -108,16 +117,24 @@ void pk_qs8_conv_pack(const struct pk_qs8_conv *conv, const int8_t *weights, con
 {
     const struct pk_qs8_kernels *k = kernels_for(conv->isa);
     const struct layout l = layout_of(conv, k);
-    /* What the prepared input stands for is less by this. */
-    const int32_t correction = conv->input_zero_point + k->flip;
-    char *to = packed;
+    const int is_signed = form_of(conv, k) == PK_QS8_SIGNED;
+    /* What kernels multiply is the input and this much more. */
+    const uint32_t offset = (uint32_t)(conv->input_zero_point + (is_signed ? 0 : k->flip));
+    int8_t *to = packed;
+    memset(packed, 0, conv->groups * l.panels * l.panel);
     for (size_t g = 0; g < conv->groups; g++) {
-        for (size_t p = 0; p < l.panels; p++) {
+        for (size_t p = 0; p < l.panels; p++, to += l.panel) {
             const size_t within = p * k->lanes, first = g * conv->group_output + within;
-            pack_panel(k, &l, weights + first * l.count * l.run, bias ? bias + first : NULL,
-                       scale + first, pk_min(k->lanes, conv->group_output - within), correction,
-                       to);
-            to += l.panel;
+            const size_t channels = pk_min(k->lanes, conv->group_output - within);
+            int32_t *const start = (int32_t *)to;
+            float *const scales = (float *)(start + k->lanes);
+            pack_weights(k, &l, weights + first * l.count * l.run, channels, is_signed ? 0x80 : 0,
+                         to + l.header, start);
+            for (size_t c = 0; c < channels; c++) {
+                const uint32_t b = bias ? (uint32_t)bias[first + c] : 0;
+                start[c] = (int32_t)(b - (uint32_t)start[c] * offset);
+                scales[c] = scale[first + c];
+            }
         }
     }
 }
@@ -135,8 +152,10 @@ struct plan {
     size_t width;        /* pixels of a prepared line */
     size_t prepared;     /* prepared lines of a stripe, at most */
     size_t step_height, step_width; /* strides over the prepared lines and pixels */
-    int raw;             /* the input is not prepared: kernels take it as it is */
-    size_t slot;         /* bytes of a stripe in scratch memory */
+    enum pk_qs8_form form;
+    size_t slot;         /* bytes of a stripe in scratch memory: what is prepared, */
+    size_t rows;         /* ... from here on the pointers to the rows, */
+    size_t corrections;  /* ... and from here on what PK_QS8_SIGNED takes back */
     size_t wide;         /* bytes of the widened panels of a task, 0 if none are */
     size_t tasks;        /* that have a place in scratch memory for them */
 };
@@ -145,7 +164,7 @@ struct plan {
 static size_t wide_size(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
 {
     const struct layout l = layout_of(conv, k);
-    return pk_round_up(k->lanes * (8 + l.count * l.depth * k->depth * k->wide), PK_ALIGNMENT);
+    return pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth * k->wide, PK_ALIGNMENT);
 }
 
 static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
@@ -154,9 +173,8 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     const int point = conv->kernel_height == 1 && conv->kernel_width == 1;
     const size_t channels = conv->groups * conv->group_input;
     const size_t outputs = conv->groups * conv->group_output;
-    p.flat = point && conv->stride_height == 1 && conv->stride_width == 1 && !conv->padding_top &&
-             !conv->padding_left && conv->output_height == conv->input_height &&
-             conv->output_width == conv->input_width;
+    p.flat = (int)conv->flat;
+    p.form = form_of(conv, k);
     /* A 1x1 kernel with strides needs the pixels that it reads, and no others. */
     p.step_height = point ? 1 : conv->stride_height;
     p.step_width = point ? 1 : conv->stride_width;
@@ -192,10 +210,11 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     p.stripe = stripe;
     p.stripes = images * p.per_image;
     p.prepared = p.flat ? stripe : (stripe - 1) * p.step_height + reach_h;
-    /* Few channels to make of each value: flipping signs on the way costs less than a copy. */
-    p.raw = p.flat && k->raw && conv->groups == 1 && conv->group_output > k->lanes &&
-            conv->group_output <= 2 * k->lanes * k->panels;
-    p.slot = p.raw ? 0 : pk_round_up(p.prepared * line + SLACK, PK_ALIGNMENT);
+    p.rows = p.form == PK_QS8_PREPARED ? pk_round_up(p.prepared * line + SLACK, PK_ALIGNMENT) : 0;
+    p.corrections = p.rows + pk_round_up(stripe * pixels * sizeof(void *), PK_ALIGNMENT);
+    p.slot = p.corrections;
+    if (p.form == PK_QS8_SIGNED)
+        p.slot += pk_round_up(stripe * pixels * sizeof(int32_t), PK_ALIGNMENT);
     p.splits = 1;
     if (conv->threads > 1 && p.stripes < 2 * conv->threads) {
         const size_t panels = conv->groups * pk_divide_up(conv->group_output, k->lanes * k->panels);
@@ -225,9 +244,11 @@ struct work {
     struct layout l;
     struct plan p;
     const char *packed;
-    const int8_t *input;
-    int8_t *output;
+    const char *input;
+    void *output;
     char *scratch, *wide;
+    const struct pk_qd8_row *dynamic;
+    float min, max; /* of a dynamic product */
 };
 
 /* The lines of a stripe: the image, the first line, their number. */
@@ -281,21 +302,22 @@ static void prepare_points(const struct work *w, char *to, const int8_t *line)
     }
 }
 
-static void prepare_stripe(const struct work *w, size_t stripe, char *to)
+static void copy_stripe(const struct work *w, size_t stripe, char *to)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const struct plan *p = &w->p;
     const size_t channels = conv->groups * conv->group_input;
+    const int8_t *const input = (const int8_t *)w->input;
     size_t image, first;
     const size_t lines = stripe_lines(p, stripe, &image, &first);
     if (p->flat) {
-        w->k->prepare(to, w->input + first * channels, lines * channels);
+        w->k->prepare(to, input + first * channels, lines * channels);
         return;
     }
     const int point = conv->kernel_height == 1 && conv->kernel_width == 1;
     const size_t count = p->prepared - (p->stripe - lines) * p->step_height;
     const size_t size = p->width * channels * w->k->element;
-    const int8_t *from = w->input + image * conv->input_height * conv->input_width * channels;
+    const int8_t *from = input + image * conv->input_height * conv->input_width * channels;
     for (size_t i = 0; i < count; i++, to += size) {
         const size_t scaled = point ? (first + i) * conv->stride_height
                                     : first * conv->stride_height + i;
@@ -312,79 +334,84 @@ static void prepare_stripe(const struct work *w, size_t stripe, char *to)
     }
 }
 
+/* What all output channels of a stripe need: the input in the form of the kernels, where the rows
+ * lie, and what is to be taken back. */
+static void prepare_stripe(const struct work *w, size_t stripe, char *slot)
+{
+    const struct pk_qs8_conv *conv = w->conv;
+    const struct plan *p = &w->p;
+    const size_t channels = conv->groups * conv->group_input;
+    const size_t pixel = channels * w->k->element, line = p->width * pixel;
+    const char **rows = (const char **)(slot + p->rows);
+    size_t image, first;
+    const size_t lines = stripe_lines(p, stripe, &image, &first);
+    const char *start = slot;
+    if (p->form == PK_QS8_PREPARED)
+        copy_stripe(w, stripe, slot);
+    else
+        start = w->input + first * pixel;
+    if (p->form == PK_QS8_SIGNED)
+        w->k->sum_rows((int32_t *)(slot + p->corrections), (const int8_t *)start, lines, channels);
+    const size_t width = p->flat ? 1 : conv->output_width;
+    for (size_t y = 0; y < lines; y++)
+        for (size_t x = 0; x < width; x++)
+            *rows++ = start + y * p->step_height * line + x * p->step_width * pixel;
+}
+
 /* Copies panels to scratch memory, wider. */
 static const char *widened(const struct work *w, const char *panel, size_t panels, char *to)
 {
-    const size_t lanes = w->k->lanes, header = 8 * lanes;
     for (size_t i = 0; i < panels; i++) {
         char *const out = to + i * (w->p.wide / w->k->panels);
-        memcpy(out, panel, header);
-        w->k->widen(out + header, (const int8_t *)panel + header,
-                    lanes * w->l.count * w->l.depth * w->k->depth);
+        memcpy(out, panel, w->l.header);
+        w->k->widen(out + w->l.header, (const int8_t *)panel + w->l.header,
+                    w->k->lanes * w->l.count * w->l.depth * w->k->depth);
         panel += w->l.panel;
     }
     return to;
 }
 
 /* The output channels of part `split`, for all pixels of a stripe. */
-static void multiply_stripe(const struct work *w, size_t stripe, size_t split, const char *prepared,
+static void multiply_stripe(const struct work *w, size_t stripe, size_t split, const char *slot,
                             char *wide)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const struct pk_qs8_kernels *k = w->k;
     const struct plan *p = &w->p;
     const struct layout *l = &w->l;
-    const size_t channels = conv->groups * conv->group_input;
     const size_t outputs = conv->groups * conv->group_output;
-    const size_t element = p->raw ? 1 : k->element;
-    const size_t pixel = channels * element, line = p->width * pixel;
+    const size_t pixel = conv->groups * conv->group_input * k->element, line = p->width * pixel;
+    const size_t width = p->flat ? 1 : conv->output_width;
+    const size_t output_size = p->form == PK_QS8_DYNAMIC ? sizeof(float) : 1;
     size_t image, first;
-    const size_t lines = stripe_lines(p, stripe, &image, &first);
-    const size_t width = p->flat ? lines : conv->output_width;
-    const size_t pixels = p->flat ? lines : lines * width;
-    int8_t *const out = w->output + (image * p->lines + first) * (p->flat ? 1 : width) * outputs;
-
-    if (p->raw)
-        prepared = (const char *)w->input + first * channels;
+    const size_t lines = stripe_lines(p, stripe, &image, &first), pixels = lines * width;
+    const size_t before = (image * p->lines + first) * width; /* pixels */
     size_t segments[l->count];
-    for (size_t s = 0; s < l->count; s++)
-        segments[s] = s / l->per_line * conv->dilation_height * line +
-                      s % l->per_line * conv->dilation_width * pixel;
-    const void *rows[MAX_ROWS];
     struct pk_qs8_tile tile = {
-        .rows = rows, .segments = segments, .segment_count = l->count, .segment_depth = l->depth,
+        .rows = (const void *const *)(slot + p->rows), .segments = segments,
+        .segment_count = l->count, .segment_depth = l->depth,
         .panel_size = p->wide ? p->wide / k->panels : l->panel, .output_stride = outputs,
         .zero_point = conv->output_zero_point, .min = conv->output_min, .max = conv->output_max,
-        .raw = p->raw,
+        .corrections = (const int32_t *)(slot + p->corrections),
+        .dynamic = w->dynamic ? w->dynamic + before : NULL,
+        .float_min = w->min, .float_max = w->max,
     };
-    void (*const run)(const struct pk_qs8_tile *, size_t) = p->wide ? k->wide_tile : k->tile;
-    const size_t tiles = pk_divide_up(pixels, k->rows);
+    const pk_qs8_tiles tiles = p->wide ? k->wide_tiles : k->tiles;
     const size_t blocks = pk_divide_up(l->panels, k->panels), all = conv->groups * blocks;
     for (size_t b = all * split / p->splits; b < all * (split + 1) / p->splits; b++) {
         const size_t g = b / blocks, panel = b % blocks * k->panels;
         const size_t within = panel * k->lanes;
-        const char *start = prepared + g * conv->group_input * element;
+        for (size_t s = 0; s < l->count; s++)
+            segments[s] = s / l->per_line * conv->dilation_height * line +
+                          s % l->per_line * conv->dilation_width * pixel +
+                          g * conv->group_input * k->element;
         tile.panel = w->packed + (g * l->panels + panel) * l->panel;
         if (p->wide)
             tile.panel = widened(w, tile.panel, pk_min(k->panels, l->panels - panel), wide);
         tile.channels = pk_min(k->lanes * k->panels, conv->group_output - within);
-        size_t pixel_at = 0;
-        for (size_t t = 0; t < tiles; t++) {
-            const size_t next = pixels * (t + 1) / tiles, count = next - pixel_at;
-            size_t y = pixel_at / width, x = pixel_at % width;
-            const char *row = start + y * p->step_height * line + x * p->step_width * pixel;
-            for (size_t r = 0; r < count; r++) {
-                rows[r] = row;
-                row += p->step_width * pixel;
-                if (++x == width) {
-                    x = 0;
-                    row = start + ++y * p->step_height * line;
-                }
-            }
-            tile.output = out + pixel_at * outputs + g * conv->group_output + within;
-            run(&tile, count);
-            pixel_at = next;
-        }
+        tile.output = (char *)w->output +
+                      (before * outputs + g * conv->group_output + within) * output_size;
+        tiles(&tile, pixels, p->form);
     }
 }
 
@@ -395,8 +422,7 @@ static void chunk_task(void *context, size_t index)
     const size_t begin = w->p.stripes * index / w->p.slots;
     const size_t end = w->p.stripes * (index + 1) / w->p.slots;
     for (size_t stripe = begin; stripe < end; stripe++) {
-        if (!w->p.raw)
-            prepare_stripe(w, stripe, slot);
+        prepare_stripe(w, stripe, slot);
         multiply_stripe(w, stripe, 0, slot, w->wide + index * w->p.wide);
     }
 }
@@ -415,31 +441,136 @@ static void multiply_task(void *context, size_t index)
                     w->wide + index * w->p.wide);
 }
 
+static void run(struct work *w, const struct pk_pool *pool)
+{
+    w->k = kernels_for(w->conv->isa);
+    w->l = layout_of(w->conv, w->k);
+    w->p = plan_of(w->conv, w->k);
+    w->wide = w->scratch + w->p.slots * w->p.slot;
+    if (w->p.splits == 1) {
+        pk_parallelize(pool, chunk_task, w, w->p.slots);
+        return;
+    }
+    pk_parallelize(pool, prepare_task, w, w->p.stripes);
+    pk_parallelize(pool, multiply_task, w, w->p.stripes * w->p.splits);
+}
+
 void pk_qs8_conv_run(const struct pk_qs8_conv_task *task, const struct pk_pool *pool)
 {
-    const struct pk_qs8_conv *conv = &task->conv;
 #if PK_X86
-    if (by_winograd(conv)) {
+    if (by_winograd(&task->conv)) {
         pk_qs8_winograd_run(task, pool);
         return;
     }
 #endif
-    struct work w = {.conv = conv, .packed = task->packed, .input = task->input,
-                     .output = task->output, .scratch = task->scratch};
-    w.k = kernels_for(conv->isa);
-    w.l = layout_of(conv, w.k);
-    w.p = plan_of(conv, w.k);
-    w.wide = w.scratch + w.p.slots * w.p.slot;
-    if (w.p.splits == 1) {
-        pk_parallelize(pool, chunk_task, &w, w.p.slots);
-        return;
-    }
-    if (!w.p.raw)
-        pk_parallelize(pool, prepare_task, &w, w.p.stripes);
-    pk_parallelize(pool, multiply_task, &w, w.p.stripes * w.p.splits);
+    struct work w = {.conv = &task->conv, .packed = task->packed,
+                     .input = (const char *)task->input, .output = task->output,
+                     .scratch = task->scratch};
+    run(&w, pool);
 }
 
 const char *pk_qs8_conv_kernel(uint32_t isa)
+{
+    return kernels_for(isa)->name;
+}
+
+/* The product as a convolution of one line of pixels. */
+static struct pk_qs8_conv conv_of(const struct pk_qd8_product *p)
+{
+    return (struct pk_qs8_conv){
+        .isa = p->isa, .groups = 1, .group_input = p->inputs, .group_output = p->outputs,
+        .kernel_height = 1, .kernel_width = 1, .stride_height = 1, .stride_width = 1,
+        .dilation_height = 1, .dilation_width = 1, .batch = 1, .input_height = 1,
+        .input_width = p->rows, .output_height = 1, .output_width = p->rows,
+        .threads = p->threads, .cache = p->cache, .flat = 1, .dynamic = 1,
+    };
+}
+
+size_t pk_qd8_product_packed_size(const struct pk_qd8_product *product)
+{
+    const struct pk_qs8_conv conv = conv_of(product);
+    return pk_qs8_conv_packed_size(&conv);
+}
+
+void pk_qd8_product_pack(const struct pk_qd8_product *product, const int8_t *weights,
+                         const float *bias, const float *scale, void *packed)
+{
+    const struct pk_qs8_conv conv = conv_of(product);
+    const struct pk_qs8_kernels *k = kernels_for(conv.isa);
+    const struct layout l = layout_of(&conv, k);
+    char *to = packed;
+    memset(packed, 0, l.panels * l.panel);
+    for (size_t p = 0; p < l.panels; p++, to += l.panel) {
+        const size_t first = p * k->lanes, channels = pk_min(k->lanes, product->outputs - first);
+        int32_t *const sums = (int32_t *)to;
+        float *const scales = (float *)(sums + k->lanes), *const biases = scales + k->lanes;
+        pack_weights(k, &l, weights + first * product->inputs, channels, 0,
+                     (int8_t *)to + l.header, sums);
+        for (size_t c = 0; c < channels; c++) {
+            scales[c] = scale[first + c];
+            biases[c] = bias ? bias[first + c] : 0;
+        }
+    }
+}
+
+size_t pk_qd8_product_scratch_size(const struct pk_qd8_product *product)
+{
+    const struct pk_qs8_conv conv = conv_of(product);
+    return pk_qs8_conv_scratch_size(&conv);
+}
+
+/* Where the values of quantized rows begin. */
+static size_t values_at(size_t rows)
+{
+    return pk_round_up(rows * sizeof(struct pk_qd8_row), PK_ALIGNMENT);
+}
+
+void pk_qd8_product_run(const struct pk_qd8_product_task *task, const struct pk_pool *pool)
+{
+    const struct pk_qs8_conv conv = conv_of(&task->product);
+    struct work w = {.conv = &conv, .packed = task->packed,
+                     .input = (const char *)task->input + values_at(task->product.rows),
+                     .output = task->output, .scratch = task->scratch, .dynamic = task->input,
+                     .min = task->product.min, .max = task->product.max};
+    run(&w, pool);
+}
+
+const char *pk_qd8_product_kernel(uint32_t isa)
+{
+    return kernels_for(isa)->name;
+}
+
+size_t pk_qd8_quantize_size(const struct pk_qd8_quantize *q)
+{
+    return values_at(q->rows) + q->rows * q->channels * kernels_for(q->isa)->element + SLACK;
+}
+
+struct quantize_work {
+    const struct pk_qd8_quantize_task *task;
+    const struct pk_qs8_kernels *k;
+    size_t chunks;
+};
+
+static void quantize_chunk(void *context, size_t index)
+{
+    const struct quantize_work *w = context;
+    const struct pk_qd8_quantize *q = &w->task->quantize;
+    struct pk_qd8_row *const rows = w->task->output;
+    char *const values = (char *)w->task->output + values_at(q->rows);
+    for (size_t r = q->rows * index / w->chunks; r < q->rows * (index + 1) / w->chunks; r++)
+        w->k->quantize(values + r * q->channels * w->k->element, rows + r,
+                       w->task->input + r * q->channels, q->channels);
+}
+
+void pk_qd8_quantize_run(const struct pk_qd8_quantize_task *task, const struct pk_pool *pool)
+{
+    const struct pk_qd8_quantize *q = &task->quantize;
+    struct quantize_work w = {.task = task, .k = kernels_for(q->isa)};
+    w.chunks = q->threads > 1 ? pk_min(q->rows, 4 * q->threads) : 1;
+    pk_parallelize(pool, quantize_chunk, &w, w.chunks);
+}
+
+const char *pk_qd8_quantize_kernel(uint32_t isa)
 {
     return kernels_for(isa)->name;
 }

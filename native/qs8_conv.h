@@ -32,6 +32,8 @@ struct pk_qs8_conv {
     size_t batch, input_height, input_width, padding_top, padding_left;
     size_t output_height, output_width;
     size_t threads, cache; /* of the pool; bytes of level 2 of a core */
+    uint32_t flat;         /* 1: a 1x1 kernel without stride and padding */
+    uint32_t dynamic;      /* 0, but for pk_qd8_product */
 };
 
 struct pk_qs8_conv_task {
@@ -42,19 +44,39 @@ struct pk_qs8_conv_task {
     void *scratch;
 };
 
-/* Sizes by which one call of the tile kernel sees its work. */
+/* How a row (a pixel) was quantized at run time: real = scale * (value - zero_point). */
+struct pk_qd8_row {
+    int32_t zero_point;
+    float scale;
+};
+
+/* What one call of the tile kernels sees of its work: all pixels of a stripe, up to `panels` panels
+ * of output channels. */
 struct pk_qs8_tile {
     const void *const *rows;   /* of each output pixel: its first value in the prepared input */
     const size_t *segments;    /* offsets in bytes */
     size_t segment_count, segment_depth; /* groups of `depth` values in each segment */
     const void *panel;         /* the first of up to `panels` packed panels */
     size_t panel_size;         /* bytes */
-    int8_t *output;            /* of the first pixel and channel */
-    size_t output_stride;      /* from pixel to pixel */
+    void *output;              /* of the first pixel and channel: int8, float if dynamic */
+    size_t output_stride;      /* from pixel to pixel, in elements */
     size_t channels;           /* to be written, at most lanes * panels */
     int32_t zero_point, min, max;
-    int raw;                   /* rows are those of the input, not prepared */
+    const int32_t *corrections;       /* of each pixel, for PK_QS8_SIGNED */
+    const struct pk_qd8_row *dynamic; /* of each pixel, for PK_QS8_DYNAMIC */
+    float float_min, float_max;       /* for PK_QS8_DYNAMIC */
 };
+
+/* The forms of a product. */
+enum pk_qs8_form {
+    PK_QS8_PREPARED, /* the input is in scratch memory, in the form that kernels multiply */
+    /* It is taken as it lies there, by kernels that multiply unsigned by signed bytes: the weights
+     * are the unsigned operand, and what that adds is taken back. */
+    PK_QS8_SIGNED,
+    PK_QS8_DYNAMIC, /* the input was quantized at run time, to what kernels multiply */
+};
+
+typedef void (*pk_qs8_tiles)(const struct pk_qs8_tile *tile, size_t pixels, enum pk_qs8_form form);
 
 /* What each instruction set implements. */
 struct pk_qs8_kernels {
@@ -64,18 +86,25 @@ struct pk_qs8_kernels {
     int32_t flip;         /* what is added to each value: 128 or nothing */
     size_t element;       /* bytes of a prepared value */
     size_t panels;        /* that a tile takes at most */
-    size_t rows;          /* pixels that a tile takes at most */
+    size_t rows;          /* pixels of the largest tile */
     /* Bytes of a weight in a panel that has been widened for many tiles in a row; 0 for kernels that
      * take panels as they are packed, one byte a weight. */
     size_t wide;
-    int raw; /* whether tiles can take rows of the input as they are (`raw`) */
     void (*prepare)(void *to, const int8_t *from, size_t count);
-    void (*tile)(const struct pk_qs8_tile *tile, size_t rows);
+    pk_qs8_tiles tiles;
     /* `count` weights. */
     void (*widen)(void *to, const int8_t *weights, size_t count);
-    /* A tile whose panel is widened. */
-    void (*wide_tile)(const struct pk_qs8_tile *tile, size_t rows);
+    pk_qs8_tiles wide_tiles;
+    /* 128 times the sum of each row of `depth` values; NULL for kernels without PK_QS8_SIGNED. */
+    void (*sum_rows)(int32_t *to, const int8_t *from, size_t rows, size_t depth);
+    /* A row of `count` floats quantized at run time. */
+    void (*quantize)(void *to, struct pk_qd8_row *row, const float *from, size_t count);
 };
+
+/* Bytes before the weights of a panel, for each channel: bias and scale; if quantized at run time
+ * the sum of the weights, scale and bias. */
+#define PK_QS8_HEADER 8
+#define PK_QD8_HEADER 12
 
 extern const struct pk_qs8_kernels pk_qs8_scalar;
 #if PK_X86
@@ -93,4 +122,51 @@ PK_EXPORT size_t pk_qs8_conv_scratch_size(const struct pk_qs8_conv *conv);
 PK_EXPORT void pk_qs8_conv_run(const struct pk_qs8_conv_task *task, const struct pk_pool *pool);
 /* The name of the kernel that runs with `isa`. */
 PK_EXPORT const char *pk_qs8_conv_kernel(uint32_t isa);
+
+/* A fully-connected product of float rows that have been quantized at run time, each by itself:
+ *
+ *     output = clamp(float(sum (input - zero_point[row]) * weight) * scale[row] * scale[channel]
+ *                    + bias[channel])
+ *
+ * the multiplication by the channel's scale and the addition rounded once, as in XNNPACK. */
+struct pk_qd8_product {
+    uint32_t isa;
+    float min, max;
+    size_t rows, inputs, outputs;
+    size_t threads, cache;
+};
+
+struct pk_qd8_product_task {
+    struct pk_qd8_product product;
+    const void *packed;
+    const void *input; /* of pk_qd8_quantize_run */
+    float *output;
+    void *scratch;
+};
+
+PK_EXPORT size_t pk_qd8_product_packed_size(const struct pk_qd8_product *product);
+/* `bias` may be NULL. */
+PK_EXPORT void pk_qd8_product_pack(const struct pk_qd8_product *product, const int8_t *weights,
+                                   const float *bias, const float *scale, void *packed);
+PK_EXPORT size_t pk_qd8_product_scratch_size(const struct pk_qd8_product *product);
+PK_EXPORT void pk_qd8_product_run(const struct pk_qd8_product_task *task,
+                                  const struct pk_pool *pool);
+PK_EXPORT const char *pk_qd8_product_kernel(uint32_t isa);
+
+struct pk_qd8_quantize {
+    uint32_t isa;
+    size_t rows, channels, threads;
+};
+
+struct pk_qd8_quantize_task {
+    struct pk_qd8_quantize quantize;
+    const float *input;
+    void *output;
+};
+
+/* Bytes of the quantized rows: a struct pk_qd8_row for each, then, aligned, their values. */
+PK_EXPORT size_t pk_qd8_quantize_size(const struct pk_qd8_quantize *quantize);
+PK_EXPORT void pk_qd8_quantize_run(const struct pk_qd8_quantize_task *task,
+                                   const struct pk_pool *pool);
+PK_EXPORT const char *pk_qd8_quantize_kernel(uint32_t isa);
 #endif

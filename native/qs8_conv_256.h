@@ -1,7 +1,7 @@
-/* The tile of int8 convolution in registers of 256 bits, for the files that include it: they define
- * `multiply_add(sums, x, w)`, `load_weights(from, wide)` of 8 channels by one group, DEPTH (values of
- * a group) and ROWS. */
-#include "qs8_conv.h"
+/* The tiles of int8 convolution in registers of 256 bits, for the files that include this: they
+ * define `multiply_add(sums, x, w)`, `load_weights(from, weight)` of 8 channels by one group, DEPTH
+ * (values of a group), FLIP (what is added to each value) and ROWS. */
+#include "qd8_rows.h"
 #include "store_tail.h"
 #include "unroll.h"
 
@@ -15,25 +15,94 @@ PK_INLINE __m256i quantized(__m256i sums, __m256 scale, __m256 max)
     return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale), max));
 }
 
-PK_INLINE void run(const struct pk_qs8_tile *t, const int rows, const int panels,
-                   const int weight)
+PK_INLINE void put_floats(const struct pk_qs8_tile *t, size_t pixel, const int rows,
+                          const int panels, __m256i sums[ROWS][PANELS])
+{
+    const __m256 min = _mm256_set1_ps(t->float_min), max = _mm256_set1_ps(t->float_max);
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    float *out = (float *)t->output + pixel * t->output_stride;
+    PK_UNROLL
+    for (int p = 0; p < panels; p++) {
+        const char *const panel = (const char *)t->panel + p * t->panel_size;
+        const __m256i weights = _mm256_load_si256((const __m256i *)panel);
+        const __m256 scale = _mm256_load_ps((const float *)(panel + LANES * 4));
+        const __m256 bias = _mm256_load_ps((const float *)(panel + LANES * 8));
+        const size_t left = t->channels - p * LANES;
+        const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left < 8 ? (int)left : 8), lanes);
+        PK_UNROLL
+        for (int r = 0; r < rows; r++) {
+            const struct pk_qd8_row row = t->dynamic[pixel + r];
+            const __m256i offset =
+                _mm256_mullo_epi32(weights, _mm256_set1_epi32(row.zero_point + FLIP));
+            __m256 x = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[r][p], offset));
+            x = _mm256_fmadd_ps(_mm256_mul_ps(x, _mm256_set1_ps(row.scale)), scale, bias);
+            x = _mm256_min_ps(_mm256_max_ps(x, min), max);
+            float *const to = out + r * t->output_stride + p * LANES;
+            if (left >= LANES)
+                _mm256_storeu_ps(to, x);
+            else
+                _mm256_maskstore_ps(to, mask, x);
+        }
+    }
+}
+
+PK_INLINE void put_bytes(const struct pk_qs8_tile *t, size_t pixel, const int rows,
+                         const int panels, __m256i sums[ROWS][PANELS])
+{
+    const __m256 max = _mm256_set1_ps((float)(t->max - t->zero_point));
+    const __m256i zero_point = _mm256_set1_epi16((int16_t)t->zero_point);
+    const __m256i min = _mm256_set1_epi8((char)t->min);
+    __m256 scale[PANELS];
+    PK_UNROLL
+    for (int p = 0; p < panels; p++)
+        scale[p] = _mm256_load_ps(
+            (const float *)((const char *)t->panel + p * t->panel_size + LANES * 4));
+    /* Packing works within 128 bits: of each, 4 channels of panel 0 and 4 of panel 1, of two rows. */
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    PK_UNROLL
+    for (int r = 0; r < rows; r += 2) {
+        __m256i words[2];
+        PK_UNROLL
+        for (int i = 0; i < 2; i++) {
+            const int row = r + i < rows ? r + i : r;
+            words[i] = _mm256_packs_epi32(
+                quantized(sums[row][0], scale[0], max),
+                quantized(sums[row][panels - 1], scale[panels - 1], max));
+            words[i] = _mm256_adds_epi16(words[i], zero_point);
+        }
+        __m256i bytes = _mm256_max_epi8(_mm256_packs_epi16(words[0], words[1]), min);
+        bytes = _mm256_permutevar8x32_epi32(bytes, order);
+        int8_t *const out = (int8_t *)t->output + (pixel + r) * t->output_stride;
+        pk_store_tail(out, _mm256_castsi256_si128(bytes), t->channels);
+        if (r + 1 < rows)
+            pk_store_tail(out + t->output_stride, _mm256_extracti128_si256(bytes, 1), t->channels);
+    }
+}
+
+/* `weight`: the bytes of a weight in the panels. */
+PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, const int panels,
+                   const int weight, const enum pk_qs8_form form)
 {
     const char *const panel = t->panel;
     const size_t panel_size = t->panel_size;
     __m256i sums[ROWS][PANELS];
     PK_UNROLL
     for (int p = 0; p < panels; p++) {
-        const __m256i bias = _mm256_load_si256((const __m256i *)(panel + p * panel_size));
+        const __m256i bias = form == PK_QS8_DYNAMIC
+                                 ? _mm256_setzero_si256()
+                                 : _mm256_load_si256((const __m256i *)(panel + p * panel_size));
         PK_UNROLL
         for (int r = 0; r < rows; r++)
-            sums[r][p] = bias;
+            sums[r][p] = form == PK_QS8_SIGNED
+                             ? _mm256_sub_epi32(bias, _mm256_set1_epi32(t->corrections[pixel + r]))
+                             : bias;
     }
-    const char *weights = panel + LANES * 8;
+    const char *weights = panel + LANES * (form == PK_QS8_DYNAMIC ? PK_QD8_HEADER : PK_QS8_HEADER);
     for (size_t s = 0; s < t->segment_count; s++) {
         const char *a[ROWS];
         PK_UNROLL
         for (int r = 0; r < rows; r++)
-            a[r] = (const char *)t->rows[r] + t->segments[s];
+            a[r] = (const char *)t->rows[pixel + r] + t->segments[s];
         size_t left = t->segment_depth;
 #define STEP(offset)                                                                               \
     do {                                                                                           \
@@ -49,7 +118,8 @@ PK_INLINE void run(const struct pk_qs8_tile *t, const int rows, const int panels
             const __m256i x = _mm256_set1_epi32(four);                                             \
             PK_UNROLL                                                                              \
             for (int p = 0; p < panels; p++) {                                                     \
-                sums[r][p] = multiply_add(sums[r][p], x, w[p]);                                    \
+                sums[r][p] = form == PK_QS8_SIGNED ? multiply_add(sums[r][p], w[p], x)             \
+                                                   : multiply_add(sums[r][p], x, w[p]);            \
                 PK_KEEP(sums[r][p]);                                                               \
             }                                                                                      \
         }                                                                                          \
@@ -73,54 +143,80 @@ PK_INLINE void run(const struct pk_qs8_tile *t, const int rows, const int panels
         }
 #undef STEP
     }
-
-    const __m256 max = _mm256_set1_ps((float)(t->max - t->zero_point));
-    const __m256i zero_point = _mm256_set1_epi16((int16_t)t->zero_point);
-    const __m256i min = _mm256_set1_epi8((char)t->min);
-    __m256 scale[PANELS];
-    PK_UNROLL
-    for (int p = 0; p < panels; p++)
-        scale[p] = _mm256_load_ps((const float *)(panel + p * panel_size + LANES * 4));
-    /* Packing works within 128 bits: of each, 4 channels of panel 0 and 4 of panel 1, of two rows. */
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    PK_UNROLL
-    for (int r = 0; r < rows; r += 2) {
-        __m256i words[2];
-        PK_UNROLL
-        for (int i = 0; i < 2; i++) {
-            const int row = r + i < rows ? r + i : r;
-            words[i] = _mm256_packs_epi32(
-                quantized(sums[row][0], scale[0], max),
-                quantized(sums[row][panels - 1], scale[panels - 1], max));
-            words[i] = _mm256_adds_epi16(words[i], zero_point);
-        }
-        __m256i bytes = _mm256_max_epi8(_mm256_packs_epi16(words[0], words[1]), min);
-        bytes = _mm256_permutevar8x32_epi32(bytes, order);
-        int8_t *const out = t->output + r * t->output_stride;
-        pk_store_tail(out, _mm256_castsi256_si128(bytes), t->channels);
-        if (r + 1 < rows)
-            pk_store_tail(out + t->output_stride, _mm256_extracti128_si256(bytes, 1), t->channels);
-    }
+    if (form == PK_QS8_DYNAMIC)
+        put_floats(t, pixel, rows, panels, sums);
+    else
+        put_bytes(t, pixel, rows, panels, sums);
 }
 
-/* `weight`: the bytes of a weight in the panels. */
-PK_INLINE void run_rows(const struct pk_qs8_tile *t, size_t rows, const int weight)
+PK_INLINE void run_all(const struct pk_qs8_tile *t, size_t pixels, const int panels,
+                       const int weight, const enum pk_qs8_form form)
 {
-#define CASE(n)                                                                                    \
-    case n:                                                                                        \
-        run(t, n, 2, weight);                                                                      \
-        return;                                                                                    \
-    case n + ROWS:                                                                                 \
-        run(t, n, 1, weight);                                                                      \
-        return;
-    switch (rows + (t->channels <= LANES ? ROWS : 0)) {
-        CASE(1) CASE(2) CASE(3) CASE(4)
-#if ROWS >= 5
-        CASE(5)
-#endif
-#if ROWS >= 6
-        CASE(6)
-#endif
+    size_t p = 0;
+    for (; p + ROWS <= pixels; p += ROWS)
+        run(t, p, ROWS, panels, weight, form);
+#if ROWS > 4
+    if (pixels - p >= 4) {
+        run(t, p, 4, panels, weight, form);
+        p += 4;
     }
-#undef CASE
+#endif
+    if (pixels - p >= 2) {
+        run(t, p, 2, panels, weight, form);
+        p += 2;
+    }
+    if (pixels - p)
+        run(t, p, 1, panels, weight, form);
+}
+
+PK_INLINE void run_form(const struct pk_qs8_tile *t, size_t pixels, const int weight,
+                        const enum pk_qs8_form form)
+{
+    if (t->channels > LANES)
+        run_all(t, pixels, 2, weight, form);
+    else
+        run_all(t, pixels, 1, weight, form);
+}
+
+/* Quantizes a row; `put` stores 16 values with FLIP added to each, of which `count` exist. */
+PK_INLINE void quantize_row(void *to, struct pk_qd8_row *row, const float *from, size_t count,
+                            void (*put)(void *to, size_t at, __m256i values, size_t count))
+{
+    __m256 low = _mm256_set1_ps(from[0]), high = low;
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        const __m256 x = _mm256_loadu_ps(from + i);
+        low = _mm256_min_ps(low, x);
+        high = _mm256_max_ps(high, x);
+    }
+    float lows[8], highs[8];
+    _mm256_storeu_ps(lows, low);
+    _mm256_storeu_ps(highs, high);
+    for (size_t j = 1; j < 8; j++) {
+        lows[0] = lows[j] < lows[0] ? lows[j] : lows[0];
+        highs[0] = highs[j] > highs[0] ? highs[j] : highs[0];
+    }
+    for (; i < count; i++) {
+        lows[0] = from[i] < lows[0] ? from[i] : lows[0];
+        highs[0] = from[i] > highs[0] ? from[i] : highs[0];
+    }
+    const __m256 factor = _mm256_set1_ps(pk_qd8_row_of(lows[0], highs[0], row));
+    const __m256 most = _mm256_set1_ps((float)(127 - row->zero_point));
+    const __m256i zero_point = _mm256_set1_epi16((int16_t)row->zero_point);
+    float last[16] = {0};
+    for (i = 0; i < count; i += 16) {
+        const float *x = from + i;
+        if (count - i < 16) {
+            for (size_t j = 0; j < count - i; j++)
+                last[j] = x[j];
+            x = last;
+        }
+        const __m256 a = _mm256_min_ps(_mm256_mul_ps(_mm256_loadu_ps(x), factor), most);
+        const __m256 b = _mm256_min_ps(_mm256_mul_ps(_mm256_loadu_ps(x + 8), factor), most);
+        __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+        words = _mm256_adds_epi16(_mm256_permute4x64_epi64(words, 0xd8), zero_point);
+        words = _mm256_max_epi16(words, _mm256_set1_epi16(-128));
+        put(to, i, _mm256_add_epi16(words, _mm256_set1_epi16(FLIP)),
+            count - i < 16 ? count - i : 16);
+    }
 }

@@ -5,6 +5,7 @@
 
 #define ROWS 4
 #define DEPTH 2
+#define FLIP 0
 
 static inline __attribute__((always_inline)) __m256i multiply_add(__m256i sums, __m256i x, __m256i w)
 {
@@ -38,17 +39,42 @@ static void widen(void *to, const int8_t *weights, size_t count)
                            _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(weights + i))));
 }
 
-static void tile(const struct pk_qs8_tile *t, size_t rows)
+static void put_wide(void *to, size_t at, __m256i values, size_t count)
 {
-    run_rows(t, rows, 1);
+    int16_t *const out = (int16_t *)to + at;
+    if (count == 16) {
+        _mm256_storeu_si256((__m256i *)out, values);
+        return;
+    }
+    int16_t rest[16];
+    _mm256_storeu_si256((__m256i *)rest, values);
+    for (size_t i = 0; i < count; i++)
+        out[i] = rest[i];
 }
 
-static void wide_tile(const struct pk_qs8_tile *t, size_t rows)
+static void quantize(void *to, struct pk_qd8_row *row, const float *from, size_t count)
 {
-    run_rows(t, rows, 2);
+    quantize_row(to, row, from, count, put_wide);
+}
+
+static void tiles(const struct pk_qs8_tile *t, size_t pixels, enum pk_qs8_form form)
+{
+    if (form == PK_QS8_DYNAMIC)
+        run_form(t, pixels, 1, PK_QS8_DYNAMIC);
+    else
+        run_form(t, pixels, 1, PK_QS8_PREPARED);
+}
+
+static void wide_tiles(const struct pk_qs8_tile *t, size_t pixels, enum pk_qs8_form form)
+{
+    if (form == PK_QS8_DYNAMIC)
+        run_form(t, pixels, 2, PK_QS8_DYNAMIC);
+    else
+        run_form(t, pixels, 2, PK_QS8_PREPARED);
 }
 
 const struct pk_qs8_kernels pk_qs8_avx2 = {
-    .name = "avx2 4x16", .lanes = LANES, .depth = DEPTH, .flip = 0, .element = 2, .panels = PANELS, .rows = ROWS,
-    .wide = 2, .prepare = prepare, .tile = tile, .widen = widen, .wide_tile = wide_tile,
+    .name = "avx2 4x16", .lanes = LANES, .depth = DEPTH, .flip = FLIP, .element = 2,
+    .panels = PANELS, .rows = ROWS, .wide = 2, .prepare = prepare, .tiles = tiles, .widen = widen,
+    .wide_tiles = wide_tiles, .quantize = quantize,
 };

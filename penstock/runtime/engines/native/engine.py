@@ -57,17 +57,25 @@ class NativeEngine:
         #: the graph that was asked about last, and its values
         self._asked: XnnGraph | None = None
         self._values: dict[int, Value] = {}
+        #: what makes its values that cannot leave a part
+        self._makers: dict[int, Node] = {}
 
     def reason_against(self, graph: XnnGraph, node: Node) -> str | None:
         """See :meth:`penstock.runtime.engines.protocol.Engine.reason_against`."""
         if graph is not self._asked:
             check_graph(graph)
             self._asked, self._values = graph, {value.id: value for value in graph.values}
+            self._makers = {i: n for n in graph.nodes for i in n.outputs if _stays(self._values[i])}
         values, reason = self._values, None
         for family in FAMILIES:
             against = family.reason_against(node, values)
             if against is None:
-                return None if self._everything else family.slower(node, values, self.library)
+                makers = [self._makers[i] for i in node.inputs if i in self._makers]
+                for maker in makers:  # which goes with this node
+                    against = against or self.reason_against(graph, maker)
+                if against or self._everything:
+                    return against
+                return family.slower(node, values, self.library)
             reason = reason or against
         return reason
 
@@ -103,6 +111,11 @@ class NativeEngine:
         if not self._zeros or self._zeros[-1].nbytes < size:
             self._zeros.append(np.zeros(size, np.uint8))
         return address(self._zeros[-1])
+
+
+def _stays(value: Value) -> bool:
+    """Whether a value cannot leave the part that makes it."""
+    return value.data is None and value.dtype.traits.array is None
 
 
 class NativeExecutable:
@@ -217,11 +230,13 @@ class NativeExecutable:
         steps = self._steps()
         self._stepped = [number for number, _ in steps]
         live: dict[int, arena.Live] = {}
+        sizes = {value: size for _, step in steps for value, size in step.sizes.items()}
         for position, (_, step) in enumerate(steps):
             for value, _ in step.fields:
                 if value not in self._ports:
                     first = live[value].first if value in live else position
-                    live[value] = arena.Live(self._size(value), first, position)
+                    size = sizes[value] if value in sizes else self._size(value)
+                    live[value] = arena.Live(size, first, position)
             if step.scratch:
                 live[-1 - position] = arena.Live(step.scratch + OVERREAD, position, position)
         places, block = arena.allocated(live)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import c_char_p, c_uint32
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
-from penstock.runtime.engines.native import depthwise, integers, plan, products
+from penstock.runtime.engines.native import depthwise, dynamic, integers, plan, products
 from penstock.runtime.engines.native.family import Family
 from penstock.runtime.engines.native.library import Library, bind
 
@@ -14,6 +14,8 @@ FAMILIES: tuple[Family, ...] = (
     depthwise.FAMILY,
     integers.CONVOLUTION,
     integers.DEPTHWISE,
+    dynamic.QUANTIZE,
+    dynamic.PRODUCT,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -22,13 +22,15 @@ class Step:
 
     ``fields`` names, for the ids of the node's values that are not constants, the pointer in
     ``task`` that is to hold the value's address. ``scratch`` bytes are handed over in the pointer
-    ``scratch`` of ``task``, if they are not 0.
+    ``scratch`` of ``task``, if they are not 0. ``sizes``: the bytes of values that have a form of
+    the family's own, which stay between its nodes.
     """
 
     function: str
     task: ctypes.Structure
     fields: tuple[tuple[int, str], ...]
     scratch: int = 0
+    sizes: Mapping[int, int] = field(default_factory=dict)
 
 
 class Prepared(Protocol):

@@ -52,6 +52,8 @@ class CConv(Structure):
         ("output_width", c_size_t),
         ("threads", c_size_t),
         ("cache", c_size_t),
+        ("flat", c_uint32),
+        ("dynamic", c_uint32),
     ]
 
 
@@ -169,6 +171,8 @@ def structure(
     conv.threads = workshop.threads
     if isinstance(conv, CConv):
         conv.cache = workshop.library.caches().l2
+        padded = isinstance(a, Conv2dAttributes) and any(a.padding)
+        conv.flat = (kernel, stride) == ((1, 1), (1, 1)) and not padded
     return conv
 
 

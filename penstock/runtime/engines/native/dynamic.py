@@ -1,0 +1,203 @@
+"""The families ``qd8_quantize`` and ``qd8_product``: rows of floats quantized to int8 at run time,
+and their fully-connected products with int8 weights, with the bits of XNNPACK's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from ctypes import POINTER, Structure, byref, c_float, c_size_t, c_uint32, c_void_p
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.graph.dtypes import DataType, PerChannel, PerToken
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape
+from penstock.graph.kinds import NodeKind
+from penstock.runtime.blocks import address
+from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.rules import slower_dynamic_product, slower_quantize
+
+
+class CProduct(Structure):
+    """``struct pk_qd8_product``."""
+
+    _fields_ = [
+        ("isa", c_uint32),
+        ("min", c_float),
+        ("max", c_float),
+        ("rows", c_size_t),
+        ("inputs", c_size_t),
+        ("outputs", c_size_t),
+        ("threads", c_size_t),
+        ("cache", c_size_t),
+    ]
+
+
+class CProductTask(Structure):
+    """``struct pk_qd8_product_task``."""
+
+    _fields_ = [
+        ("product", CProduct),
+        ("packed", c_void_p),
+        ("input", c_void_p),
+        ("output", c_void_p),
+        ("scratch", c_void_p),
+    ]
+
+
+class CQuantize(Structure):
+    """``struct pk_qd8_quantize``."""
+
+    _fields_ = [
+        ("isa", c_uint32),
+        ("rows", c_size_t),
+        ("channels", c_size_t),
+        ("threads", c_size_t),
+    ]
+
+
+class CQuantizeTask(Structure):
+    """``struct pk_qd8_quantize_task``."""
+
+    _fields_ = [("quantize", CQuantize), ("input", c_void_p), ("output", c_void_p)]
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """A conversion to rows that are quantized at run time."""
+
+    node: Node
+    workshop: Workshop
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
+        source, result = self.node.inputs[0], self.node.outputs[0]
+        *batch, channels = shapes[source]
+        library = self.workshop.library
+        quantize = CQuantize(int(library.isa), math.prod(batch), channels, self.workshop.threads)
+        size: int = library.functions.pk_qd8_quantize_size(byref(quantize))
+        return Step(
+            "pk_qd8_quantize_run",
+            CQuantizeTask(quantize, None, None),
+            ((source, "input"), (result, "output")),
+            sizes={result: size},
+        )
+
+
+@dataclass(frozen=True)
+class Product:
+    """A fully-connected node with its weights packed."""
+
+    node: Node
+    outputs: int
+    packed: int
+    workshop: Workshop
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
+        source, result = self.node.inputs[0], self.node.outputs[0]
+        *batch, inputs = shapes[source]
+        product = _structure(self.node, inputs, self.outputs, self.workshop)
+        product.rows = math.prod(batch)
+        scratch = self.workshop.library.functions.pk_qd8_product_scratch_size(byref(product))
+        task = CProductTask(product, self.packed, None, None, None)
+        fields = ((source, "input"), (result, "output"))
+        return Step("pk_qd8_product_run", task, fields, scratch)
+
+
+def _structure(node: Node, inputs: int, outputs: int, workshop: Workshop) -> CProduct:
+    clamp = node.clamp or (-math.inf, math.inf)
+    library = workshop.library
+    return CProduct(
+        int(library.isa), *clamp, 0, inputs, outputs, workshop.threads, library.caches().l2
+    )
+
+
+def reason_against_quantize(node: Node, values: Values) -> str | None:
+    """Why the family ``qd8_quantize`` cannot run ``node``; None where it can."""
+    if node.kind is not NodeKind.CONVERT:
+        return "it is no conversion"
+    source, result = values[node.inputs[0]], values[node.outputs[0]]
+    if source.dtype is not DataType.FP32 or result.dtype is not DataType.QDINT8:
+        return "it is no conversion of float32 to what is quantized at run time"
+    return _reason_against_rows(result.quantization)
+
+
+def _reason_against_rows(quantization: object) -> str | None:
+    if not isinstance(quantization, PerToken) or quantization.nonbatch_dims != 1:
+        return "what is quantized together is more than one row"
+    return None
+
+
+def reason_against_product(node: Node, values: Values) -> str | None:
+    """Why the family ``qd8_product`` cannot run ``node``; None where it can."""
+    if node.kind is not NodeKind.FULLY_CONNECTED or node.flags:
+        return "it is not fully-connected, or its weights are transposed"
+    source, filter, result = (values[i] for i in (*node.inputs[:2], node.outputs[0]))
+    if source.dtype is not DataType.QDINT8 or result.dtype is not DataType.FP32:
+        return "its input is not quantized at run time"
+    if filter.dtype is not DataType.QCINT8 or filter.data is None:
+        return "its weights are not constant int8 with scales for each channel"
+    bias = values.get(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is not None and (bias.dtype is not DataType.FP32 or bias.data is None):
+        return "its bias is not constant float32"
+    quantization = filter.quantization
+    assert isinstance(quantization, PerChannel)
+    smallest = np.finfo(np.float32).tiny
+    if quantization.axis != 0 or (quantization.scales < smallest).any():
+        return "its scales are out of XNNPACK's range"
+    if node.clamp is not None and not node.clamp[0] < node.clamp[1]:
+        return "its output range is empty"
+    return _reason_against_rows(source.quantization)
+
+
+def prepare_quantize(node: Node, values: Values, workshop: Workshop) -> Quantize:
+    """There is nothing to pack."""
+    return Quantize(node, workshop)
+
+
+def prepare_product(node: Node, values: Values, workshop: Workshop) -> Product:
+    """Packs the weights of ``node``."""
+    filter = values[node.inputs[1]]
+    quantization = filter.quantization
+    assert isinstance(quantization, PerChannel)
+    outputs, inputs = filter.shape
+    weights = workshop.constant(filter)
+    bias = None
+    if len(node.inputs) > 2 and node.inputs[2] != INVALID_VALUE_ID:
+        bias = workshop.constant(values[node.inputs[2]])
+    product = _structure(node, inputs, outputs, workshop)
+    functions = workshop.library.functions
+    packed = workshop.packed.reserve(functions.pk_qd8_product_packed_size(byref(product)))
+    functions.pk_qd8_product_pack(
+        byref(product), address(weights), None if bias is None else address(bias),
+        address(np.ascontiguousarray(quantization.scales, np.float32)), packed,
+    )  # fmt: skip
+    return Product(node, outputs, packed, workshop)
+
+
+QUANTIZE = Family(
+    "qd8_quantize",
+    reason_against_quantize,
+    slower_quantize,
+    prepare_quantize,
+    {
+        "pk_qd8_quantize_size": (c_size_t, (POINTER(CQuantize),)),
+        "pk_qd8_quantize_run": (None, (c_void_p, c_void_p)),
+    },
+)
+PRODUCT = Family(
+    "qd8_product",
+    reason_against_product,
+    slower_dynamic_product,
+    prepare_product,
+    {
+        "pk_qd8_product_packed_size": (c_size_t, (POINTER(CProduct),)),
+        "pk_qd8_product_pack": (
+            None,
+            (POINTER(CProduct), c_void_p, c_void_p, c_void_p, c_void_p),
+        ),
+        "pk_qd8_product_scratch_size": (c_size_t, (POINTER(CProduct),)),
+        "pk_qd8_product_run": (None, (c_void_p, c_void_p)),
+    },
+)
