@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 	@echo "installing $(TORCH) into $(VENV) ..."
 	@$(PIP) $(TORCH)
 	@echo "installing Penstock and what else is pinned ..."
-	@$(PIP) --editable '.[compile,zoo,test]'
+	@$(PIP) --editable '.[compile,zoo,llm,test]'
 	@touch $@
 
 demo: setup

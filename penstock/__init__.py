@@ -26,6 +26,7 @@ from penstock.errors import (
 from penstock.runtime import LoadedProgram, Method, ScalarSpec, TensorSpec, load
 
 if TYPE_CHECKING:
+    from penstock import llm
     from penstock.compiler import Lowered, Quantization, lower
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ __all__ = [
     "ScalarSpec",
     "TensorSpec",
     "UnsupportedError",
+    "llm",
     "load",
     "lower",
 ]
@@ -55,6 +57,8 @@ _COMPILER = frozenset({"Lowered", "Quantization", "lower"})
 
 
 def __getattr__(name: str) -> Any:
+    if name == "llm":
+        return importlib.import_module("penstock.llm")
     if name not in _COMPILER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

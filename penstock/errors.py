@@ -62,7 +62,7 @@ class InternalError(PenstockError):
 #: The name under which Penstock is installed; ``penstock`` on the package index is another
 #: project's. As in ``pyproject.toml``; a test compares them.
 DISTRIBUTION = "penstock-xnnpack"
-#: What the extras ``compile`` and ``zoo`` add.
+#: What the extras ``compile``, ``zoo`` and ``llm`` add.
 _EXTRAS = {
     "torch": "compile",
     "torchao": "compile",
@@ -73,6 +73,9 @@ _EXTRAS = {
     "torchsr": "zoo",
     "sklearn": "zoo",
     "PIL": "zoo",
+    "tokenizers": "llm",
+    "jinja2": "llm",
+    "gguf": "llm",
 }
 
 

@@ -27,11 +27,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     "compiler": {"errors", "faults", "formats", "graph"},
     "zoo": {"errors", "faults", "compiler", "formats", "graph"},
+    "llm": {"errors", "faults", "runtime", "formats", "graph"},
+    "llm.export": {"errors", "faults", "llm", "compiler", "formats", "graph"},
     "": {"errors", "runtime", "compiler", "cli"},
 }  # fmt: skip
 ALLOWED["cli"] = {*ALLOWED} - {"runtime.kernels"}
 #: Rooms that may import the libraries that only compiling needs.
-TORCH_ROOMS = {"compiler", "zoo", "cli"}
+TORCH_ROOMS = {"compiler", "zoo", "cli", "llm.export"}
 TORCH = {"torch", "torchao", "torchvision", "torchaudio", "timm", "transformers"}
 
 GRAPH = import_graph()

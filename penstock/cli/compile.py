@@ -11,6 +11,7 @@ from rich.console import Console
 
 from penstock.cli.console import Stages
 from penstock.compiler.quantize.quantization import SCHEMES
+from penstock.errors import InputError
 
 
 def compile_command(
@@ -18,7 +19,8 @@ def compile_command(
         str,
         typer.Argument(
             help="A model of the zoo (see: penstock models), package.module:callable that gives "
-            "(module, args), or a .pt2 archive."
+            "(module, args), or a .pt2 archive. A language model: smollm2, a Hugging Face folder, "
+            "or a .gguf file."
         ),
     ],
     quantize: Annotated[
@@ -26,7 +28,14 @@ def compile_command(
     ] = False,
     scheme: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
-        typer.Option(help=f"8-bit, by this scheme: {', '.join(SCHEMES)}."),
+        typer.Option(
+            help=f"8-bit, by this scheme: {', '.join(SCHEMES)}. Of language models also "
+            "dynamic_4bit, as_stored (GGUF's own integers) or none."
+        ),
+    ] = None,
+    max_length: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Of language models: how many tokens a conversation may have."),
     ] = None,
     delegate: Annotated[
         bool, typer.Option("--delegate/--no-delegate", help="Give the graph to XNNPACK.")
@@ -71,24 +80,36 @@ def compile_command(
     ] = False,
 ) -> None:
     """Compile a model into a .pte file."""
+    from penstock.cli.language import LanguageRequest, compile_language_model, is_checkpoint
     from penstock.cli.pipeline import Request, compile_model
     from penstock.cli.summary import as_dict, as_table
 
-    request = Request(
-        source=model,
-        quantize=quantize,
-        scheme=scheme,
-        delegate=delegate,
-        output_dir=output_dir,
-        output=output,
-        weights=weights,
-        seed=seed,
-        calibration=calibration,
-        calibration_batches=calibration_batches,
-        dynamic_shapes=tuple(dynamic_shapes or ()),
-        test=test,
-    )
-    outcome = compile_model(request, Stages(quiet=quiet or as_json))
+    stages = Stages(quiet=quiet or as_json)
+    if is_checkpoint(model):
+        _refuse(
+            weights=weights, calibration=calibration, dynamic_shapes=dynamic_shapes,
+            quantize=quantize, test=test, no_delegate=not delegate,
+        )  # fmt: skip
+        asked = LanguageRequest(model, scheme, max_length, output_dir, output)
+        outcome = compile_language_model(asked, stages)
+    else:
+        if max_length is not None:
+            raise InputError(f"--max-length is for language models, and {model!r} is none")
+        request = Request(
+            source=model,
+            quantize=quantize,
+            scheme=scheme,
+            delegate=delegate,
+            output_dir=output_dir,
+            output=output,
+            weights=weights,
+            seed=seed,
+            calibration=calibration,
+            calibration_batches=calibration_batches,
+            dynamic_shapes=tuple(dynamic_shapes or ()),
+            test=test,
+        )
+        outcome = compile_model(request, stages)
     if as_json:
         print(json.dumps(as_dict(outcome), indent=2))
     elif not quiet:
@@ -96,3 +117,13 @@ def compile_command(
         if print_graph:
             console.print(str(outcome.lowered.graph), markup=False, soft_wrap=True)
         console.print(as_table(outcome))
+
+
+def _refuse(**given: object) -> None:
+    """Raises :class:`InputError` for options that language models have no use for."""
+    for name, value in given.items():
+        if value:
+            raise InputError(
+                f"--{name.replace('_', '-')} is not for language models; --scheme and --max-length "
+                "are"
+            )

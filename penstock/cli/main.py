@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from penstock.cli.chat import chat_command
 from penstock.cli.compile import compile_command
 from penstock.cli.console import errors_in_one_line
+from penstock.cli.generate import generate_command
 from penstock.cli.inspect import inspect_command
 from penstock.cli.models import models_command
 from penstock.cli.run import run_command
@@ -22,6 +24,8 @@ app.command("compile")(compile_command)
 app.command("run")(run_command)
 app.command("inspect")(inspect_command)
 app.command("models")(models_command)
+app.command("generate")(generate_command)
+app.command("chat")(chat_command)
 
 
 def main() -> None:

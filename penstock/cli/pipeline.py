@@ -45,7 +45,7 @@ class Outcome:
     name: str
     path: Path
     size: int
-    scheme: Scheme | None
+    scheme: Scheme | str | None
     lowered: Lowered
     timings: dict[str, float] = field(default_factory=dict)
     notice: str | None = None
@@ -135,7 +135,8 @@ def _check_name(source: str) -> None:
     if source not in zoo.names() and ":" not in source and not source.endswith(".pt2"):
         raise InputError(
             f"unknown model {source!r}; the valid names are: {', '.join(zoo.names())}; or give "
-            "package.module:callable or a .pt2 archive"
+            "package.module:callable, a .pt2 archive, or a language model: smollm2, a Hugging Face "
+            "folder or a .gguf file"
         )
 
 

@@ -23,6 +23,7 @@ from penstock.compiler.fx.control_flow import all_graphs
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.fx.layout import Dynamic
 from penstock.compiler.notices import Ledger, Notice
+from penstock.compiler.program.constant_methods import constant_methods as constant_methods_of
 from penstock.compiler.program.emit import emit
 from penstock.compiler.progress import Progress, Silent, Timed
 from penstock.compiler.quantize import Quantization, QuantizationReport, quantize
@@ -37,6 +38,8 @@ from penstock.formats.sources import encode_sources
 BETWEEN_KERNELS = Reason(
     "between kernels", "it only moves what kernels made: a delegate for that alone gains nothing"
 )
+#: The method that a model becomes.
+METHOD = "forward"
 NOT_ASKED = Reason("not asked", "delegation was not asked for")
 
 
@@ -114,6 +117,7 @@ def lower(
     calibration: Iterable[Any] | None = None,
     delegate: bool = True,
     sources: bool = True,
+    constant_methods: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> LoweredProgram:
     """Compiles a model.
@@ -130,6 +134,8 @@ def lower(
         delegate: whether XNNPACK gets what it can run; otherwise kernels run everything.
         sources: whether the file says which module and line of source each of its instructions and
             nodes comes from; profiles show it.
+        constant_methods: names of methods to add that take nothing, and what each returns:
+            numbers, texts, None, tensors, or lists, tuples and dicts of them.
         progress: told of each stage as it begins and ends.
 
     Raises:
@@ -141,6 +147,7 @@ def lower(
     """
     timed = Timed(progress or Silent())
     with faults("lower", locate), torch.no_grad():
+        constants = constant_methods_of(constant_methods or {}, METHOD)
         with timed.stage("capture") as stage:
             captured = capture(model, args, kwargs, dynamic_shapes)
             module = captured.module
@@ -153,6 +160,7 @@ def lower(
                 module, report = _quantized(captured, quantize, calibration, timed)
                 captured.module = module
             program, graph, delegation, said = _delegated(captured, delegate, sources, timed)
+    program.methods += constants
     return LoweredProgram(program, graph, delegation, report, timed.timings, said)
 
 
@@ -191,7 +199,7 @@ def _delegated(
         pipelines.run(module, pipelines.FOR_KERNELS)
     with progress.stage("emit"):
         program = Program([])
-        method, origins = emit(module, captured, dynamic, "forward", program.named_data)
+        method, origins = emit(module, captured, dynamic, METHOD, program.named_data)
         program.methods.append(method)
     for part in graphs:
         ledger.enter_kernels(part)

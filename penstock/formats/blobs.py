@@ -41,16 +41,31 @@ class Blobs:
             known = self._objects[key] = (data, self._number(view))
         return known[1]
 
+    def find(self, data: Buffer | np.ndarray[Any, Any]) -> int | None:
+        """The number of a piece equal to ``data``, if there is one."""
+        view = as_bytes(data)
+        return self._equal(view, self._candidates.get(_sample(view), []))
+
     def _number(self, view: memoryview) -> int:
-        stride = max(1, len(view) // _SAMPLE)
-        candidates = self._candidates.setdefault((len(view), bytes(view[::stride])), [])
+        candidates = self._candidates.setdefault(_sample(view), [])
+        number = self._equal(view, candidates)
+        if number is not None:
+            return number
+        candidates.append(len(self.pieces))
+        self.pieces.append(view)
+        return candidates[-1]
+
+    def _equal(self, view: memoryview, candidates: list[int]) -> int | None:
         array = np.frombuffer(view, np.uint8)
         for number in candidates:
             if np.array_equal(np.frombuffer(self.pieces[number], np.uint8), array):
                 return number
-        candidates.append(len(self.pieces))
-        self.pieces.append(view)
-        return candidates[-1]
+        return None
+
+
+def _sample(view: memoryview) -> tuple[int, bytes]:
+    stride = max(1, len(view) // _SAMPLE)
+    return (len(view), bytes(view[::stride]))
 
 
 def lay_out(

@@ -2,7 +2,8 @@
 
 The file holds the flatbuffer with the extended header, then segments: all constants, the initial
 states of mutable buffers, each delegate's payload, each piece of named data. Every piece of data
-is there once, whoever refers to it.
+is there once, whoever refers to it: named data that is a constant of a method too (the table of an
+embedding that is the last layer's weight) is a segment within that of the constants.
 """
 
 from __future__ import annotations
@@ -83,12 +84,21 @@ class _Writer:
         for plan in plans:
             for delegate in plan.delegates:
                 delegate.processed.index += shift
-        named_data = [
-            Table(key=key, segment_index=shift + self.segments.add(data))
-            for key, data in self.program.named_data.items()
-        ]
+        shared: list[tuple[str, int, int]] = []
+        named_data: list[Table] = []
+        for key, content in self.program.named_data.items():
+            number = self.constants.find(content)
+            if number is None:
+                index = shift + self.segments.add(content)
+                named_data.append(Table(key=key, segment_index=index))
+            else:
+                shared.append((key, constant_offsets[number], as_bytes(content).nbytes))
         groups += [[piece] for piece in self.segments.pieces]
         segments, data = _lay_out_segments(groups)
+        size = segments[-1].offset + segments[-1].size if segments else 0
+        for key, offset, length in shared:  # a segment within that of the constants
+            named_data.append(Table(key=key, segment_index=len(segments)))
+            segments.append(Table(offset=segments[0].offset + offset, size=length))
         alignment = max((_alignment(segment.size) for segment in segments), default=1)
         root = Table(
             version=self.program.version,
@@ -105,7 +115,6 @@ class _Writer:
             table = Table(segment_index=shift - 1, offsets=[0, *state_offsets])
             root.mutable_data_segments = [table]
         flatbuffer = encode(load("program"), root)
-        size = segments[-1].offset + segments[-1].size if segments else 0
         return [insert_header(flatbuffer, alignment, size), *data]
 
     def plan(self, method: Method) -> Table:

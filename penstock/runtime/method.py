@@ -241,6 +241,17 @@ class Method:
                 slots[index].given = None  # type: ignore[union-attr]
         return outputs
 
+    @property
+    def buffers(self) -> dict[str, np.ndarray]:
+        """The model's mutable buffers by name, as they are now: what is written to these arrays
+        between calls the next call finds there. Those without a name in the file are left out."""
+        return {
+            value.name: np.asarray(slot.full)
+            for value, slot in zip(self._method.values, self._state.slots, strict=True)
+            if isinstance(value, Tensor) and value.name and value.data is not None
+            if value.allocation is not None and slot is not None
+        }
+
     def profile(self, *, reset: bool = False) -> Profile:
         """What the calls cost so far, by instruction and node; ``reset`` then forgets them.
 

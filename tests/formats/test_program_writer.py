@@ -70,3 +70,18 @@ def test_data_must_fit_its_shape() -> None:
 
 def _program(values: list[Any]) -> pte.Program:
     return pte.Program([pte.Method("forward", values, [], [], [])])
+
+
+def test_named_data_that_is_a_constant_is_there_once() -> None:
+    """The table of an embedding that is the last layer's weight."""
+    table = bytes(range(256)) * 64
+    tensor = pte.Tensor(pte.ScalarType.CHAR, (64, 256), data=table)
+    method = pte.Method("forward", [tensor], [], [0], [], memory_sizes=[0])
+    program = pte.Program([method], named_data={"weight": bytes(bytearray(table)), "other": b"12"})
+    data = write_program(program)
+    assert len(data) < len(table) + 2048
+    again = read_program(data)
+    value = again.methods[0].values[0]
+    assert isinstance(value, pte.Tensor) and value.data is not None
+    assert bytes(value.data) == bytes(again.named_data["weight"]) == table
+    assert bytes(again.named_data["other"]) == b"12"

@@ -93,6 +93,10 @@ def _define(schema: str) -> Callable[[Callable[..., Any]], Any]:
 
     def register(function: Any) -> Any:
         _library.impl(name, function, "CompositeExplicitAutograd")
+        # Said again: the kernel cannot be called on stand-ins of dynamic sizes.
+        torch.library.register_fake(
+            f"penstock::{name}", function, lib=_library, allow_override=True
+        )
         return getattr(torch.ops.penstock, name).default
 
     return register

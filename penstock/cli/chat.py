@@ -1,0 +1,108 @@
+"""``penstock chat``: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from penstock.cli.generate import (
+    MinP,
+    Penalty,
+    ReadingLine,
+    Seed,
+    Slide,
+    Stop,
+    Temperature,
+    Threads,
+    TokenizerFile,
+    TopK,
+    TopP,
+    given,
+    speed,
+)
+from penstock.errors import InputError
+
+if TYPE_CHECKING:
+    from penstock.llm import Conversation
+
+_HELP = "/new begins anew, /back forgets the last turn, /quit ends (so does Ctrl-D)"
+
+
+def chat_command(
+    file: Annotated[str, typer.Argument(help="A .pte file of a language model.")],
+    system: Annotated[
+        Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
+        typer.Option(help="What the model is told before the conversation."),
+    ] = None,
+    max_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="An answer's longest length."),
+    ] = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: Penalty = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    slide: Slide = False,
+    threads: Threads = None,
+    tokenizer: TokenizerFile = None,
+) -> None:
+    """Talk to a language model. Ctrl-C stops an answer, not the program."""
+    from penstock import llm
+
+    if not Path(file).is_file():
+        raise InputError(f"there is no file {file}")
+    model = llm.load(file, threads=threads, tokenizer=tokenizer)
+    options = given(
+        max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p,
+        repetition_penalty=repetition_penalty, seed=seed, stop=stop,
+        overflow="slide" if slide else None,
+    )  # fmt: skip
+    model.chat_tokens([{"role": "user", "content": ""}])  # whether it has a chat template
+    print(f"{model}\n{_HELP}", file=sys.stderr)
+    conversation = model.conversation(system)
+    for line in _lines():
+        if line == "/quit":
+            break
+        if line == "/new":
+            conversation = model.conversation(system)
+        elif line == "/back":
+            with suppress(InputError):
+                conversation.rewind()
+        elif line.startswith("/"):
+            print(_HELP, file=sys.stderr)
+        elif line:
+            _answer(conversation, line, options)
+
+
+def _lines() -> Iterator[str]:
+    asking = sys.stdin.isatty()
+    while True:
+        try:
+            yield input("\n> " if asking else "").strip()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            print("\n" + _HELP, file=sys.stderr)
+
+
+def _answer(conversation: Conversation, text: str, options: dict[str, Any]) -> None:
+    pieces = conversation.stream(text, progress=ReadingLine(), **options)
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
+    except KeyboardInterrupt:
+        print(" [stopped]")
+    except InputError as error:  # the context's end: the conversation can go back or begin anew
+        print(f"\nerror: {error}", file=sys.stderr)
+    finally:
+        pieces.close()  # type: ignore[attr-defined]
+    print(speed(conversation.last), file=sys.stderr)

@@ -1,0 +1,210 @@
+"""A loaded decoder and the conversations that share it: :class:`Decoder`, :class:`Context`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock.errors import InputError
+from penstock.runtime import LoadedProgram, Method, TensorSpec
+
+#: Told how many tokens of how many were read.
+Reading = Callable[[int, int], None]
+
+#: What a file may say of itself, and what it is taken for where it does not.
+_METADATA: dict[str, Any] = {
+    "get_max_seq_len": None, "get_max_context_len": None, "enable_dynamic_shape": True,
+    "use_kv_cache": True, "get_eos_ids": (), "get_bos_id": None,
+}  # fmt: skip
+
+
+class Decoder:
+    """A program that takes tokens and a position and gives logits.
+
+    Its memory holds one context's keys and values at a time. When another context's turn comes,
+    the rows are put aside and the other's put back; weights are there once.
+    """
+
+    def __init__(self, program: LoadedProgram, path: str) -> None:
+        """Raises :class:`InputError` for a program that is no language model."""
+        self.program = program
+        said = {name: _constant(program, name, value) for name, value in _METADATA.items()}
+        method = _method(program, path)
+        chunk = _chunk(method)
+        self._single = len(method.inputs) == 1
+        self.method = method
+        limit = said["get_max_seq_len"]
+        self.chunk = chunk if not isinstance(limit, int) else max(1, min(chunk, limit))
+        longest = said["get_max_context_len"]
+        longest = limit if longest is None else longest
+        if not isinstance(longest, int) or longest < 1 or said["use_kv_cache"] is False:
+            raise InputError(
+                f"{path} does not say how long a context it holds (get_max_context_len), or keeps "
+                "none (use_kv_cache)"
+            )
+        #: positions that a context may have
+        self.longest = longest
+        self.ends = _integers(said["get_eos_ids"])
+        begin = said["get_bos_id"]
+        self.begin = begin if isinstance(begin, int) else None
+        spec = method.inputs[0]
+        assert isinstance(spec, TensorSpec)
+        self._dtype = spec.dtype
+        #: whether a call may have fewer tokens than the method takes
+        self.varies = spec.dynamic or self.chunk == 1
+        self._positions = self._takes_positions()
+        self.lock = threading.RLock()
+        self._active: Context | None = None
+        self._rows = {
+            name: axis
+            for name, array in method.buffers.items()
+            if (axis := _axis(array.shape, longest)) is not None
+        }
+
+    def _takes_positions(self) -> bool:
+        """Whether the second input is each token's position, and not that of the first."""
+        spec = self.method.inputs[1]
+        assert isinstance(spec, TensorSpec)
+        return spec.dynamic and spec.shape[-1:] == self.method.inputs[0].shape[-1:]  # type: ignore[union-attr]
+
+    def run(self, tokens: Sequence[int], start: int) -> np.ndarray:
+        """The logits float32 [vocabulary] behind the last of at most ``chunk`` tokens."""
+        inputs = np.asarray([tokens], self._dtype)
+        place = np.arange(start, start + len(tokens)) if self._positions else np.array([start])
+        (logits,) = self.method.run([inputs, place.astype(np.int64)])
+        last = np.asarray(logits).reshape(-1, logits.shape[-1])[-1]
+        return np.asarray(last, np.float32)
+
+    def enter(self, context: Context) -> None:
+        """Makes ``context`` the one whose rows the program's memory holds."""
+        if self._active is context:
+            return
+        if self._active is not None:
+            self._active.rows = self._copies(len(self._active.tokens))
+        buffers = self.method.buffers
+        for name, rows in context.rows.items():
+            buffers[name][_first(self._rows[name], rows.shape[self._rows[name]])] = rows
+        known = min((rows.shape[self._rows[n]] for n, rows in context.rows.items()), default=0)
+        del context.tokens[known:]  # what nobody put aside is read again
+        context.rows = {}
+        self._active = context
+
+    def _copies(self, count: int) -> dict[str, np.ndarray]:
+        if not self._rows:
+            return {}
+        buffers = self.method.buffers
+        return {
+            name: buffers[name][_first(axis, count)].copy() for name, axis in self._rows.items()
+        }
+
+
+class Context:
+    """The tokens that a conversation has in the cache. Several share one :class:`Decoder`."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.tokens: list[int] = []
+        #: the keys and values, while another context has the program's memory
+        self.rows: dict[str, np.ndarray] = {}
+
+    def rewind(self, length: int) -> None:
+        """Forgets all tokens but the first ``length``.
+
+        Raises :class:`InputError` unless there are so many.
+        """
+        if not 0 <= length <= len(self.tokens):
+            raise InputError(
+                f"cannot rewind to {length} tokens: the context has {len(self.tokens)}"
+            )
+        del self.tokens[length:]
+
+    def feed(self, tokens: Sequence[int], reading: Reading | None = None) -> np.ndarray:
+        """Reads more tokens, in chunks; the logits float32 [vocabulary] behind the last.
+
+        Raises :class:`InputError` for none, for unknown ones, and beyond the longest length.
+        """
+        decoder = self.decoder
+        with decoder.lock:
+            wanted = [*self.tokens, *map(int, tokens)]
+            decoder.enter(self)
+            rest = wanted[len(self.tokens) :]
+            if not rest:
+                raise InputError("there is nothing to read: the prompt has no tokens")
+            if len(wanted) > decoder.longest:
+                raise InputError(
+                    f"{len(wanted)} tokens are more than the {decoder.longest} positions of the "
+                    "file; shorten the prompt, compile with a larger --max-length, or slide "
+                    "(overflow='slide')"
+                )
+            done, step = 0, decoder.chunk
+            while done < len(rest):
+                size = step if decoder.varies or len(rest) - done >= step else 1
+                part = rest[done : done + size]
+                logits = decoder.run(part, len(self.tokens))
+                self.tokens += part
+                done += len(part)
+                if reading is not None:
+                    reading(done, len(rest))
+            return logits
+
+    def read(self, tokens: Sequence[int], reading: Reading | None = None) -> np.ndarray:
+        """Makes the context be ``tokens``: keeps the longest common beginning, reads the rest."""
+        with self.decoder.lock:
+            common = 0
+            for mine, new in zip(self.tokens, tokens, strict=False):
+                if mine != new:
+                    break
+                common += 1
+            # The last token is read again where all are known: logits are kept nowhere.
+            self.rewind(min(common, max(len(tokens) - 1, 0)))
+            return self.feed(tokens[len(self.tokens) :], reading)
+
+
+def _constant(program: LoadedProgram, name: str, default: Any) -> Any:
+    if name not in program.methods:
+        return default
+    found = program.method(name)()
+    if isinstance(found, tuple) and len(found) == 1:
+        return found[0]
+    return found
+
+
+def _integers(found: Any) -> tuple[int, ...]:
+    items = found if isinstance(found, (list, tuple)) else [found]
+    return tuple(int(item) for item in items if isinstance(item, int))
+
+
+def _method(program: LoadedProgram, path: str) -> Method:
+    if "forward" in program.methods:
+        method = program.method("forward")
+        specs = method.inputs
+        if (
+            len(specs) == 2
+            and len(method.outputs) == 1
+            and all(isinstance(spec, TensorSpec) and spec.dtype.kind == "i" for spec in specs)
+            and isinstance(specs[0], TensorSpec)
+            and len(specs[0].shape) == 2
+        ):
+            return method
+    raise InputError(
+        f"{path} is no language model: its method takes no tokens [1, n] and position; compile one "
+        "with penstock compile and a checkpoint"
+    )
+
+
+def _chunk(method: Method) -> int:
+    spec = method.inputs[0]
+    assert isinstance(spec, TensorSpec)
+    return int(spec.shape[1])
+
+
+def _axis(shape: tuple[int, ...], longest: int) -> int | None:
+    """The dimension along which a cache has its rows; the last of several of that size."""
+    return max((axis for axis, size in enumerate(shape) if size == longest), default=None)
+
+
+def _first(axis: int, count: int) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, slice(count))

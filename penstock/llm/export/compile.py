@@ -1,0 +1,164 @@
+"""A checkpoint to a file: :func:`compile_model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penstock.compiler import Lowered, lower
+from penstock.compiler.progress import Progress, Silent
+from penstock.errors import InputError
+from penstock.faults import faults
+from penstock.llm.assets import KEY, Assets
+from penstock.llm.export import folder, gguf_file
+from penstock.llm.export.checkpoint import Checkpoint, fill
+from penstock.llm.export.decoder import Decoder
+from penstock.llm.export.layers import Linear, per_row
+
+#: How weights are held. ``as_stored`` keeps GGUF's own integers.
+SCHEMES = ("as_stored", "dynamic_4bit", "dynamic_per_channel", "none")
+#: Tokens that a file takes at once.
+CHUNK = 128
+#: Positions that a file holds unless told otherwise.
+LONGEST = 2048
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A compiled language model. ``lowered`` has the program and its reports."""
+
+    lowered: Lowered
+    assets: Assets
+    scheme: str
+    longest: int
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Writes the file, and the tokenizer beside it for other runtimes: ``model.pte``,
+        ``model.tokenizer.json``. Returns their paths."""
+        path = Path(path)
+        self.lowered.save(path)
+        beside = path.with_suffix(".tokenizer.json")
+        with faults("write"):
+            beside.write_text(self.assets.tokenizer, encoding="utf-8")
+        return [path, beside]
+
+
+def find_checkpoint(source: str | Path) -> Checkpoint:
+    """The checkpoint that a path names: a Hugging Face folder or a ``.gguf`` file.
+
+    Raises :class:`InputError` where it is none, or damaged; :class:`UnsupportedError` for an
+    architecture that is not there.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return folder.read(path)
+    if path.suffix == ".gguf":
+        return gguf_file.read(path)
+    raise InputError(f"{path} is neither a Hugging Face folder nor a .gguf file")
+
+
+def compile_model(
+    source: str | Path | Checkpoint,
+    *,
+    scheme: str | None = None,
+    longest: int | None = None,
+    chunk: int = CHUNK,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """Compiles a language model.
+
+    Args:
+        source: a Hugging Face folder, a ``.gguf`` file, or a checkpoint that was read.
+        scheme: one of :data:`SCHEMES`; by default ``as_stored`` for GGUF and
+            ``dynamic_per_channel`` for a folder.
+        longest: the positions that a conversation may have; by default the checkpoint's, at most
+            :data:`LONGEST`.
+        chunk: the tokens that are read at once.
+        progress: told of each stage.
+
+    Raises:
+        InputError: an argument is wrong, or the checkpoint damaged.
+        UnsupportedError: an architecture, or a variation of one, that is not there.
+    """
+    progress = progress or Silent()
+    with faults("export"), torch.no_grad():
+        with progress.stage("read"):
+            checkpoint = source if isinstance(source, Checkpoint) else find_checkpoint(source)
+            stored = not isinstance(source, Checkpoint) and str(source).endswith(".gguf")
+            scheme = scheme or ("as_stored" if stored else "dynamic_per_channel")
+            longest, chunk = _lengths(checkpoint, longest, chunk)
+            decoder = _decoder(checkpoint, scheme, longest)
+        lowered = _lowered(checkpoint, decoder, scheme, chunk, progress)
+    assets = Assets(
+        name=checkpoint.name,
+        architecture=checkpoint.config.architecture,
+        tokenizer=checkpoint.tokenizer,
+        chunk=chunk,
+        chat_template=checkpoint.chat_template,
+        special_tokens=dict(checkpoint.special_tokens),
+        generation=dict(checkpoint.generation),
+    )
+    lowered.program.named_data[KEY] = assets.encode()
+    return CompiledModel(lowered, assets, scheme, longest)
+
+
+def _lengths(checkpoint: Checkpoint, longest: int | None, chunk: int) -> tuple[int, int]:
+    most = checkpoint.config.longest
+    if longest is None:
+        longest = min(most, LONGEST)
+    if not 2 <= longest <= most:
+        raise InputError(
+            f"a longest length of {longest} was asked for; {checkpoint.name} takes 2 to {most}"
+        )
+    if chunk < 2:
+        raise InputError(f"a chunk of {chunk} tokens was asked for; it must be 2 or more")
+    return longest, min(chunk, longest)
+
+
+def _decoder(checkpoint: Checkpoint, scheme: str, longest: int) -> Decoder:
+    if scheme not in SCHEMES:
+        raise InputError(f"unknown scheme {scheme!r}; the schemes are {', '.join(SCHEMES)}")
+    decoder = Decoder(checkpoint.config, longest).eval()
+    fill(decoder, checkpoint.tensors, exact_blocks=scheme == "as_stored")
+    if scheme != "none":
+        decoder.quantize_table()
+    if scheme == "as_stored":
+        for layer in decoder.modules():
+            if isinstance(layer, Linear) and layer.weight is not None:
+                layer.take_rows(*per_row(layer.weight))
+    return decoder
+
+
+def _lowered(
+    checkpoint: Checkpoint, decoder: Decoder, scheme: str, chunk: int, progress: Progress
+) -> Lowered:
+    tokens = torch.export.Dim("tokens", min=1, max=chunk)
+    lowered = lower(
+        decoder,
+        (torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)),
+        dynamic_shapes={"tokens": {1: tokens}, "start": {}},
+        quantize=scheme if scheme.startswith("dynamic") else None,
+        constant_methods=_metadata(checkpoint, decoder.longest, chunk),
+        progress=progress,
+    )
+    return lowered
+
+
+def _metadata(checkpoint: Checkpoint, longest: int, chunk: int) -> dict[str, Any]:
+    """What the stock runner asks a program for."""
+    found: dict[str, Any] = {
+        "get_max_seq_len": chunk,
+        "get_max_context_len": longest,
+        "get_vocab_size": checkpoint.config.vocabulary,
+        "get_n_layers": len(checkpoint.config.layers),
+        "use_kv_cache": True,
+        "use_sdpa_with_kv_cache": False,
+        "enable_dynamic_shape": True,
+        "get_eos_ids": list(checkpoint.ends),
+    }
+    if checkpoint.begin is not None:
+        found["get_bos_id"] = checkpoint.begin
+    return found

@@ -1,0 +1,264 @@
+"""What a decoder is made of, whichever file said it: :class:`DecoderConfig`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.errors import InputError, UnsupportedError
+
+#: ``model_type`` of a ``config.json``, or ``general.architecture`` of a GGUF → the family.
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding: the angle by which each pair turns from a position to the next,
+    and a factor on cosine and sine."""
+
+    inverse_frequencies: tuple[float, ...]
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The sizes and the variations of one decoder.
+
+    ``layers`` has for each layer whether it sees ``window`` positions only; ``ropes`` the angles
+    of the layers that see all, and of those that see a window.
+    """
+
+    architecture: str
+    vocabulary: int
+    width: int
+    feed_forward: int
+    heads: int
+    key_heads: int
+    head_size: int
+    layers: tuple[bool, ...]
+    ropes: tuple[Rope, Rope]
+    norm_epsilon: float
+    longest: int
+    tied: bool
+    activation: str = "silu"
+    window: int = 0
+    query_bias: bool = False
+    output_bias: bool = False
+    feed_forward_bias: bool = False
+    query_key_norms: bool = False
+    #: norms behind attention and feed-forward as well (Gemma)
+    norms_behind: bool = False
+    #: norms multiply by 1 + weight (Gemma)
+    norm_offset: bool = False
+    score_scale: float = 0.0
+    score_cap: float = 0.0
+    logit_cap: float = 0.0
+    embedding_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        counts = {
+            "vocabulary": self.vocabulary, "hidden size": self.width, "heads": self.heads,
+            "key-value heads": self.key_heads, "head size": self.head_size,
+            "feed-forward size": self.feed_forward, "layers": len(self.layers),
+            "longest context": self.longest,
+        }  # fmt: skip
+        for name, count in counts.items():
+            if count < 1:
+                raise InputError(f"the configuration has {name} {count}; it must be 1 or more")
+        if self.heads % self.key_heads:
+            raise InputError(
+                f"the configuration has {self.heads} heads on {self.key_heads} key-value heads; "
+                "the one must be a multiple of the other"
+            )
+        if self.head_size % 2:
+            raise UnsupportedError(f"a head size of {self.head_size}, which is odd, is unsupported")
+
+
+def inverse_frequencies(base: float, size: int) -> tuple[float, ...]:
+    return tuple(base ** (-2 * i / size) for i in range(size // 2))
+
+
+def rope(parameters: Mapping[str, Any], size: int, longest: int) -> Rope:
+    """Rotary angles from ``rope_parameters`` in transformers' terms.
+
+    Raises :class:`UnsupportedError` for scaling that is not known.
+    """
+    kind = str(parameters.get("rope_type", parameters.get("type", "default")) or "default")
+    if float(parameters.get("partial_rotary_factor") or 1.0) != 1.0:
+        raise UnsupportedError("rotary embedding of a part of each head is unsupported")
+    plain = inverse_frequencies(float(parameters.get("rope_theta") or 10000.0), size)
+    if kind == "default":
+        return Rope(plain)
+    if kind == "linear":
+        factor = float(parameters["factor"])
+        return Rope(tuple(frequency / factor for frequency in plain))
+    if kind == "llama3":
+        return Rope(tuple(_llama3(frequency, parameters) for frequency in plain))
+    if kind == "yarn":
+        return _yarn(parameters, plain, size, longest)
+    raise UnsupportedError(
+        f"rope scaling {kind!r} is unsupported; default, linear, llama3 and yarn are supported"
+    )
+
+
+def _llama3(frequency: float, parameters: Mapping[str, Any]) -> float:
+    factor = float(parameters["factor"])
+    low, high = float(parameters["low_freq_factor"]), float(parameters["high_freq_factor"])
+    original = float(parameters["original_max_position_embeddings"])
+    turns = original * frequency / (2 * math.pi)
+    if turns < low:
+        return frequency / factor
+    if turns > high:
+        return frequency
+    smooth = (turns - low) / (high - low)
+    return (1 - smooth) * frequency / factor + smooth * frequency
+
+
+def _yarn(parameters: Mapping[str, Any], plain: tuple[float, ...], size: int, longest: int) -> Rope:
+    """Interpolates the slow pairs, leaves the fast ones, and mixes in between."""
+    factor, base = float(parameters["factor"]), float(parameters.get("rope_theta") or 10000.0)
+    original = float(parameters.get("original_max_position_embeddings") or longest)
+
+    def pair_of(turns: float) -> float:
+        return size * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
+
+    low = pair_of(float(parameters.get("beta_fast") or 32))
+    high = pair_of(float(parameters.get("beta_slow") or 1))
+    if parameters.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, size - 1)
+    span = max(high - low, 0.001)
+    mixed = []
+    for index, frequency in enumerate(plain):
+        ramp = min(max((index - low) / span, 0.0), 1.0)
+        mixed.append(frequency / factor * ramp + frequency * (1 - ramp))
+    given = parameters.get("attention_factor")
+    if given is None:
+        scale, all_dims = parameters.get("mscale"), parameters.get("mscale_all_dim")
+        if scale and all_dims:
+            given = _attention(factor, float(scale)) / _attention(factor, float(all_dims))
+        else:
+            given = _attention(factor, 1.0)
+    return Rope(tuple(mixed), float(given))
+
+
+def _attention(factor: float, scale: float) -> float:
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def from_transformers(raw: Mapping[str, Any]) -> DecoderConfig:
+    """The configuration in a ``config.json``.
+
+    Raises :class:`UnsupportedError` for an architecture, or a variation of one, that the decoder
+    has not; :class:`InputError` where an entry is missing or makes no sense.
+    """
+    kind = str(raw.get("model_type", ""))
+    if kind == "gemma3" and isinstance(raw.get("text_config"), Mapping):
+        inner = {"model_type": "gemma3_text", **raw["text_config"]}
+        return from_transformers({**inner, "model_type": "gemma3_text"})
+    if kind not in ARCHITECTURES:
+        called = kind or "without a name (config.json has no model_type)"
+        raise UnsupportedError(
+            f"the architecture {called} is unsupported; {', '.join(ARCHITECTURES)} are supported"
+        )
+    try:
+        return _from_transformers(kind, raw)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else f"makes no sense: {error}"
+        raise InputError(f"the configuration of the {kind} model {what}") from error
+
+
+#: What transformers takes where ``config.json`` does not say.
+_TIED = {"gemma2": True, "gemma3_text": True}
+
+
+def _from_transformers(kind: str, raw: Mapping[str, Any]) -> DecoderConfig:
+    gemma = kind.startswith("gemma")
+    heads, width = int(raw["num_attention_heads"]), int(raw["hidden_size"])
+    layers = int(raw["num_hidden_layers"])
+    size = int(raw.get("head_dim") or (256 if gemma else width // heads))
+    longest = int(raw.get("max_position_embeddings") or 2048)
+    activation = str(raw.get("hidden_activation") or raw.get("hidden_act") or "silu")
+    if gemma:
+        activation = str(raw.get("hidden_activation") or "gelu_pytorch_tanh")
+    known = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
+    if activation not in known:
+        raise UnsupportedError(f"the activation {activation!r} is unsupported in a decoder")
+    _refuse_extras(raw)
+    bias = bool(raw.get("attention_bias", False))
+    scalar = raw.get("query_pre_attn_scalar")
+    kinds = _windowed(kind, raw, layers)
+    return DecoderConfig(
+        architecture=kind,
+        vocabulary=int(raw["vocab_size"]),
+        width=width,
+        feed_forward=int(raw["intermediate_size"]),
+        heads=heads,
+        key_heads=int(raw.get("num_key_value_heads") or heads),
+        head_size=size,
+        layers=kinds,
+        ropes=_ropes(raw, size, longest),
+        norm_epsilon=float(raw.get("rms_norm_eps", 1e-6)),
+        longest=longest,
+        tied=bool(raw.get("tie_word_embeddings", _TIED.get(kind, False))),
+        activation=known[activation],
+        window=int(raw.get("sliding_window") or 0) if any(kinds) else 0,
+        query_bias=bias or kind == "qwen2",
+        output_bias=bias and not gemma and kind != "qwen2",
+        feed_forward_bias=bool(raw.get("mlp_bias", False)),
+        query_key_norms=kind in ("qwen3", "gemma3_text"),
+        norms_behind=gemma,
+        norm_offset=gemma,
+        score_scale=(float(scalar) if gemma and scalar else float(size)) ** -0.5,
+        score_cap=float(raw.get("attn_logit_softcapping") or 0.0) if kind == "gemma2" else 0.0,
+        logit_cap=float(raw.get("final_logit_softcapping") or 0.0) if gemma else 0.0,
+        embedding_scale=width**0.5 if gemma else 1.0,
+    )
+
+
+def _refuse_extras(raw: Mapping[str, Any]) -> None:
+    for name in ("num_local_experts", "num_experts", "kv_lora_rank"):
+        if raw.get(name):
+            raise UnsupportedError(f"{name}={raw[name]} in the configuration is unsupported")
+    if raw.get("use_bidirectional_attention"):
+        raise UnsupportedError("attention in both directions is unsupported in a decoder")
+
+
+def _windowed(kind: str, raw: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
+    """Which layers see a window only."""
+    if not raw.get("sliding_window") or kind == "llama":
+        return (False,) * layers
+    named = raw.get("layer_types")
+    if named:
+        if len(named) != layers:
+            raise InputError(f"layer_types has {len(named)} entries for {layers} layers")
+        wrong = [name for name in named if name not in ("full_attention", "sliding_attention")]
+        if wrong:
+            raise UnsupportedError(f"layers of the kind {wrong[0]!r} are unsupported")
+        return tuple(name == "sliding_attention" for name in named)
+    if kind == "mistral":
+        return (True,) * layers
+    if kind == "gemma2":
+        return tuple(i % 2 == 0 for i in range(layers))
+    if kind == "gemma3_text":
+        pattern = int(raw.get("sliding_window_pattern", raw.get("_sliding_window_pattern", 6)))
+        return tuple((i + 1) % pattern != 0 for i in range(layers))
+    if not raw.get("use_sliding_window", False):
+        return (False,) * layers
+    return tuple(i >= int(raw.get("max_window_layers", 28)) for i in range(layers))
+
+
+def _ropes(raw: Mapping[str, Any], size: int, longest: int) -> tuple[Rope, Rope]:
+    given = raw.get("rope_parameters")
+    if isinstance(given, Mapping) and "full_attention" in given:
+        every, some = given["full_attention"], given.get("sliding_attention", {})
+        return rope(every, size, longest), rope(some, size, longest)
+    scaling = dict(given or raw.get("rope_scaling") or {})
+    if raw.get("model_type") == "gemma3_text":
+        everywhere = {"rope_theta": raw.get("rope_theta", 1e6), **scaling}
+        local = {"rope_theta": raw.get("rope_local_base_freq", 1e4)}
+        return rope(everywhere, size, longest), rope(local, size, longest)
+    one = rope({"rope_theta": raw.get("rope_theta", 10000.0), **scaling}, size, longest)
+    return one, one

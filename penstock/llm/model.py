@@ -1,0 +1,320 @@
+"""Language models to talk to: :func:`load`, :class:`LanguageModel`, :class:`Conversation`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock.errors import InputError
+from penstock.faults import faults
+from penstock.llm import assets as settings
+from penstock.llm.assets import Assets
+from penstock.llm.cache import Context, Decoder, Reading
+from penstock.llm.sampling import Options, Sampler, log_probability
+from penstock.llm.template import Message, check, render
+from penstock.llm.text import StopStrings, TextStream, Tokenizer
+from penstock.runtime import load as load_program
+from penstock.runtime.program import EngineChoice
+
+
+@dataclass
+class Answer:
+    """What was generated, and how long it took.
+
+    ``finish`` says why it ended: ``"end"`` (the model's own end), ``"stop"`` (a stop string),
+    ``"length"`` (``max_tokens``) or ``"context"`` (no room). ``logprobs`` has one for each token if
+    they were asked for. ``read`` tokens were new in the prompt; the others were in the cache.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    finish: str = ""
+    logprobs: list[float] = field(default_factory=list)
+    read: int = 0
+    seconds_to_first: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the answer, from its second token on."""
+        spent = self.seconds - self.seconds_to_first
+        return (len(self.tokens) - 1) / spent if len(self.tokens) > 1 and spent > 0 else 0.0
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class LanguageModel:
+    """A compiled language model. Made by :func:`load`.
+
+    ``stream``, ``generate`` and ``chat`` share one context, of which they keep what begins alike;
+    ``conversation()`` gives one of its own on the same weights.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, assets: Assets) -> None:
+        self._decoder, self.tokenizer, self.assets = decoder, tokenizer, assets
+        ends = dict.fromkeys(decoder.ends)
+        self.ends: tuple[int, ...] = tuple(ends)
+        self._context = Context(decoder)
+        given = {
+            key: int(value) if key == "top_k" else float(value)
+            for key, value in assets.generation.items()
+        }
+        #: the options where none are given: greedy
+        self.defaults = Options()
+        #: what the checkpoint suggests for drawing
+        self.suggested = Options.made(Options(temperature=1.0), given)
+
+    def __repr__(self) -> str:
+        name = self.assets.name or "without a name"
+        return f"LanguageModel({name}, {self.assets.architecture}, {self.max_length} positions)"
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens a conversation may have."""
+        return self._decoder.longest
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        answer: Answer | None = None,
+        progress: Reading | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """The continuation of a prompt (a text, or tokens), piece by piece; :class:`Options`
+        lists the options. ``answer`` is filled on the way, ``progress`` is told how much of a long
+        prompt was read.
+
+        Raises :class:`InputError` for wrong options, and for a prompt that is too long.
+        """
+        tokens = self._tokens(prompt)
+        filled = Answer() if answer is None else answer
+        return self._stream(self._context, tokens, options, filled, progress)
+
+    def generate(
+        self, prompt: str | Sequence[int], *, progress: Reading | None = None, **options: Any
+    ) -> Answer:
+        """The continuation of a prompt as a whole; takes and raises what :meth:`stream` does."""
+        answer = Answer()
+        for _ in self._stream(self._context, self._tokens(prompt), options, answer, progress):
+            pass
+        return answer
+
+    def chat(self, messages: Sequence[Message], **options: Any) -> str:
+        """The answer to messages ``{"role": …, "content": …}``, by the checkpoint's chat template.
+
+        Raises :class:`InputError` for messages or options that make no sense, and where the file
+        has no chat template.
+        """
+        return "".join(self.chat_stream(messages, **options))
+
+    def chat_stream(
+        self, messages: Sequence[Message], *, progress: Reading | None = None, **options: Any
+    ) -> Iterator[str]:
+        """As :meth:`chat`, piece by piece."""
+        tokens = self.chat_tokens(messages)
+        return self._stream(self._context, tokens, options, Answer(), progress)
+
+    def conversation(self, system: str | None = None) -> Conversation:
+        """A new conversation on the same weights, with a cache of its own."""
+        return Conversation(self, system)
+
+    def chat_tokens(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt for messages, as tokens."""
+        check(messages)
+        if self.assets.chat_template is None:
+            raise InputError(
+                f"{self.assets.name or 'the model'} has no chat template; use stream or generate "
+                "with a prompt of your own"
+            )
+        prompt = render(self.assets.chat_template, messages, self.assets.special_tokens)
+        return self.tokenizer.encode(prompt, begin=False)
+
+    def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
+        tokens = (
+            self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
+        )
+        if not tokens and self._decoder.begin is not None:
+            tokens = [self._decoder.begin]
+        if not tokens:
+            raise InputError("the prompt is empty; give at least one token")
+        wrong = [token for token in tokens if token < 0]
+        if wrong:
+            raise InputError(f"the prompt has the token {wrong[0]}; tokens are 0 or more")
+        return tokens
+
+    def _stream(
+        self,
+        context: Context,
+        prompt: Sequence[int],
+        given: dict[str, Any],
+        answer: Answer,
+        progress: Reading | None,
+    ) -> Iterator[str]:
+        options = Options.made(self.defaults, given)
+        if len(prompt) > self.max_length and options.overflow == "error":
+            raise InputError(
+                f"the prompt has {len(prompt)} tokens, the file has {self.max_length} positions; "
+                "shorten it, compile with a larger --max-length, or give overflow='slide'"
+            )
+        return self._pieces(context, list(prompt), options, answer, progress)
+
+    def _pieces(
+        self,
+        context: Context,
+        prompt: list[int],
+        options: Options,
+        answer: Answer,
+        progress: Reading | None,
+    ) -> Iterator[str]:
+        begun = time.perf_counter()
+        text = TextStream(self.tokenizer, prompt)
+        stops, sampler = StopStrings(options.stop), Sampler(options)
+        wanted = self._slid(prompt, options) if len(prompt) >= self.max_length else prompt
+        known = len(context.tokens)
+        with faults("generate"):
+            logits = context.read(wanted, progress)
+        answer.read = len(wanted) - min(known, len(wanted))
+        while True:
+            token = sampler(logits, context.tokens)
+            answer.seconds = time.perf_counter() - begun
+            if not answer.tokens:
+                answer.seconds_to_first = answer.seconds
+            if token in self.ends:
+                answer.finish = "end"
+                break
+            answer.tokens.append(token)
+            if options.logprobs:
+                answer.logprobs.append(log_probability(logits, token))
+            piece = stops.push(text.push(token))
+            answer.text += piece
+            if piece:
+                yield piece
+            if stops.found:
+                answer.finish = "stop"
+                break
+            if len(answer.tokens) == options.max_tokens:
+                answer.finish = "length"
+                break
+            if len(context.tokens) >= self.max_length:
+                if options.overflow == "error" and options.max_tokens is None:
+                    answer.finish = "context"
+                    break
+                if options.overflow == "error":
+                    raise InputError(
+                        f"the context is full: {self.max_length} positions are the file's longest "
+                        "length; compile with a larger --max-length, or give overflow='slide'"
+                    )
+                with faults("generate"):
+                    logits = context.read(self._slid([*context.tokens, token], options))
+                continue
+            with faults("generate"):
+                logits = context.feed([token])
+        rest = stops.push(text.finish()) + stops.finish()
+        answer.text += rest
+        if rest:
+            yield rest
+
+    def _slid(self, tokens: list[int], options: Options) -> list[int]:
+        """Half the context's length of the last tokens, behind the first one (the beginning)."""
+        if options.overflow == "error":
+            return tokens
+        return [*tokens[:1], *tokens[-max(self.max_length // 2, 1) :]]
+
+
+class Conversation:
+    """Messages that follow one another, with a cache of its own.
+
+    What was said stays in the cache: only what is new is read.
+    """
+
+    def __init__(self, model: LanguageModel, system: str | None = None) -> None:
+        self._model, self._context = model, Context(model._decoder)
+        self.messages: list[dict[str, str]] = []
+        if system is not None:
+            self.messages.append({"role": "system", "content": system})
+        #: of the last answer
+        self.last = Answer()
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return len(self._context.tokens)
+
+    def send(self, text: str, **options: Any) -> str:
+        """The answer to what the user says; takes and raises what :meth:`LanguageModel.stream`
+        does."""
+        return "".join(self.stream(text, **options))
+
+    def stream(
+        self, text: str, *, progress: Reading | None = None, **options: Any
+    ) -> Iterator[str]:
+        """As :meth:`send`, piece by piece. What was given before a break (a closed iterator, an
+        exception) stays in the conversation as the answer."""
+        asked = [*self.messages, {"role": "user", "content": text}]
+        tokens = self._model.chat_tokens(asked)
+        self.last = answer = Answer()
+        pieces = self._model._stream(self._context, tokens, options, answer, progress)
+        return self._told(asked, answer, pieces)
+
+    def _told(
+        self, asked: list[dict[str, str]], answer: Answer, pieces: Iterator[str]
+    ) -> Iterator[str]:
+        begun = False
+        try:
+            for piece in pieces:
+                begun = True
+                yield piece
+            begun = True
+        finally:
+            if begun:
+                self.messages = [*asked, {"role": "assistant", "content": answer.text}]
+
+    def rewind(self, turns: int = 1) -> None:
+        """Forgets the last turns: what the user said and the answer.
+
+        Raises :class:`InputError` unless there are so many.
+        """
+        asked = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
+        if not 1 <= turns <= len(asked):
+            raise InputError(f"cannot rewind {turns} turns: the conversation has {len(asked)}")
+        del self.messages[asked[-turns] :]
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    engine: EngineChoice = "auto",
+    tokenizer: str | os.PathLike[str] | None = None,
+) -> LanguageModel:
+    """Loads a language model. Needs the extra ``[llm]``, and no torch.
+
+    Args:
+        path: a file that ``penstock compile`` made of a checkpoint, or one of the stock flow.
+        threads: how many threads to use; by default one for each CPU.
+        engine: as for :func:`penstock.load`.
+        tokenizer: the ``tokenizer.json`` of a file without one in it.
+
+    Raises:
+        InputError: there is no such file, or it is no language model, or it has no tokenizer.
+        InvalidProgramError: it is damaged.
+        BackendUnavailableError: a package is missing.
+    """
+    program = load_program(path, threads=threads, engine=engine)
+    name = os.fspath(path)
+    found = settings.find(program.program, name) if tokenizer is None else _given(Path(tokenizer))
+    decoder = Decoder(program, name)
+    return LanguageModel(decoder, Tokenizer(found.tokenizer), found)
+
+
+def _given(path: Path) -> Assets:
+    try:
+        return Assets("", "", path.read_text(encoding="utf-8"), 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the tokenizer {path}: {error}") from error

@@ -1,0 +1,84 @@
+"""Chat templates: messages to a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from penstock.errors import BackendUnavailableError, InputError, install_hint, shorten
+
+ROLES = ("system", "user", "assistant", "tool")
+
+Message = Mapping[str, str]
+
+
+def render(template: str, messages: Sequence[Message], special_tokens: Mapping[str, str]) -> str:
+    """The prompt for ``messages``, up to where the answer begins.
+
+    Raises :class:`InputError` for messages that make no sense, or that the template refuses;
+    :class:`BackendUnavailableError` where jinja2 is not installed.
+    """
+    check(messages)
+    try:
+        from jinja2 import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError(
+            f"chat templates need jinja2, which is not installed: {install_hint('llm')}"
+        ) from error
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    try:
+        return environment.from_string(template).render(
+            messages=[dict(message) for message in messages],
+            add_generation_prompt=True,
+            tools=None,
+            **special_tokens,
+        )
+    except _Refused as error:
+        raise InputError(f"the model's chat template refuses the messages: {error}") from error
+    except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"the model's chat template fails: {shorten(error)}") from error
+
+
+def check(messages: Sequence[Message]) -> None:
+    """Raises :class:`InputError` unless each message has a role and a content, both known."""
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
+        raise InputError(
+            f"messages must be a list like [{{'role': 'user', 'content': '…'}}], not a "
+            f"{type(messages).__name__}"
+        )
+    if not messages:
+        raise InputError("there are no messages; give at least one of the role 'user'")
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            raise InputError(f"message {number} must have a 'role' and a 'content': {message!r}")
+        if message["role"] not in ROLES:
+            raise InputError(
+                f"message {number} has the role {message['role']!r}; the roles are "
+                f"{', '.join(ROLES)}"
+            )
+        if not isinstance(message["content"], str):
+            raise InputError(
+                f"message {number} has a {type(message['content']).__name__} as its content, "
+                "not a text"
+            )
+
+
+class _Refused(Exception):
+    """What a template raises by itself."""
+
+
+def _refuse(reason: str) -> None:
+    raise _Refused(reason)
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,119 @@
+"""Tiny random models of each architecture: transformers' own, saved as Hugging Face folders."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from penstock.zoo.libraries import require
+
+VOCABULARY = 300
+LONGEST = 48
+#: A turn of nine tokens and three more, then a second turn of five and two more.
+TURNS = (9, 1, 1, 1, 5, 1, 1)
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>"
+)
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257,
+}  # fmt: skip
+_HEAD = {**_SIZES, "head_dim": 32}
+_LLAMA_3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
+}  # fmt: skip
+_YARN = {
+    "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
+#: name → transformers' configuration class, and its arguments
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama2": ("LlamaConfig", _SIZES),
+    "llama3": (
+        "LlamaConfig", {**_HEAD, "rope_parameters": _LLAMA_3, "tie_word_embeddings": True}
+    ),
+    "llama_yarn_biases": (
+        "LlamaConfig",
+        {**_HEAD, "rope_parameters": _YARN, "attention_bias": True, "mlp_bias": True},
+    ),
+    "mistral": ("MistralConfig", {**_HEAD, "sliding_window": 6}),
+    "qwen2": (
+        "Qwen2Config",
+        {**_SIZES, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3Config", {**_HEAD, "tie_word_embeddings": True}),
+    "gemma2": ("Gemma2Config", {**_HEAD, "sliding_window": 6, "query_pre_attn_scalar": 20}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {**_HEAD, "sliding_window": 6, "query_pre_attn_scalar": 20,
+         "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+}  # fmt: skip
+
+
+@cache
+def reference(name: str) -> Any:
+    """transformers' model, its norms and biases random too."""
+    transformers = require("transformers")
+    kind, arguments = MODELS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, kind)(**arguments)
+    config._attn_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if "norm" in key or "bias" in key:
+                value.add_(torch.randn_like(value) * 0.1)
+            else:
+                value.copy_(torch.randn_like(value) * (1.0 if "embed" in key else 0.2))
+    model.tie_weights()
+    return model
+
+
+def folder(name: str, place: Path, **save: Any) -> Path:
+    """The model as a Hugging Face folder with a tokenizer of bytes; returns its path."""
+    path = place / name
+    reference(name).save_pretrained(path, **save)
+    (path / "tokenizer.json").write_text(byte_tokenizer().to_str())
+    settings = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "chat_template": TEMPLATE}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    return path
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A token for each byte; 256 begins and 257 ends."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({text: i for i, text in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<|begin|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"])
+    return made
+
+
+def turns() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Tokens and position for each call."""
+    tokens = np.random.default_rng(0).integers(0, 256, (1, sum(TURNS)))
+    starts = np.cumsum([0, *TURNS])
+    return [
+        (tokens[:, begin : begin + count], np.array([begin]))
+        for begin, count in zip(starts, TURNS, strict=False)
+    ]
+
+
+@cache
+def expected(name: str) -> list[np.ndarray]:
+    """transformers' logits float32 [vocabulary] behind the last token of each call."""
+    calls = turns()
+    tokens = torch.from_numpy(np.concatenate([tokens for tokens, _ in calls], 1))
+    with torch.no_grad():
+        logits = reference(name)(tokens).logits[0].numpy()
+    return [logits[int(start[0]) + part.shape[1] - 1] for part, start in calls]
