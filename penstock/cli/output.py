@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from penstock.compiler.quantize.quantization import Scheme
 from penstock.errors import InputError
 
 
-def file_name(model: str, *, quantized: bool, delegate: bool) -> str:
-    """``mv2_xnnpack_fp32.pte``, ``mv2_xnnpack_q8.pte``; without XNNPACK ``mv2_fp32.pte`` and
-    ``mv2_quantized.pte``."""
+def file_name(model: str, *, scheme: Scheme | None, delegate: bool) -> str:
+    """``mv2_xnnpack_fp32.pte``, ``mv2_xnnpack_q8.pte``, ``mv2_xnnpack_4bit.pte``; without XNNPACK
+    ``mv2_fp32.pte`` and ``mv2_quantized.pte``. ``scheme`` is ``None`` for float32."""
     if delegate:
-        return f"{model}_xnnpack_{'q8' if quantized else 'fp32'}.pte"
-    return f"{model}_{'quantized' if quantized else 'fp32'}.pte"
+        return f"{model}_xnnpack_{_BITS.get(scheme, 'q8')}.pte"
+    return f"{model}_{'fp32' if scheme is None else 'quantized'}.pte"
+
+
+_BITS: Mapping[Scheme | None, str] = {None: "fp32", "dynamic_4bit": "4bit"}
 
 
 def writable(path: Path) -> Path:

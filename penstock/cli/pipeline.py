@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.cli.console import Stages, hush_libraries
 from penstock.cli.output import file_name, writable
-from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
+from penstock.compiler.quantize.quantization import (
+    DYNAMIC_SCHEMES,
+    Quantization,
+    Scheme,
+    parse_scheme,
+)
 from penstock.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,11 +96,10 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
     scheme = (asked or source.scheme) if quantized else None
     path = writable(
         request.output
-        or request.output_dir
-        / file_name(source.name, quantized=quantized, delegate=request.delegate)
+        or request.output_dir / file_name(source.name, scheme=scheme, delegate=request.delegate)
     )
     calibration: Iterable[Any] | None = None
-    if scheme is not None and scheme != "dynamic_per_channel":
+    if scheme is not None and scheme not in DYNAMIC_SCHEMES:
         calibration = calibration_data(request.calibration, source, request.calibration_batches)
     shapes = source.dynamic_shapes
     if request.dynamic_shapes:

@@ -21,6 +21,7 @@ from penstock.compiler.delegate.operators.registry import (
     Shared,
     Weighted,
 )
+from penstock.compiler.quantize.blocks import HIGHEST, LOWEST, BlockObserver
 from penstock.compiler.quantize.observers import (
     ActivationObserver,
     HistogramActivationObserver,
@@ -111,9 +112,10 @@ def annotate(module: GraphModule, plan: Plan, observer: Observer) -> None:
                 else:
                     inputs[value] = spec(reader_keys.get((value, node), value), (value, node))
             if decision.weight is not None:
-                axis = _channel_axis(decision)
-                key = ("weight", decision.weight, axis)
-                inputs[decision.weight] = _once(first, key, (decision.weight, node), _weight(axis))
+                axis, block = _channel_axis(decision), decision.block
+                form = _weight(axis) if block is None else _blocks(block)
+                key = ("weight", decision.weight, axis, block)
+                inputs[decision.weight] = _once(first, key, (decision.weight, node), form)
         if node in results and not results[node].is_dynamic:
             output = spec(node, node)
         if inputs or output is not None:
@@ -229,6 +231,17 @@ def _weight(axis: int | None) -> QuantizationSpec:
         qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
         ch_axis=axis,
         observer_or_fake_quant_ctr=kind.with_args(eps=WEIGHT_EPSILON),
+    )
+
+
+def _blocks(block: int) -> QuantizationSpec:
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=LOWEST,
+        quant_max=HIGHEST,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+        observer_or_fake_quant_ctr=BlockObserver.with_args(block=block, eps=WEIGHT_EPSILON),
     )
 
 

@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import add_attribute, copy_origin, fake, fake_mode
+from penstock.compiler.quantize.blocks import BlockObserver
 from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY
 from penstock.compiler.quantize.values import is_constant
 
@@ -83,6 +84,8 @@ class _Conversion:
         with self.graph.inserting_before(self.node):
             if self.observer.is_dynamic:
                 self._dynamic()
+            elif isinstance(self.observer, BlockObserver):
+                self._in_blocks(self.observer)
             elif is_constant(self.source):
                 self._constant()
             else:
@@ -109,6 +112,25 @@ class _Conversion:
         )
         small = parameters.quantize(value, *known)
         node = self._attribute(small, f"{self.source.name}_int8")
+        self._dequantize(parameters, node, self.source.meta["val"])
+
+    def _in_blocks(self, observer: BlockObserver) -> None:
+        scales, zero_points = observer.calculate_qparams()
+        value = attribute(self.module, str(self.source.target)).detach()
+        prefix = self.source.name
+        limits = (observer.quant_min, observer.quant_max, observer.dtype)
+        parameters = _Parameters(
+            None,
+            quantized.dequantize_per_channel_group.default,
+            (
+                self._attribute(scales, f"{prefix}_scale"),
+                self._attribute(zero_points, f"{prefix}_zero_point"),
+                *limits,
+                observer.block,
+                torch.float32,
+            ),
+        )
+        node = self._attribute(observer.integers(value), f"{prefix}_int4")
         self._dequantize(parameters, node, self.source.meta["val"])
 
     def _dynamic(self) -> None:

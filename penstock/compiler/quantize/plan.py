@@ -47,7 +47,7 @@ from penstock.compiler.delegate.operators.registry import (
 from penstock.compiler.fx.control_flow import is_control_flow
 from penstock.compiler.fx.marks import FLOAT_ONLY
 from penstock.compiler.quantize.masks import find_masks
-from penstock.compiler.quantize.quantization import Quantization, Scheme
+from penstock.compiler.quantize.quantization import DYNAMIC_SCHEMES, Quantization, Scheme
 from penstock.compiler.quantize.values import (
     argument,
     is_constant,
@@ -72,6 +72,10 @@ class Decision:
     scheme: Scheme | None = None
     reason: str | None = None
     clamp: Node | None = None
+    #: How many weights of a row share a scale; ``None``: all of it does, and has 8 bits.
+    block: int | None = None
+    #: Why its weights have 8 bits, where the scheme has 4.
+    why_8_bits: str | None = None
 
     @property
     def quantized(self) -> bool:
@@ -79,7 +83,7 @@ class Decision:
 
     @property
     def is_dynamic(self) -> bool:
-        return self.scheme == "dynamic_per_channel"
+        return self.scheme in DYNAMIC_SCHEMES
 
     @property
     def result(self) -> Node:
@@ -134,11 +138,42 @@ def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
             decision.clamp = _following_clamp(decision, quantization)
             if decision.clamp is not None:
                 clamped.add(decision.clamp)
+            if decision.scheme == "dynamic_4bit":
+                decision.why_8_bits = _reason_against_4_bits(decision, quantization.block)
+                decision.block = None if decision.why_8_bits else quantization.block
         decisions[node] = decision
     plan = Plan(list(decisions.values()))
     _drop_what_does_not_pay(plan)
     _read_clamped(plan)
     return plan
+
+
+def _reason_against_4_bits(decision: Decision, block: int) -> str | None:
+    if decision.node.target is not torch.ops.aten.linear.default or decision.weight is None:
+        return "XNNPACK has 4-bit weights for linear layers alone"
+    columns = decision.weight.meta["val"].shape[1]
+    if columns % block:
+        return f"blocks of {block} do not divide its {columns} inputs"
+    if _gives_the_result(decision.node):
+        return "its result is the model's"
+    return None
+
+
+def _gives_the_result(node: Node) -> bool:
+    """Whether nothing stands between a node and the model's outputs but movement and arithmetic by
+    elements."""
+    waiting, seen = [node], set()
+    while waiting:
+        item = waiting.pop()
+        for user in item.users:
+            if user.op == "output":
+                return True
+            entry = registry.find(user.target) if user.op == "call_function" else None
+            moves = entry is not None and isinstance(entry.rule_for(user), MOVING)
+            if moves and user not in seen:
+                seen.add(user)
+                waiting.append(user)
+    return False
 
 
 def _read_clamped(plan: Plan) -> None:

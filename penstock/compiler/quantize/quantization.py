@@ -17,18 +17,27 @@ from penstock.errors import QuantizationError
 #: - ``static_per_tensor``: the same with one scale for all of a weight.
 #: - ``dynamic_per_channel``: weights as above; activations are quantized as the program runs, and
 #:   only operators for which XNNPACK can do that take part. Needs no calibration.
-Scheme: TypeAlias = Literal["static_per_tensor", "static_per_channel", "dynamic_per_channel"]
+#: - ``dynamic_4bit``: the same, with the weights of linear layers in 4 bits, one scale for each
+#:   ``block`` of a row. What blocks do not fit, and layers whose result is the model's, keep 8.
+Scheme: TypeAlias = Literal[
+    "static_per_tensor", "static_per_channel", "dynamic_per_channel", "dynamic_4bit"
+]
 
 #: How the range of a static activation follows from what calibration saw: ``histogram`` cuts off
 #: rare extremes where that lowers the squared error, ``minmax`` keeps all that was seen.
 Observer: TypeAlias = Literal["histogram", "minmax"]
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+#: Those that quantize activations as the program runs.
+DYNAMIC_SCHEMES: tuple[Scheme, ...] = ("dynamic_per_channel", "dynamic_4bit")
+#: XNNPACK's blocks are multiples of this.
+LEAST_BLOCK = 32
 OBSERVERS: tuple[Observer, ...] = get_args(Observer)
 
 _SHORT_NAMES: Mapping[str, Scheme] = {
     "static": "static_per_channel",
     "dynamic": "dynamic_per_channel",
+    "4bit": "dynamic_4bit",
 }
 
 
@@ -39,7 +48,8 @@ class Quantization:
     ``skip`` names what stays in float: module paths (``features.0``: that module and all below
     it), or operator names as the operator table writes them; ``*`` and ``?`` are wildcards.
     ``overrides`` gives single modules (the same kind of pattern) another scheme, or ``None`` for
-    float; the longest pattern that fits a module wins.
+    float; the longest pattern that fits a module wins. ``block`` is how many weights of a row
+    share a scale in the scheme ``dynamic_4bit``, a multiple of 32.
 
     Raises :class:`~penstock.errors.QuantizationError` for an unknown scheme or observer.
     """
@@ -48,6 +58,7 @@ class Quantization:
     skip: tuple[str, ...] = ()
     overrides: Mapping[str, Scheme | None] = field(default_factory=dict)
     observer: Observer = "histogram"
+    block: int = LEAST_BLOCK
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scheme", parse_scheme(self.scheme))
@@ -63,6 +74,8 @@ class Quantization:
             raise QuantizationError(
                 f"unknown observer {self.observer!r}; valid: {', '.join(OBSERVERS)}"
             )
+        if not isinstance(self.block, int) or self.block < 1 or self.block % LEAST_BLOCK:
+            raise QuantizationError(f"block is {self.block!r}; give a multiple of {LEAST_BLOCK}")
 
     @classmethod
     def parse(cls, value: QuantizationLike) -> Quantization:

@@ -25,7 +25,11 @@ from penstock.compiler.quantize.annotation import annotate
 from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import Plan, make_plan
 from penstock.compiler.quantize.pt2e import Quantizer
-from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
+from penstock.compiler.quantize.quantization import (
+    DYNAMIC_SCHEMES,
+    Quantization,
+    QuantizationLike,
+)
 from penstock.compiler.rewrite import pipelines
 
 
@@ -50,7 +54,7 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
     def legalize(self, model: GraphModule) -> GraphModule:
         """Gives a graph in canonical form what quantization needs: layer scales are folded for
         static schemes, the numbers that quantized operators take become constants."""
-        if self.quantization.scheme != "dynamic_per_channel":
+        if self.quantization.scheme not in DYNAMIC_SCHEMES:
             pipelines.run(model, pipelines.FOR_STATIC_QUANTIZATION)
         for decision in make_plan(model, self.quantization).quantized:
             if not isinstance(decision.rule, Weighted) and decision.rule is not None:

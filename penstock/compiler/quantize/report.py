@@ -15,7 +15,7 @@ from torch.fx import Node
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.interpreter import Snapshot, Stepper
-from penstock.compiler.quantize.plan import Plan
+from penstock.compiler.quantize.plan import Decision, Plan
 from penstock.compiler.quantize.quantization import Quantization
 from penstock.faults import faults
 
@@ -68,6 +68,14 @@ class Comparison:
                 yield name, *pair
 
 
+def _form(decision: Decision) -> str:
+    if decision.reason is not None:
+        return "float32"
+    if decision.block is not None:
+        return f"int4 in blocks of {decision.block}"
+    return "int8" if decision.why_8_bits is None else f"int8: {decision.why_8_bits}"
+
+
 def decibels(signal: float, noise: float) -> float:
     if noise == 0.0:
         return math.inf
@@ -106,6 +114,9 @@ class Layer:
     module: str
     quantized: bool
     reason: str | None
+    #: The form of its weights or values: ``int8``, ``int4 in blocks of 32`` ...; with the reason
+    #: where the scheme asked for another.
+    form: str
     comparison: Comparison = field(repr=False, compare=False)
 
     @property
@@ -147,6 +158,7 @@ class QuantizationReport:
                 module=decision.module,
                 quantized=decision.quantized,
                 reason=decision.reason,
+                form=_form(decision),
                 comparison=comparison,
             )
             for decision in plan.decisions
@@ -171,11 +183,12 @@ class QuantizationReport:
         return [layer for layer in self.layers if not layer.quantized]
 
     def __str__(self) -> str:
-        head = f"{len(self.quantized)} of {len(self.layers)} operators in int8 ({self.scheme})"
+        kind = "quantized" if self.scheme == "dynamic_4bit" else "in int8"
+        head = f"{len(self.quantized)} of {len(self.layers)} operators {kind} ({self.scheme})"
         if self.calibration:
             head += f", {self.calibration}"
         rows = [
-            (layer.node, layer.operator, layer.module, layer.reason or "int8")
+            (layer.node, layer.operator, layer.module, layer.reason or layer.form)
             for layer in self.layers
         ]
         return "\n".join([head, *_columns(rows)])
@@ -183,7 +196,7 @@ class QuantizationReport:
     def table(self) -> str:
         """``str()`` and the signal-to-noise ratio of each operator."""
         rows = [
-            (layer.node, layer.module, layer.reason or "int8", _shown(layer.sqnr_db))
+            (layer.node, layer.module, layer.reason or layer.form, _shown(layer.sqnr_db))
             for layer in self.layers
         ]
         return "\n".join([str(self).splitlines()[0], *_columns(rows)])
