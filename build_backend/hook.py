@@ -13,14 +13,14 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 sys.path.insert(0, str(Path(__file__).parent))
 
 import native_library
-from xnnpack_library import provide, wheel_for
+from xnnpack_library import REQUIREMENT, provide, wheel_for
 
 
 class XnnpackHook(BuildHookInterface):  # type: ignore[type-arg,misc]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if os.environ.get("PENSTOCK_WITHOUT_XNNPACK"):
             self.app.display_warning(
-                "Building without XNNPACK: at run time, install executorch==1.5.1 or set"
+                f"Building without XNNPACK: at run time, install {REQUIREMENT} or set"
                 " PENSTOCK_XNNPACK_LIBRARY"
             )
             return

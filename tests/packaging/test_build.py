@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import DISTRIBUTION, install_hint
+from penstock.runtime.engines.xnnpack import library
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "build_backend"))
@@ -175,6 +176,14 @@ def test_files_for_other_processors_are_left_out() -> None:
     plain = [path.name for path, _ in native_library.sources(ROOT, "aarch64")]
     assert "isa.c" in plain and set(plain) < set(everything)
     assert not any("avx" in name for name in plain)
+
+
+def test_the_build_and_the_runtime_mean_one_library() -> None:
+    """The build cannot import the package that it builds."""
+    assert xnnpack_library.REQUIREMENT == library.REQUIREMENT
+    assert xnnpack_library.STEMS == library.STEMS
+    assert ROOT / xnnpack_library.FOLDER == library.PACKED
+    assert f'"{library.REQUIREMENT}"' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_hints_name_the_distribution() -> None:

@@ -21,6 +21,8 @@ from penstock.runtime.engines.xnnpack import bindings
 
 #: Environment variable: the library itself, or the folder that it lies in.
 VARIABLE = "PENSTOCK_XNNPACK_LIBRARY"
+#: The package that carries the library.
+REQUIREMENT = "executorch==1.5.1"
 #: The stems of the three libraries, in the order in which they need each other.
 STEMS = ("executorch", "executorch_threadpool", "executorch_backend_xnnpack")
 PACKED = Path(__file__).parent / "lib"
@@ -67,7 +69,7 @@ def find() -> Path:
             return folder / name
     raise BackendUnavailableError(
         f"XNNPACK's library ({name}) is missing: reinstall {DISTRIBUTION}, or install"
-        f" executorch==1.5.1, or point {VARIABLE} to it"
+        f" {REQUIREMENT}, or point {VARIABLE} to it"
     )
 
 
@@ -105,7 +107,7 @@ def open_library(path: Path) -> Library:
         xnn = ctypes.CDLL(str(path))
     except OSError as error:
         raise BackendUnavailableError(
-            f"XNNPACK's library at {path} cannot be loaded ({error}); use that of executorch==1.5.1"
+            f"XNNPACK's library at {path} cannot be loaded ({error}); use that of {REQUIREMENT}"
         ) from None
     # A library that is linked statically has the thread pool in it.
     threads = handles[1] or xnn
@@ -115,7 +117,7 @@ def open_library(path: Path) -> Library:
     except AttributeError as error:
         raise BackendUnavailableError(
             f"XNNPACK's library at {path} is of another version ({error});"
-            " use that of executorch==1.5.1"
+            f" use that of {REQUIREMENT}"
         ) from None
     status = xnn.xnn_initialize(None)
     if status:

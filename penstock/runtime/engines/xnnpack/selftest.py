@@ -11,7 +11,7 @@ from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.protocol import Executable
-from penstock.runtime.engines.xnnpack.library import Library
+from penstock.runtime.engines.xnnpack.library import REQUIREMENT, Library
 
 _INPUT = np.array([[1.0, -2.0, 3.0, -4.0]], np.float32)
 _WEIGHT = np.array([[1, 0, 2, 0], [0, 1, 0, 1], [1, 1, 1, 1], [2, 0, 0, -1]], np.float32)
@@ -37,7 +37,7 @@ def self_test(library: Library, compile: Callable[[XnnGraph], Executable]) -> No
     if got != expected:
         raise BackendUnavailableError(
             f"XNNPACK's library at {library.path} fails its self-test"
-            f" (got {got}, expected {expected}); use that of executorch==1.5.1"
+            f" (got {got}, expected {expected}); use that of {REQUIREMENT}"
         )
 
 
