@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import mmap
 import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -16,6 +18,10 @@ ALIGNMENT = 64
 #: Bytes after a block that can be read too: engines and kernels may read a little past the end of
 #: an array (XNNPACK 16 bytes, ``XNN_EXTRA_BYTES``).
 OVERREAD = 16
+#: A block of this size or more lies in huge pages. On one x86-64 machine ResNet-50, Swin and ViT
+#: run 3 to 5 % faster so: kernels read a panel of weights from many pages in turn.
+_HUGE = 1 << 22
+_PAGE = 1 << 21
 
 
 def address(array: Array) -> int:
@@ -41,6 +47,21 @@ def _aligned(size: int, allocate: Callable[..., Array]) -> Array:
     room = allocate(size + ALIGNMENT + OVERREAD, np.uint8)
     start = -address(room) % ALIGNMENT
     return room[start : start + size]
+
+
+def large(size: int) -> Array:
+    """``size`` bytes or more, aligned, that cost nothing until they are touched; in huge pages
+    where so many bytes fill some and the system has them."""
+    if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return empty(size)
+    # Private: the shared memory that ``mmap`` gives by default has small pages only.
+    size = -(-(size + OVERREAD) // _PAGE) * _PAGE
+    mapping = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel that was built without them
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(mapping, np.uint8)
+    start = -address(whole) % _PAGE
+    return whole[start : start + size]
 
 
 def machine_bytes() -> int | None:

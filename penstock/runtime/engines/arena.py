@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from penstock.runtime.blocks import ALIGNMENT, address, empty
+from penstock.runtime.blocks import ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,6 @@ def plan(values: Mapping[int, Live]) -> tuple[dict[int, int], int]:
         offsets[key] = place
         total = max(total, place + _rounded(value.size))
     return offsets, total
-
-
-def allocated(values: Mapping[int, Live]) -> tuple[dict[int, int], np.ndarray]:
-    """An address for each value, in a block that must outlive them."""
-    offsets, total = plan(values)
-    block = empty(total)
-    return {key: address(block) + offset for key, offset in offsets.items()}, block
 
 
 def _rounded(size: int) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from ctypes import c_void_p
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from penstock.runtime.blocks import address
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.plan import (
     CXnnpackTask,
+    Field,
     Link,
     Plan,
     address_of,
@@ -72,6 +75,8 @@ class PlannedGraph(Composed):
         if self._given is None:
             self.reshape([array.shape for array in inputs])
         if self._plan is None:
+            if not self._between:
+                self._between = super()._allocated()
             super().run(inputs, outputs)
             return
         arrays = [*inputs, *outputs]
@@ -104,16 +109,34 @@ class PlannedGraph(Composed):
         if len(self._turns) > 1:
             return None
         links = []
-        for part, executable in self._steps:
+        for number, (part, executable) in enumerate(self._steps):
             link = self._link(executable)
             if link is None:
                 return None
-            own = dict(zip(part.graph.inputs, part.inputs, strict=True))
-            own.update(zip(part.graph.outputs, part.outputs, strict=True))
-            fields = [(own[value], place) for value, place in link.fields]
-            links.append(Link(link.steps, fields, [link.keep, executable]))
-        inner = {i: address(array) for i, array in self._between.items()}
-        return Plan(self._library, self._threads, links, self._ports, inner, self._between)
+            names: dict[Hashable, Hashable] = {v: (number, v) for v in link.sizes}
+            names.update(zip(part.graph.inputs, part.inputs, strict=True))
+            names.update(zip(part.graph.outputs, part.outputs, strict=True))
+            links.append(
+                Link(
+                    link.steps,
+                    [replace(f, value=names[f.value]) for f in link.fields],
+                    {names[v]: size for v, size in link.sizes.items()},
+                    [link.keep, executable],
+                )
+            )
+        return Plan(self._library, self._threads, links, self._ports, self._sizes())
+
+    def _sizes(self) -> dict[Hashable, int]:
+        """The bytes of the values between parts, with room for reads past the end."""
+        return {
+            i: math.prod(self._shapes[i]) * self._dtypes[i].itemsize + blocks.OVERREAD
+            for i in self._inner
+        }
+
+    def _allocated(self) -> dict[int, np.ndarray]:
+        """A plan has memory of its own for the values between parts; without one see
+        :meth:`run`."""
+        return {}
 
     def _link(self, executable: Any) -> Link | None:
         if isinstance(executable, XnnpackExecutable):
@@ -139,7 +162,7 @@ def _xnnpack_link(executable: XnnpackExecutable, library: Library) -> Link | Non
     link = Link([(function, ctypes.addressof(task), field_address(task, "status"))])
     for external, (value, number) in zip(externals, runtime.values, strict=False):
         external.id = number
-        link.fields.append((value, field_address(external, "data")))
+        link.fields.append(Field(value, field_address(external, "data"), 0))
     link.keep += [externals, placed, task]
     return link
 

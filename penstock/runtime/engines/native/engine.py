@@ -15,7 +15,6 @@ from penstock.errors import InputError, UnsupportedError
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
 from penstock.graph.shapes import infer
 from penstock.runtime.blocks import OVERREAD, address
-from penstock.runtime.engines import arena
 from penstock.runtime.engines.native import library as libraries
 from penstock.runtime.engines.native.composed import (
     PlannedGraph,
@@ -27,7 +26,7 @@ from penstock.runtime.engines.native.families import FAMILIES, bind_families, ke
 from penstock.runtime.engines.native.family import Family, Prepared, Step, Workshop
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import PackedWeights
-from penstock.runtime.engines.native.plan import Link, Plan, address_of, field_address
+from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, field_address
 from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import Executable, NodeTime
@@ -173,15 +172,13 @@ class NativeExecutable:
             self._shapes = {**self._constants, **dict(zip(self._graph.inputs, given, strict=True))}
             infer(self._graph.nodes, self._shapes)
             self._link = self._linked()
-            self._plan = Plan(
-                self._engine.library, self._threads, [self._link], self._ports, {}, None
-            )
+            self._plan = None
             self._given = given
         return tuple(self._shapes[i] for i in self._graph.outputs)
 
     def link(self) -> Link:
-        """What runs at the shapes of the last :meth:`reshape`, for a plan; its fields are named by
-        the ids of the graph's inputs and outputs."""
+        """What runs at the shapes of the last :meth:`reshape`, for a plan. Values go by the ids of
+        this graph. A later :meth:`run` binds the same fields: not to be mixed."""
         assert self._link is not None
         return self._link
 
@@ -200,9 +197,12 @@ class NativeExecutable:
         check_process(self._process)
         places = [placed(array, overread=self.overreads) for array in arrays]
         addresses = [address(array) for array in places]
-        assert self._plan is not None
+        if self._plan is None:
+            # Not before: in a larger plan the link is bound to that one's memory.
+            library, link = self._engine.library, self.link()
+            self._plan = Plan(library, self._threads, [link], self._ports, {})
         if self._engine.profile:
-            self._run_measured(addresses)
+            self._run_measured(self._plan, addresses)
         else:
             self._plan.run(addresses)
         for array, place in zip(arrays[len(inputs) :], places[len(inputs) :], strict=True):
@@ -213,45 +213,33 @@ class NativeExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""
         return self._times
 
-    def _run_measured(self, addresses: Sequence[int]) -> None:
-        assert self._plan is not None
+    def _run_measured(self, plan: Plan, addresses: Sequence[int]) -> None:
         self._times = []
         kernels = kernel_names(self._engine.library)
         for index, number in enumerate(self._stepped):
             start = time.perf_counter_ns()
-            self._plan.run_step(index, addresses)
+            plan.run_step(index, addresses)
             spent = (time.perf_counter_ns() - start) // 1000
             name = self._prepared[number][0].name
             self._times.append(NodeTime(f"{name} {kernels[name]}", spent, number))
 
     def _linked(self) -> Link:
-        """The steps of all nodes, with the values between them in an arena."""
-        link = Link()
+        """The steps of all nodes."""
         steps = self._steps()
         self._stepped = [number for number, _ in steps]
-        live: dict[int, arena.Live] = {}
         sizes = {value: size for _, step in steps for value, size in step.sizes.items()}
-        for position, (_, step) in enumerate(steps):
-            for value, _ in step.fields:
-                if value not in self._ports:
-                    first = live[value].first if value in live else position
-                    size = sizes[value] if value in sizes else self._size(value)
-                    live[value] = arena.Live(size, first, position)
-            if step.scratch:
-                live[-1 - position] = arena.Live(step.scratch + OVERREAD, position, position)
-        places, block = arena.allocated(live)
-        link.keep += [block, steps, self._packed, self._engine]
+        link = Link(keep=[steps, self._packed, self._engine])
         for position, (_, step) in enumerate(steps):
             function = address_of(getattr(self._engine.library.functions, step.function))
             link.steps.append((function, ctypes.addressof(step.task), 0))
             for value, name in step.fields:
-                place = field_address(step.task, name)
-                if value in places:
-                    ctypes.c_void_p.from_address(place).value = places[value]
-                else:
-                    link.fields.append((value, place))
+                link.fields.append(Field(value, field_address(step.task, name), position))
+                if value not in self._ports:
+                    link.sizes[value] = sizes[value] if value in sizes else self._size(value)
             if step.scratch:
-                step.task.scratch = places[-1 - position]
+                key = f"scratch of step {position}"
+                link.fields.append(Field(key, field_address(step.task, "scratch"), position))
+                link.sizes[key] = step.scratch + OVERREAD
         return link
 
     def _steps(self) -> list[tuple[int, Step]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.graph.graph import Value
-from penstock.runtime.blocks import ALIGNMENT, OVERREAD, address
+from penstock.runtime.blocks import ALIGNMENT, OVERREAD, address, large
 from penstock.runtime.engines.xnnpack.buffers import constant
-from penstock.runtime.engines.xnnpack.packing import memory_for_weights
 from penstock.runtime.mapped import drop
 
 #: Weights share blocks of this size, unless they are larger.
@@ -27,7 +26,7 @@ class PackedWeights:
         start = -(-self._free // ALIGNMENT) * ALIGNMENT
         if start + size + OVERREAD > self._end:
             need = size + OVERREAD + ALIGNMENT
-            block = memory_for_weights(max(need, _BLOCK))
+            block = large(max(need, _BLOCK))
             self._blocks.append(block)
             self._end = address(block) + block.nbytes
             start = -(-address(block) // ALIGNMENT) * ALIGNMENT

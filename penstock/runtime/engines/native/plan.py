@@ -7,11 +7,14 @@ where each address has to be written; values inside the plan are bound once.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from ctypes import POINTER, Structure, c_int, c_size_t, c_void_p
 from dataclasses import dataclass, field
 from typing import Any
 
+from penstock.runtime import blocks
+from penstock.runtime.blocks import address
+from penstock.runtime.engines import arena
 from penstock.runtime.engines.native.library import Library, Prototype
 from penstock.runtime.engines.threads import Threads
 
@@ -66,24 +69,34 @@ PROTOTYPES: Mapping[str, Prototype] = {
 }
 
 
+@dataclass(frozen=True)
+class Field:
+    """A pointer that holds the address of a value while step number ``step`` of a link runs."""
+
+    value: Hashable
+    place: int
+    step: int
+
+
 @dataclass
 class Link:
     """Steps in a row, as (function, task, status) addresses. ``fields`` are the pointers that hold
-    the address of a value, by id; ``keep`` has what the addresses point into."""
+    the address of a value; ``sizes`` are the bytes, with room for reads past the end, of the values
+    that only these steps see. ``keep`` has what the addresses point into."""
 
     steps: list[tuple[int, int, int]] = field(default_factory=list)
-    fields: list[tuple[int, int]] = field(default_factory=list)
+    fields: list[Field] = field(default_factory=list)
+    sizes: dict[Hashable, int] = field(default_factory=dict)
     keep: list[object] = field(default_factory=list)
 
 
 class Plan:
-    """Links bound to memory.
+    """Links bound to memory: all values but the ports lie in one block, planned by live ranges.
 
     Args:
         links: what to run, in order.
-        ports: the ids of the values whose addresses :meth:`run` is given.
-        inner: the addresses of all other values.
-        keep: what ``inner`` points into.
+        ports: the values whose addresses :meth:`run` is given.
+        sizes: the bytes of values between links, with room for reads past the end.
     """
 
     def __init__(
@@ -91,22 +104,27 @@ class Plan:
         library: Library,
         threads: Threads,
         links: Sequence[Link],
-        ports: Sequence[int],
-        inner: Mapping[int, int],
-        keep: object,
+        ports: Sequence[Hashable],
+        sizes: Mapping[Hashable, int],
     ) -> None:
+        sizes = {**sizes, **{v: size for link in links for v, size in link.sizes.items()}}
         steps = [step for link in links for step in link.steps]
-        number = {value: port for port, value in enumerate(ports)}
-        patches = []
+        fields: list[tuple[Field, int]] = []
+        start = 0
         for link in links:
-            for value, place in link.fields:
-                if value in number:
-                    patches.append((place, number[value]))
-                else:
-                    c_void_p.from_address(place).value = inner[value]
+            fields += [(f, start + f.step) for f in link.fields]
+            start += len(link.steps)
+        number = {value: port for port, value in enumerate(ports)}
+        places, block = _allocated(fields, number, sizes)
+        patches = []
+        for f, _ in fields:
+            if f.value in number:
+                patches.append((f.place, number[f.value]))
+            else:
+                c_void_p.from_address(f.place).value = places[f.value]
         self._steps = (CStep * len(steps))(*(CStep(*step) for step in steps))
         self._patches = (CPatch * len(patches))(*(CPatch(*patch) for patch in patches))
-        self._keep = (links, keep, threads, library)
+        self._keep = (links, block, threads, library)
         self._plan = CPlan(self._steps, len(steps), self._patches, len(patches), pool_of(threads))
         self._ports: Any = (c_size_t * max(len(ports), 1))()
         self._count = len(ports)
@@ -128,6 +146,22 @@ class Plan:
         )  # fmt: skip
         self._ports[: self._count] = addresses
         self._run(ctypes.byref(step), self._ports)
+
+
+def _allocated(
+    fields: Sequence[tuple[Field, int]], outside: Container[Hashable], sizes: Mapping[Hashable, int]
+) -> tuple[dict[Hashable, int], object]:
+    """An address for each value but those ``outside``, by the steps that have fields for it, and
+    the block that they lie in."""
+    spans: dict[Hashable, arena.Live] = {}
+    for f, step in fields:
+        if f.value not in outside:
+            first = spans[f.value].first if f.value in spans else step
+            spans[f.value] = arena.Live(sizes[f.value], first, step)
+    keys = list(spans)
+    offsets, total = arena.plan(dict(enumerate(spans.values())))
+    block = blocks.large(total)
+    return {keys[i]: address(block) + offset for i, offset in offsets.items()}, block
 
 
 def pool_of(threads: Threads) -> CPool:

@@ -8,26 +8,20 @@ learn when a weight is packed, so that its pages of the file can go at once.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import mmap
 from collections.abc import Iterable
 from ctypes import c_size_t
 from typing import Any
 
 import numpy as np
 
-from penstock.runtime.blocks import ALIGNMENT, OVERREAD, address
+from penstock.runtime.blocks import ALIGNMENT, OVERREAD, address, large
 from penstock.runtime.engines.xnnpack.bindings import WeightsCache
 from penstock.runtime.mapped import drop
 
 #: XNNPACK's answer for "not there".
 _ABSENT = c_size_t(-1).value
 _CHUNK = 1 << 20
-#: A chunk of this size or more lies in huge pages. On one x86-64 machine ResNet-50, Swin and ViT
-#: run 3 to 5 % faster so: kernels read a panel of weights from many pages in turn.
-_HUGE = 1 << 22
-_PAGE = 1 << 21
 
 
 class PackedWeights:
@@ -51,9 +45,7 @@ class PackedWeights:
             start = -(-free[0] // ALIGNMENT) * ALIGNMENT
             if start + size > free[1]:
                 try:
-                    chunk = memory_for_weights(
-                        max(size + ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK)
-                    )
+                    chunk = large(max(size + ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK))
                 except (MemoryError, OSError):
                     return None
                 chunks.append(chunk)
@@ -92,17 +84,3 @@ class PackedWeights:
     def finish(self) -> None:
         """Nothing more will be packed."""
         self._finished[0] = True
-
-
-def memory_for_weights(size: int) -> np.ndarray:
-    """``size`` bytes or more that cost nothing until they are touched."""
-    if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return np.empty(size, np.uint8)
-    # Private: the shared memory that ``mmap`` gives by default has small pages only.
-    size = -(-size // _PAGE) * _PAGE
-    mapping = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel that was built without them
-        mapping.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(mapping, np.uint8)
-    shift = -address(whole) % _PAGE
-    return whole[shift : shift + size]
