@@ -233,6 +233,8 @@ def _reshape(node: Node, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
     assert isinstance(a, ReshapeAttributes)
     elements, known = prod(shapes[0]), prod(size for size in a.new_shape if size)
     zeros = a.new_shape.count(0)
+    if not elements and not zeros:  # Whoever runs it says whether it can make this of nothing.
+        return (tuple(a.new_shape),)
     if zeros > 1 or elements % known or (not zeros and elements != known):
         raise ShapeError(f"shape {list(shapes[0])} cannot become {list(a.new_shape)}")
     return (tuple(size or elements // known for size in a.new_shape),)

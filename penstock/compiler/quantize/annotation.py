@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch.fx import GraphModule, Node
@@ -25,13 +25,13 @@ from penstock.compiler.quantize.blocks import HIGHEST, LOWEST, BlockObserver
 from penstock.compiler.quantize.observers import (
     ActivationObserver,
     HistogramActivationObserver,
+    KnownRangeObserver,
     PerChannelWeightObserver,
     TensorWeightObserver,
 )
 from penstock.compiler.quantize.plan import Decision, Plan
 from penstock.compiler.quantize.pt2e import (
     Q_ANNOTATION_KEY,
-    FixedQParamsQuantizationSpec,
     PlaceholderObserver,
     QuantizationAnnotation,
     QuantizationSpec,
@@ -197,12 +197,16 @@ def _channel_axis(decision: Decision) -> int | None:
 
 def _activation(observer: Observer) -> QuantizationSpec:
     kind = HistogramActivationObserver if observer == "histogram" else ActivationObserver
+    return _activation_spec(kind.with_args(eps=ACTIVATION_EPSILON))
+
+
+def _activation_spec(observer: Any) -> QuantizationSpec:
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
         quant_max=127,
         qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=kind.with_args(eps=ACTIVATION_EPSILON),
+        observer_or_fake_quant_ctr=observer,
     )
 
 
@@ -245,12 +249,6 @@ def _blocks(block: int) -> QuantizationSpec:
     )
 
 
-def _fixed(scale: float, zero_point: int) -> FixedQParamsQuantizationSpec:
-    return FixedQParamsQuantizationSpec(
-        dtype=torch.int8,
-        scale=scale,
-        zero_point=zero_point,
-        quant_min=-128,
-        quant_max=127,
-        qscheme=torch.per_tensor_affine,
-    )
+def _fixed(scale: float, zero_point: int) -> QuantizationSpec:
+    observer = KnownRangeObserver.with_args(known=(scale, zero_point), eps=ACTIVATION_EPSILON)
+    return _activation_spec(observer)

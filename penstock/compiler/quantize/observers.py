@@ -107,6 +107,23 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         return least
 
 
+class KnownRangeObserver(ActivationObserver):
+    """For values whose range is known (a tanh's), as ``known``: (scale, zero point). Where all that
+    is seen takes less than half of that range, it has parameters of its own after all: each half
+    would cost a bit."""
+
+    def __init__(self, *, known: tuple[float, int], **options: Any) -> None:
+        super().__init__(**options)
+        self.known = known
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, zero_point = self.known
+        width = scale * (self.quant_max - self.quant_min)
+        if 0.0 < self.high - self.low < width / 2.0:
+            return super().calculate_qparams()
+        return torch.tensor([scale]), torch.tensor([zero_point])
+
+
 class HistogramActivationObserver(ActivationObserver):
     """Finds the range that quantizes a tensor with the least squared error.
 

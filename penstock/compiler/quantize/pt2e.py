@@ -36,7 +36,6 @@ with _quietly():
     from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
     from torchao.quantization.pt2e.prepare import prepare
     from torchao.quantization.pt2e.quantizer import (
-        FixedQParamsQuantizationSpec,
         QuantizationAnnotation,
         QuantizationSpec,
         QuantizationSpecBase,
@@ -47,7 +46,6 @@ with _quietly():
 
 __all__ = [
     "Q_ANNOTATION_KEY",
-    "FixedQParamsQuantizationSpec",
     "MinMaxObserver",
     "PerChannelMinMaxObserver",
     "PlaceholderObserver",

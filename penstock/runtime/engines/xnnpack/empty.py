@@ -54,7 +54,7 @@ def rest(graph: XnnGraph, shapes: Mapping[int, Shape]) -> Rest:
 
 
 #: Give of equal numbers the same number, beside what selects.
-_SAME_FOR_EQUAL = (NodeKind.CONVERT, NodeKind.GLOBAL_AVG_POOLING_2D)
+_SAME_FOR_EQUAL = (NodeKind.CONVERT, NodeKind.GLOBAL_AVG_POOLING_2D, NodeKind.MAX_POOLING_2D)
 
 
 class _Pruning:
@@ -62,12 +62,15 @@ class _Pruning:
         self._graph = graph
         self._shapes = shapes
         self._values = {value.id: value for value in graph.values}
+        self._makers = {output: node for node in graph.nodes for output in node.outputs}
         self._nodes: list[Node] = []
         #: what values are filled with that come of nothing, as real numbers
         self._fills: dict[int, float] = {}
         #: of those, means over no elements; and 1 / a size of 0, which makes them sums
         self._means: set[int] = set()
         self._inverses: set[int] = set()
+        #: maxima over no elements, which only a bound makes numbers of
+        self._maxima: set[int] = set()
         self._softmax = {i for n in graph.nodes if n.kind is NodeKind.SOFTMAX for i in n.outputs}
         for index, node in enumerate(graph.nodes):
             if any(0 not in shapes[i] for i in node.outputs):
@@ -78,6 +81,9 @@ class _Pruning:
 
     def _take(self, node: Node) -> None:
         inputs = [i for i in node.inputs if i in self._shapes]
+        bounds = node.kind in (NodeKind.CLAMP, NodeKind.MAX_POOLING_2D)
+        if self._maxima.intersection(inputs) and not (bounds or node.kind.traits.selects):
+            raise ShapeError("it reads the maximum of no elements")
         if any(0 in self._shapes[i] for i in inputs):
             self._from_nothing(node, inputs)
         elif not any(i in self._fills for i in inputs) or not self._passes_on(node, inputs):
@@ -97,6 +103,10 @@ class _Pruning:
             self._means.add(output)
         elif kind in (NodeKind.BATCH_MATRIX_MULTIPLY, NodeKind.MAX_POOLING_2D):
             self._fill(output, 0.0)
+        elif kind is NodeKind.STATIC_RESHAPE and self._is_one_at_most(inputs[0]):
+            self._fill(output, -math.inf)
+            self._maxima.add(output)
+            self._bound(output, self._made_by(inputs[0]))
         elif kind is NodeKind.STATIC_SLICE:
             # One of many equal elements, kept because something is to have this size. Of the
             # softmax of n zeros each element is 1 / n.
@@ -108,6 +118,28 @@ class _Pruning:
             raise ShapeError(
                 f"it has no elements to work on, and gives {list(self._shapes[output])}"
             )
+
+    def _is_one_at_most(self, value: int) -> bool:
+        """Whether the dimensions of which ``value`` has nothing have one element else, as maxima
+        over a dimension do."""
+        bounds = self._values[value].shape
+        sizes = zip(self._shapes[value], bounds, strict=True)
+        return all(bound == 1 for size, bound in sizes if size == 0)
+
+    def _made_by(self, value: int) -> Node | None:
+        """The node that computes ``value``, passing over those that only move it."""
+        maker = self._makers.get(value)
+        moves = maker is not None and maker.kind.traits.rearranges
+        return self._made_by(maker.inputs[0]) if maker is not None and moves else maker
+
+    def _bound(self, value: int, node: Node | None) -> None:
+        """What ``value`` is filled with lies in the output range of ``node``."""
+        if node is None or node.clamp is None:
+            return
+        low, high = node.clamp
+        self._fills[value] = min(max(self._fills[value], low), high)
+        if low > -math.inf:
+            self._maxima.discard(value)
 
     def _passes_on(self, node: Node, inputs: Sequence[int]) -> bool:
         """Whether the output is filled because an input is."""
@@ -125,15 +157,18 @@ class _Pruning:
         if self._values[output].dtype is DataType.QDINT8:
             return False
         self._fill(output, self._fills[source])
-        for tagged in (self._means, self._inverses):
+        for tagged in (self._means, self._inverses, self._maxima):
             if source in tagged:
                 tagged.add(output)
+        self._bound(output, node)
         return True
 
     def _fill(self, value: int, number: float) -> None:
         self._fills[value] = number
 
     def result(self) -> Rest:
+        if self._maxima.intersection(self._graph.outputs):
+            raise ShapeError("a result is the maximum of no elements")
         computed = [
             i for i in self._graph.outputs if 0 not in self._shapes[i] and i not in self._fills
         ]

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from penstock.compiler.fx.marks import ATTENTION_OF_PARTS
 
 GENERATOR = torch.Generator().manual_seed(7)
+torch.manual_seed(7)  # for the weights of modules
 
 
 def numbers(*shape: int) -> Tensor:
