@@ -187,6 +187,7 @@ class Traits:
       of executorch 1.5.1).
     - ``shared_int8``: runs on int8 where inputs and output have the same parameters, and may bring
       in values of its own.
+    - ``blends``: averages its inputs: what exceeds the range of its outputs counts all the same.
     - ``per_token_dims``: takes an input that is quantized at run time, with one pair of parameters
       for each of so many innermost dimensions; None where it does not.
     """
@@ -206,6 +207,7 @@ class Traits:
     output_range: bool = False
     own_int8: bool = False
     shared_int8: bool = False
+    blends: bool = False
     per_token_dims: int | None = None
 
 
@@ -242,7 +244,9 @@ KINDS: Mapping[NodeKind, Traits] = {
     NodeKind.STATIC_TRANSPOSE: replace(_REARRANGEMENT, attributes=TransposeAttributes),
     NodeKind.STATIC_SLICE: replace(_SELECTION, attributes=SliceAttributes),
     NodeKind.STATIC_CONSTANT_PAD: Traits(attributes=PadAttributes, shared_int8=True),
-    NodeKind.STATIC_RESIZE_BILINEAR_2D: Traits(attributes=ResizeAttributes, shared_int8=True),
+    NodeKind.STATIC_RESIZE_BILINEAR_2D: Traits(
+        attributes=ResizeAttributes, shared_int8=True, blends=True
+    ),
     NodeKind.CONCATENATE_2: Traits(2, attributes=ConcatenateAttributes, joins=True),
     NodeKind.CONCATENATE_3: Traits(3, attributes=ConcatenateAttributes, joins=True),
     NodeKind.CONCATENATE_4: Traits(4, attributes=ConcatenateAttributes, joins=True),

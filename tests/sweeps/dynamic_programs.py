@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
 import penstock
+from penstock.compiler.delegate.report import Delegation
 from penstock.errors import PenstockError
 
 
@@ -131,17 +132,13 @@ def _quietly() -> Iterator[None]:
 
 @dataclass
 class Outcome:
-    """What came of a program: refused in words, or compiled, and right at ``sizes`` sizes.
-    ``share`` is how much of it XNNPACK runs."""
+    """What came of a program: refused in words, or compiled, ``where`` it runs, and the calls for
+    which it was right."""
 
     refused: str = ""
-    share: float = 0.0
+    where: str = ""
     file: bytes = b""
     calls: list[tuple[list[np.ndarray], list[np.ndarray]]] = field(default_factory=list)
-
-    @property
-    def sizes(self) -> int:
-        return len(self.calls)
 
 
 def assignments(found: Exported) -> list[dict[sympy.Symbol, int]]:
@@ -176,7 +173,7 @@ def tried(found: Exported) -> Outcome:
         lowered = penstock.lower(found.program)
     except PenstockError as error:
         return Outcome(refused=str(error))
-    outcome = Outcome(share=lowered.delegation.share, file=lowered.to_bytes())
+    outcome = Outcome(where=_where(lowered.delegation), file=lowered.to_bytes())
     program = penstock.load(outcome.file, threads=1)
     for values in assignments(found):
         inputs = found.inputs(values)
@@ -188,6 +185,13 @@ def tried(found: Exported) -> Outcome:
         compare(answers, expected, found.case.tolerance, f"at {values}")
         outcome.calls.append((arrays, expected))
     return outcome
+
+
+def _where(delegation: Delegation) -> str:
+    if not delegation.subgraphs:
+        return "kernels"
+    whole = len(delegation.subgraphs) == 1 and not delegation.undelegated
+    return "one delegate" if whole else "in part delegated"
 
 
 def eager(found: Exported, inputs: Sequence[torch.Tensor]) -> list[np.ndarray] | None:

@@ -68,8 +68,9 @@ def test_every_dimension(name: str, case: Case, record_property: object) -> None
     for number, found in enumerate(programs(case)):
         outcome = tried(found)
         assert callable(record_property)
-        said = outcome.refused or f"{outcome.share:.0%} delegated, {outcome.sizes} sizes"
-        record_property(f"{name} {number}", said)
+        which = "one dimension dynamic" if number else "all dimensions dynamic"
+        reason = outcome.refused.split(":")[0]
+        record_property(which, f"refused: {reason}" if reason else outcome.where)
 
 
 @pytest.mark.sweep

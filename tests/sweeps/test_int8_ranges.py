@@ -44,6 +44,8 @@ LEAST = 10.0
 #: Where few numbers are judged, how they happen to be rounded counts: ideal ranges are also tried
 #: as much wider.
 WIDER = (1.0, 1.003, 1.01, 1.02, 1.04)
+#: A value that these join with a larger one has the range of both, for other readers too.
+JOIN = ("cat", "stack")
 
 SPREADS: dict[str, Callable[[Tensor], Tensor]] = {
     "as it is": lambda x: x,
@@ -72,10 +74,16 @@ class Between(nn.Module):
         return [layer(y) for layer, y in zip(self.after, results, strict=True)]
 
     def ideal(
-        self, batches: list[tuple[Tensor, ...]], *, shared: bool, wider: float = 1.0
+        self,
+        batches: list[tuple[Tensor, ...]],
+        *,
+        shared: bool,
+        joined: bool = False,
+        wider: float = 1.0,
     ) -> list[list[Tensor]]:
-        """The results of each batch. ``shared``: the function's results have eight bits of the
-        extremes of its inputs and its results together. Ranges are ``wider`` than the extremes."""
+        """The results of each batch. ``shared``: a result of the function has eight bits of the
+        extremes of the function's inputs and its own together; ``joined``: and of those of the
+        other results. Ranges are ``wider`` than the extremes."""
 
         def rounded(rows: list[list[Tensor]]) -> list[list[Tensor]]:
             columns = (_round(column, (), wider) for column in zip(*rows, strict=True))
@@ -87,6 +95,8 @@ class Between(nn.Module):
         known = [x for row in rows for x in row if x.dtype == torch.float32] if shared else []
         with _LayersInside():
             results = [_flat(self.function(*row)) for row in rows]
+        if joined:
+            known += [y for row in results for y in row]
         columns = zip(*results, strict=True)
         rows = [list(row) for row in zip(*(_round(c, known, wider) for c in columns), strict=True)]
         return rounded([[m(y) for m, y in zip(self.after, r, strict=True)] for r in rows])
@@ -203,13 +213,15 @@ class Sample:
         arrays = [[x.numpy() for x in batch] for batch in self.batches]
         return self.ratios([[torch.tensor(y) for y in program(*batch)] for batch in arrays])
 
-    def ideal(self, *, shared: bool) -> list[float]:
+    def ideal(self, entry: str) -> list[float]:
         """The ratios with ideal ranges: of each result the lowest, among those of WIDER."""
+        shared, joined = entry in _shared(), entry in JOIN
         with torch.no_grad():
-            tries = [
-                self.ratios(self.model.ideal(self.batches, shared=shared, wider=wider))
+            rows = [
+                self.model.ideal(self.batches, shared=shared, joined=joined, wider=wider)
                 for wider in WIDER
             ]
+        tries = [self.ratios(row) for row in rows]
         return list(map(min, zip(*tries, strict=True)))
 
 
@@ -226,7 +238,7 @@ def _check(case: Case, spread: str, *, layers: bool) -> None:
     sample = Sample(case, spread, layers=layers)
     if not sample.has_answers:
         pytest.skip("eager gives no finite answers")
-    found, ideal = sample.ours(), sample.ideal(shared=case.entry in _shared())
+    found, ideal = sample.ours(), sample.ideal(case.entry)
     worse = {
         i: f"result {i}: {ours:.1f} dB, {best:.1f} dB with ideal ranges"
         for i, (ours, best) in enumerate(zip(found, ideal, strict=True))

@@ -279,6 +279,8 @@ def _settle_shared(index: Index, node: Node) -> None:
     known = [source for source in sources if source is not None]
     if not all(conversion_fits(_scale(source), _scale(target)) for source in known):
         return
+    if node.kind.traits.blends and not all(_holds(target, source) for source in known):
+        return
     inputs = []
     for source in known:
         if source.dtype is target.dtype and source.quantization == target.quantization:
@@ -287,6 +289,20 @@ def _settle_shared(index: Index, node: Node) -> None:
             inputs.append(_inserted_convert(index, node, source, target))
     index.set_inputs(node, tuple(inputs))
     _take_over(index, node, target, converts)
+
+
+def _holds(target: Value, source: Value) -> bool:
+    """Whether ``target`` has room for all numbers that ``source`` can be, but for half a step."""
+    (low, high), (lowest, highest) = map(_range, (target, source))
+    half = _scale(target) / 2
+    return low - half <= lowest and highest <= high + half
+
+
+def _range(value: Value) -> tuple[float, float]:
+    assert isinstance(value.quantization, PerTensor)
+    limits = (0, 255) if value.dtype is DataType.QUINT8 else (-128, 127)
+    low, high = (_scale(value) * (limit - value.quantization.zero_point) for limit in limits)
+    return low, high
 
 
 def _inserted_convert(index: Index, node: Node, source: Value, target: Value) -> int:

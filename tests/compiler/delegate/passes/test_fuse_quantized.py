@@ -1,4 +1,5 @@
-"""Arithmetic on int8 only where XNNPACK's fixed-point numbers take the scales."""
+"""Arithmetic on int8 only where XNNPACK's fixed-point numbers take the scales, and averaging only
+where the result's range holds what is averaged."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from graph_passes_harness import after
 from penstock.compiler.delegate.passes import fuse_quantized
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import XnnGraph
-from penstock.graph.kinds import NodeKind
+from penstock.graph.kinds import NodeKind, ResizeAttributes
 
 ADD, SUBTRACT, MULTIPLY = NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY
 
@@ -54,3 +55,25 @@ def test_scales_that_xnnpack_takes(
     graph = after(between_converts(kind, left, right, result), fuse_quantized.apply, 0.01)
     assert kinds(graph)[kind] == 1
     assert kinds(graph)[NodeKind.CONVERT] == (1 if is_int8 else 4)
+
+
+@pytest.mark.parametrize(
+    ("result", "is_int8"),
+    [(PerTensor(0.02, 3), True), (PerTensor(0.04, 3), True), (PerTensor(0.01, 3), False),
+     (PerTensor(0.02, 40), False)],
+)  # fmt: skip
+def test_what_is_averaged_is_not_cut_off(result: PerTensor, is_int8: bool) -> None:
+    sketch = Sketch()
+    images = sketch.input(1, 5, 4, 3, dtype=DataType.QINT8, quantization=PerTensor(0.02, 3))
+    real = sketch.node(NodeKind.CONVERT, [images], [1, 5, 4, 3])
+    resized = sketch.node(
+        NodeKind.STATIC_RESIZE_BILINEAR_2D, [real], [1, 3, 2, 3], ResizeAttributes(3, 2)
+    )
+    small = sketch.node(
+        NodeKind.CONVERT, [resized], [1, 3, 2, 3], dtype=DataType.QINT8, quantization=result
+    )
+    graph = sketch.output(sketch.node(NodeKind.CONVERT, [small], [1, 3, 2, 3]))
+    graph = after(graph, fuse_quantized.apply, 0.05)
+    types = {value.id: value.dtype for value in graph.values}
+    (resize,) = (n for n in graph.nodes if n.kind is NodeKind.STATIC_RESIZE_BILINEAR_2D)
+    assert (types[resize.inputs[0]] is DataType.QINT8) == is_int8
