@@ -157,6 +157,29 @@ def test_reductions_over_nothing() -> None:
         _compare(module, program, torch.randn(b, t, 5), example[1])
 
 
+def _reduced(reduction: Callable[[torch.Tensor], torch.Tensor]) -> tuple[nn.Module, Any]:
+    """``reduction`` as a module and as a program, of [n, 3, 5] with n from 0 on."""
+    module = Function(lambda x: (reduction(x),))
+    dynamic = {"inputs": ({0: torch.export.Dim("n", min=0, max=6)},)}
+    lowered = penstock.lower(module, (torch.randn(2, 3, 5),), dynamic_shapes=dynamic)
+    assert not lowered.delegation.undelegated
+    return module, penstock.load(lowered.to_bytes())
+
+
+@pytest.mark.parametrize("dims", [0, (0, 1), (0, -1), (0, 1, 2)])
+def test_the_logarithm_of_a_sum_of_nothing(dims: Any) -> None:
+    module, program = _reduced(lambda x: x.logsumexp(dims))
+    for n in (2, 0, 4, 0):
+        _compare(module, program, torch.randn(n, 3, 5))
+
+
+def test_a_maximum_of_nothing_is_an_error() -> None:
+    module, program = _reduced(lambda x: x.amax((0, 2)) + 1)
+    with pytest.raises(penstock.InputError, match="maximum of no elements"):
+        program(torch.randn(0, 3, 5))
+    _compare(module, program, torch.randn(4, 3, 5))
+
+
 def _light() -> list[tuple[str, Case]]:
     return [named for i, named in enumerate(first_cases()) if i % 6 == 0]
 

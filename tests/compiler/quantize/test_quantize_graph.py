@@ -181,6 +181,17 @@ def test_fixed_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sqnr_db(model(IMAGES), run(module, IMAGES)) > 30
 
 
+def test_fixed_parameters_leave_a_narrow_range_its_bits() -> None:
+    def function(a: nn.Module, b: nn.Module, x: torch.Tensor) -> Any:
+        return b(torch.tanh(a(0.02 * x)))
+
+    model = Model(function, a=conv(), b=conv(4))
+    module, _ = quantized(model, (IMAGES,))
+    (tanh,) = calls(module, aten.tanh.default)
+    assert parameters_after(tanh)[0] < 1 / 256
+    assert sqnr_db(model(IMAGES), run(module, IMAGES)) > 30
+
+
 def _dequantizes(node: Node) -> set[Node]:
     return {d for q in node.users for d in q.users}
 

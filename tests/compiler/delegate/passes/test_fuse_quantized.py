@@ -63,16 +63,16 @@ def test_scales_that_xnnpack_takes(
      (PerTensor(0.02, 40), False)],
 )  # fmt: skip
 def test_what_is_averaged_is_not_cut_off(result: PerTensor, is_int8: bool) -> None:
-    sketch = Sketch()
-    images = sketch.input(1, 5, 4, 3, dtype=DataType.QINT8, quantization=PerTensor(0.02, 3))
-    real = sketch.node(NodeKind.CONVERT, [images], [1, 5, 4, 3])
-    resized = sketch.node(
+    sketch = GraphBuilder()
+    images = sketch.input((1, 5, 4, 3), dtype=DataType.QINT8, quantization=PerTensor(0.02, 3))
+    real = sketch.apply(NodeKind.CONVERT, [images], [1, 5, 4, 3])
+    resized = sketch.apply(
         NodeKind.STATIC_RESIZE_BILINEAR_2D, [real], [1, 3, 2, 3], ResizeAttributes(3, 2)
     )
-    small = sketch.node(
+    small = sketch.apply(
         NodeKind.CONVERT, [resized], [1, 3, 2, 3], dtype=DataType.QINT8, quantization=result
     )
-    graph = sketch.output(sketch.node(NodeKind.CONVERT, [small], [1, 3, 2, 3]))
+    graph = sketch.finish(sketch.apply(NodeKind.CONVERT, [small], [1, 3, 2, 3]))
     graph = after(graph, fuse_quantized.apply, 0.05)
     types = {value.id: value.dtype for value in graph.values}
     (resize,) = (n for n in graph.nodes if n.kind is NodeKind.STATIC_RESIZE_BILINEAR_2D)
