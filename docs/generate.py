@@ -47,8 +47,8 @@ change to Penstock.
 - *shared*: the output has its input's parameters, because values only move or are selected;
 - *own output*: the output has parameters of its own, in which the inputs are read, because it holds
   values that theirs may not;
-- *fixed*: the output's parameters are known beforehand, and used where calibration sees half of that
-  range or more;
+- *fixed*: the output's parameters are known beforehand, and used where calibration sees half of
+  that range or more;
 - float: not at all.
 
 Complex tensors have no entries: each becomes a pair of real ones, so that their arithmetic is that
