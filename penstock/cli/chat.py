@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -94,15 +94,14 @@ def _lines() -> Iterator[str]:
 
 
 def _answer(conversation: Conversation, text: str, options: dict[str, Any]) -> None:
-    pieces = conversation.stream(text, progress=ReadingLine(), **options)
     try:
-        for piece in pieces:
-            print(piece, end="", flush=True)
+        with closing(conversation.stream(text, progress=ReadingLine(), **options)) as pieces:
+            for piece in pieces:
+                print(piece, end="", flush=True)
         print()
     except KeyboardInterrupt:
         print(" [stopped]")
     except InputError as error:  # the context's end: the conversation can go back or begin anew
-        print(f"\nerror: {error}", file=sys.stderr)
-    finally:
-        pieces.close()  # type: ignore[attr-defined]
+        print(f"error: {error}", file=sys.stderr)
+        return
     print(speed(conversation.last), file=sys.stderr)

@@ -109,6 +109,8 @@ class Context:
         self.tokens: list[int] = []
         #: the keys and values, while another context has the program's memory
         self.rows: dict[str, np.ndarray] = {}
+        #: how many tokens the last :meth:`read` found there
+        self.reused = 0
 
     def rewind(self, length: int) -> None:
         """Forgets all tokens but the first ``length``.
@@ -160,6 +162,7 @@ class Context:
                 common += 1
             # The last token is read again where all are known: logits are kept nowhere.
             self.rewind(min(common, max(len(tokens) - 1, 0)))
+            self.reused = len(self.tokens)
             return self.feed(tokens[len(self.tokens) :], reading)
 
 

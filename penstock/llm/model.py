@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class LanguageModel:
         answer: Answer | None = None,
         progress: Reading | None = None,
         **options: Any,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """The continuation of a prompt (a text, or tokens), piece by piece; :class:`Options`
         lists the options. ``answer`` is filled on the way, ``progress`` is told how much of a long
         prompt was read.
@@ -115,7 +115,7 @@ class LanguageModel:
 
     def chat_stream(
         self, messages: Sequence[Message], *, progress: Reading | None = None, **options: Any
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """As :meth:`chat`, piece by piece."""
         tokens = self.chat_tokens(messages)
         return self._stream(self._context, tokens, options, Answer(), progress)
@@ -155,7 +155,7 @@ class LanguageModel:
         given: dict[str, Any],
         answer: Answer,
         progress: Reading | None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         options = Options.made(self.defaults, given)
         if len(prompt) > self.max_length and options.overflow == "error":
             raise InputError(
@@ -171,15 +171,14 @@ class LanguageModel:
         options: Options,
         answer: Answer,
         progress: Reading | None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         begun = time.perf_counter()
         text = TextStream(self.tokenizer, prompt)
         stops, sampler = StopStrings(options.stop), Sampler(options)
         wanted = self._slid(prompt, options) if len(prompt) >= self.max_length else prompt
-        known = len(context.tokens)
         with faults("generate"):
             logits = context.read(wanted, progress)
-        answer.read = len(wanted) - min(known, len(wanted))
+        answer.read = len(wanted) - context.reused
         while True:
             token = sampler(logits, context.tokens)
             answer.seconds = time.perf_counter() - begun
@@ -253,7 +252,7 @@ class Conversation:
 
     def stream(
         self, text: str, *, progress: Reading | None = None, **options: Any
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """As :meth:`send`, piece by piece. What was given before a break (a closed iterator, an
         exception) stays in the conversation as the answer."""
         asked = [*self.messages, {"role": "user", "content": text}]
@@ -263,8 +262,8 @@ class Conversation:
         return self._told(asked, answer, pieces)
 
     def _told(
-        self, asked: list[dict[str, str]], answer: Answer, pieces: Iterator[str]
-    ) -> Iterator[str]:
+        self, asked: list[dict[str, str]], answer: Answer, pieces: Generator[str, None, None]
+    ) -> Generator[str, None, None]:
         begun = False
         try:
             for piece in pieces:
