@@ -31,6 +31,7 @@ enum pk_isa {
     PK_ISA_AVXVNNI = 1u << 2,    /* AVX-VNNI, beside AVX2 */
     PK_ISA_AVX512 = 1u << 3,     /* F, BW, DQ, VL */
     PK_ISA_AVX512VNNI = 1u << 4, /* beside AVX512 */
+    PK_ISA_AVX512VBMI = 1u << 5, /* beside AVX512 */
 };
 
 /* Bytes that kernels may read beyond the end of an input (never write), as XNNPACK does. */

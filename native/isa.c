@@ -48,6 +48,8 @@ PK_EXPORT uint32_t pk_detect_isa(void)
     mask |= PK_ISA_AVX512;
     if (HAS(extended_c, 1u << 11))
         mask |= PK_ISA_AVX512VNNI;
+    if (HAS(extended_c, 1u << 1))
+        mask |= PK_ISA_AVX512VBMI;
     return mask;
 }
 

@@ -16,6 +16,7 @@ from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
 from penstock.graph.shapes import infer
 from penstock.runtime.blocks import OVERREAD, address
 from penstock.runtime.engines.native import library as libraries
+from penstock.runtime.engines.native import lookup
 from penstock.runtime.engines.native.composed import (
     PlannedGraph,
     check_array,
@@ -32,6 +33,7 @@ from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.check import check_graph
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
 
 
@@ -53,18 +55,25 @@ class NativeEngine:
         self.profile = profile
         #: Blocks of zeros that padding is read from: the largest is the last.
         self._zeros: list[np.ndarray] = []
+        #: What makes the tables of chains, from the first one on.
+        self._xnnpack: XnnpackEngine | None = None
         #: the graph that was asked about last, and its values
         self._asked: XnnGraph | None = None
         self._values: dict[int, Value] = {}
         #: what makes its values that cannot leave a part
         self._makers: dict[int, Node] = {}
+        #: the nodes of its chains, by identity
+        self._chained: set[int] = set()
 
     def reason_against(self, graph: XnnGraph, node: Node) -> str | None:
         """See :meth:`penstock.runtime.engines.protocol.Engine.reason_against`."""
         if graph is not self._asked:
             check_graph(graph)
             self._asked, self._values = graph, {value.id: value for value in graph.values}
+            self._chained = {id(graph.nodes[n]) for c in lookup.chains(graph) for n in c.nodes}
             self._makers = {i: n for n in graph.nodes for i in n.outputs if _stays(self._values[i])}
+        if id(node) in self._chained:
+            return None if self._everything else lookup.slower_chain(self.library)
         values, reason = self._values, None
         for family in FAMILIES:
             against = family.reason_against(node, values)
@@ -85,8 +94,12 @@ class NativeEngine:
         values = {value.id: value for value in graph.values}
         packed = PackedWeights()
         workshop = Workshop(self.library, packed, self._zeros_of, threads.count)
-        prepared = []
+        prepared: list[tuple[Family, Prepared] | None] = []
+        chained = self._look_ups(graph, workshop)
         for index, node in enumerate(graph.nodes):
+            if index in chained:
+                prepared.append(chained[index])
+                continue
             family = next((f for f in FAMILIES if f.reason_against(node, values) is None), None)
             if family is None:
                 raise UnsupportedError(
@@ -95,6 +108,21 @@ class NativeEngine:
             prepared.append((family, family.prepare(node, values, workshop)))
             packed.packed()
         return NativeExecutable(self, graph, checker, prepared, packed, threads)
+
+    def _look_ups(
+        self, graph: XnnGraph, workshop: Workshop
+    ) -> dict[int, tuple[Family, Prepared] | None]:
+        """The chains by the position of their last node; None for their other nodes."""
+        found = lookup.chains(graph)
+        if not found:
+            return {}
+        self._xnnpack = self._xnnpack or XnnpackEngine()
+        made: dict[int, tuple[Family, Prepared] | None] = {}
+        for chain, table in zip(found, lookup.tables(graph, found, self._xnnpack), strict=True):
+            made.update(dict.fromkeys(chain.nodes))
+            look_up = lookup.prepare_chain(chain, table, workshop)
+            made[chain.nodes[-1]] = (lookup.FAMILY, look_up)
+        return made
 
     def composed(
         self,
@@ -125,7 +153,7 @@ class NativeExecutable:
         engine: NativeEngine,
         graph: XnnGraph,
         checker: ShapeChecker,
-        prepared: Sequence[tuple[Family, Prepared]],
+        prepared: Sequence[tuple[Family, Prepared] | None],
         packed: PackedWeights,
         threads: Threads,
     ) -> None:
@@ -135,7 +163,7 @@ class NativeExecutable:
         self._prepared = prepared
         self._packed = packed
         #: whether kernels may read inputs past their ends
-        self.overreads = any(family.overread for family, _ in prepared)
+        self.overreads = any(entry[0].overread for entry in prepared if entry)
         self._threads = threads
         self._process = None if threads.pool() is None else os.getpid()
         self._values = {value.id: value for value in graph.values}
@@ -220,7 +248,9 @@ class NativeExecutable:
             start = time.perf_counter_ns()
             plan.run_step(index, addresses)
             spent = (time.perf_counter_ns() - start) // 1000
-            name = self._prepared[number][0].name
+            entry = self._prepared[number]
+            assert entry is not None
+            name = entry[0].name
             self._times.append(NodeTime(f"{name} {kernels[name]}", spent, number))
 
     def _linked(self) -> Link:
@@ -246,15 +276,15 @@ class NativeExecutable:
         """The steps by the number of their node. What has no elements is not computed; what is
         computed from nothing is 0."""
         found = []
-        for number, (node, (_, prepared)) in enumerate(
-            zip(self._graph.nodes, self._prepared, strict=True)
-        ):
+        for number, (node, entry) in enumerate(zip(self._graph.nodes, self._prepared, strict=True)):
+            if entry is None:
+                continue
             used = [self._shapes[i] for i in node.inputs if i != INVALID_VALUE_ID]
             if any(0 in self._shapes[i] for i in node.outputs):
                 continue
             if any(0 in shape for shape in used):
                 raise InputError(f"node {number} ({node.kind.name}) has no elements to work on")
-            found.append((number, prepared.step(self._shapes)))
+            found.append((number, entry[1].step(self._shapes)))
         return found
 
     def _size(self, value: int) -> int:

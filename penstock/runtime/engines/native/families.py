@@ -5,7 +5,15 @@ from __future__ import annotations
 from ctypes import c_char_p, c_uint32
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
-from penstock.runtime.engines.native import depthwise, dynamic, integers, plan, products
+from penstock.runtime.engines.native import (
+    depthwise,
+    dynamic,
+    integers,
+    interleave,
+    lookup,
+    plan,
+    products,
+)
 from penstock.runtime.engines.native.family import Family
 from penstock.runtime.engines.native.library import Library, bind
 
@@ -16,6 +24,8 @@ FAMILIES: tuple[Family, ...] = (
     integers.DEPTHWISE,
     dynamic.QUANTIZE,
     dynamic.PRODUCT,
+    lookup.FAMILY,
+    interleave.FAMILY,
 )
 
 

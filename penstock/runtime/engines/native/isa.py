@@ -20,6 +20,7 @@ class Isa(IntFlag):
     AVXVNNI = 1 << 2
     AVX512 = 1 << 3
     AVX512VNNI = 1 << 4
+    AVX512VBMI = 1 << 5
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,6 +35,7 @@ NAMES: dict[str, Isa] = {
     "avxvnni": Isa.AVXVNNI,
     "avx512": Isa.AVX512,
     "avx512vnni": Isa.AVX512VNNI,
+    "avx512vbmi": Isa.AVX512VBMI,
 }
 
 

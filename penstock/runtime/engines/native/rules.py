@@ -80,3 +80,11 @@ def slower_depthwise(node: Node, values: Values, library: Library) -> str | None
     if prod(a.kernel) <= 9 and (Isa.AVX512 in library.isa or a.stride[1] != 1):
         return "XNNPACK is as fast with so small a filter"
     return None
+
+
+def slower_interleave(node: Node, values: Values, library: Library) -> str | None:
+    """Of bringing channels of int8 together: three, as images have, are a matter of shuffles, ten
+    times as fast as XNNPACK's transpose."""
+    if values[node.inputs[0]].shape[1] != 3 or Isa.AVX2 not in library.isa:
+        return "only three channels have a kernel of their own"
+    return None

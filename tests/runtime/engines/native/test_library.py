@@ -21,6 +21,7 @@ FEATURES = {
     Isa.AVXVNNI: {"avx_vnni"},
     Isa.AVX512: {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
     Isa.AVX512VNNI: {"avx512_vnni"},
+    Isa.AVX512VBMI: {"avx512vbmi"},
 }
 
 

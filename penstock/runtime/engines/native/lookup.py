@@ -1,0 +1,194 @@
+"""The family ``lut8``: a chain of elementwise nodes between two int8 values is a function of one
+byte, hence a table of 256.
+
+XNNPACK itself makes the tables when a graph is compiled, so that the answers are its own. A SiLU
+between int8 values, four nodes that pass over float32, becomes one pass over bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from ctypes import Structure, c_size_t, c_uint32, c_void_p
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Node, Shape, XnnGraph
+from penstock.graph.kinds import NodeKind
+from penstock.graph.shapes import ShapeError, infer
+from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.isa import Isa
+from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.threads import Threads
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
+
+
+class CLut(Structure):
+    """``struct pk_lut8``."""
+
+    _fields_ = [("isa", c_uint32), ("count", c_size_t), ("threads", c_size_t)]
+
+
+class CLutTask(Structure):
+    """``struct pk_lut8_task``."""
+
+    _fields_ = [("lut", CLut), ("table", c_void_p), ("input", c_void_p), ("output", c_void_p)]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Nodes by their positions in the graph, in order; the value that they start from and the one
+    that they come to."""
+
+    nodes: tuple[int, ...]
+    start: int
+    end: int
+
+
+def chains(graph: XnnGraph) -> list[Chain]:
+    """The chains of more than one node in ``graph``. Nothing outside a chain reads what its nodes
+    make, but for the last one's."""
+    values = {value.id: value for value in graph.values}
+    shapes = {v.id: v.shape for v in graph.values if v.data is not None or v.is_input}
+    try:
+        infer(graph.nodes, shapes)
+    except ShapeError:
+        return []
+    readers: dict[int, list[int]] = {}
+    for position, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            readers.setdefault(value, []).append(position)
+    #: for each value that is not int8 the one that it is a function of, and the nodes between
+    behind: dict[int, tuple[int, frozenset[int]]] = {}
+    found = []
+    for position, node in enumerate(graph.nodes):
+        traced = _traced(node, values, shapes, behind)
+        if traced is None:
+            continue
+        start, nodes = traced[0], traced[1] | {position}
+        end = node.outputs[0]
+        if values[end].dtype is DataType.FP32:
+            behind[end] = (start, nodes)
+        elif values[end].dtype is DataType.QINT8 and len(nodes) > 1:
+            inner = [i for n in nodes if n != position for i in graph.nodes[n].outputs]
+            if all(not values[i].is_output and nodes >= set(readers[i]) for i in inner):
+                found.append(Chain(tuple(sorted(nodes)), start, end))
+    return found
+
+
+def _traced(
+    node: Node,
+    values: Values,
+    shapes: Mapping[int, Shape],
+    behind: Mapping[int, tuple[int, frozenset[int]]],
+) -> tuple[int, frozenset[int]] | None:
+    """The int8 value that ``node`` is an elementwise function of, and the nodes between them; None
+    if there is no such value."""
+    if not (node.kind.traits.elementwise or node.kind is NodeKind.CONVERT):
+        return None
+    starts, nodes = set(), frozenset[int]()
+    for i in node.inputs:
+        value = values.get(i)
+        if value is None or shapes.get(i) is None:
+            return None
+        if value.data is not None:
+            if math.prod(value.shape) != 1:
+                return None
+            continue
+        start, between = behind.get(i, (i, frozenset[int]()))
+        if values[start].dtype is not DataType.QINT8:
+            return None
+        starts.add(start)
+        nodes |= between
+    if len(starts) != 1:
+        return None
+    (start,) = starts
+    return (start, nodes) if shapes[node.outputs[0]] == shapes[start] else None
+
+
+def tables(graph: XnnGraph, found: Sequence[Chain], xnnpack: XnnpackEngine) -> list[np.ndarray]:
+    """For each chain what it makes of the bytes 0 to 255, uint8 [256]."""
+    whole = XnnGraph()
+    for number, chain in enumerate(found):
+        _add(whole, graph, chain, number, len(found) + number)
+    executable = xnnpack.compile(whole, threads=Threads(1))
+    shapes = {value.id: value.shape for value in whole.values}
+    bytes_ = np.arange(256, dtype=np.uint8).view(np.int8)
+    answers = [np.empty(shapes[i], np.int8) for i in whole.outputs]
+    executable.reshape([shapes[i] for i in whole.inputs])
+    executable.run([bytes_.reshape(shapes[i]) for i in whole.inputs], answers)
+    return [answer.reshape(256).view(np.uint8) for answer in answers]
+
+
+def _add(whole: XnnGraph, graph: XnnGraph, chain: Chain, source: int, result: int) -> None:
+    """Add a copy of ``chain`` over 256 elements to ``whole``, with the external ids ``source`` and
+    ``result``."""
+    values = {value.id: value for value in graph.values}
+    nodes = [graph.nodes[position] for position in chain.nodes]
+    used = dict.fromkeys(i for node in nodes for i in (*node.inputs, *node.outputs) if i in values)
+    new = {old: len(whole.values) + number for number, old in enumerate(used)}
+    for old, number in new.items():
+        value = values[old]
+        external = {chain.start: source, chain.end: result}.get(old)
+        shape = value.shape if value.data is not None else (*(1,) * (len(value.shape) - 1), 256)
+        whole.values.append(
+            replace(
+                value,
+                id=number,
+                shape=shape,
+                external_id=external,
+                is_input=old == chain.start,
+                is_output=old == chain.end,
+            )
+        )
+    for node in nodes:
+        inputs = tuple(new.get(i, i) for i in node.inputs)
+        outputs = tuple(new[i] for i in node.outputs)
+        whole.nodes.append(replace(node, inputs=inputs, outputs=outputs))
+    whole.inputs.append(new[chain.start])
+    whole.outputs.append(new[chain.end])
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """A chain with its table."""
+
+    chain: Chain
+    table: int
+    workshop: Workshop
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
+        count = math.prod(shapes[self.chain.start])
+        lut = CLut(int(self.workshop.library.isa), count, self.workshop.threads)
+        fields = ((self.chain.start, "input"), (self.chain.end, "output"))
+        return Step("pk_lut8_run", CLutTask(lut, self.table, None, None), fields)
+
+
+def prepare_chain(chain: Chain, table: np.ndarray, workshop: Workshop) -> LookUp:
+    """Keeps the table."""
+    return LookUp(chain, workshop.packed.keep(table.copy()), workshop)
+
+
+def slower_chain(library: Library) -> str | None:
+    """Why another engine should have chains all the same."""
+    return None if Isa.AVX2 in library.isa else "there are no vector kernels for this machine"
+
+
+def _no_node(node: Node, values: Values, *rest: object) -> str:
+    return "it is no chain of elementwise nodes between int8 values"
+
+
+def _never(node: Node, values: Values, workshop: Workshop) -> LookUp:
+    raise AssertionError("chains are prepared as a whole")
+
+
+FAMILY = Family(
+    "lut8",
+    _no_node,
+    _no_node,
+    _never,
+    {"pk_lut8_run": (None, (c_void_p, c_void_p))},
+)
