@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.runtime.blocks import ALIGNMENT
-from penstock.runtime.engines.arena import Live, allocated, plan
+from penstock.runtime.engines.arena import Live, plan
 
 
 @st.composite
@@ -36,9 +36,3 @@ def test_what_lives_together_lies_apart(values: dict[int, Live]) -> None:
 def test_values_that_take_turns_share_their_place() -> None:
     chain = {i: Live(1000, i, i + 1) for i in range(10)}
     assert plan(chain)[1] == 2 * 1024
-
-
-def test_addresses_lie_in_the_block() -> None:
-    addresses, block = allocated({0: Live(100, 0, 1), 1: Live(100, 1, 2)})
-    begin = block.ctypes.data
-    assert {begin, begin + 128} == set(addresses.values())
