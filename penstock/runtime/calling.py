@@ -73,7 +73,8 @@ class Signature:
 
     def fold(self, outputs: list[Any]) -> Any:
         """The outputs in the model's own structure; a lone tensor as a tuple of one."""
-        outputs = outputs[self._extra :]
+        if self._extra:
+            outputs = outputs[self._extra :]
         if self._outputs is None or self._outputs == LEAF:
             return tuple(outputs)
         return structures.fold(self._outputs, outputs)

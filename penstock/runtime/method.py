@@ -222,8 +222,7 @@ class Method:
                 f" ({', '.join(map(str, self.inputs)) or 'none'}), {len(inputs)} were given"
             )
         values = self._state.values
-        labels = self._signature.labels if self.written else []
-        targets = [(i, write_target(inputs[i], labels[i])) for i in self.written]
+        targets = self._write_targets(inputs) if self.written else ()
         with self._lock:
             for index, bind_input, value in zip(self._method.inputs, binders, inputs, strict=True):
                 values[index] = bind_input(value)
@@ -264,6 +263,11 @@ class Method:
             if reset:
                 self._recorder.reset()
         return profile
+
+    def _write_targets(self, inputs: Sequence[Any]) -> Sequence[tuple[int, np.ndarray]]:
+        """The arrays that get the new content of written inputs, by position."""
+        labels = self._signature.labels
+        return [(i, write_target(inputs[i], labels[i])) for i in self.written]
 
     def _write_back(self, value: Any, target: np.ndarray, position: int) -> None:
         if not isinstance(value, np.ndarray) or value.shape != target.shape:

@@ -164,6 +164,10 @@ CASES = [
     *cases("channels_last_in", lambda m, x: (F.max_pool2d(x, 2), x * 2, x.permute(0, 2, 3, 1)),
            (IMAGE.to(memory_format=torch.channels_last),)),
     *cases("to_channels_last", lambda m, x: x.to(memory_format=torch.channels_last) * 2, (IMAGE,)),
+    *cases("to_channels_last_3d",
+           lambda m, x: (x.to(torch.float64, memory_format=torch.channels_last_3d),
+                         x.clone(memory_format=torch.channels_last_3d) + 1),
+           (_random(1, 2, 3, 4, 4),)),
     *models("keywords", lambda: (
         Keywords(),
         [((X,), {"scale": Y, "other": X}), ((Y,), {"other": Y, "scale": X})],

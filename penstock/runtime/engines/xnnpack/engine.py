@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import threading
 import weakref
 from collections.abc import Sequence
 from ctypes import byref, c_size_t, c_void_p
@@ -27,44 +26,14 @@ from penstock.runtime.engines.xnnpack.input_shapes import Reduced, ShapeChecker
 from penstock.runtime.engines.xnnpack.library import Library, shared
 from penstock.runtime.engines.xnnpack.node_times import nodes_of
 from penstock.runtime.engines.xnnpack.packing import PackedWeights
+from penstock.runtime.engines.xnnpack.ports import Port, array_type, check_array, check_shape
 from penstock.runtime.engines.xnnpack.scratch import Needs
 from penstock.runtime.engines.xnnpack.selftest import self_test
+from penstock.runtime.engines.xnnpack.turn import Turn
 from penstock.runtime.engines.xnnpack.values import unpacked_constants
 
 #: Compiled rests of a graph that are kept, for shapes at which tensors have no elements.
 _RESTS = 4
-
-
-class _Turn:
-    """The right to use a workspace: executables that write to the same one take turns.
-
-    A runtime that is garbage is deleted at once if it is nobody's turn, else at its end. Waiting
-    for the end could be forever, for garbage is collected anywhere, within another turn too.
-    """
-
-    def __init__(self, xnn: ctypes.CDLL) -> None:
-        self._xnn = xnn
-        self._lock = threading.Lock()
-        self._garbage: list[tuple[int, object]] = []
-
-    def delete(self, runtime: int, *used: object) -> None:
-        """Delete ``runtime`` as soon as it is nobody's turn, then let go what it ``used``."""
-        self._garbage.append((runtime, used))
-        if self._lock.acquire(blocking=False):
-            self._end()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        while self._garbage:
-            runtime, used = self._garbage.pop()
-            self._xnn.xnn_delete_runtime(runtime)
-            del used
-        self._lock.release()
 
 
 @functools.cache
@@ -96,7 +65,7 @@ class XnnpackEngine:
     def __init__(self, *, profile: bool = False, library: Library | None = None) -> None:
         self._library = library or shared_library()
         self._profile = profile
-        self._turn = _Turn(self._library.xnn)
+        self._turn = Turn(self._library.xnn)
         workspace = c_void_p()
         if self._library.xnn.xnn_create_workspace(byref(workspace)):
             raise MemoryError("XNNPACK cannot allocate a workspace")
@@ -192,7 +161,7 @@ class XnnpackExecutable:
         # XNNPACK may read these past their ends; outputs only where a node reads them again.
         self._overread = [True] * len(self._inputs) + [v.id in consumed for v in self._outputs]
         ports = self._inputs + self._outputs
-        self._dtypes = [_array_type(v) for v in ports]
+        self._dtypes = [array_type(v) for v in ports]
         self._externals = (ExternalValue * len(ports))()
         for external, value in zip(self._externals, ports, strict=True):
             external.id = value.external_id
@@ -201,7 +170,8 @@ class XnnpackExecutable:
         #: what the plan of XNNPACK's memory was made for, as far as it does not see that itself
         self._needs: Needs | None = None
         self._output_shapes: tuple[Shape, ...] = ()
-        self._shapes: tuple[Shape, ...] = ()
+        #: the inputs and outputs at the last shapes
+        self._ports: list[Port] = []
         self._bounce: dict[int, np.ndarray] = {}
         #: at the last shapes, if tensors have no elements there: what is left, and what runs it
         self._reduced: tuple[Rest, XnnpackExecutable | None] | None = None
@@ -218,12 +188,12 @@ class XnnpackExecutable:
                 f"{len(shapes)} input shapes given; the graph takes {len(self._inputs)}"
             )
         for index, (shape, value) in enumerate(zip(shapes, self._inputs, strict=True)):
-            _check_shape(index, shape, value)
+            check_shape(index, shape, value)
         needs = self._checker.check(shapes)
         if isinstance(needs, Reduced):
             self._reduced = self._without_empty(needs)
             self._input_shapes, self._output_shapes = shapes, needs.outputs
-            self._shapes = shapes + self._output_shapes
+            self._ports = self._ports_at(shapes + self._output_shapes)
             return self._output_shapes
         self._reduced = None
         with self._turn:
@@ -243,7 +213,7 @@ class XnnpackExecutable:
             self._output_shapes = tuple(self._external_shape(v) for v in self._outputs)
         self._input_shapes = shapes
         self._needs = needs
-        self._shapes = shapes + self._output_shapes
+        self._ports = self._ports_at(shapes + self._output_shapes)
         self._addresses = []  # XNNPACK's own buffers may have moved
         self._bounce.clear()
         return self._output_shapes
@@ -275,7 +245,7 @@ class XnnpackExecutable:
                 arrays[port][...] = self._bounce[port]
 
     @property
-    def turn(self) -> _Turn:
+    def turn(self) -> Turn:
         """The right to run, to be taken by who calls what :meth:`runtime` names."""
         return self._turn
 
@@ -313,12 +283,16 @@ class XnnpackExecutable:
         addresses = []
         copied: list[int] = []
         for port, array in enumerate(arrays):
-            dtype = self._dtypes[port]
-            self._check_array(port, array)
-            start = address(array)
-            if start % dtype.itemsize or (
-                self._overread[port] and not readable_past_end(start, array.nbytes)
+            dtype, shape, itemsize, overread = self._ports[port]
+            # As check_array; in place, for it is a good part of what a small call costs.
+            if (
+                (array.dtype is not dtype and array.dtype != dtype)
+                or array.shape != shape
+                or not array.flags.c_contiguous
             ):
+                check_array(port, len(self._inputs), array, self._ports[port])
+            start = address(array)
+            if start % itemsize or (overread and not readable_past_end(start, array.nbytes)):
                 if port not in self._bounce:
                     self._bounce[port] = empty(array.nbytes).view(dtype).reshape(array.shape)
                 if port < len(self._inputs):
@@ -335,15 +309,16 @@ class XnnpackExecutable:
                 self._xnn.xnn_setup_runtime_v2(
                     self._runtime, len(self._externals), self._externals
                 ),
-                self._shapes,
+                tuple(port.shape for port in self._ports),
             )
             self._addresses = addresses
         return copied
 
-    def _check_array(self, port: int, array: np.ndarray) -> None:
-        shape, dtype = self._shapes[port], self._dtypes[port]
-        if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
-            raise InputError(_mismatch(port, len(self._inputs), array, shape, dtype))
+    def _ports_at(self, shapes: tuple[Shape, ...]) -> list[Port]:
+        return [
+            Port(dtype, shape, dtype.itemsize, overread)
+            for dtype, shape, overread in zip(self._dtypes, shapes, self._overread, strict=True)
+        ]
 
     def _without_empty(self, reduced: Reduced) -> tuple[Rest, XnnpackExecutable | None]:
         """What runs where tensors have no elements; mostly nothing does."""
@@ -360,7 +335,7 @@ class XnnpackExecutable:
         assert self._reduced is not None
         rest, executable = self._reduced
         for port, array in enumerate(arrays):
-            self._check_array(port, array)
+            check_array(port, len(self._inputs), array, self._ports[port])
         outputs = arrays[len(self._inputs) :]
         computed = {}
         for output, value, source in zip(outputs, self._outputs, rest.outputs, strict=True):
@@ -406,32 +381,6 @@ class XnnpackExecutable:
                 f"XNNPACK cannot run the graph at the shapes {[list(s) for s in shapes]}"
                 f" ({self._library.status(status)})"
             )
-
-
-def _array_type(value: Value) -> np.dtype[Any]:
-    """The NumPy type of an input or output, which check_graph has seen."""
-    found = value.dtype.traits.array
-    assert found is not None
-    return found
-
-
-def _check_shape(index: int, shape: Shape, value: Value) -> None:
-    if len(shape) != len(value.shape) or not all(
-        0 <= size <= bound for size, bound in zip(shape, value.shape, strict=True)
-    ):
-        raise InputError(
-            f"input {index} of the graph has shape {list(shape)};"
-            f" it takes {list(value.shape)} at most"
-        )
-
-
-def _mismatch(port: int, inputs: int, array: np.ndarray, shape: Shape, dtype: np.dtype[Any]) -> str:
-    name = f"input {port}" if port < inputs else f"output {port - inputs}"
-    layout = "contiguous" if array.flags.c_contiguous else "not contiguous"
-    return (
-        f"{name} of the graph is {array.dtype}{list(array.shape)}, {layout};"
-        f" it takes contiguous {dtype}{list(shape)}"
-    )
 
 
 def _delete_with(owner: object, function: Any, *arguments: Any) -> None:
