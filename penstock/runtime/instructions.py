@@ -70,6 +70,8 @@ class Bound:
     args: tuple[int, ...] = ()
     outs: tuple[int, ...] = ()
     returned: int = -1
+    #: arguments that are written to besides
+    also: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -147,11 +149,14 @@ def _bind_kernel(method: Method, call: KernelCall, kernel: Kernel) -> Bound:
     if kernel.in_place:
         outs = inputs[:1]
     writes = _tensors(method, outs)
-    _check_tensors(method, writes)
+    if any(place >= len(inputs) for place in kernel.writes):
+        raise InvalidProgramError(f"kernel {kernel.name} has only {len(call.args)} arguments")
+    also = tuple(inputs[place] for place in kernel.writes)
+    _check_tensors(method, (*writes, *also))
     if outs and not writes and not isinstance(method.values[outs[0]], TensorList):
         raise InvalidProgramError(f"kernel {kernel.name} has an output that is no tensor")
     return Bound(
-        call, Access(reads, () if kernel.in_place else writes), kernel, inputs, outs, returned
+        call, Access(reads, () if kernel.in_place else writes), kernel, inputs, outs, returned, also
     )
 
 
@@ -204,7 +209,7 @@ def written_values(bound: Sequence[Bound]) -> set[int]:
     """All values that some instruction may change."""
     written: set[int] = set()
     for one in bound:
-        written.update(one.outs)
+        written.update(one.outs, one.also)
         written.add(one.returned)
         if isinstance(one.instruction, MoveCall):
             written.add(one.instruction.target)

@@ -55,6 +55,10 @@ like return a Python scalar, which becomes the value of the instruction's last a
 writes to its first argument, which the core sees to be the program's own memory:
 ``aten::index_put_``, which changes few rows of many.
 
+**Other arguments that are written to** (``writes=(1,)``: their positions): the kernel writes into
+them where they are, which is memory that stays; the compiler's caches are of that kind. Their old
+content counts as read.
+
 ``executorch_prim::et_view.default`` and ``executorch_prim::et_copy_index.tensor`` (which share or
 grow memory) are part of the core; everything else is a kernel, the other prims included.
 
@@ -90,27 +94,33 @@ class KernelError(Exception):
 
 @dataclass(frozen=True)
 class Kernel:
-    """One registered operator. ``outs`` counts the out arguments at the end of its schema."""
+    """One registered operator. ``outs`` counts the out arguments at the end of its schema;
+    ``writes`` are the positions of other arguments that it writes to, by itself."""
 
     name: str
     function: KernelFunction
     outs: int = 1
     in_place: bool = False
     writes_itself: bool = False
+    writes: tuple[int, ...] = ()
 
 
 _kernels: dict[str, Kernel] = {}
 
 
 def kernel(
-    *names: str, outs: int = 1, in_place: bool = False, writes_itself: bool = False
+    *names: str,
+    outs: int = 1,
+    in_place: bool = False,
+    writes_itself: bool = False,
+    writes: tuple[int, ...] = (),
 ) -> Callable[[_F], _F]:
     """Register a function under one or several names; a later registration replaces it."""
 
     def register(function: _F) -> _F:
         for name in names:
             count = 0 if in_place else outs
-            _kernels[name] = Kernel(name, function, count, in_place, writes_itself)
+            _kernels[name] = Kernel(name, function, count, in_place, writes_itself, writes)
         return function
 
     return register
