@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from penstock.graph.graph import INVALID_VALUE_ID, XnnGraph
 from penstock.graph.index import Index
 
@@ -11,21 +13,42 @@ from penstock.graph.index import Index
 def merge_equal_nodes(graph: XnnGraph) -> None:
     """Given two nodes of one kind with equal inputs and attributes → Result: one, read by the
     readers of both. (Parallel layers that share an input often transpose or quantize it twice.)
+    Small constants are equal by what they hold.
     """
     index = Index(graph)
+    same = _equal_constants(graph)
     seen: dict[tuple[object, ...], int] = {}
     for node in index.walk():
         if len(node.outputs) != 1:
             continue
         output = index.values[node.outputs[0]]
+        inputs = tuple(same.get(i, i) for i in node.inputs)
         key = (
-            node.kind, node.inputs, node.attributes, node.clamp, node.flags, output.dtype,
+            node.kind, inputs, node.attributes, node.clamp, node.flags, output.dtype,
             output.shape, output.quantization,
         )  # fmt: skip
         first = seen.setdefault(key, output.id)
         if first != output.id and not output.is_output and not index.values[first].is_output:
             index.replace(node, first)
     index.finish()
+
+
+#: Constants of more bytes are not compared.
+SMALL = 4096
+
+
+def _equal_constants(graph: XnnGraph) -> dict[int, int]:
+    """For each small constant the first one that is equal to it."""
+    first: dict[tuple[object, ...], int] = {}
+    found = {}
+    for value in graph.values:
+        if value.data is None or value.quantization is not None:
+            continue
+        data = np.asarray(value.data)
+        if data.nbytes <= SMALL:
+            key = (value.dtype, value.shape, data.tobytes())
+            found[value.id] = first.setdefault(key, value.id)
+    return found
 
 
 def remove_dead(graph: XnnGraph) -> None:

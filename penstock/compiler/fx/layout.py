@@ -183,6 +183,11 @@ def plan_reshape(source: Shape, order: Order, target: Shape, dynamic: Dynamic) -
     sequence = memory_sequence(source, order)
     by_appearance = list(dict.fromkeys(group_of[dim] for dim in sequence))
     wanted = tuple(dim for index in by_appearance for dim in groups[index][0])
+    if wanted != sequence and not is_static(source):
+        # It moves anyway, and no pass joins this move with a next one: into PyTorch's own order,
+        # in which most users read it.
+        by_appearance = sorted(by_appearance)
+        wanted = tuple(dim for index in by_appearance for dim in groups[index][0])
     out_sequence = [dim for index in by_appearance for dim in groups[index][1]]
     input_order = order if wanted == sequence else _with_ones(wanted, len(source))
     return ReshapePlan(input_order, _with_ones(out_sequence, len(target)))

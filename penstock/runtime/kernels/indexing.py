@@ -103,12 +103,31 @@ def index_put_in_place(
     x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool
 ) -> Array:
     """Writes, or adds, values at positions. Touches nothing else of ``x``."""
+    if not accumulate and _put_row(x, indices, values):
+        return x
     shared = any(i is not None and np.may_share_memory(x, i) for i in (*indices, values))
     if accumulate or shared or values.dtype != x.dtype:
         x[...] = _put(x, indices, values, accumulate)
     else:
         x[(*_in_runs(x, _subscript(x, indices)), ...)] = values
     return x
+
+
+def _put_row(x: Array, indices: Sequence[Array | None], values: Array) -> bool:
+    """The usual write to a cache, one row: whether it was that, and is done."""
+    index = indices[-1] if indices else None
+    axis = len(indices) - 1
+    if index is None or index.shape != (1,) or index.dtype.kind != "i" or axis >= x.ndim:
+        return False
+    if any(other is not None for other in indices[:-1]):
+        return False
+    position, size = int(index[0]), x.shape[axis]
+    row = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    if values.shape != row or values.dtype != x.dtype or not -size <= position < size:
+        return False
+    place: tuple[Any, ...] = (*(slice(None),) * axis, position)
+    x[place] = values.reshape(row[:axis] + row[axis + 1 :])
+    return True
 
 
 def _in_runs(x: Array, subscript: tuple[Any, ...]) -> tuple[Any, ...]:
