@@ -33,7 +33,6 @@ from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.check import check_graph
-from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
 
 
@@ -55,8 +54,7 @@ class NativeEngine:
         self.profile = profile
         #: Blocks of zeros that padding is read from: the largest is the last.
         self._zeros: list[np.ndarray] = []
-        #: What makes the tables of chains, from the first one on.
-        self._xnnpack: XnnpackEngine | None = None
+        self._tables = lookup.Tables()
         #: the graph that was asked about last, and its values
         self._asked: XnnGraph | None = None
         self._values: dict[int, Value] = {}
@@ -70,7 +68,9 @@ class NativeEngine:
         if graph is not self._asked:
             check_graph(graph)
             self._asked, self._values = graph, {value.id: value for value in graph.values}
-            self._chained = {id(graph.nodes[n]) for c in lookup.chains(graph) for n in c.nodes}
+            found = lookup.chains(graph)
+            self._chained = {id(graph.nodes[n]) for chain in found for n in chain.nodes}
+            self._tables.of(graph, found)  # all at once
             self._makers = {i: n for n in graph.nodes for i in n.outputs if _stays(self._values[i])}
         if id(node) in self._chained:
             return None if self._everything else lookup.slower_chain(self.library)
@@ -116,9 +116,8 @@ class NativeEngine:
         found = lookup.chains(graph)
         if not found:
             return {}
-        self._xnnpack = self._xnnpack or XnnpackEngine()
         made: dict[int, tuple[Family, Prepared] | None] = {}
-        for chain, table in zip(found, lookup.tables(graph, found, self._xnnpack), strict=True):
+        for chain, table in zip(found, self._tables.of(graph, found), strict=True):
             made.update(dict.fromkeys(chain.nodes))
             look_up = lookup.prepare_chain(chain, table, workshop)
             made[chain.nodes[-1]] = (lookup.FAMILY, look_up)

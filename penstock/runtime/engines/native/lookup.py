@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from ctypes import Structure, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -37,6 +38,9 @@ class CLutTask(Structure):
     _fields_ = [("lut", CLut), ("table", c_void_p), ("input", c_void_p), ("output", c_void_p)]
 
 
+_Key: TypeAlias = "tuple[object, ...]"
+
+
 @dataclass(frozen=True)
 class Chain:
     """Nodes by their positions in the graph, in order; the value that they start from and the one
@@ -50,6 +54,8 @@ class Chain:
 def chains(graph: XnnGraph) -> list[Chain]:
     """The chains of more than one node in ``graph``. Nothing outside a chain reads what its nodes
     make, but for the last one's."""
+    if not any(node.kind is NodeKind.CONVERT for node in graph.nodes):
+        return []  # all int8 or all float
     values = {value.id: value for value in graph.values}
     shapes = {v.id: v.shape for v in graph.values if v.data is not None or v.is_input}
     try:
@@ -108,11 +114,51 @@ def _traced(
     return (start, nodes) if shapes[node.outputs[0]] == shapes[start] else None
 
 
-def tables(graph: XnnGraph, found: Sequence[Chain], xnnpack: XnnpackEngine) -> list[np.ndarray]:
-    """For each chain what it makes of the bytes 0 to 255, uint8 [256]."""
+class Tables:
+    """The tables of chains. They are made for all chains of a graph at once, since a runtime of
+    XNNPACK's costs more than what it computes, and found again for the parts of the graph."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, np.ndarray] = {}
+        self._xnnpack: XnnpackEngine | None = None
+
+    def of(self, graph: XnnGraph, found: Sequence[Chain]) -> list[np.ndarray]:
+        """For each chain of ``graph`` what it makes of the bytes 0 to 255, uint8 [256]."""
+        values = {value.id: value for value in graph.values}
+        keys = [_key(graph, values, chain) for chain in found]
+        missing = {key: chain for key, chain in zip(keys, found, strict=True)
+                   if key not in self._known}  # fmt: skip
+        if missing:
+            self._xnnpack = self._xnnpack or XnnpackEngine()
+            made = _computed(graph, values, list(missing.values()), self._xnnpack)
+            self._known.update(zip(missing, made, strict=True))
+        return [self._known[key] for key in keys]
+
+
+def _key(graph: XnnGraph, values: Values, chain: Chain) -> _Key:
+    """What the table of a chain depends on."""
+    ids: dict[int, int] = {}
+    described: list[object] = []
+    for position in chain.nodes:
+        node = graph.nodes[position]
+        described.append((node.kind, node.attributes, node.clamp, node.flags))
+        for i in (*node.inputs, *node.outputs):
+            if i in ids:
+                described.append(ids[i])
+                continue
+            ids[i] = len(ids)
+            value = values[i]
+            data = None if value.data is None else bytes(value.data)
+            described.append((value.dtype, value.quantization, len(value.shape), data))
+    return tuple(described)
+
+
+def _computed(
+    graph: XnnGraph, values: Values, found: Sequence[Chain], xnnpack: XnnpackEngine
+) -> list[np.ndarray]:
     whole = XnnGraph()
     for number, chain in enumerate(found):
-        _add(whole, graph, chain, number, len(found) + number)
+        _add(whole, graph, values, chain, number, len(found) + number)
     executable = xnnpack.compile(whole, threads=Threads(1))
     shapes = {value.id: value.shape for value in whole.values}
     bytes_ = np.arange(256, dtype=np.uint8).view(np.int8)
@@ -122,10 +168,11 @@ def tables(graph: XnnGraph, found: Sequence[Chain], xnnpack: XnnpackEngine) -> l
     return [answer.reshape(256).view(np.uint8) for answer in answers]
 
 
-def _add(whole: XnnGraph, graph: XnnGraph, chain: Chain, source: int, result: int) -> None:
+def _add(
+    whole: XnnGraph, graph: XnnGraph, values: Values, chain: Chain, source: int, result: int
+) -> None:
     """Add a copy of ``chain`` over 256 elements to ``whole``, with the external ids ``source`` and
     ``result``."""
-    values = {value.id: value for value in graph.values}
     nodes = [graph.nodes[position] for position in chain.nodes]
     used = dict.fromkeys(i for node in nodes for i in (*node.inputs, *node.outputs) if i in values)
     new = {old: len(whole.values) + number for number, old in enumerate(used)}
