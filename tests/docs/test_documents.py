@@ -45,7 +45,7 @@ ENTRIES = {
     "executor_runner": "penstock.cli.runners:executor_runner",
 }
 _BLOCK = re.compile(
-    r"(?:^<!-- not run: (.*) -->\n+)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?:^<!-- not run: ([^\n]*) -->\n+)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 
