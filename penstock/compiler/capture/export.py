@@ -31,6 +31,7 @@ from penstock.compiler.capture.examples import widened
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.fx.layout import is_static, shape_of
 from penstock.compiler.fx.model_size import Weights, weights_of
+from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.rewrite import fold_constants, inline_regions, quantized_tensors
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.errors import ExportError, InputError, UnsupportedError
@@ -323,6 +324,12 @@ def _require_tensors(module: GraphModule) -> None:
         if isinstance(value, torch.Tensor) and value.dtype is torch.complex32:
             raise UnsupportedError(
                 f"{node.name} is of type complex32, which has no kernels; use complex64"
+            )
+        if isinstance(value, torch.Tensor) and value.layout is not torch.strided:
+            kind = str(value.layout).removeprefix("torch.")
+            raise UnsupportedError(
+                f"{node.name} is a {kind} tensor, and programs hold dense ones; keep it as "
+                f"x.to_dense(){describe_origin(node) if node.op == 'call_function' else ''}"
             )
         held = getattr(module, str(node.target), None) if node.op == "get_attr" else None
         if isinstance(held, torch.Generator):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LARGEST = (2 - 2.0**-23) * 2.0**127
+from penstock.compiler.delegate.lowering.extremes import LARGEST
 
 
 @dataclass(frozen=True)

@@ -31,3 +31,8 @@ def pair(value: int | list[int] | tuple[int, ...] | None, default: int = 1) -> t
     if len(value) == 0:
         return (default, default)
     return (int(value[0]), int(value[-1]))
+
+
+def as_list(value: Any) -> list[Any]:
+    """An argument that ATen also takes as one number instead of a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -12,6 +12,7 @@ from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import get_attribute, operator_name
 from penstock.compiler.fx.marks import MADE, Made
 from penstock.compiler.fx.origins import describe_origin
+from penstock.compiler.fx.writes import is_write, written_by
 
 aten = torch.ops.aten
 
@@ -67,7 +68,7 @@ class _Folding:
         #: storages made here; only those are written to
         self.owned: set[int] = set()
         self.writes = 0
-        self.any_writes = any(_is_write(node) for node in module.graph.nodes)
+        self.any_writes = any(is_write(node) for node in module.graph.nodes)
         self.state = _written_attributes(module)
         #: (known node, writes so far) -> its value then, and who reads that
         self.needed: dict[tuple[Node, int], tuple[Any, list[Node]]] = {}
@@ -83,7 +84,7 @@ class _Folding:
         elif node not in self.variable and self._foldable(node):
             self._fold(node)
         if node not in self.known:
-            if _is_write(node):
+            if is_write(node):
                 self._note_write(node)
             for source in node.all_input_nodes:
                 if source in self.known and source.op != "get_attr":
@@ -91,7 +92,7 @@ class _Folding:
 
     def _note_write(self, node: Node) -> None:
         """A write at run time: whatever shares memory with its target is no constant."""
-        targets = {_storage(self.known.get(source)) for source in _written_by(node)} & self.owned
+        targets = {_storage(self.known.get(source)) for source in written_by(node)} & self.owned
         if targets:
             self.written.update(
                 known
@@ -115,7 +116,7 @@ class _Folding:
         if isinstance(target, torch._ops.OpOverload):
             if target.namespace in KEPT_NAMESPACES or RANDOM in target.tags:
                 return False
-            if _is_write(node) and not self._writes_to_owned(node):
+            if is_write(node) and not self._writes_to_owned(node):
                 return False
         elif getattr(target, "__module__", "") not in ("_operator", "operator", "math"):
             return False
@@ -148,7 +149,7 @@ class _Folding:
             target = aten.reshape.default
         with torch.no_grad():
             value = target(*args, **kwargs)  # type: ignore[operator]
-        if _is_write(node):
+        if is_write(node):
             self.writes += 1
         elif (
             _bytes(value) - sum(_bytes(self.known.get(source)) for source in node.all_input_nodes)
@@ -209,34 +210,17 @@ def _is_empty(node: Node) -> bool:
     return (
         node.op == "call_function"
         and isinstance(node.target, torch._ops.OpOverload)
-        and not _is_write(node)
+        and not is_write(node)
         and _static(node)
         and 0 in node.meta["val"].shape
     )
-
-
-def _is_write(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _written_by(node: Node) -> list[Node]:
-    """The inputs that an operator writes to."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    pairs = [*zip(schema.arguments, node.args, strict=False)]
-    pairs += [(a, node.kwargs[a.name]) for a in schema.arguments if a.name in node.kwargs]
-    return [
-        value
-        for argument, value in pairs
-        if argument.alias_info is not None and argument.alias_info.is_write
-        if isinstance(value, Node)
-    ]
 
 
 def _written_attributes(module: GraphModule) -> set[str]:
     """Names of parameters and buffers that the model writes to: state, not constants."""
     written: set[str] = set()
     for node in module.graph.nodes:
-        if _is_write(node) and node.args and isinstance(node.args[0], Node):
+        if is_write(node) and node.args and isinstance(node.args[0], Node):
             root = node.args[0]
             while root.op == "call_function" and root.args and isinstance(root.args[0], Node):
                 root = root.args[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -12,6 +12,7 @@ from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.marks import STATE, STORE, WRITE_BACK
+from penstock.compiler.fx.writes import is_write, written_by
 from penstock.errors import ExportError
 
 aten = torch.ops.aten
@@ -71,7 +72,7 @@ def _merge_attributes(module: GraphModule) -> None:
     nodes = [node for node in module.graph.nodes if node.op == "get_attr"]
     _merge(nodes, {node: node.target for node in nodes})
     nodes = [node for node in module.graph.nodes if node.op == "get_attr"]
-    if any(_is_write(user) for node in nodes for user in node.users):
+    if any(is_write(user) for node in nodes for user in node.users):
         _merge(nodes, {node: _identity(module, node) for node in nodes})
 
 
@@ -151,7 +152,7 @@ def needs_tracing(node: Node) -> bool:
     if node.target in _WITH_STATISTICS:
         named = arguments(node)
         return bool(named[_WITH_STATISTICS[node.target]]) and named["running_mean"] is not None
-    written = list(_written(node))
+    written = list(written_by(node))
     if any(_seen_elsewhere(node, value) for value in written):
         return True
     followed = functional_twin(node.target) is not None and written == [node.args[0]]
@@ -164,21 +165,6 @@ _WITH_STATISTICS: dict[object, str] = {
     aten.batch_norm.default: "training",
     aten.instance_norm.default: "use_input_stats",
 }
-
-
-def _is_write(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _written(node: Node) -> Iterator[Node]:
-    """The tensors that an operator writes to."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    pairs = [*zip(schema.arguments, node.args, strict=False)]
-    pairs += [(a, node.kwargs[a.name]) for a in schema.arguments if a.name in node.kwargs]
-    for argument, value in pairs:
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            items = value if isinstance(value, (list, tuple)) else (value,)
-            yield from (item for item in items if isinstance(item, Node))
 
 
 def _seen_elsewhere(write: Node, value: Node) -> bool:

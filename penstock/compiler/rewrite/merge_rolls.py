@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.arguments import arguments, as_list
 
 aten = torch.ops.aten
 
@@ -23,8 +21,8 @@ def apply(module: GraphModule) -> int:
         first, second = arguments(inner), arguments(node)
         node.args = (
             first["self"],
-            [*_list(first["shifts"]), *_list(second["shifts"])],
-            [*_list(first["dims"]), *_list(second["dims"])],
+            [*as_list(first["shifts"]), *as_list(second["shifts"])],
+            [*as_list(first["dims"]), *as_list(second["dims"])],
         )
         node.kwargs = {}
         module.graph.erase_node(inner)
@@ -41,8 +39,4 @@ def _rolled(node: Node) -> Node | None:
 
 
 def _of_dimensions(node: Node) -> bool:
-    return node.target is aten.roll.default and bool(_list(arguments(node)["dims"]))
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    return node.target is aten.roll.default and bool(as_list(arguments(node)["dims"]))

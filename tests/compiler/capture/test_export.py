@@ -18,6 +18,15 @@ from penstock.errors import ExportError, InputError, PenstockError, UnsupportedE
 X = torch.ones(2, 3)
 
 
+class Sparse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.eye(4).to_sparse())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sparse.mm(self.matrix, x)
+
+
 class Sum(nn.Module):
     def forward(self, x: Any, y: Any) -> Any:
         return x + y
@@ -46,7 +55,7 @@ MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
     ("damaged archive", ExportError, "test_export", lambda: penstock.lower(Path(__file__))),
     ("shapes that do not fit", ExportError, "[5, 5]",
      lambda: penstock.lower(Sum(), (X, torch.ones(5, 5)))),
-    ("control flow on data", ExportError, "test_capture.py:",
+    ("control flow on data", ExportError, "test_export.py:",
      lambda: penstock.lower(Call(lambda x: x * 2 if x.sum() > 0 else x), (X,))),
     ("an exception in the model", ExportError, "first line second line",
      lambda: penstock.lower(Call(_raise), (X,))),
@@ -58,10 +67,12 @@ MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
      lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes=({0: Dim.AUTO},))),
     ("unknown dynamic input", ExportError, "zz",
      lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes={"zz": {0: Dim("b", max=4)}})),
-    ("no kernel", UnsupportedError, "test_capture.py:",
+    ("no kernel", UnsupportedError, "test_export.py:",
      lambda: penstock.lower(Call(torch.linalg.cholesky), (torch.eye(3),))),
     ("a generator", UnsupportedError, "torch.Generator", lambda: penstock.lower(
         Call(lambda x: x[:, torch.randperm(3, generator=torch.Generator())]), (X,))),
+    ("a sparse constant", UnsupportedError, "to_dense",
+     lambda: penstock.lower(Sparse(), (torch.ones(4, 4),))),
     ("complex numbers of 16 bits", UnsupportedError, "complex32",
      lambda: penstock.lower(Sum(), (X.to(torch.complex32), X))),
 ]  # fmt: skip

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from penstock.compiler.delegate.operators.registry import Constraint
 from penstock.compiler.fx.arguments import arguments
 from penstock.graph.graph import MAX_TENSOR_DIMS
-
-Constraint = Callable[[Node], "str | None"]
 
 SUPPORTED_FLOATS = (torch.float32,)
 

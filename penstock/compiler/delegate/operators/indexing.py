@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.fx import Node
@@ -18,7 +17,7 @@ from penstock.compiler.delegate.operators.constraints import FLOATS, float_data,
 from penstock.compiler.delegate.operators.ranges import joined_with_constants
 from penstock.compiler.delegate.operators.registry import Shared, operator
 from penstock.compiler.fx import layout
-from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.arguments import arguments, as_list
 
 aten = torch.ops.aten
 
@@ -142,7 +141,7 @@ def lower_flip(b: GraphBuilder, node: Node) -> Tensor:
 def lower_roll(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
-    shifts, dims = _list(named["shifts"]), _list(named["dims"])
+    shifts, dims = as_list(named["shifts"]), as_list(named["dims"])
     if any(isinstance(shift, Node) for shift in shifts):
         raise LoweringError("how far it rolls is computed at run time")
     if not dims:
@@ -152,10 +151,6 @@ def lower_roll(b: GraphBuilder, node: Node) -> Tensor:
     for shift, dim in zip(shifts, dims, strict=True):
         totals[dim % x.rank] += shift
     return gather.roll(b, x, totals)
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 # --- repetition --------------------------------------------------------------------------------
