@@ -26,7 +26,7 @@ from penstock.runtime.engines.native.composed import (
 from penstock.runtime.engines.native.families import FAMILIES, bind_families, kernel_names
 from penstock.runtime.engines.native.family import Family, Prepared, Step, Workshop
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.memory import PackedWeights
+from penstock.runtime.engines.native.memory import Blocks, PackedWeights
 from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, field_address
 from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
@@ -52,6 +52,7 @@ class NativeEngine:
         bind_families(self.library)
         self._everything = everything
         self.profile = profile
+        self._blocks = Blocks()
         #: Blocks of zeros that padding is read from: the largest is the last.
         self._zeros: list[np.ndarray] = []
         self._tables = lookup.Tables()
@@ -67,6 +68,7 @@ class NativeEngine:
         """See :meth:`penstock.runtime.engines.protocol.Engine.reason_against`."""
         if graph is not self._asked:
             check_graph(graph)
+            self._blocks.expected = _constant_bytes(graph)
             self._asked, self._values = graph, {value.id: value for value in graph.values}
             found = lookup.chains(graph)
             self._chained = {id(graph.nodes[n]) for chain in found for n in chain.nodes}
@@ -92,7 +94,7 @@ class NativeEngine:
         check_graph(graph)
         checker = ShapeChecker(graph)
         values = {value.id: value for value in graph.values}
-        packed = PackedWeights()
+        packed = PackedWeights(self._blocks)
         workshop = Workshop(self.library, packed, self._zeros_of, threads.count)
         prepared: list[tuple[Family, Prepared] | None] = []
         chained = self._look_ups(graph, workshop)
@@ -289,6 +291,13 @@ class NativeExecutable:
     def _size(self, value: int) -> int:
         itemsize = _array_type(self._values[value]).itemsize
         return math.prod(self._shapes[value]) * itemsize + OVERREAD
+
+
+def _constant_bytes(graph: XnnGraph) -> int:
+    bits = (
+        math.prod(v.shape) * (v.dtype.traits.bits or 8) for v in graph.values if v.data is not None
+    )
+    return sum(bits) // 8
 
 
 def _array_type(value: Value) -> np.dtype[Any]:
