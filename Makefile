@@ -9,12 +9,13 @@ STAMP  := $(VENV)/.installed
 # torch is installed by itself first: a range in some other package must not bring another build.
 TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
-.PHONY: help setup demo chat test sweep lint types zoo bench docs clean
+.PHONY: help setup native demo chat test sweep lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile MobileNetV2 in fp32 and int8, run both, print a table'
 	@echo 'make chat    set up, compile SmolLM2 with its weights, ask it something'
 	@echo 'make test    set up, then lint, types and tests'
+	@echo 'make native  build the C files in native/ anew, after a change'
 	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
 	@echo 'make bench   measure against the stock runtime; writes docs/benchmarks.md'
@@ -32,6 +33,10 @@ $(STAMP): pyproject.toml
 	@echo "installing Penstock and what else is pinned ..."
 	@$(PIP) --editable '.[compile,zoo,llm,test]'
 	@touch $@
+
+# An editable install builds them; so does a cc of the system, faster (build_backend/native_library.py).
+native: setup
+	@$(PIP) --no-deps --editable .
 
 demo: setup
 	@$(BIN)/python -m examples.xnnpack.demo

@@ -34,6 +34,13 @@ def run_command(
         Optional[int],  # noqa: UP045
         typer.Option("--threads", "-t", help="Default: one for each CPU."),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="What runs delegates: auto (the fastest here), xnnpack (the stock runtime's bits),"
+            " native."
+        ),
+    ] = "auto",
     method_name: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Default: forward, or the only one there is."),
@@ -51,6 +58,7 @@ def run_command(
             data_paths=split_names(data_path),
             method_name=method_name,
             threads=threads,
+            engine=engine,
             executions=num_executions,
             output_file=output_file,
         )

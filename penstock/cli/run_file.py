@@ -37,6 +37,7 @@ class RunRequest:
     data_paths: Sequence[str] = ()
     method_name: str | None = None
     threads: int | None = None
+    engine: str = "auto"
     executions: int = 1
     output_file: str | None = None
     delegates: frozenset[str] | None = None
@@ -77,7 +78,12 @@ def run_file(request: RunRequest) -> RunReport:
     if request.executions < 1:
         raise InputError(f"num_executions is {request.executions}, it must be at least 1")
     start = time.perf_counter()
-    program = load(request.model_path, data=request.data_paths, threads=request.threads)
+    program = load(
+        request.model_path,
+        data=request.data_paths,
+        threads=request.threads,
+        engine=request.engine,
+    )
     name = request.method_name
     if request.delegates is not None:
         _refuse_backends(program, request)

@@ -60,6 +60,15 @@ _Threads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--cpu_threads", "--cpu-threads", help="Threads. Default: one for each CPU."),
 ]
+_Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="What runs delegates: auto (the fastest here), xnnpack (the stock runtime's bits),"
+        " native.",
+        metavar="NAME",
+    ),
+]
 _MethodName = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -89,6 +98,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
         print_output: _PrintOutput = "summary",
         num_executions: _Executions = 1,
         cpu_threads: _Threads = None,
+        engine: _Engine = "auto",
         method_name: _MethodName = None,
         quiet: _Quiet = False,
         as_json: _Json = False,
@@ -101,6 +111,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
             data_paths=split_names(data_path),
             method_name=method_name,
             threads=cpu_threads,
+            engine=engine,
             executions=num_executions,
             output_file=output_file,
             delegates=delegates,

@@ -142,6 +142,7 @@ def test_command_says_latency_and_nothing_when_quiet(doubles: Path) -> None:
         (["--model_path", "{model}", "--num_executions", "0"], "at least 1", 1),
         (["--model_path", "{model}", "--num_executions", "x"], "--num_executions", 2),
         (["--model_path", "{model}", "--cpu_threads", "-1"], "give one from 1", 1),
+        (["--model_path", "{model}", "--engine", "x"], "engine is 'x'; choose 'auto'", 1),
         (["--model_path", "{model}", "--print_output", "x"], "none, summary or all", 1),
         (["--model_path", "{model}", "--output_file", "/no/where/y.npy"], "cannot write", 1),
         (["--model_path", "{delegated}"], "run it with: xnn_executor_runner --model_path", 1),
