@@ -1,0 +1,154 @@
+"""The shapes that ``benchmarks.kernels`` measures: those of the zoo's models, one node each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
+from penstock.graph.shapes import infer
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A product. ``size`` is the image's side, or the number of rows for fully-connected."""
+
+    kind: NodeKind
+    size: int
+    inputs: int
+    outputs: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    int8: bool = False
+
+    @property
+    def type(self) -> str:
+        """The element type's name in the table."""
+        return "int8" if self.int8 else "fp32"
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        if self.kind is NodeKind.FULLY_CONNECTED:
+            return f"fully-connected {self.inputs} to {self.outputs}, {self.size} rows"
+        window = f"{self.kernel[0]}x{self.kernel[1]}"
+        window += f" stride {self.stride}" if self.stride > 1 else ""
+        window += f" dilation {self.dilation}" if self.dilation > 1 else ""
+        image = f"{self.size}x{self.size}"
+        if self.kind is NodeKind.DEPTHWISE_CONV_2D:
+            return f"depthwise {window}, {self.inputs} channels on {image}"
+        groups = f" in {self.groups} groups" if self.groups > 1 else ""
+        return f"{window}, {self.inputs} to {self.outputs}{groups} on {image}"
+
+    @property
+    def operations(self) -> int:
+        """A multiply-add is two."""
+        graph = self.graph()
+        values = {value.id: value for value in graph.values}
+        output = prod(values[graph.outputs[0]].shape)
+        depthwise = self.kind is NodeKind.DEPTHWISE_CONV_2D
+        return 2 * output * prod(self.kernel) * (1 if depthwise else self.inputs // self.groups)
+
+    def graph(self) -> XnnGraph:
+        """One node with random weights."""
+        rng = np.random.default_rng(0)
+        fully_connected = self.kind is NodeKind.FULLY_CONNECTED
+        depthwise = self.kind is NodeKind.DEPTHWISE_CONV_2D
+        image = (
+            (self.size, self.inputs) if fully_connected else (1, self.size, self.size, self.inputs)
+        )
+        filter: tuple[int, ...] = (self.outputs, *self.kernel, self.inputs // self.groups)
+        attributes, axis = None, 0
+        if fully_connected:
+            filter = (self.outputs, self.inputs)
+        else:
+            y, x = (self.dilation * (size // 2) for size in self.kernel)
+            each = (
+                (1, 1) if depthwise else (self.inputs // self.groups, self.outputs // self.groups)
+            )
+            attributes = Conv2dAttributes(
+                (y, x, y, x), self.kernel, (self.stride,) * 2, (self.dilation,) * 2,
+                self.inputs if depthwise else self.groups, *each,
+            )  # fmt: skip
+        if depthwise:
+            filter, axis = (1, *self.kernel, self.inputs), 3
+        scales = np.full(self.outputs, 0.01, np.float32)
+        if self.int8:
+            types = (DataType.QINT8, DataType.QCINT8, DataType.QCINT32)
+            weights = rng.integers(-127, 128, filter).astype(np.int8)
+            bias = rng.integers(-1000, 1000, self.outputs).astype(np.int32)
+            ports = (PerTensor(0.02, 3), PerTensor(0.05 * prod(filter) ** 0.5, -5))
+            inner = (PerChannel(scales, axis), PerChannel(scales * np.float32(0.02), 0))
+        else:
+            types = (DataType.FP32,) * 3
+            weights = rng.standard_normal(filter).astype(np.float32)
+            bias = rng.standard_normal(self.outputs).astype(np.float32)
+            ports, inner = (None, None), (None, None)  # type: ignore[assignment]
+        values = [
+            Value(0, types[0], image, ports[0], external_id=0, is_input=True),
+            Value(1, types[1], filter, inner[0], data=weights),
+            Value(2, types[2], (self.outputs,), inner[1], data=bias),
+        ]
+        node = Node(self.kind, (0, 1, 2), (3,), attributes)
+        shapes = {value.id: value.shape for value in values}
+        infer([node], shapes)
+        values.append(Value(3, types[0], shapes[3], ports[1], external_id=1, is_output=True))
+        return XnnGraph(values, [node], [0], [3])
+
+
+def _convolutions(int8: bool) -> list[Shape]:
+    conv = NodeKind.CONV_2D
+    return [
+        Shape(conv, 224, 3, 64, (7, 7), 2, int8=int8),
+        Shape(conv, 224, 3, 32, (3, 3), 2, int8=int8),
+        Shape(conv, 56, 64, 64, (3, 3), int8=int8),
+        Shape(conv, 28, 128, 128, (3, 3), int8=int8),
+        Shape(conv, 14, 256, 256, (3, 3), int8=int8),
+        Shape(conv, 7, 512, 512, (3, 3), int8=int8),
+        Shape(conv, 56, 128, 128, (3, 3), 2, int8=int8),
+        Shape(conv, 28, 2048, 256, (3, 3), dilation=12, int8=int8),
+        Shape(conv, 17, 192, 192, (7, 1), int8=int8),
+        Shape(conv, 17, 192, 192, (1, 7), int8=int8),
+        Shape(conv, 14, 512, 512, (3, 3), groups=32, int8=int8),
+        Shape(conv, 56, 256, 512, stride=2, int8=int8),
+        Shape(conv, 56, 64, 256, int8=int8),
+        Shape(conv, 56, 256, 64, int8=int8),
+        Shape(conv, 14, 1024, 256, int8=int8),
+        Shape(conv, 7, 512, 2048, int8=int8),
+        Shape(conv, 112, 16, 96, int8=int8),
+        Shape(conv, 56, 96, 24, int8=int8),
+        Shape(conv, 28, 32, 192, int8=int8),
+        Shape(conv, 14, 576, 96, int8=int8),
+    ]
+
+
+def _depthwise(int8: bool) -> list[Shape]:
+    sizes = (
+        (112, 32, 3, 1), (112, 96, 3, 2), (56, 144, 3, 1), (28, 192, 3, 2), (14, 384, 3, 1),
+        (7, 960, 3, 1), (28, 240, 5, 1), (14, 672, 5, 1), (56, 96, 7, 1), (14, 384, 7, 1),
+    )  # fmt: skip
+    return [
+        Shape(NodeKind.DEPTHWISE_CONV_2D, size, channels, channels, (side, side), stride, int8=int8)
+        for size, channels, side, stride in sizes
+    ]
+
+
+def _fully_connected(int8: bool) -> list[Shape]:
+    sizes = ((1, 1280, 1000), (1, 2048, 1000), (128, 384, 1536), (197, 768, 768), (197, 768, 3072))
+    return [
+        Shape(NodeKind.FULLY_CONNECTED, rows, inputs, outputs, int8=int8)
+        for rows, inputs, outputs in sizes
+    ]
+
+
+SHAPES: list[Shape] = [
+    shape
+    for int8 in (False, True)
+    for shape in (*_convolutions(int8), *_depthwise(int8), *_fully_connected(int8))
+]
