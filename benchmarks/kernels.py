@@ -41,8 +41,8 @@ _AVXVNNI, _BEYOND = 23, range(29, 55)
 
 
 def hide_from_xnnpack(isa: Isa) -> None:
-    """XNNPACK takes this machine for one without AVX-512, and without AVX-VNNI unless ``isa`` has it.
-    Call it before the first engine is made.
+    """XNNPACK takes this machine for one without AVX-512, and without AVX-VNNI unless ``isa`` has
+    it. Call it before the first engine is made.
 
     Raises RuntimeError if the library's table is not the one that we know.
     """
@@ -184,7 +184,8 @@ def page(sections: list[dict[str, Any]]) -> str:
         " by turns, one thread, batch 1: billions of operations a second (a multiply-add is two),"
         ' the best of many runs. The last column says what `engine="auto"` gives such a node to. In'
         " the sections without AVX-512, XNNPACK does not see it either. A share of more than 100 % is"
-        " padding that was left out. int8's peak is four times that of fp32 with VNNI, else twice.",
+        " work that was saved: padding left out, Winograd's products. int8's peak is four times that"
+        " of fp32 with VNNI, else twice.",
         "",
     ]
     for found in sections:

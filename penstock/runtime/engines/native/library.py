@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, byref, c_size_t, c_uint32
@@ -18,6 +19,8 @@ from typing import Any
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
 from penstock.runtime.engines.native.isa import Isa, allowed
 
+#: Environment variable: another library than the one beside this file.
+VARIABLE = "PENSTOCK_NATIVE_LIBRARY"
 FOLDER = Path(__file__).parent / "lib"
 #: ``PK_ABI_VERSION`` of ``native/core.h``.
 ABI_VERSION = 1
@@ -78,7 +81,8 @@ def shared_library() -> Library:
         BackendUnavailableError: it was not built, or is not the one that belongs to this version.
         InputError: ``PENSTOCK_ISA`` names no instruction set of this machine.
     """
-    return open_library(FOLDER / file_name())
+    asked = os.environ.get(VARIABLE)
+    return open_library(Path(asked) if asked else FOLDER / file_name())
 
 
 def open_library(path: Path, highest: str | None = None) -> Library:

@@ -13,6 +13,9 @@ from penstock.runtime.engines.native.family import Values
 from penstock.runtime.engines.native.isa import Isa
 from penstock.runtime.engines.native.library import Library
 
+#: A product of one row with so many weights waits for memory, and ours fetches ahead.
+_MANY_WEIGHTS = 1 << 20
+
 
 def slower_product(node: Node, values: Values, library: Library) -> str | None:
     """Of convolutions and fully-connected in fp32.
@@ -25,6 +28,8 @@ def slower_product(node: Node, values: Values, library: Library) -> str | None:
     rows = prod(values[node.outputs[0]].shape[:-1])
     if Isa.AVX512 in library.isa:
         if isinstance(a, Conv2dAttributes) and max(a.dilation) > 1 and any(a.padding):
+            return None
+        if rows == 1 and prod(values[node.inputs[1]].shape) >= _MANY_WEIGHTS:
             return None
         return "XNNPACK is as fast with it on AVX-512"
     if Isa.AVX2 in library.isa:
