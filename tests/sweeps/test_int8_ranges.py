@@ -90,7 +90,7 @@ class Between(nn.Module):
             return [list(row) for row in zip(*columns, strict=True)]
 
         rows = rounded([list(batch) for batch in batches])
-        if isinstance(next(iter(self.before), None), nn.Linear):
+        if any(not isinstance(layer, nn.Identity) for layer in self.before):
             rows = rounded([[m(x) for m, x in zip(self.before, r, strict=True)] for r in rows])
         known = [x for row in rows for x in row if x.dtype == torch.float32] if shared else []
         with _LayersInside():
@@ -126,11 +126,30 @@ LAYERS: dict[Any, int] = {
 }  # fmt: skip
 
 
+#: A linear layer has the square of so many weights at most.
+WIDEST = 512
+
+
+class Pointwise(nn.Module):
+    """A convolution by one weight of 1, for rows that are long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 1, bias=False)
+        nn.init.ones_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Tensor = self.conv(x.reshape(-1, 1, x.shape[-1]))
+        return rows.reshape(x.shape)
+
+
 def _same(x: Tensor) -> nn.Module:
-    """A linear layer over the last dimension that gives what it is given."""
+    """A layer over the last dimension that gives what it is given."""
     if x.dtype != torch.float32 or x.dim() == 0:
         return nn.Identity()
     size = x.shape[-1]
+    if size > WIDEST:
+        return Pointwise()
     layer = nn.Linear(size, size, bias=False)
     nn.init.eye_(layer.weight)
     return layer
