@@ -6,6 +6,7 @@ from ctypes import c_char_p, c_uint32
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
 from penstock.runtime.engines.native import (
+    binary,
     depthwise,
     dynamic,
     integers,
@@ -26,6 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     dynamic.PRODUCT,
     lookup.FAMILY,
     interleave.FAMILY,
+    binary.FAMILY,
 )
 
 

@@ -196,7 +196,7 @@ def quantities_of(node: Node, values: Values) -> Quantities | str:
     used = (np.float32(read.scale), np.float32(written.scale), *scales[:1])
     if any(s < smallest for s in used) or (scales < smallest).any() or not (factors < 256).all():
         return "its scales are out of XNNPACK's range"
-    low, high = (_quantized(bound, written) for bound in node.clamp or (-math.inf, math.inf))
+    low, high = (quantized_bound(bound, written) for bound in node.clamp or (-math.inf, math.inf))
     if low >= high:
         return "its output range is empty"
     return Quantities(read.zero_point, written.zero_point, low, high, factors)
@@ -214,7 +214,7 @@ def _scales(filter: Value, axis: int) -> np.ndarray | None:
     return None if quantization.zero_point else whole
 
 
-def _quantized(bound: float, quantization: PerTensor) -> int:
+def quantized_bound(bound: float, quantization: PerTensor) -> int:
     """A bound of the output as XNNPACK quantizes it (``xnn_qs8_quantize``)."""
     scaled = np.float32(bound) / np.float32(quantization.scale)
     shifted = scaled + np.float32(quantization.zero_point)

@@ -93,3 +93,9 @@ def slower_interleave(node: Node, values: Values, library: Library) -> str | Non
     if values[node.inputs[0]].shape[1] != 3 or Isa.AVX2 not in library.isa:
         return "only three channels have a kernel of their own"
     return None
+
+
+def slower_binary_int8(node: Node, values: Values, library: Library) -> str | None:
+    """Of sums and products in int8: ours take the output's range in the same pass, and what lies
+    between two of our convolutions is not worth another part."""
+    return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
