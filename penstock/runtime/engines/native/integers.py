@@ -216,6 +216,8 @@ def _scales(filter: Value, axis: int) -> np.ndarray | None:
 
 def quantized_bound(bound: float, quantization: PerTensor) -> int:
     """A bound of the output as XNNPACK quantizes it (``xnn_qs8_quantize``)."""
+    if math.isinf(bound):
+        return 127 if bound > 0 else -128
     scaled = np.float32(bound) / np.float32(quantization.scale)
     shifted = scaled + np.float32(quantization.zero_point)
     return int(np.rint(np.clip(shifted, np.float32(-128), np.float32(127))))

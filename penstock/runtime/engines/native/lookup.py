@@ -1,5 +1,5 @@
 """The family ``lut8``: a chain of elementwise nodes between two int8 values is a function of one
-byte, hence a table of 256.
+byte, hence a table of 256. So is a single one that computes more than a product.
 
 XNNPACK itself makes the tables when a graph is compiled, so that the answers are its own. A SiLU
 between int8 values, four nodes that pass over float32, becomes one pass over bytes.
@@ -51,11 +51,25 @@ class Chain:
     end: int
 
 
+#: Nodes that are a chain by themselves, if they are int8.
+_SINGLE = frozenset(
+    {
+        NodeKind.ELU,
+        NodeKind.EXP,
+        NodeKind.GELU,
+        NodeKind.HARDSWISH,
+        NodeKind.LEAKY_RELU,
+        NodeKind.SIGMOID,
+        NodeKind.TANH,
+    }
+)
+
+
 def chains(graph: XnnGraph) -> list[Chain]:
-    """The chains of more than one node in ``graph``. Nothing outside a chain reads what its nodes
-    make, but for the last one's."""
-    if not any(node.kind is NodeKind.CONVERT for node in graph.nodes):
-        return []  # all int8 or all float
+    """The chains in ``graph``. Nothing outside a chain reads what its nodes make, but for the last
+    one's."""
+    if not any(node.kind in _SINGLE or node.kind is NodeKind.CONVERT for node in graph.nodes):
+        return []
     values = {value.id: value for value in graph.values}
     shapes = {v.id: v.shape for v in graph.values if v.data is not None or v.is_input}
     try:
@@ -77,7 +91,7 @@ def chains(graph: XnnGraph) -> list[Chain]:
         end = node.outputs[0]
         if values[end].dtype is DataType.FP32:
             behind[end] = (start, nodes)
-        elif values[end].dtype is DataType.QINT8 and len(nodes) > 1:
+        elif values[end].dtype is DataType.QINT8 and (len(nodes) > 1 or node.kind in _SINGLE):
             inner = [i for n in nodes if n != position for i in graph.nodes[n].outputs]
             if all(not values[i].is_output and nodes >= set(readers[i]) for i in inner):
                 found.append(Chain(tuple(sorted(nodes)), start, end))

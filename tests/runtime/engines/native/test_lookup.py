@@ -67,6 +67,23 @@ def test_chains() -> None:
                     np.testing.assert_array_equal(answer(native(isa), graph, x, threads), expected)
 
 
+def test_single_nodes() -> None:
+    kinds = (NodeKind.SIGMOID, NodeKind.HARDSWISH, NodeKind.TANH)
+    for seed, kind in enumerate(kinds):
+        graph = silu((3, 70), seed)
+        graph.nodes, graph.values = [Node(kind, (0,), (4,))], [graph.values[0], graph.values[4]]
+        if kind is not NodeKind.HARDSWISH:  # of which XNNPACK knows the range
+            zero = -128 if kind is NodeKind.SIGMOID else 0
+            step = 1 / 256 if kind is NodeKind.SIGMOID else 1 / 128
+            graph.values[1].quantization = PerTensor(step, zero)
+        assert [chain.nodes for chain in chains(graph)] == [(0,)]
+        x = bytes_of((3, 70), seed)
+        for isa in ISAS:
+            np.testing.assert_array_equal(
+                answer(native(isa), graph, x), answer(xnnpack(), graph, x)
+            )
+
+
 def test_two_chains_in_a_row_and_sizes_that_change() -> None:
     shape = (4, 50)
     graph = silu(shape, 3)
@@ -110,7 +127,7 @@ def test_no_chains() -> None:
     single = XnnGraph(
         [Value(0, QINT8, (3,), PerTensor(0.1, 0), None, 0, True),
          Value(1, QINT8, (3,), PerTensor(0.1, 0), None, 1, False, True)],
-        [Node(NodeKind.SIGMOID, (0,), (1,))], [0], [1],
+        [Node(NodeKind.CLAMP, (0,), (1,), None, (0.0, 1.0))], [0], [1],
     )  # fmt: skip
     for graph in (seen, wider, many, two, single):
         assert chains(graph) == []
