@@ -73,43 +73,57 @@ size_t pk_qs8_conv_packed_size(const struct pk_qs8_conv *conv)
     return conv->groups * l.panels * l.panel;
 }
 
-/* A channel's weights, each group of `depth` where it belongs: groups of the next step are `step`
- * bytes away. What fills up a group stays zero. `flip`: 0x80 to make them unsigned. */
-PK_INLINE void pack_channel(const struct layout *l, const int8_t *from, const size_t depth,
-                            size_t step, const uint8_t flip, int8_t *to)
+/* Values of a channel that are packed at a time: what is written meanwhile, by all channels of a
+ * panel, stays in the first level of cache. A multiple of each kernel's depth. */
+#define PACK_BLOCK 128
+
+/* Up to PACK_BLOCK values of a channel, each group of `depth` where it belongs: groups of the next
+ * step are `step` bytes away. What fills up a group stays zero. */
+PK_INLINE void pack_block(const int8_t *from, size_t count, const size_t depth, size_t step,
+                          uint8_t flip, int8_t *to)
 {
-    for (size_t s = 0; s < l->count; s++, from += l->run) {
-        for (size_t i = 0; i < l->run; i += depth, to += step) {
-            if (i + depth <= l->run) {
-                for (size_t j = 0; j < depth; j++)
-                    to[j] = (int8_t)(from[i + j] ^ flip);
-                continue;
-            }
-            for (size_t j = 0; j < l->run - i; j++)
-                to[j] = (int8_t)(from[i + j] ^ flip);
-        }
+    size_t i = 0;
+    for (; i + depth <= count; i += depth, to += step) {
+        uint32_t group = 0;
+        memcpy(&group, from + i, depth);
+        group ^= flip * 0x01010101u;
+        memcpy(to, &group, depth);
     }
+    for (size_t j = 0; i + j < count; j++)
+        to[j] = (int8_t)(from[i + j] ^ flip);
 }
 
-/* The weights of a panel behind its header, and the sum of each channel's. */
+PK_INLINE void pack_channels(const struct layout *l, const int8_t *weights, size_t channels,
+                             const size_t depth, size_t step, uint8_t flip, int8_t *to)
+{
+    for (size_t s = 0; s < l->count; s++, to += l->depth * step)
+        for (size_t i = 0; i < l->run; i += PACK_BLOCK)
+            for (size_t c = 0; c < channels; c++)
+                pack_block(weights + (c * l->count + s) * l->run + i,
+                           pk_min(PACK_BLOCK, l->run - i), depth, step, flip,
+                           to + i / depth * step + c * depth);
+}
+
+/* The weights of a panel behind its header, and the sum of each channel's. `flip`: 0x80 to make them
+ * unsigned. */
 static void pack_weights(const struct pk_qs8_kernels *k, const struct layout *l,
                          const int8_t *weights, size_t channels, uint8_t flip, int8_t *to,
                          int32_t *sums)
 {
-    const size_t step = k->lanes * k->depth;
+    const size_t step = k->lanes * k->depth, size = l->count * l->run;
     for (size_t c = 0; c < channels; c++) {
-        const int8_t *const from = weights + c * l->count * l->run;
+        const int8_t *const from = weights + c * size;
         uint32_t sum = 0;
-        for (size_t i = 0; i < l->count * l->run; i++)
+        for (size_t i = 0; i < size; i++)
             sum += (uint32_t)from[i];
         sums[c] = (int32_t)sum;
-        if (k->depth == 4)
-            pack_channel(l, from, 4, step, flip, to + c * 4);
-        else if (k->depth == 2)
-            pack_channel(l, from, 2, step, flip, to + c * 2);
-        else
-            pack_channel(l, from, 1, step, flip, to + c);
     }
+    if (k->depth == 4)
+        pack_channels(l, weights, channels, 4, step, flip, to);
+    else if (k->depth == 2)
+        pack_channels(l, weights, channels, 2, step, flip, to);
+    else
+        pack_channels(l, weights, channels, 1, step, flip, to);
 }
 
 void pk_qs8_conv_pack(const struct pk_qs8_conv *conv, const int8_t *weights, const int32_t *bias,

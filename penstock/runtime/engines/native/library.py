@@ -54,9 +54,15 @@ class Library:
 
     def caches(self) -> Caches:
         """The caches of one core."""
-        found = Caches()
-        self.functions.pk_detect_caches(byref(found))
-        return found
+        return _caches(self.functions)
+
+
+@functools.cache
+def _caches(functions: ctypes.CDLL) -> Caches:
+    """Asking the processor takes tens of microseconds on virtual machines."""
+    found = Caches()
+    functions.pk_detect_caches(byref(found))
+    return found
 
 
 def file_name() -> str:
