@@ -18,6 +18,7 @@ from penstock.compiler.fx.edit import operator_name
 from penstock.compiler.fx.marks import MADE, Made
 from penstock.compiler.fx.model_size import Weights
 from penstock.formats import program as pte
+from penstock.formats.blobs import Blobs
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Value
 
@@ -106,12 +107,14 @@ class Ledger:
 
         Integers in delegates are weights that were quantized; the rest of the weights is taken to
         be as large as it was."""
-        held = sum(map(len, program.named_data.values())) + sum(
-            value.nbytes
-            for method in program.methods
-            for value in method.values
-            if isinstance(value, pte.Tensor) and value.data is not None
-        )
+        pieces = Blobs()  # the file has equal ones once
+        for data in program.named_data.values():
+            pieces.add(data)
+        for method in program.methods:
+            for value in method.values:
+                if isinstance(value, pte.Tensor) and value.data is not None:
+                    pieces.add(value.data)
+        held = sum(map(len, pieces.pieces))
         weights = self._weights
         quantized = [value for value in self._in_delegates if value.dtype not in FLOATS]
         elements = sum(math.prod(value.shape) for value in quantized)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from penstock.compiler import Lowered, lower
+from penstock.compiler import Lowered, Quantization, lower
 from penstock.compiler.progress import Progress, Silent
 from penstock.errors import InputError
 from penstock.faults import faults
@@ -140,11 +140,24 @@ def _lowered(
         decoder,
         (torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)),
         dynamic_shapes={"tokens": {1: tokens}, "start": {}},
-        quantize=scheme if scheme.startswith("dynamic") else None,
+        quantize=_quantization(scheme, len(checkpoint.config.layers)),
         constant_methods=_metadata(checkpoint, decoder.longest, chunk),
         progress=progress,
     )
     return lowered
+
+
+def _quantization(scheme: str, layers: int) -> Quantization | None:
+    """With 4 bits the layers that suffer most from them keep 8: values, which are few, and whole
+    layers at both ends. (SmolLM2: 0.56 bits a weight more, half the divergence.)"""
+    if scheme == "dynamic_per_channel":
+        return Quantization("dynamic_per_channel")
+    if scheme != "dynamic_4bit":
+        return None
+    ends = layers // 15
+    kept = [f"layers.{i}" for i in range(layers) if i < ends or i >= layers - ends]
+    names = ["layers.*.attention.value", *kept]
+    return Quantization("dynamic_4bit", overrides=dict.fromkeys(names, "dynamic_per_channel"))
 
 
 def _metadata(checkpoint: Checkpoint, longest: int, chunk: int) -> dict[str, Any]:
