@@ -46,7 +46,7 @@ struct plan {
     const struct pk_f32_dwconv_kernel *kernel;
     const pk_f32_dwconv_tile_function *tiles; /* NULL: pixel by pixel */
     size_t rows;                              /* of all images */
-    size_t piece_rows;                        /* in one piece of work */
+    size_t pieces;                            /* of work, some rows each */
 };
 
 /* Taps `first` to `end` of `size`, `dilation` apart, lie in an image of `length` where tap 0 would be
@@ -145,8 +145,8 @@ static void run_row(const struct plan *plan, size_t image, size_t oy)
 static void run_piece(void *context, size_t index)
 {
     const struct plan *plan = context;
-    const size_t begin = index * plan->piece_rows;
-    const size_t end = pk_min(begin + plan->piece_rows, plan->rows);
+    const size_t begin = index * plan->rows / plan->pieces;
+    const size_t end = (index + 1) * plan->rows / plan->pieces;
     for (size_t row = begin; row < end; row++)
         run_row(plan, row / plan->task->output_height, row % plan->task->output_height);
 }
@@ -164,7 +164,6 @@ PK_EXPORT void pk_f32_dwconv_run(const struct pk_f32_dwconv_task *task, const st
                       task->shape.channels >= plan.kernel->width;
     plan.tiles = small ? plan.kernel->row(task->shape.kernel_width, task->stride_width) : NULL;
     const size_t threads = pk_threads(pool);
-    const size_t pieces = threads == 1 ? 1 : pk_min(plan.rows, threads * 4);
-    plan.piece_rows = pk_divide_up(plan.rows, pieces);
-    pk_parallelize(pool, run_piece, &plan, pk_divide_up(plan.rows, plan.piece_rows));
+    plan.pieces = threads == 1 ? 1 : pk_min(plan.rows, threads * 4);
+    pk_parallelize(pool, run_piece, &plan, plan.pieces);
 }

@@ -87,7 +87,7 @@ struct plan {
     size_t rows;                       /* output pixels */
     size_t block_panels, blocks;       /* panels in a block (of all groups), blocks */
     size_t block_taps, block_channels; /* in one sweep over the rows */
-    size_t strip_rows, strips;         /* rows in one piece of work */
+    size_t tiles, strips;              /* tiles of rows in all, strips of tiles */
     int one_to_one;                    /* an output pixel reads the input pixel of its number */
     int rows_of_taps;                  /* the taps of one row of the kernel lie side by side */
 };
@@ -118,12 +118,12 @@ static struct plan planned(const struct pk_f32_igemm_task *task, size_t threads)
     const size_t panels = plan.panels.count * task->shape.groups;
     plan.block_panels = pk_min(pk_max(cache / 2 / panel, 1), panels);
     plan.blocks = pk_divide_up(panels, plan.block_panels);
-    /* Enough pieces for the threads to share; whole tiles in each. */
-    const size_t tiles = pk_divide_up(plan.rows, plan.kernel->rows);
-    const size_t wanted = threads == 1 ? 1 : threads * 4;
-    const size_t pieces = pk_divide_up(wanted, plan.blocks);
-    plan.strip_rows = pk_divide_up(tiles, pk_min(pieces, tiles)) * plan.kernel->rows;
-    plan.strips = pk_divide_up(plan.rows, plan.strip_rows);
+    /* Enough pieces for the threads to share, a multiple of their number; whole tiles in each. */
+    plan.tiles = pk_divide_up(plan.rows, plan.kernel->rows);
+    plan.strips = 1;
+    if (threads > 1)
+        plan.strips = pk_round_up(pk_divide_up(threads * 4, plan.blocks), threads);
+    plan.strips = pk_min(plan.strips, plan.tiles);
     return plan;
 }
 
@@ -263,10 +263,11 @@ static void run_piece(void *context, size_t index)
     const size_t panels = plan->panels.count * task->shape.groups;
     const size_t begin = block * plan->block_panels;
     const size_t end = pk_min(begin + plan->block_panels, panels);
-    const size_t top = strip * plan->strip_rows;
-    const size_t bottom = pk_min(top + plan->strip_rows, plan->rows);
-    /* Tiles of nearly equal height, so that the last one is not a sliver. */
-    const size_t tiles = pk_divide_up(bottom - top, plan->kernel->rows);
+    /* Strips of nearly equal height, and tiles, so that the last one is not a sliver. */
+    const size_t first_tile = strip * plan->tiles / plan->strips;
+    const size_t tiles = (strip + 1) * plan->tiles / plan->strips - first_tile;
+    const size_t top = pk_min(first_tile * plan->kernel->rows, plan->rows);
+    const size_t bottom = pk_min(top + tiles * plan->kernel->rows, plan->rows);
     const size_t lower = (bottom - top) / tiles, higher = (bottom - top) % tiles;
     const size_t y = top / task->output_width;
     const struct pixel start = {top % task->output_width, y % task->output_height,
