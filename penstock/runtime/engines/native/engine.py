@@ -82,9 +82,10 @@ class NativeEngine:
             if against is None:
                 makers = [self._makers[i] for i in node.inputs if i in self._makers]
                 for maker in makers:  # which goes with this node
-                    against = against or self.reason_against(graph, maker)
-                if against or self._everything:
-                    return against
+                    if all(other.reason_against(maker, values) for other in FAMILIES):
+                        return f"what makes its input is of kind {maker.kind.name}"
+                if self._everything:
+                    return None
                 return family.slower(node, values, self.library)
             reason = reason or against
         return reason

@@ -14,6 +14,8 @@ from native_harness import ISAS, answer, guarded, native, xnnpack
 from penstock.graph.dtypes import DataType, PerChannel, PerToken
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.native.engine import NativeEngine
+from penstock.runtime.engines.native.library import open_library, shared_library
 from penstock.runtime.engines.planner import choose, compile_graph
 from penstock.runtime.engines.threads import Threads
 
@@ -91,6 +93,23 @@ def test_nothing_outside_is_touched(isa: str) -> None:
             with guarded([np.full_like(expected, np.nan)]) as (output,):
                 output[...] = answer(native(isa), graph, image)
                 np.testing.assert_array_equal(output, expected)
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="needs AVX2")
+def test_what_auto_chooses() -> None:
+    """The quantization goes with the product, whatever is chosen for itself."""
+    graph, x = product((5, 40), 24, 7)
+    path = shared_library().path
+    for isa, engine in (("avx2", 0), ("scalar", 1)):
+        chosen = choose(graph, [NativeEngine(library=open_library(path, isa)), xnnpack()])
+        assert chosen[1] == engine
+    executable = compile_graph(
+        graph, [NativeEngine(library=open_library(path, "avx2")), xnnpack()], threads=Threads(1)
+    )
+    executable.reshape([x.shape])
+    output = np.empty((5, 24), np.float32)
+    executable.run([x], [output])
+    np.testing.assert_array_equal(output, answer(xnnpack(), graph, x))
 
 
 def test_readers_of_both_engines() -> None:
