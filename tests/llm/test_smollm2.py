@@ -1,0 +1,54 @@
+"""SmolLM2-135M-Instruct with its weights: it speaks, in one delegate, within 250 MB."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import InputError
+from penstock.llm.export.compile import compile_model
+from penstock.llm.export.named import find
+
+pytestmark = pytest.mark.slow
+
+ASK = """
+import json, sys
+import penstock
+model = penstock.llm.load(sys.argv[1], threads=1)
+told = model.generate("The capital of France is", max_tokens=8).text
+conversation = model.conversation()
+first = conversation.send("What is the capital of France?", max_tokens=32)
+second = conversation.send("And of Italy?", max_tokens=32)
+status = open("/proc/self/status").read()
+memory = int(status.split("VmHWM:")[1].split()[0]) / 1024
+print(json.dumps([told, first, second, conversation.last.read, conversation.length, memory]))
+"""
+
+
+@pytest.fixture(scope="module", params=["as_stored", "dynamic_4bit", "dynamic_per_channel"])
+def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        checkpoint = find("smollm2")
+    except InputError as error:
+        pytest.skip(str(error))
+    path = tmp_path_factory.mktemp("smollm2") / "smollm2.pte"
+    compiled = compile_model(checkpoint, scheme=request.param, longest=512)
+    assert len(compiled.lowered.delegation.subgraphs) == 1
+    compiled.save(path)
+    return path
+
+
+def test_it_speaks(file: Path) -> None:
+    assert file.stat().st_size < 145e6  # the tied table is there once
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(file)], capture_output=True, text=True, check=True
+    )
+    told, first, second, read, length, memory = json.loads(done.stdout)
+    assert told.startswith(" Paris")
+    assert "Paris" in first and "Rome" in second
+    assert read < 25 < length  # what was said before is not read again
+    assert memory < 250
