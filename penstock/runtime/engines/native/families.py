@@ -14,6 +14,7 @@ from penstock.runtime.engines.native import (
     lookup,
     plan,
     products,
+    sums,
 )
 from penstock.runtime.engines.native.family import Family
 from penstock.runtime.engines.native.library import Library, bind
@@ -21,6 +22,7 @@ from penstock.runtime.engines.native.library import Library, bind
 FAMILIES: tuple[Family, ...] = (
     products.FAMILY,
     depthwise.FAMILY,
+    sums.FAMILY,
     integers.CONVOLUTION,
     integers.DEPTHWISE,
     dynamic.QUANTIZE,

@@ -100,3 +100,11 @@ def slower_binary_int8(node: Node, values: Values, library: Library) -> str | No
     """Of sums and products in int8: ours take the output's range in the same pass, and what lies
     between two of our convolutions is not worth another part."""
     return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
+
+
+def slower_sum(node: Node, values: Values, library: Library) -> str | None:
+    """Of sums in fp32: both wait for memory. Ours is for where the products around it are ours, so
+    that the graph is not cut there."""
+    if Isa.AVX2 in library.isa and Isa.AVX512 not in library.isa:
+        return None
+    return "XNNPACK is as fast"

@@ -1,0 +1,88 @@
+"""The family ``f32_add``: sums of two tensors of one shape, as residual connections have them.
+
+Bounds that are the same do not make the sizes of a call so: one of them may turn out to be 1. Such
+tensors are broadcast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from ctypes import Structure, c_float, c_size_t, c_uint32, c_void_p
+from dataclasses import dataclass
+
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape
+from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.rules import slower_sum
+
+
+class CTask(Structure):
+    """``struct pk_f32_add_task``."""
+
+    _fields_ = [
+        ("isa", c_uint32),
+        ("broadcast", c_uint32),
+        ("shape", c_size_t * MAX_TENSOR_DIMS),
+        ("a_steps", c_size_t * MAX_TENSOR_DIMS),
+        ("b_steps", c_size_t * MAX_TENSOR_DIMS),
+        ("count", c_size_t),
+        ("a", c_void_p),
+        ("b", c_void_p),
+        ("output", c_void_p),
+        ("min", c_float),
+        ("max", c_float),
+    ]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A node; it has no weights."""
+
+    node: Node
+    isa: int
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
+        (a, b), (result,) = self.node.inputs, self.node.outputs
+        clamp = self.node.clamp or (-math.inf, math.inf)
+        shape = shapes[result]
+        task = CTask(isa=self.isa, count=math.prod(shape), min=clamp[0], max=clamp[1])
+        task.broadcast = not shapes[a] == shapes[b] == shape
+        task.shape[:] = _filled(shape)
+        task.a_steps[:] = _steps(_filled(shapes[a]))
+        task.b_steps[:] = _steps(_filled(shapes[b]))
+        return Step("pk_f32_add_run", task, ((a, "a"), (b, "b"), (result, "output")))
+
+
+def _filled(shape: Shape) -> Shape:
+    """As many dimensions as the task has."""
+    return (1,) * (MAX_TENSOR_DIMS - len(shape)) + tuple(shape)
+
+
+def _steps(shape: Shape) -> list[int]:
+    """Elements from one index to the next of each dimension; 0 where there is one alone."""
+    return [0 if size == 1 else math.prod(shape[d + 1 :]) for d, size in enumerate(shape)]
+
+
+def reason_against(node: Node, values: Values) -> str | None:
+    """Why the family cannot run ``node``; None where it can."""
+    if node.kind is not NodeKind.ADD:
+        return "it is no sum"
+    used = [values[i] for i in (*node.inputs, *node.outputs)]
+    if any(value.dtype is not DataType.FP32 for value in used):
+        return "it is not all float32"
+    if any(value.data is not None for value in used) or used[0].shape != used[1].shape:
+        return "it is not a sum of two tensors of one shape"
+    return None
+
+
+def prepare(node: Node, values: Values, workshop: Workshop) -> Sum:
+    """There is nothing to prepare."""
+    return Sum(node, int(workshop.library.isa))
+
+
+FAMILY = Family(
+    "f32_add", reason_against, slower_sum, prepare, {"pk_f32_add_run": (None, (c_void_p, c_void_p))}
+)

@@ -1,0 +1,51 @@
+"""fp32 sums: each instruction set beside NumPy, of one shape and broadcast."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from native_harness import ISAS, THREADS, guarded, native, numbers
+
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind
+
+RANGE = (-0.5, 0.75)
+
+
+def graph(shape: tuple[int, ...]) -> XnnGraph:
+    fp32 = DataType.FP32
+    values = [Value(i, fp32, shape, external_id=i, is_input=True) for i in (0, 1)]
+    values.append(Value(2, fp32, shape, external_id=2, is_output=True))
+    return XnnGraph(values, [Node(NodeKind.ADD, (0, 1), (2,), clamp=RANGE)], [0, 1], [2])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sums(isa: str, threads: int) -> None:
+    for shape in (*((n,) for n in range(1, 70)), (3, 5, 7), (1, 60, 60, 21)):
+        a, b = numbers(shape, 1), numbers(shape, math.prod(shape))
+        a.reshape(-1)[-1] = np.nan
+        executable = native(isa).compile(graph(shape), threads=THREADS[threads])
+        executable.reshape([shape, shape])
+        with guarded([a, b, np.zeros_like(a)]) as (left, right, output):
+            executable.run([left, right], [output])
+            np.testing.assert_array_equal(output, np.clip(a + b, *RANGE))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_sizes_that_turn_out_to_be_one(isa: str) -> None:
+    """Both have the same bounds; at run time one of them is broadcast."""
+    executable = native(isa).compile(graph((4, 3, 5)), threads=THREADS[1])
+    for left, right in (
+        ((4, 3, 5), (1, 3, 5)), ((1, 1, 5), (4, 3, 5)), ((4, 1, 5), (1, 3, 1)),
+        ((2, 3, 5), (2, 3, 5)),
+        ((0, 3, 5), (1, 3, 5)), ((1, 1, 1), (1, 1, 1)),
+    ):  # fmt: skip
+        a, b = numbers(left, 1), numbers(right, 2)
+        (shape,) = executable.reshape([left, right])
+        with guarded([a, b, np.zeros(shape, np.float32)]) as (x, y, output):
+            executable.run([x, y], [output])
+            np.testing.assert_array_equal(output, np.clip(a + b, *RANGE))
