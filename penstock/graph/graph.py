@@ -83,3 +83,5 @@ class XnnGraph:
     outputs: list[int] = field(default_factory=list)
     varying: set[int] = field(default_factory=set, compare=False)
     fixed_sizes: bool = field(default=True, compare=False)
+    #: part of a graph that an engine has checked: it need not be checked again
+    checked: bool = field(default=False, compare=False)

@@ -27,21 +27,23 @@ class Part:
     nodes: tuple[int, ...]
 
 
-def cut(graph: XnnGraph, engines: Sequence[int]) -> list[Part]:
+def cut(graph: XnnGraph, engines: Sequence[int], *, checked: bool = False) -> list[Part]:
     """``graph`` (checked) in as few parts as the choice of engines allows, in an order in which
     they can run. ``engines`` has the number of an engine for each node of ``graph.nodes``.
 
     A node that makes what cannot leave a part (a value quantized at run time) goes with each of
-    its readers, whatever its own engine.
+    its readers, whatever its own engine. ``checked``: an engine has checked the graph, so that the
+    parts need not be checked again.
 
     Raises ShapeError where a node cannot take the declared shapes of its inputs.
     """
-    return _Cut(graph).parts(engines)
+    return _Cut(graph, checked).parts(engines)
 
 
 class _Cut:
-    def __init__(self, graph: XnnGraph) -> None:
+    def __init__(self, graph: XnnGraph, checked: bool) -> None:
         self.graph = graph
+        self.checked = checked
         self.values = {value.id: value for value in graph.values}
         self.producer = {output: node for node in graph.nodes for output in node.outputs}
         self.position = {id(node): position for position, node in enumerate(graph.nodes)}
@@ -140,6 +142,8 @@ class _Cut:
             ],
             inputs=[new[i] for i in inputs],
             outputs=[new[i] for i in outputs],
+            # Each node is what it was, and the shapes are those that follow from the inputs'.
+            checked=self.checked,
         )
         positions = tuple(self.position[id(node)] for node in nodes)
         return Part(engine, graph, tuple(inputs), tuple(outputs), positions)

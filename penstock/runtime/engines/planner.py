@@ -30,7 +30,7 @@ def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: Thread
     if len(set(chosen)) <= 1:
         return engines[chosen[0] if chosen else -1].compile(graph, threads=threads)
     try:
-        parts = cut(graph, chosen)
+        parts = cut(graph, chosen, checked=isinstance(engines[0], Composer))
     except ShapeError as error:
         raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
     executables = [engines[part.engine].compile(part.graph, threads=threads) for part in parts]
@@ -58,7 +58,8 @@ def choose(graph: XnnGraph, engines: Sequence[Engine]) -> list[int]:
 
 @runtime_checkable
 class Composer(Protocol):
-    """An engine that, where it is the preferred one, has a way of its own to run all parts."""
+    """An engine that, where it is the preferred one, has a way of its own to run all parts. It has
+    checked a graph when it was asked about its nodes."""
 
     def composed(
         self,

@@ -107,6 +107,8 @@ def check_graph(graph: XnnGraph) -> None:
     Raises:
         InvalidProgramError: names the value or node and what is wrong with it.
     """
+    if graph.checked:
+        return
     checks.check_graph(graph)
     values = {value.id: value for value in graph.values}
     for value in graph.values:
