@@ -1,9 +1,9 @@
 """A language model of the stock flow, run here.
 
-``stock/llama_8da4w.pte`` is what ``extension.llm.export.export_llm`` of executorch 1.5.1 makes of two
-random layers (width 64, 4 heads on 2, vocabulary 300, length 64): ``qmode=8da4w`` with groups of 32,
-``use_kv_cache``, ``use_sdpa_with_kv_cache``, ``enable_dynamic_shape``, XNNPACK. The ``.npy`` beside it
-has the stock runtime's logits for the tokens below.
+``stock/llama_8da4w.pte`` is what ``extension.llm.export.export_llm`` of executorch 1.5.1 makes of
+two random layers (width 64, 4 heads on 2, vocabulary 300, length 64): ``qmode=8da4w`` with groups of
+32, ``use_kv_cache``, ``use_sdpa_with_kv_cache``, ``enable_dynamic_shape``, XNNPACK. The ``.npy``
+beside it has the stock runtime's logits for the tokens below.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def test_it_generates(tmp_path: Path) -> None:
     model = stock_model(tmp_path)
     assert model.max_length == 64
     answer = model.generate("Hello", max_tokens=5, temperature=1.0, seed=0)
-    assert answer.tokens and answer.tokens == model.generate(
-        "Hello", max_tokens=5, temperature=1.0, seed=0
-    ).tokens
+    assert (
+        answer.tokens
+        and answer.tokens == model.generate("Hello", max_tokens=5, temperature=1.0, seed=0).tokens
+    )
