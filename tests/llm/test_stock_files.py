@@ -1,8 +1,8 @@
 """A language model of the stock flow, run here.
 
 ``stock/llama_8da4w.pte`` is what ``extension.llm.export.export_llm`` of executorch 1.5.1 makes of
-two random layers (width 64, 4 heads on 2, vocabulary 300, length 64): ``qmode=8da4w`` with groups of
-32, ``use_kv_cache``, ``use_sdpa_with_kv_cache``, ``enable_dynamic_shape``, XNNPACK. The ``.npy``
+two random layers (width 64, 4 heads on 2, vocabulary 300, length 64): ``qmode=8da4w`` with groups
+of 32, ``use_kv_cache``, ``use_sdpa_with_kv_cache``, ``enable_dynamic_shape``, XNNPACK. The ``.npy``
 beside it has the stock runtime's logits for the tokens below.
 """
 
