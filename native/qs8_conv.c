@@ -1,156 +1,17 @@
-/* int8 convolution: packing, the copy of the input, and how the work is cut. See qs8_conv.h. */
-#include "qs8_conv.h"
+/* int8 convolution: the copy of the input, and how the work is cut. See qs8_conv.h. */
+#include "qs8_parts.h"
 #include "qs8_winograd.h"
 
 #include <string.h>
 
-/* Kernels read whole vectors and groups beyond the last value of the prepared input. */
-#define SLACK 128
-
-static const struct pk_qs8_kernels *kernels_for(uint32_t isa)
-{
-#if PK_X86
-    if (isa & PK_ISA_AVX512VNNI)
-        return &pk_qs8_avx512vnni;
-    if (isa & PK_ISA_AVXVNNI)
-        return &pk_qs8_avxvnni;
-    if (isa & PK_ISA_AVX2)
-        return &pk_qs8_avx2;
-#endif
-    (void)isa;
-    return &pk_qs8_scalar;
-}
-
 static int by_winograd(const struct pk_qs8_conv *conv)
 {
 #if PK_X86
-    return kernels_for(conv->isa) == &pk_qs8_avx2 && pk_qs8_winograd_suits(conv);
+    return pk_qs8_kernels_for(conv->isa) == &pk_qs8_avx2 && pk_qs8_winograd_suits(conv);
 #else
     (void)conv;
     return 0;
 #endif
-}
-
-/* How a kernel's taps lie in the prepared input. */
-struct layout {
-    size_t run;      /* values of a segment */
-    size_t count;    /* of segments */
-    size_t per_line; /* of segments, of each line of the kernel */
-    size_t depth;    /* groups of a segment */
-    size_t header;   /* bytes of a panel before its weights */
-    size_t panel;    /* bytes of a packed panel */
-    size_t panels;   /* of a group */
-};
-
-/* By what is known when weights are packed. */
-static enum pk_qs8_form form_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
-{
-    if (conv->dynamic)
-        return PK_QS8_DYNAMIC;
-    if (!k->sum_rows || conv->groups != 1 || !conv->flat)
-        return PK_QS8_PREPARED;
-    /* Sums of rows cost more than a copy where there are few channels to make of each value. */
-    return conv->group_output <= k->lanes ? PK_QS8_PREPARED : PK_QS8_SIGNED;
-}
-
-static struct layout layout_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
-{
-    const int joined = conv->groups == 1 && conv->dilation_width == 1;
-    struct layout l;
-    l.per_line = joined ? 1 : conv->kernel_width;
-    l.run = conv->group_input * (joined ? conv->kernel_width : 1);
-    l.count = conv->kernel_height * l.per_line;
-    l.depth = pk_divide_up(l.run, k->depth);
-    l.header = k->lanes * (conv->dynamic ? PK_QD8_HEADER : PK_QS8_HEADER);
-    l.panel = pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth, PK_ALIGNMENT);
-    l.panels = pk_divide_up(conv->group_output, k->lanes);
-    return l;
-}
-
-size_t pk_qs8_conv_packed_size(const struct pk_qs8_conv *conv)
-{
-    const struct layout l = layout_of(conv, kernels_for(conv->isa));
-    return conv->groups * l.panels * l.panel;
-}
-
-/* Values of a channel that are packed at a time: what is written meanwhile, by all channels of a
- * panel, stays in the first level of cache. A multiple of each kernel's depth. */
-#define PACK_BLOCK 128
-
-/* Up to PACK_BLOCK values of a channel, each group of `depth` where it belongs: groups of the next
- * step are `step` bytes away. What fills up a group stays zero. */
-PK_INLINE void pack_block(const int8_t *from, size_t count, const size_t depth, size_t step,
-                          uint8_t flip, int8_t *to)
-{
-    size_t i = 0;
-    for (; i + depth <= count; i += depth, to += step) {
-        uint32_t group = 0;
-        memcpy(&group, from + i, depth);
-        group ^= flip * 0x01010101u;
-        memcpy(to, &group, depth);
-    }
-    for (size_t j = 0; i + j < count; j++)
-        to[j] = (int8_t)(from[i + j] ^ flip);
-}
-
-PK_INLINE void pack_channels(const struct layout *l, const int8_t *weights, size_t channels,
-                             const size_t depth, size_t step, uint8_t flip, int8_t *to)
-{
-    for (size_t s = 0; s < l->count; s++, to += l->depth * step)
-        for (size_t i = 0; i < l->run; i += PACK_BLOCK)
-            for (size_t c = 0; c < channels; c++)
-                pack_block(weights + (c * l->count + s) * l->run + i,
-                           pk_min(PACK_BLOCK, l->run - i), depth, step, flip,
-                           to + i / depth * step + c * depth);
-}
-
-/* The weights of a panel behind its header, and the sum of each channel's. `flip`: 0x80 to make them
- * unsigned. */
-static void pack_weights(const struct pk_qs8_kernels *k, const struct layout *l,
-                         const int8_t *weights, size_t channels, uint8_t flip, int8_t *to,
-                         int32_t *sums)
-{
-    const size_t step = k->lanes * k->depth, size = l->count * l->run;
-    for (size_t c = 0; c < channels; c++) {
-        const int8_t *const from = weights + c * size;
-        uint32_t sum = 0;
-        for (size_t i = 0; i < size; i++)
-            sum += (uint32_t)from[i];
-        sums[c] = (int32_t)sum;
-    }
-    if (k->depth == 4)
-        pack_channels(l, weights, channels, 4, step, flip, to);
-    else if (k->depth == 2)
-        pack_channels(l, weights, channels, 2, step, flip, to);
-    else
-        pack_channels(l, weights, channels, 1, step, flip, to);
-}
-
-void pk_qs8_conv_pack(const struct pk_qs8_conv *conv, const int8_t *weights, const int32_t *bias,
-                      const float *scale, void *packed)
-{
-    const struct pk_qs8_kernels *k = kernels_for(conv->isa);
-    const struct layout l = layout_of(conv, k);
-    const int is_signed = form_of(conv, k) == PK_QS8_SIGNED;
-    /* What kernels multiply is the input and this much more. */
-    const uint32_t offset = (uint32_t)(conv->input_zero_point + (is_signed ? 0 : k->flip));
-    int8_t *to = packed;
-    memset(packed, 0, conv->groups * l.panels * l.panel);
-    for (size_t g = 0; g < conv->groups; g++) {
-        for (size_t p = 0; p < l.panels; p++, to += l.panel) {
-            const size_t within = p * k->lanes, first = g * conv->group_output + within;
-            const size_t channels = pk_min(k->lanes, conv->group_output - within);
-            int32_t *const start = (int32_t *)to;
-            float *const scales = (float *)(start + k->lanes);
-            pack_weights(k, &l, weights + first * l.count * l.run, channels, is_signed ? 0x80 : 0,
-                         to + l.header, start);
-            for (size_t c = 0; c < channels; c++) {
-                const uint32_t b = bias ? (uint32_t)bias[first + c] : 0;
-                start[c] = (int32_t)(b - (uint32_t)start[c] * offset);
-                scales[c] = scale[first + c];
-            }
-        }
-    }
 }
 
 /* How the work is cut. A stripe is a number of output lines of an image (of pixels, if the kernel is
@@ -177,7 +38,7 @@ struct plan {
 /* Bytes of a widened panel. */
 static size_t wide_size(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
 {
-    const struct layout l = layout_of(conv, k);
+    const struct pk_qs8_layout l = pk_qs8_layout_of(conv, k);
     return pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth * k->wide, PK_ALIGNMENT);
 }
 
@@ -188,7 +49,7 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     const size_t channels = conv->groups * conv->group_input;
     const size_t outputs = conv->groups * conv->group_output;
     p.flat = (int)conv->flat;
-    p.form = form_of(conv, k);
+    p.form = pk_qs8_form_of(conv, k);
     /* A 1x1 kernel with strides needs the pixels that it reads, and no others. */
     p.step_height = point ? 1 : conv->stride_height;
     p.step_width = point ? 1 : conv->stride_width;
@@ -224,7 +85,7 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     p.stripe = stripe;
     p.stripes = images * p.per_image;
     p.prepared = p.flat ? stripe : (stripe - 1) * p.step_height + reach_h;
-    p.rows = p.form == PK_QS8_PREPARED ? pk_round_up(p.prepared * line + SLACK, PK_ALIGNMENT) : 0;
+    p.rows = p.form == PK_QS8_PREPARED ? pk_round_up(p.prepared * line + PK_QS8_SLACK, PK_ALIGNMENT) : 0;
     p.corrections = p.rows + pk_round_up(stripe * pixels * sizeof(void *), PK_ALIGNMENT);
     p.slot = p.corrections;
     if (p.form == PK_QS8_SIGNED)
@@ -248,14 +109,14 @@ size_t pk_qs8_conv_scratch_size(const struct pk_qs8_conv *conv)
 {
     if (by_winograd(conv))
         return pk_qs8_winograd_scratch_size(conv);
-    const struct plan p = plan_of(conv, kernels_for(conv->isa));
+    const struct plan p = plan_of(conv, pk_qs8_kernels_for(conv->isa));
     return p.slots * p.slot + p.tasks * p.wide;
 }
 
 struct work {
     const struct pk_qs8_conv *conv;
     const struct pk_qs8_kernels *k;
-    struct layout l;
+    struct pk_qs8_layout l;
     struct plan p;
     const char *packed;
     const char *input;
@@ -392,7 +253,7 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
     const struct pk_qs8_conv *conv = w->conv;
     const struct pk_qs8_kernels *k = w->k;
     const struct plan *p = &w->p;
-    const struct layout *l = &w->l;
+    const struct pk_qs8_layout *l = &w->l;
     const size_t outputs = conv->groups * conv->group_output;
     const size_t pixel = conv->groups * conv->group_input * k->element, line = p->width * pixel;
     const size_t width = p->flat ? 1 : conv->output_width;
@@ -457,8 +318,8 @@ static void multiply_task(void *context, size_t index)
 
 static void run(struct work *w, const struct pk_pool *pool)
 {
-    w->k = kernels_for(w->conv->isa);
-    w->l = layout_of(w->conv, w->k);
+    w->k = pk_qs8_kernels_for(w->conv->isa);
+    w->l = pk_qs8_layout_of(w->conv, w->k);
     w->p = plan_of(w->conv, w->k);
     w->wide = w->scratch + w->p.slots * w->p.slot;
     if (w->p.splits == 1) {
@@ -485,106 +346,14 @@ void pk_qs8_conv_run(const struct pk_qs8_conv_task *task, const struct pk_pool *
 
 const char *pk_qs8_conv_kernel(uint32_t isa)
 {
-    return kernels_for(isa)->name;
+    return pk_qs8_kernels_for(isa)->name;
 }
 
-/* The product as a convolution of one line of pixels. */
-static struct pk_qs8_conv conv_of(const struct pk_qd8_product *p)
+void pk_qs8_conv_run_dynamic(const struct pk_qs8_conv *conv, const struct pk_qd8_operands *operands,
+                             const struct pk_pool *pool)
 {
-    return (struct pk_qs8_conv){
-        .isa = p->isa, .groups = 1, .group_input = p->inputs, .group_output = p->outputs,
-        .kernel_height = 1, .kernel_width = 1, .stride_height = 1, .stride_width = 1,
-        .dilation_height = 1, .dilation_width = 1, .batch = 1, .input_height = 1,
-        .input_width = p->rows, .output_height = 1, .output_width = p->rows,
-        .threads = p->threads, .cache = p->cache, .flat = 1, .dynamic = 1,
-    };
-}
-
-size_t pk_qd8_product_packed_size(const struct pk_qd8_product *product)
-{
-    const struct pk_qs8_conv conv = conv_of(product);
-    return pk_qs8_conv_packed_size(&conv);
-}
-
-void pk_qd8_product_pack(const struct pk_qd8_product *product, const int8_t *weights,
-                         const float *bias, const float *scale, void *packed)
-{
-    const struct pk_qs8_conv conv = conv_of(product);
-    const struct pk_qs8_kernels *k = kernels_for(conv.isa);
-    const struct layout l = layout_of(&conv, k);
-    char *to = packed;
-    memset(packed, 0, l.panels * l.panel);
-    for (size_t p = 0; p < l.panels; p++, to += l.panel) {
-        const size_t first = p * k->lanes, channels = pk_min(k->lanes, product->outputs - first);
-        int32_t *const sums = (int32_t *)to;
-        float *const scales = (float *)(sums + k->lanes), *const biases = scales + k->lanes;
-        pack_weights(k, &l, weights + first * product->inputs, channels, 0,
-                     (int8_t *)to + l.header, sums);
-        for (size_t c = 0; c < channels; c++) {
-            scales[c] = scale[first + c];
-            biases[c] = bias ? bias[first + c] : 0;
-        }
-    }
-}
-
-size_t pk_qd8_product_scratch_size(const struct pk_qd8_product *product)
-{
-    const struct pk_qs8_conv conv = conv_of(product);
-    return pk_qs8_conv_scratch_size(&conv);
-}
-
-/* Where the values of quantized rows begin. */
-static size_t values_at(size_t rows)
-{
-    return pk_round_up(rows * sizeof(struct pk_qd8_row), PK_ALIGNMENT);
-}
-
-void pk_qd8_product_run(const struct pk_qd8_product_task *task, const struct pk_pool *pool)
-{
-    const struct pk_qs8_conv conv = conv_of(&task->product);
-    struct work w = {.conv = &conv, .packed = task->packed,
-                     .input = (const char *)task->input + values_at(task->product.rows),
-                     .output = task->output, .scratch = task->scratch, .dynamic = task->input,
-                     .min = task->product.min, .max = task->product.max};
+    struct work w = {.conv = conv, .packed = operands->packed, .input = operands->values,
+                     .output = operands->output, .scratch = operands->scratch,
+                     .dynamic = operands->rows, .min = operands->min, .max = operands->max};
     run(&w, pool);
-}
-
-const char *pk_qd8_product_kernel(uint32_t isa)
-{
-    return kernels_for(isa)->name;
-}
-
-size_t pk_qd8_quantize_size(const struct pk_qd8_quantize *q)
-{
-    return values_at(q->rows) + q->rows * q->channels * kernels_for(q->isa)->element + SLACK;
-}
-
-struct quantize_work {
-    const struct pk_qd8_quantize_task *task;
-    const struct pk_qs8_kernels *k;
-    size_t chunks;
-};
-
-static void quantize_chunk(void *context, size_t index)
-{
-    const struct quantize_work *w = context;
-    const struct pk_qd8_quantize *q = &w->task->quantize;
-    struct pk_qd8_row *const rows = w->task->output;
-    char *const values = (char *)w->task->output + values_at(q->rows);
-    for (size_t r = q->rows * index / w->chunks; r < q->rows * (index + 1) / w->chunks; r++)
-        w->k->quantize(values + r * q->channels * w->k->element, rows + r,
-                       w->task->input + r * q->channels, q->channels);
-}
-
-void pk_qd8_quantize_run(const struct pk_qd8_quantize_task *task, const struct pk_pool *pool)
-{
-    const struct pk_qd8_quantize *q = &task->quantize;
-    struct quantize_work w = {.task = task, .k = kernels_for(q->isa)};
-    w.chunks = q->threads > 1 ? pk_min(q->rows, 4 * q->threads) : 1;
-    pk_parallelize(pool, quantize_chunk, &w, w.chunks);
-}
-
-const char *pk_qd8_quantize_kernel(uint32_t isa)
-{
-    return kernels_for(isa)->name;
 }

@@ -1,0 +1,45 @@
+/* What the files of int8 convolution and of products quantized at run time share. */
+#ifndef PENSTOCK_QS8_PARTS_H
+#define PENSTOCK_QS8_PARTS_H
+
+#include "qs8_conv.h"
+
+/* Kernels read whole vectors and groups beyond the last value of the prepared input. */
+#define PK_QS8_SLACK 128
+
+/* How a kernel's taps lie in the prepared input. */
+struct pk_qs8_layout {
+    size_t run;      /* values of a segment */
+    size_t count;    /* of segments */
+    size_t per_line; /* of segments, of each line of the kernel */
+    size_t depth;    /* groups of a segment */
+    size_t header;   /* bytes of a panel before its weights */
+    size_t panel;    /* bytes of a packed panel */
+    size_t panels;   /* of a group */
+};
+
+/* The kernels that run with `isa`. */
+const struct pk_qs8_kernels *pk_qs8_kernels_for(uint32_t isa);
+
+/* By what is known when weights are packed. */
+enum pk_qs8_form pk_qs8_form_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k);
+struct pk_qs8_layout pk_qs8_layout_of(const struct pk_qs8_conv *conv,
+                                      const struct pk_qs8_kernels *k);
+
+/* The weights of a panel behind its header, and the sum of each channel's. `flip`: 0x80 to make them
+ * unsigned. */
+void pk_qs8_pack_weights(const struct pk_qs8_kernels *k, const struct pk_qs8_layout *l,
+                         const int8_t *weights, size_t channels, uint8_t flip, int8_t *to,
+                         int32_t *sums);
+
+/* A product of rows that were quantized at run time, as a convolution of one line of pixels. */
+struct pk_qd8_operands {
+    const struct pk_qd8_row *rows;
+    const void *packed, *values;
+    float *output;
+    void *scratch;
+    float min, max;
+};
+void pk_qs8_conv_run_dynamic(const struct pk_qs8_conv *conv, const struct pk_qd8_operands *operands,
+                             const struct pk_pool *pool);
+#endif
