@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 #: Key of ``meta``: why a node is not to be quantized.
 FLOAT_ONLY = "float_only"
@@ -61,8 +62,9 @@ def attention_of_parts(
     are the old keys, the new ones, the old values, the new ones, [batch, shared heads, any, size].
     ``mask`` [..., rows, old + new] is additive."""
     key, value = torch.cat(parts[:2], -2), torch.cat(parts[2:], -2)
+    one_each = statically_known_true(key.shape[-3] == query.shape[-3])
     return torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, mask, scale=scale, enable_gqa=key.shape[-3] != query.shape[-3]
+        query, key, value, mask, scale=scale, enable_gqa=not one_each
     )
 
 
