@@ -30,7 +30,7 @@ class Linear(nn.Module):
         self.bias = _unfilled(rows) if bias else None
         self.rows, self.columns = rows, columns
         self.limits = INT8
-        for name in ("integers", "scales", "zero_points", "offsets"):
+        for name in ("integers", "scales", "zero_points", "offsets", "offset_scales"):
             self.register_buffer(name, None)
 
     def take_blocks(self, blocks: Blocks) -> None:
@@ -47,7 +47,9 @@ class Linear(nn.Module):
             scales = rounded
         self.take_rows(blocks.integers, scales)
         self.limits = INT4
-        self.offsets = offsets
+        if offsets is not None:
+            # 8 bits are enough: what they lose is a hundredth of a 4-bit step.
+            self.offsets, self.offset_scales = per_row(offsets)
 
     def take_rows(self, integers: torch.Tensor, scales: torch.Tensor) -> None:
         """Takes int8 weights [rows, columns] with float32 scales [rows], or [rows, blocks]."""
@@ -63,7 +65,9 @@ class Linear(nn.Module):
         if self.offsets is not None:
             blocks = self.offsets.shape[1]
             sums = x.unflatten(-1, (blocks, self.columns // blocks)).sum(-1)
-            result = result + functional.linear(sums, self.offsets)
+            points = torch.zeros_like(self.offset_scales, dtype=torch.int64)
+            offsets = dequantized_rows(self.offsets, self.offset_scales, points)
+            result = result + functional.linear(sums, offsets)
         return result
 
     def _dequantized(self) -> torch.Tensor:
