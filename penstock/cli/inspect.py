@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -25,6 +27,7 @@ from penstock.formats.program import (
     Program,
     Tensor,
 )
+from penstock.formats.sources import KEY, MethodSources, Origin, decode_sources
 from penstock.runtime import load
 
 
@@ -33,7 +36,9 @@ def inspect_command(
         Optional[Path],  # noqa: UP045  (typer reads the annotation at run time)
         typer.Argument(help="The .pte file."),
     ] = None,
-    nodes: Annotated[bool, typer.Option("--nodes", help="List each XNNPACK node.")] = False,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="List each XNNPACK node, and where it is from.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     data_path: Annotated[
         Optional[str],  # noqa: UP045
@@ -70,8 +75,8 @@ def inspect_command(
             f"planned memory {sum(method['memory']):,} bytes"
         )
         console.print("  instructions")
-        for line in method["instructions"]:
-            console.print(f"    {line}", markup=False)
+        for line, origin in zip(method["instructions"], method["origins"], strict=True):
+            console.print(_printable(f"    {line}  {origin}".rstrip()), markup=False)
         for index, delegate in enumerate(method["delegates"]):
             console.print(
                 f"  delegate {index}: {delegate['id']}, payload {delegate['bytes']:,} bytes",
@@ -81,20 +86,35 @@ def inspect_command(
                 console.print(f"    {number:5d} {kind}", markup=False)
             if "error" in delegate:
                 console.print(f"    {delegate['error']}", markup=False)
-            for line in delegate.get("nodes", []):
-                console.print(f"    {line}", markup=False)
+            lines = zip(delegate.get("nodes", []), delegate.get("origins", []), strict=True)
+            for line, origin in lines:
+                console.print(_printable(f"    {line}  {origin}".rstrip()), markup=False)
+
+
+def _printable(text: str) -> str:
+    """``text`` out of a file, with nothing in it that a terminal obeys."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def describe(program: Program, *, nodes: bool) -> dict[str, Any]:
     """The program as plain data; what ``--json`` prints."""
+    try:
+        sources = decode_sources(program.named_data[KEY]) if KEY in program.named_data else {}
+    except InvalidProgramError:
+        sources = {}  # nothing depends on it
     return {
         "version": program.version,
         "named_data": {name: len(blob) for name, blob in program.named_data.items()},
-        "methods": [_method(method, program, nodes) for method in program.methods],
+        "methods": [
+            _method(method, program, nodes, sources.get(method.name, MethodSources()))
+            for method in program.methods
+        ],
     }
 
 
-def _method(method: Method, program: Program, nodes: bool) -> dict[str, Any]:
+def _method(
+    method: Method, program: Program, nodes: bool, sources: MethodSources
+) -> dict[str, Any]:
     constants = {
         id(value.data): len(value.data)
         for value in method.values
@@ -107,14 +127,37 @@ def _method(method: Method, program: Program, nodes: bool) -> dict[str, Any]:
         "constant_bytes": sum(constants.values()),
         "memory": method.memory_sizes,
         "instructions": [_instruction(method, call) for call in method.instructions],
+        "origins": [
+            _origin(sources.of_instruction(position))
+            for position in range(len(method.instructions))
+        ],
         "delegates": [
-            _delegate(delegate.id, delegate.payload, program, nodes)
-            for delegate in method.delegates
+            _delegate(
+                delegate.id,
+                delegate.payload,
+                program,
+                partial(sources.of_node, number),
+                nodes=nodes,
+            )
+            for number, delegate in enumerate(method.delegates)
         ],
     }
 
 
-def _delegate(name: str, payload: Any, program: Program, nodes: bool) -> dict[str, Any]:
+def _origin(origin: Origin) -> str:
+    """Where something comes from in the user's model: ``features.0.1 (model.py:12)``."""
+    source = origin.source and f"({origin.source})"
+    return " ".join(part for part in (origin.module, source) if part)
+
+
+def _delegate(
+    name: str,
+    payload: Any,
+    program: Program,
+    origin_of: Callable[[int], Origin],
+    *,
+    nodes: bool,
+) -> dict[str, Any]:
     from penstock.formats.payload_reader import read_payload
 
     found: dict[str, Any] = {"id": name, "bytes": len(payload)}
@@ -135,6 +178,7 @@ def _delegate(name: str, payload: Any, program: Program, nodes: bool) -> dict[st
             + ", ".join(_operand(values.get(i)) for i in node.outputs)
             for node in graph.nodes
         ]
+        found["origins"] = [_origin(origin_of(node.debug_handle)) for node in graph.nodes]
     return found
 
 
