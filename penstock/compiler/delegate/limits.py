@@ -66,7 +66,7 @@ LIMITS = (
         "not-a-number and infinity",
         "in a query or key give rows of not-a-number, also where a mask is added to the score; "
         "eager's fused kernel gives zeros, or bounds the score",
-        ("scaled_dot_product_attention",),
+        ("scaled_dot_product_attention", "attention_of_parts"),
         low=math.inf, high=math.inf, not_a_number=True,
     ),
     Limit(

@@ -49,8 +49,10 @@ def custom_sdpa(
     scale: float | None,
     out: Array,
 ) -> Array:
-    """Attention of [1, count, heads, size] over a cache [1, rows, key heads, size], of which the
-    first ``start + count`` rows are seen; with a mask [count, rows] all of them."""
+    """Attention of [1, count, heads, size] over a cache [1, rows, key heads, size].
+
+    The first ``start + count`` rows are seen; with a mask [count, rows] all of them.
+    """
     count, seen = query.shape[1] if query.ndim == 4 else 0, key.shape[1] if key.ndim == 4 else 0
     if mask is None:
         if not 0 <= start <= seen - count:
