@@ -136,7 +136,7 @@ LIMITS = (
     Limit(
         "not-a-number and infinity",
         "spread to other places of the window: these are products with matrices",
-        ("col2im", "conv_transpose3d"),
+        ("conv_transpose3d",),
         low=math.inf, high=math.inf, not_a_number=True,
     ),
     Limit(
