@@ -66,10 +66,10 @@ def inspect_command(
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{escape(str(file))}[/bold]  {size:,} bytes")
     for method in found["methods"]:
-        console.print(f"\nmethod [bold]{escape(method['name'])}[/bold]")
+        console.print(f"\nmethod [bold]{escape(_printable(method['name']))}[/bold]")
         for kind in ("inputs", "outputs"):
             for index, text in enumerate(method[kind]):
-                console.print(f"  {kind[:-1]} {index}: {text}", markup=False)
+                console.print(_printable(f"  {kind[:-1]} {index}: {text}"), markup=False)
         console.print(
             f"  constants {method['constant_bytes']:,} bytes, "
             f"planned memory {sum(method['memory']):,} bytes"
@@ -79,13 +79,15 @@ def inspect_command(
             console.print(_printable(f"    {line}  {origin}".rstrip()), markup=False)
         for index, delegate in enumerate(method["delegates"]):
             console.print(
-                f"  delegate {index}: {delegate['id']}, payload {delegate['bytes']:,} bytes",
+                _printable(
+                    f"  delegate {index}: {delegate['id']}, payload {delegate['bytes']:,} bytes"
+                ),
                 markup=False,
             )
             for kind, number in delegate.get("kinds", {}).items():
                 console.print(f"    {number:5d} {kind}", markup=False)
             if "error" in delegate:
-                console.print(f"    {delegate['error']}", markup=False)
+                console.print(_printable(f"    {delegate['error']}"), markup=False)
             lines = zip(delegate.get("nodes", []), delegate.get("origins", []), strict=True)
             for line, origin in lines:
                 console.print(_printable(f"    {line}  {origin}".rstrip()), markup=False)

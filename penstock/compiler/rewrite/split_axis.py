@@ -70,14 +70,14 @@ class Splitter:
 
     # --- operators ---------------------------------------------------------------------------
 
-    def _both(self, node: Node, axis: int, clean: bool | None = None) -> Parts:
+    def _both(self, node: Node, axis: int) -> Parts:
         """``node`` on each of the parts of its first operand; ``axis`` is that of its result."""
         source = self.of(node)
         old, new = (
             self.call(node, node.target, x, *node.args[1:], **node.kwargs)
             for x in (source.old, source.new)
         )
-        return Parts(old, new, axis, source.clean if clean is None else clean)
+        return Parts(old, new, axis, source.clean)
 
     def _elementwise(self, node: Node) -> Parts | None:
         operands = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]

@@ -21,36 +21,37 @@ from penstock.graph.graph import (
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.blocks import address
 from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
-from penstock.runtime.engines.native.products import padding_of
+from penstock.runtime.engines.native.products import POINTWISE, padding_of
 from penstock.runtime.engines.native.rules import slower_depthwise_int8, slower_product_int8
+
+#: What both structures begin with.
+_QUANTITIES = (
+    ("isa", c_uint32),
+    ("input_zero_point", c_int32),
+    ("output_zero_point", c_int32),
+    ("output_min", c_int32),
+    ("output_max", c_int32),
+)
+#: Where the windows of a convolution lie, and on how many threads it runs.
+_WINDOWS = tuple(
+    (name, c_size_t)
+    for name in (
+        "kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height",
+        "dilation_width", "batch", "input_height", "input_width", "padding_top", "padding_left",
+        "output_height", "output_width", "threads",
+    )
+)  # fmt: skip
 
 
 class CConv(Structure):
     """``struct pk_qs8_conv``."""
 
     _fields_ = [
-        ("isa", c_uint32),
-        ("input_zero_point", c_int32),
-        ("output_zero_point", c_int32),
-        ("output_min", c_int32),
-        ("output_max", c_int32),
+        *_QUANTITIES,
         ("groups", c_size_t),
         ("group_input", c_size_t),
         ("group_output", c_size_t),
-        ("kernel_height", c_size_t),
-        ("kernel_width", c_size_t),
-        ("stride_height", c_size_t),
-        ("stride_width", c_size_t),
-        ("dilation_height", c_size_t),
-        ("dilation_width", c_size_t),
-        ("batch", c_size_t),
-        ("input_height", c_size_t),
-        ("input_width", c_size_t),
-        ("padding_top", c_size_t),
-        ("padding_left", c_size_t),
-        ("output_height", c_size_t),
-        ("output_width", c_size_t),
-        ("threads", c_size_t),
+        *_WINDOWS,
         ("cache", c_size_t),
         ("flat", c_uint32),
         ("dynamic", c_uint32),
@@ -60,28 +61,7 @@ class CConv(Structure):
 class CDepthwise(Structure):
     """``struct pk_qs8_dwconv``."""
 
-    _fields_ = [
-        ("isa", c_uint32),
-        ("input_zero_point", c_int32),
-        ("output_zero_point", c_int32),
-        ("output_min", c_int32),
-        ("output_max", c_int32),
-        ("channels", c_size_t),
-        ("kernel_height", c_size_t),
-        ("kernel_width", c_size_t),
-        ("stride_height", c_size_t),
-        ("stride_width", c_size_t),
-        ("dilation_height", c_size_t),
-        ("dilation_width", c_size_t),
-        ("batch", c_size_t),
-        ("input_height", c_size_t),
-        ("input_width", c_size_t),
-        ("padding_top", c_size_t),
-        ("padding_left", c_size_t),
-        ("output_height", c_size_t),
-        ("output_width", c_size_t),
-        ("threads", c_size_t),
-    ]
+    _fields_ = [*_QUANTITIES, ("channels", c_size_t), *_WINDOWS]
 
 
 class CConvTask(Structure):
@@ -102,8 +82,6 @@ class CDepthwiseTask(Structure):
     _fields_ = [("conv", CDepthwise), *CConvTask._fields_[1:]]
 
 
-#: A fully-connected node as a convolution, but for its channels.
-_POINTWISE = ((0, 0, 0, 0), (1, 1), (1, 1), (1, 1))
 #: The most taps of a kernel that ours take: their offsets lie on the stack.
 _MAX_TAPS = 1024
 _MAX_DEPTHWISE = 16
@@ -159,7 +137,7 @@ def structure(
 ) -> Structure:
     """The node as C sees it, without the sizes of its input and output."""
     q, a = quantities, node.attributes
-    kernel, stride, dilation = _POINTWISE[1:]
+    kernel, stride, dilation = POINTWISE[1:]
     if isinstance(a, Conv2dAttributes):
         kernel, stride, dilation = a.kernel, a.stride, a.dilation
     kind = CDepthwise if len(channels) == 1 else CConv

@@ -67,7 +67,7 @@ class CTask(Structure):
 
 
 #: A product that is no convolution: one tap, and each row is a pixel.
-_POINTWISE = ((0, 0, 0, 0), (1, 1), (1, 1), (1, 1))
+POINTWISE = ((0, 0, 0, 0), (1, 1), (1, 1), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Product:
         if isinstance(a, Conv2dAttributes):
             padding, kernel, stride, dilation = padding_of(self.node, read, written), *windows(a)
         else:
-            padding, kernel, stride, dilation = _POINTWISE
+            padding, kernel, stride, dilation = POINTWISE
             read = (1, 1, math.prod(read[:-1]), read[-1])
             written = (1, 1, read[2], written[-1])
         groups = self.shape.groups
