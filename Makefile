@@ -9,13 +9,18 @@ STAMP  := $(VENV)/.installed
 # torch is installed by itself first: a range in some other package must not bring another build.
 TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
-.PHONY: help setup native demo chat test sweep lint types zoo bench docs clean
+# The driver of the pages' tests; the browser itself is the system's.
+BROWSER := $(shell sed -n 's/^ *"\(playwright==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
+
+.PHONY: help setup native pages demo chat test test-pages sweep lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile MobileNetV2 in fp32 and int8, run both, print a table'
 	@echo 'make chat    set up, compile SmolLM2 with its weights, ask it something'
 	@echo 'make test    set up, then lint, types and tests'
 	@echo 'make native  build the C files in native/ anew, after a change'
+	@echo 'make pages   bundle the scripts in web/ anew, after a change'
+	@echo 'make test-pages  the pages in a real browser (chromium, installed if need be)'
 	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
 	@echo 'make bench   measure against the stock runtime; writes docs/benchmarks.md'
@@ -38,6 +43,9 @@ $(STAMP): pyproject.toml
 native: setup
 	@$(PIP) --no-deps --editable .
 
+pages:
+	@$(PYTHON) build_backend/pages.py
+
 demo: setup
 	@$(BIN)/python -m examples.xnnpack.demo
 
@@ -50,6 +58,12 @@ chat: setup
 
 test: setup lint types
 	@$(BIN)/python -m pytest
+
+# Where there is no chromium and none can be had, these tests are skipped, with the reason.
+test-pages: setup
+	@$(PIP) '$(BROWSER)'
+	@.ci/chromium || true
+	@$(BIN)/python -m pytest tests/pages -m 'browser or not browser' -rs
 
 sweep: setup
 	@$(BIN)/python -m pytest tests/sweeps tests/compiler/program -m 'sweep or not sweep'
@@ -71,4 +85,4 @@ docs: setup
 	@$(BIN)/python -m docs.generate
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist web/node_modules *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

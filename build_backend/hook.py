@@ -1,5 +1,5 @@
-"""Hatchling's build hook: puts XNNPACK's library and our own kernels into the package and tags the
-wheel with the platform. Runs for wheels and for editable installs."""
+"""Hatchling's build hook: puts XNNPACK's library, our own kernels and the scripts of the pages into
+the package and tags the wheel with the platform. Runs for wheels and for editable installs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 sys.path.insert(0, str(Path(__file__).parent))
 
 import native_library
+import pages
 from xnnpack_library import REQUIREMENT, provide, wheel_for
 
 
 class XnnpackHook(BuildHookInterface):  # type: ignore[type-arg,misc]
+    def dependencies(self) -> list[str]:
+        return pages.missing_requirements(Path(self.root))
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        self._bundle_pages()
         if os.environ.get("PENSTOCK_WITHOUT_XNNPACK"):
             self.app.display_warning(
                 f"Building without XNNPACK: at run time, install {REQUIREMENT} or set"
@@ -38,3 +43,10 @@ class XnnpackHook(BuildHookInterface):  # type: ignore[type-arg,misc]
             if os.environ.get("CC"):
                 raise
             self.app.display_warning(f"Building without our own kernels: {error}")
+
+    def _bundle_pages(self) -> None:
+        """Only ``--html`` needs them."""
+        try:
+            pages.provide(Path(self.root))
+        except pages.NoPagesError as error:
+            self.app.display_warning(f"Building without pages (--html): {error}")

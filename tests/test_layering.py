@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "zoo": {"errors", "faults", "compiler", "formats", "graph"},
     "llm": {"errors", "faults", "runtime", "formats", "graph"},
     "llm.export": {"errors", "faults", "llm", "compiler", "formats", "graph"},
+    "pages": {"errors"},
     "": {"errors", "runtime", "compiler", "cli"},
 }  # fmt: skip
 ALLOWED["cli"] = {*ALLOWED} - {"runtime.kernels"}

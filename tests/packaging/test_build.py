@@ -116,8 +116,9 @@ def test_the_wheel_holds_the_library_and_runs_without_its_surroundings(tmp_path:
     packed = {n for n in names if n.startswith(f"{FOLDER.as_posix()}/")}
     assert len(packed) == 5 and any(n.endswith("LICENSE.executorch") for n in packed)
     assert f"{FOLDER.parent.as_posix()}/NOTICES.txt" in names
-    assert not any(n.startswith(("tests/", "native/", "build_backend/")) for n in names)
+    assert not any(n.startswith(("tests/", "native/", "build_backend/", "web/")) for n in names)
     assert (native_library.FOLDER / native_library.file_name()).as_posix() in names
+    assert {"penstock/pages/assets/inspect.js", "penstock/pages/assets/LICENSES.txt"} <= set(names)
     assert built.stat().st_size < 6_000_000
     code = (
         "import sys\n"

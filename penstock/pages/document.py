@@ -1,0 +1,128 @@
+"""A page: the bundled script of its kind, and the data that it draws."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import html
+import json
+import math
+import os
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from penstock.errors import BackendUnavailableError, InputError
+
+ASSETS = Path(__file__).parent / "assets"
+#: JavaScript's names of what JSON has no numbers for.
+_WORDS = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="generator" content="Penstock">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the content</a>
+<header><h1>{title}</h1></header>
+<main id="main" tabindex="-1"><noscript>This page draws its data with JavaScript.</noscript></main>
+<script type="application/json" id="data">{data}</script>
+<script>{script}</script>
+<!--
+{licences}
+-->
+</body>
+</html>
+"""
+
+
+def page(kind: str, title: str, data: Mapping[str, Any]) -> str:
+    """The page that ``web/src/<kind>.js`` draws ``data`` on, as HTML.
+
+    ``data`` may hold dataclasses, enums, paths and NumPy's numbers and arrays. Infinities and NaN
+    reach the script as the strings ``"Infinity"``, ``"-Infinity"`` and ``"NaN"``. Nothing in
+    ``title`` or ``data`` is taken for HTML.
+
+    Raises:
+        BackendUnavailableError: the scripts were not built into this installation.
+    """
+    title = " ".join(title.split()).encode(errors="replace").decode()
+    script, style = _asset(f"{kind}.js"), _asset("page.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Only our script runs, and nothing is loaded from anywhere.
+    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
+    return _PAGE.format(
+        policy=policy, title=html.escape(title), style=style, script=script,
+        data=to_json(data), licences=_asset("LICENSES.txt").replace("--", "- "),
+    )  # fmt: skip
+
+
+def write_page(path: str | Path, kind: str, title: str, data: Mapping[str, Any]) -> Path:
+    """Write :func:`page` to ``path``, in one step, and give the path back.
+
+    Raises:
+        BackendUnavailableError: the scripts were not built into this installation.
+        InputError: the file cannot be written.
+    """
+    path = Path(path)
+    text = page(kind, title, data)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.exists() and not path.is_file():  # a directory (an error), or a device
+            path.write_text(text, encoding="utf-8")
+            return path
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"cannot write the page {path}: {reason}; give another path for it"
+        ) from None
+    return path
+
+
+def to_json(data: Any) -> str:
+    """``data`` as JSON that can stand within a ``script`` element."""
+    text = json.dumps(_plain(data), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _plain(data: Any) -> Any:
+    """``data`` in JSON's own types."""
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        return {f.name: _plain(getattr(data, f.name)) for f in dataclasses.fields(data)}
+    if isinstance(data, Enum):
+        return data.name.lower()
+    if data is None or isinstance(data, (str, bool, int)):
+        return data
+    if isinstance(data, float):
+        return data if math.isfinite(data) else _WORDS[str(data)]
+    if isinstance(data, Mapping):
+        return {str(_plain(key)): _plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in data]
+    if hasattr(data, "tolist"):  # NumPy's scalars and arrays
+        return _plain(data.tolist())
+    return str(data)
+
+
+def _asset(name: str) -> str:
+    path = ASSETS / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        raise BackendUnavailableError(
+            f"this installation has no scripts for pages ({path} is missing): install Node.js"
+            " with npm and build Penstock again ('make pages' in its sources)"
+        ) from None

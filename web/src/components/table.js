@@ -1,0 +1,71 @@
+import { h } from "./dom.js";
+
+const AT_FIRST = 200;
+
+/**
+ * A table that sorts by a click on a heading.
+ *
+ * columns: [{ title, value(row) -> number|string, text?(row) -> string, number?: true, pick?: true }]
+ * With onPick(row), cells of the column marked `pick` are buttons. `sort` is the column to sort by at
+ * first (largest first), else the order of `rows` stays. Long tables show their first rows.
+ */
+export function table({ columns, rows, caption, sort, onPick, tall = true }) {
+  let by = columns.findIndex((column) => column.title === sort);
+  let descending = true;
+  let limit = AT_FIRST;
+  const body = h("tbody");
+  const more = h("button", { class: "more", onclick: () => ((limit = Infinity), draw()) });
+
+  const heads = columns.map((column, index) => {
+    const turn = () => {
+      descending = by === index ? !descending : Boolean(column.number);
+      by = index;
+      draw();
+    };
+    const mark = h("span", { "aria-hidden": "true" });
+    const button = h("button", { onclick: turn }, column.title, mark);
+    return { mark, cell: h("th", { scope: "col", class: column.number ? "number" : null }, button) };
+  });
+
+  function sorted() {
+    if (by < 0) return rows;
+    const { value } = columns[by];
+    const order = (a, b) => {
+      const [x, y] = [value(a), value(b)];
+      const [noX, noY] = [x ?? null, y ?? null].map((v) => v === null || Number.isNaN(v));
+      if (noX || noY) return noX - noY; // what is not known stands last, whichever way
+      const found = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
+      return descending ? -found : found;
+    };
+    return [...rows].sort(order);
+  }
+
+  function cell(column, row) {
+    const text = String(column.text ? column.text(row) : (column.value(row) ?? "–"));
+    const inner = column.pick && onPick ? h("button", { class: "link", onclick: () => onPick(row) }, text) : text;
+    return h("td", { class: column.number ? "number" : null }, inner);
+  }
+
+  function draw() {
+    heads.forEach(({ cell, mark }, index) => {
+      cell.removeAttribute("aria-sort");
+      mark.textContent = "";
+      if (index !== by) return;
+      cell.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      mark.textContent = descending ? " ▾" : " ▴";
+    });
+    const shown = sorted().slice(0, limit);
+    body.replaceChildren(...shown.map((row) => h("tr", {}, columns.map((column) => cell(column, row)))));
+    more.textContent = `Show all ${rows.length.toLocaleString("en")} rows`;
+    more.hidden = rows.length <= limit;
+  }
+
+  draw();
+  return h(
+    "div",
+    // what scrolls can be reached by keyboard
+    { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": caption ?? "Table" },
+    h("table", {}, caption && h("caption", {}, caption), h("thead", {}, h("tr", {}, heads.map((head) => head.cell))), body),
+    more,
+  );
+}
