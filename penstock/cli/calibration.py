@@ -17,7 +17,9 @@ from penstock.runtime.specs import TensorSpec
 _ARRAYS = {".npy", ".npz"}
 
 
-def calibration_data(given: str | None, source: Source, count: int) -> Iterable[Any] | None:
+def calibration_data(
+    given: str | None, source: Source, count: int, kind: str = "calibration"
+) -> Iterable[Any] | None:
     """The input tuples to calibrate with; ``None`` means the example inputs.
 
     ``given`` is ``package.module:callable`` (which gives an iterable of input tuples), or a folder
@@ -35,13 +37,41 @@ def calibration_data(given: str | None, source: Source, count: int) -> Iterable[
     folder = Path(given)
     if not folder.is_dir():
         raise InputError(
-            f"no calibration data at {given!r}; give a folder of .npy, .npz or image files, or "
+            f"no {kind} data at {given!r}; give a folder of .npy, .npz or image files, or "
             "package.module:callable"
         )
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES | _ARRAYS)[:count]
     if not files:
         raise InputError(f"{given} holds no .npy, .npz or image file")
     return _Files(files, source)
+
+
+def split_data(
+    given: str | None, held_out: str | None, source: Source, counts: tuple[int, int]
+) -> tuple[list[Any] | None, list[Any] | None]:
+    """(input tuples to calibrate with, others to measure on), at most as many as ``counts`` says;
+    ``None`` where there are none but the example inputs.
+
+    Without ``held_out`` they are of one kind: those behind the first ``counts[0]``, or the last
+    quarter where there are no more.
+    """
+    first, other = counts
+    if held_out is not None:
+        found = calibration_data(given, source, first)
+        return None if found is None else list(found)[:first], _some(held_out, source, other)
+    found = calibration_data(given, source, first + other)
+    if found is None:
+        return None, None
+    samples = list(found)[: first + other]
+    if len(samples) <= first:
+        first = len(samples) - len(samples) // 4
+    return samples[:first], samples[first:] or None
+
+
+def _some(given: str, source: Source, count: int) -> list[Any]:
+    found = calibration_data(given, source, count, "held-out")
+    assert found is not None
+    return list(found)[:count]
 
 
 class _Files:

@@ -115,6 +115,7 @@ def lower(
     dynamic_shapes: Any = None,
     quantize: str | Quantization | None = None,
     calibration: Iterable[Any] | None = None,
+    held_out: Iterable[Any] | None = None,
     delegate: bool = True,
     sources: bool = True,
     constant_methods: Mapping[str, Any] | None = None,
@@ -131,6 +132,7 @@ def lower(
             :class:`Quantization`.
         calibration: batches of inputs (tuples like ``args``) for static quantization; by default
             the example inputs.
+        held_out: other such batches, for what ``quantization`` reports of the error.
         delegate: whether XNNPACK gets what it can run; otherwise kernels run everything.
         sources: whether the file says which module and line of source each of its instructions and
             nodes comes from; profiles show it.
@@ -157,7 +159,7 @@ def lower(
                 pipelines.run(module)
             report: QuantizationReport | None = None
             if quantize is not None:
-                module, report = _quantized(captured, quantize, calibration, timed)
+                module, report = _quantized(captured, quantize, calibration, held_out, timed)
                 captured.module = module
             program, graph, delegation, said = _delegated(captured, delegate, sources, timed)
     program.methods += constants
@@ -168,11 +170,12 @@ def _quantized(
     captured: Captured,
     scheme: str | Quantization,
     calibration: Iterable[Any] | None,
+    held_out: Iterable[Any] | None,
     progress: Progress,
 ) -> tuple[GraphModule, QuantizationReport]:
     return quantize(
         captured.module, captured.args, scheme, calibration, progress,
-        example_kwargs=captured.kwargs,
+        example_kwargs=captured.kwargs, held_out=held_out,
     )  # fmt: skip
 
 

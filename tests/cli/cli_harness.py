@@ -55,6 +55,10 @@ def misfit():
     return [(torch.randn(1, 4, 8, 8),)]
 
 
+def empty():
+    return []
+
+
 def rows():
     torch.manual_seed(0)
     return torch.nn.Linear(6, 2), (torch.randn(3, 6),)

@@ -48,7 +48,9 @@ class Batches:
         example_args: Sequence[Any],
         example_kwargs: Mapping[str, Any],
         data: Iterable[Batch] | None,
+        kind: str = "calibration",
     ) -> None:
+        self.kind = kind
         self.placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         self.example_args = tuple(example_args)
         self.example_kwargs = dict(example_kwargs)
@@ -58,14 +60,7 @@ class Batches:
                 f"the graph takes {len(self.placeholders)} inputs, the example inputs hold "
                 f"{len(self.examples)}"
             )
-        if data is not None and (
-            isinstance(data, (torch.Tensor, str, Mapping)) or not isinstance(data, Iterable)
-        ):
-            raise QuantizationError(
-                f"calibration must be an iterable of input tuples, not one {type(data).__name__}; "
-                "put a single batch in a list"
-            )
-        self.data = data
+        self.data = None if data is None else _iterable(data, kind)
 
     @property
     def count(self) -> int | None:
@@ -82,6 +77,20 @@ class Batches:
         copy.__dict__.update(self.__dict__, data=None)
         return copy
 
+    def others(self, data: Iterable[Batch], kind: str) -> Batches:
+        """Other data for the same model; messages call it ``kind``."""
+        copy = object.__new__(Batches)
+        copy.__dict__.update(self.__dict__, data=_iterable(data, kind), kind=kind)
+        return copy
+
+    def kept(self) -> Batches:
+        """The same batches, which can be read again; what can be read once is read now."""
+        if not isinstance(self.data, Iterator):
+            return self
+        copy = object.__new__(Batches)
+        copy.__dict__.update(self.__dict__, data=list(self.data))
+        return copy
+
     def __iter__(self) -> Iterator[list[Any]]:
         if self.data is None:
             yield list(self.examples)
@@ -92,8 +101,8 @@ class Batches:
             yield self._checked(index, self._flat(index, batch))
         if empty:
             raise QuantizationError(
-                "the calibration data holds no batch; give at least one, or leave it out to "
-                "calibrate with the example inputs"
+                f"the {self.kind} data holds no batch; give at least one, or leave it out to take "
+                "the example inputs"
             )
 
     def _flat(self, index: int, batch: Batch) -> list[Any]:
@@ -102,7 +111,7 @@ class Batches:
         _, expected = pytree.tree_flatten((self.example_args, self.example_kwargs))
         if found != expected:
             raise QuantizationError(
-                f"calibration batch {index}: expected {_inputs(len(self.examples))} structured "
+                f"{self.kind} batch {index}: expected {_inputs(len(self.examples))} structured "
                 f"like the example inputs, found {_inputs(len(leaves))}"
             )
         return leaves
@@ -115,7 +124,7 @@ class Batches:
         positional, named = len(self.example_args), list(self.example_kwargs)
         if len(items) != positional + len(named):
             raise QuantizationError(
-                f"calibration batch {index}: expected {_inputs(positional + len(named))}, "
+                f"{self.kind} batch {index}: expected {_inputs(positional + len(named))}, "
                 f"found {len(items)}"
             )
         return items[:positional], dict(zip(named, items[positional:], strict=True))
@@ -132,7 +141,7 @@ class Batches:
             args = tuple(batch[name] for name in positional)
             return args, {name: batch[name] for name in self.example_kwargs}
         raise QuantizationError(
-            f"calibration batch {index}: expected the inputs {', '.join(expected)}, "
+            f"{self.kind} batch {index}: expected the inputs {', '.join(expected)}, "
             f"found {', '.join(map(str, batch)) or 'none'}"
         )
 
@@ -143,7 +152,7 @@ class Batches:
         ]
 
     def _checked_input(self, index: int, node: Node, example: Any, value: Any) -> Any:
-        where = f"calibration batch {index}, input {node.name}"
+        where = f"{self.kind} batch {index}, input {node.name}"
         if not isinstance(example, torch.Tensor):
             if value != example:
                 raise QuantizationError(f"{where}: expected {example!r}, found {value!r}")
@@ -161,6 +170,15 @@ class Batches:
                 f"{where}: expected {_describe(expected)}, found {_describe(value)}"
             )
         return value.detach().to(example.device)
+
+
+def _iterable(data: Iterable[Batch], kind: str) -> Iterable[Batch]:
+    if isinstance(data, (torch.Tensor, str, Mapping)) or not isinstance(data, Iterable):
+        raise QuantizationError(
+            f"{kind} must be an iterable of input tuples, not one {type(data).__name__}; "
+            "put a single batch in a list"
+        )
+    return data
 
 
 def _shape_fits(expected: Sequence[Any], found: Sequence[int]) -> bool:

@@ -18,7 +18,7 @@ from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import prepare
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer
-from penstock.compiler.quantize.report import MOST_BATCHES, Comparison, QuantizationReport
+from penstock.compiler.quantize.report import MOST_BATCHES, QuantizationReport
 from penstock.errors import QuantizationError
 
 
@@ -30,6 +30,7 @@ def quantize(
     progress: Progress | None = None,
     *,
     example_kwargs: Mapping[str, Any] | None = None,
+    held_out: Iterable[Batch] | None = None,
 ) -> tuple[GraphModule, QuantizationReport]:
     """Quantizes a graph that ``torch.export`` captured, in canonical form
     (:data:`~penstock.compiler.rewrite.pipelines.CANONICALIZE`).
@@ -40,7 +41,8 @@ def quantize(
     whoever lowers the graph quantizes them to int32 in units of (activation scale x weight scale).
 
     ``calibration`` yields batches of inputs (see :class:`Batches`); without it the example inputs
-    are the only batch. A purely dynamic scheme reads none.
+    are the only batch. A purely dynamic scheme reads none. ``held_out`` yields others, for the
+    report.
 
     Raises :class:`QuantizationError` when nothing in the graph can be quantized, or a batch does
     not fit the graph's inputs.
@@ -48,6 +50,7 @@ def quantize(
     progress = progress or Silent()
     quantizer = XNNPACKQuantizer(quantization)
     batches = Batches(module, example_args, example_kwargs or {}, calibration)
+    unseen = None if held_out is None else batches.others(held_out, "held-out").kept()
     with progress.stage("prepare quantization") as stage:
         prepared = _prepared(module, quantizer)
         _require_something(quantizer.plan, quantizer.quantization)
@@ -68,10 +71,11 @@ def quantize(
             correct_biases(floating, converted, quantizer.plan, some)
         _note_misfits(converted, quantizer.plan)
         # The caller goes on to rewrite the result, so the report keeps a graph of its own.
-        comparison = Comparison(floating, Snapshot.of(converted), batches.again())
         report = QuantizationReport.of(
-            quantizer.plan, quantizer.quantization, comparison, count,
+            quantizer.plan, quantizer.quantization, floating, Snapshot.of(converted),
+            batches.again(), count,
             example_inputs_alone=calibration is None and count is not None,
+            held_out=unseen,
         )  # fmt: skip
     return converted, report
 

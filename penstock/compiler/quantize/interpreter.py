@@ -87,7 +87,11 @@ class Snapshot:
 
 class _SnapshotInterpreter(GraphInterpreter):
     """Computes quantize and dequantize pairs in one go, in floating point: the quantize node gives
-    the rounded values, not the integers, and the dequantize node hands them on."""
+    the rounded values, not the integers, and the dequantize node hands them on.
+
+    What is quantized at run time is rounded as XNNPACK does it: with a scale and zero point for
+    each row of a linear layer's input and each image of a convolution's.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__(torch.nn.Module(), snapshot.graph)
@@ -96,6 +100,13 @@ class _SnapshotInterpreter(GraphInterpreter):
     def fetch_attr(self, target: str) -> Any:
         return self.snapshot.attributes[target]
 
+    def run_node(self, n: Node) -> Any:
+        if n.target is quantized.quantize_per_tensor.tensor and _is_chosen(n.args[1]):
+            return self.env[n.args[0]]  # type: ignore[index]
+        if n.target is quantized.dequantize_per_tensor.tensor and _is_chosen(n.args[1]):
+            return round_parts(self.env[n.args[0]], _axes(n))  # type: ignore[index]
+        return super().run_node(n)
+
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target is quantized.quantize_per_tensor.default:
             value, scale, zero_point, low, high, _ = args
@@ -103,6 +114,35 @@ class _SnapshotInterpreter(GraphInterpreter):
         if target is quantized.dequantize_per_tensor.default and args[0].is_floating_point():
             return args[0]
         return super().call_function(target, args, kwargs)
+
+
+def _is_chosen(scale: Any) -> bool:
+    """Whether a scale is chosen at run time."""
+    chosen = scale.args[0] if isinstance(scale, Node) and scale.args else None
+    return isinstance(chosen, Node) and chosen.target is quantized.choose_qparams.tensor
+
+
+def _axes(dequantize: Node) -> int:
+    """How many of the value's first dimensions have scales of their own."""
+    dims: int = dequantize.meta["val"].dim()
+    if all(user.target is aten.linear.default for user in dequantize.users):
+        return dims - 1
+    weights = [user.args[1] for user in dequantize.users if len(user.args) > 1]
+    batched = all(isinstance(w, Node) and w.meta["val"].dim() == dims for w in weights)
+    return 1 if batched and weights else 0
+
+
+def round_parts(value: torch.Tensor, axes: int) -> torch.Tensor:
+    """``value`` rounded to 8 bits, with a range for each index of its first ``axes`` dimensions."""
+    if value.numel() == 0:
+        return value
+    inner = tuple(range(axes, value.dim()))
+    low = value.amin(inner, keepdim=True).clamp(max=0.0)
+    high = value.amax(inner, keepdim=True).clamp(min=0.0)
+    scale = (high - low) / 255.0
+    scale = torch.where(scale > 0.0, scale, torch.ones_like(scale))
+    zero = (-128.0 - low / scale).round().clamp(-128.0, 127.0)
+    return ((value / scale + zero).round().clamp(-128.0, 127.0) - zero) * scale
 
 
 class Stepper:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch.fx import Node
-
+from penstock.compiler.delegate.operators import registry
+from penstock.compiler.delegate.operators.registry import QuantizationRule
 from penstock.compiler.fx.culprits import locate
-from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
-from penstock.compiler.quantize.interpreter import Snapshot, Stepper
+from penstock.compiler.fx.origins import source_line
+from penstock.compiler.quantize.calibrate import Batch, Batches
+from penstock.compiler.quantize.cost import QuantizationCost, columns
+from penstock.compiler.quantize.costs import Costs, dynamic_input
+from penstock.compiler.quantize.interpreter import Snapshot
+from penstock.compiler.quantize.measure import Measured, measure
 from penstock.compiler.quantize.plan import Decision, Plan
-from penstock.compiler.quantize.quantization import Quantization
+from penstock.compiler.quantize.quantization import DYNAMIC_SCHEMES, Quantization, Scheme
 from penstock.faults import faults
 
-#: The ratios are measured on no more than this many batches.
+#: The ratios are measured on no more than this many batches of calibration data.
 MOST_BATCHES = 8
+#: And on no more of held-out data.
+MOST_HELD_OUT = 64
 
 
 @dataclass
@@ -29,43 +32,29 @@ class Comparison:
 
     floating: Snapshot
     quantized: Snapshot
-    batches: Iterable[Sequence[Any]]
+    batches: Batches
+    #: Results of operators that a clamp after them belongs to.
+    inner: frozenset[str] = frozenset()
+    #: Values that histograms are kept of.
+    watched: frozenset[str] = frozenset()
 
     @cached_property
-    def sqnr_db(self) -> dict[str, float]:
-        """By the name of a node that both graphs have: the ratio of the signal's power to that of
-        the difference, in decibels (infinite when there is none). Elements that are infinite in
-        float (masks) do not count."""
+    def calibration(self) -> Measured:
+        return self.on(self.batches, MOST_BATCHES)
+
+    def on(self, batches: Batches, limit: int) -> Measured:
         with faults("compare", locate):
-            return self._measured()
+            return measure(
+                self.floating, self.quantized, batches,
+                inner=self.inner, watched=self.watched, limit=limit,
+            )  # fmt: skip
 
-    def _measured(self) -> dict[str, float]:
-        signal: dict[str, float] = {}
-        noise: dict[str, float] = {}
-        for values in itertools.islice(self.batches, MOST_BATCHES):
-            for name, expected, found in self._values(values):
-                finite = expected.isfinite()
-                reference, result = expected[finite].double(), found[finite].double()
-                signal[name] = signal.get(name, 0.0) + float(reference.square().sum())
-                noise[name] = noise.get(name, 0.0) + float((reference - result).square().sum())
-        return {name: decibels(signal[name], noise[name]) for name in signal}
-
-    def _values(self, values: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-        """(name, float value, quantized value) of each operator: both graphs are stepped side by
-        side, so that neither has to keep all its values."""
-        reference, result = Stepper(self.floating, [values]), Stepper(self.quantized, [values])
-        known = {node.name for node in self.floating.graph.nodes}
-        ahead: dict[str, Any] = {}
-        while (node := result.step()) is not None:
-            name = _seen_result(node)
-            if name is None or name not in known:
-                continue
-            (found,) = result.values(node)
-            while name not in ahead and (original := reference.step()) is not None:
-                (ahead[original.name],) = reference.values(original)
-            pair = (ahead.pop(name, None), found)
-            if all(isinstance(v, torch.Tensor) and v.is_floating_point() for v in pair):
-                yield name, *pair
+    def sqnr_db(self, name: str) -> float | None:
+        """Of a node that both graphs have: the ratio of the signal's power to that of the
+        difference, in decibels (infinite when there is none). Elements that are infinite in float
+        (masks) do not count."""
+        sums = self.calibration.values.get(name)
+        return None if sums is None else sums.errors(False).accumulated_db
 
 
 def _form(decision: Decision) -> str:
@@ -74,34 +63,6 @@ def _form(decision: Decision) -> str:
     if decision.block is not None:
         return f"int4 in blocks of {decision.block}"
     return "int8" if decision.why_8_bits is None else f"int8: {decision.why_8_bits}"
-
-
-def decibels(signal: float, noise: float) -> float:
-    if noise == 0.0:
-        return math.inf
-    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
-
-
-def _seen_result(node: Node) -> str | None:
-    """The name of the operator whose result ``node`` hands to the readers, if it is the node that
-    does so."""
-    if node.op != "call_function":
-        return None
-    if node.target in DEQUANTIZE:
-        (quantize,) = node.args[:1]
-        if isinstance(quantize, Node) and quantize.target in QUANTIZE:
-            source = quantize.args[0]
-            first = next(iter(quantize.users)) is node
-            if first and isinstance(source, Node) and _only_reader(source, quantize):
-                return source.name
-        return None
-    if any(_only_reader(node, user) for user in node.users if user.target in QUANTIZE):
-        return None
-    return node.name
-
-
-def _only_reader(node: Node, reader: Node) -> bool:
-    return node.op == "call_function" and list(node.users) == [reader]
 
 
 @dataclass
@@ -118,12 +79,22 @@ class Layer:
     #: where the scheme asked for another.
     form: str
     comparison: Comparison = field(repr=False, compare=False)
+    #: The line of the model that it comes from.
+    source: str = ""
+    #: The operator itself, where ``node`` is the clamp that belongs to it.
+    head: str = ""
+    rule: QuantizationRule | None = field(default=None, repr=False)
+    scheme: Scheme | None = field(default=None, repr=False)
 
     @property
     def sqnr_db(self) -> float | None:
         """Signal-to-quantization-noise ratio of the result in decibels, against the float model,
         with everything before it quantized too. ``None`` for results that are not floats."""
-        return self.comparison.sqnr_db.get(self.node)
+        return self.comparison.sqnr_db(self.node)
+
+    @property
+    def is_dynamic(self) -> bool:
+        return self.scheme in DYNAMIC_SCHEMES
 
 
 @dataclass
@@ -140,17 +111,26 @@ class QuantizationReport:
     batches: int | None = None
     #: Whether no calibration data was given, so that the example inputs were the one batch.
     example_inputs_alone: bool = False
+    #: Data that nothing was calibrated with, if some were given.
+    held_out: Batches | None = field(default=None, repr=False)
 
     @classmethod
     def of(
         cls,
         plan: Plan,
         quantization: Quantization,
-        comparison: Comparison,
-        batches: int | None,
+        floating: Snapshot,
+        converted: Snapshot,
+        batches: Batches,
+        count: int | None,
         *,
         example_inputs_alone: bool,
+        held_out: Batches | None = None,
     ) -> QuantizationReport:
+        inner = {d.node.name for d in plan.decisions if d.result is not d.node}
+        comparison = Comparison(
+            floating, converted, batches, frozenset(inner), frozenset(_watched(plan, floating))
+        )
         layers = [
             Layer(
                 node=decision.result.name,
@@ -160,10 +140,14 @@ class QuantizationReport:
                 reason=decision.reason,
                 form=_form(decision),
                 comparison=comparison,
+                source=source_line(decision.node),
+                head=decision.node.name,
+                rule=decision.rule or _rule(decision),
+                scheme=decision.scheme if decision.quantized else None,
             )
             for decision in plan.decisions
         ]
-        return cls(quantization.scheme, layers, batches, example_inputs_alone)
+        return cls(quantization.scheme, layers, count, example_inputs_alone, held_out=held_out)
 
     @property
     def calibration(self) -> str:
@@ -182,6 +166,27 @@ class QuantizationReport:
     def floating(self) -> list[Layer]:
         return [layer for layer in self.layers if not layer.quantized]
 
+    def cost(self, held_out: Iterable[Batch] | None = None) -> QuantizationCost:
+        """What quantization costs each layer, worst first.
+
+        Measured here and now, on at most 8 batches of the calibration data and 64 of ``held_out``
+        (batches as calibration takes them; by default those that were given to
+        :func:`penstock.lower`).
+
+        Raises :class:`~penstock.errors.QuantizationError` where ``held_out`` holds nothing, or
+        something that does not fit the model's inputs.
+        """
+        comparison = self.layers[0].comparison
+        others = self.held_out
+        if held_out is not None:
+            others = comparison.batches.others(held_out, "held-out")
+        unseen = None if others is None else comparison.on(others, MOST_HELD_OUT)
+        return Costs(self.scheme, self.layers, comparison, comparison.calibration, unseen).all()
+
+    def as_dict(self) -> dict[str, Any]:
+        """:meth:`cost` as plain data."""
+        return self.cost().as_dict()
+
     def __str__(self) -> str:
         kind = "quantized" if self.scheme == "dynamic_4bit" else "in int8"
         head = f"{len(self.quantized)} of {len(self.layers)} operators {kind} ({self.scheme})"
@@ -191,7 +196,7 @@ class QuantizationReport:
             (layer.node, layer.operator, layer.module, layer.reason or layer.form)
             for layer in self.layers
         ]
-        return "\n".join([head, *_columns(rows)])
+        return "\n".join([head, *columns(rows)])
 
     def table(self) -> str:
         """``str()`` and the signal-to-noise ratio of each operator."""
@@ -199,16 +204,24 @@ class QuantizationReport:
             (layer.node, layer.module, layer.reason or layer.form, _shown(layer.sqnr_db))
             for layer in self.layers
         ]
-        return "\n".join([str(self).splitlines()[0], *_columns(rows)])
+        return "\n".join([str(self).splitlines()[0], *columns(rows)])
+
+
+def _rule(decision: Decision) -> QuantizationRule | None:
+    """Of an operator in float: what would hold in int8, which says which constant is a weight."""
+    entry = registry.find(decision.node.target)
+    return entry.quantization if entry is not None and decision.reason is not None else None
+
+
+def _watched(plan: Plan, floating: Snapshot) -> Iterator[str]:
+    """What is quantized: the results of static layers, the inputs of dynamic ones."""
+    nodes = {node.name: node for node in floating.graph.nodes}
+    for decision in plan.quantized:
+        if not decision.is_dynamic:
+            yield decision.result.name
+        elif (source := dynamic_input(nodes[decision.node.name], decision.rule)) is not None:
+            yield source
 
 
 def _shown(sqnr_db: float | None) -> str:
     return "" if sqnr_db is None else f"{sqnr_db:.1f} dB"
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -1,0 +1,126 @@
+"""``penstock quantize-report``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from penstock.cli.console import Stages
+from penstock.compiler.quantize.cost import HEADINGS, QuantizationCost, row
+from penstock.compiler.quantize.quantization import SCHEMES, Quantization, parse_scheme
+
+if TYPE_CHECKING:
+    from penstock.cli.sources import Source
+
+
+def quantize_report_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model of the zoo (see: penstock models), package.module:callable that gives "
+            "(module, args), or a .pt2 archive."
+        ),
+    ],
+    scheme: Annotated[
+        Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
+        typer.Option(help=f"{', '.join(SCHEMES)}; default: the one that suits the model."),
+    ] = None,
+    calibration: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="A folder of .npy, .npz or image files, or package.module:callable that gives an "
+            "iterable of input tuples."
+        ),
+    ] = None,
+    calibration_batches: Annotated[
+        int, typer.Option(min=1, help="At most so many samples to calibrate with.")
+    ] = 16,
+    held_out: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Data of the same form to measure on; default: samples of the calibration data "
+            "that nothing was calibrated with."
+        ),
+    ] = None,
+    held_out_batches: Annotated[
+        int, typer.Option(min=1, help="At most so many samples to measure on.")
+    ] = 16,
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="'default' for the library's pretrained weights, or a checkpoint."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    rows: Annotated[int, typer.Option(min=1, help="So many layers in the table.")] = 20,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show the stages.")] = False,
+) -> None:
+    """Show what int8 costs each layer of a model, the worst first.
+
+    Example: penstock quantize-report mv2 --held-out pictures/
+    """
+    stages = Stages(quiet=quiet or as_json)
+    asked = None if scheme is None else parse_scheme(scheme)
+    with stages.stage("model"):
+        from penstock.cli import sources
+        from penstock.cli.calibration import split_data
+
+        source = sources.find(model, weights=weights, seed=seed)
+    if source.notice:
+        stages.say(source.notice)
+    seen, unseen = split_data(
+        calibration, held_out, source, (calibration_batches, held_out_batches)
+    )
+    quantization = Quantization(scheme=asked or source.scheme)
+    cost = _cost(source, quantization, (seen, unseen), stages)
+    if as_json:
+        print(json.dumps({"model": source.name, **cost.as_dict()}, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    wide = console if console.is_terminal else Console(highlight=False, width=120)
+    for line in cost.summary():
+        console.print(printable(line), markup=False, soft_wrap=True)
+    wide.print(table(cost, rows))
+    if len(cost.quantized) > rows:
+        rest = len(cost.quantized) - rows
+        console.print(f"and {rest} more, with less error of their own (--rows, --json)")
+
+
+def _cost(
+    source: Source,
+    quantization: Quantization,
+    data: tuple[list[object] | None, list[object] | None],
+    stages: Stages,
+) -> QuantizationCost:
+    import penstock
+
+    lowered = penstock.lower(
+        source.model, source.args, source.kwargs, dynamic_shapes=source.dynamic_shapes,
+        quantize=quantization, calibration=data[0], held_out=data[1], progress=stages,
+    )  # fmt: skip
+    report = lowered.quantization
+    assert report is not None
+    with stages.stage("measure"):
+        return report.cost()
+
+
+def table(cost: QuantizationCost, rows: int) -> Table:
+    """The worst layers of ``cost``, ``rows`` of them."""
+    result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in HEADINGS:
+        words = heading in ("layer", "module")
+        result.add_column(heading, justify="left" if words else "right", no_wrap=True)
+    for layer in cost.quantized[:rows]:
+        result.add_row(*map(escape, map(printable, row(layer))))
+    return result
+
+
+def printable(text: str) -> str:
+    """Names come out of archives, which may hold what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,178 @@
+"""What was measured of a quantized graph, and its sizes -> what each layer costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch.fx import Node
+
+from penstock.compiler.delegate.operators.registry import QuantizationRule, Weighted
+from penstock.compiler.quantize.convert import DEQUANTIZE
+from penstock.compiler.quantize.cost import (
+    BYTES_RATE,
+    FLOAT_RATE,
+    INT8_RATE,
+    Errors,
+    LayerCost,
+    QuantizationCost,
+    badness,
+)
+from penstock.compiler.quantize.interpreter import Snapshot
+from penstock.compiler.quantize.measure import Measured, Sums, histogram_of, ranges_of
+from penstock.compiler.quantize.values import argument, nodes_in
+
+quantized = torch.ops.quantized_decomposed
+
+
+class Graphs(Protocol):
+    """The two forms of a model."""
+
+    floating: Snapshot
+    quantized: Snapshot
+
+
+class Described(Protocol):
+    """A layer as the report has it."""
+
+    node: str
+    operator: str
+    module: str
+    source: str
+    quantized: bool
+    reason: str | None
+    form: str
+    head: str
+    rule: QuantizationRule | None
+
+    @property
+    def is_dynamic(self) -> bool: ...
+
+
+def dynamic_input(node: Node, rule: QuantizationRule | None) -> str | None:
+    """The name of the value that a dynamic layer quantizes as it runs."""
+    if not isinstance(rule, Weighted):
+        return None
+    source = argument(node, rule.input)
+    return source.name if isinstance(source, Node) else None
+
+
+@dataclass
+class Costs:
+    """Puts together what is known of a quantized model's layers."""
+
+    scheme: str
+    layers: Sequence[Any]
+    graphs: Graphs
+    calibration: Measured
+    held_out: Measured | None
+
+    def all(self) -> QuantizationCost:
+        return QuantizationCost(
+            scheme=self.scheme,
+            layers=tuple(sorted(map(self._layer, self.layers), key=badness)),
+            calibration_db=self.calibration.worst_db,
+            held_out_db=self.held_out.worst_db if self.held_out else None,
+            batches=self.calibration.batches,
+            held_out_batches=self.held_out.batches if self.held_out else 0,
+        )
+
+    @cached_property
+    def _floating(self) -> dict[str, Node]:
+        return {node.name: node for node in self.graphs.floating.graph.nodes}
+
+    @cached_property
+    def _quantized(self) -> dict[str, Node]:
+        return {node.name: node for node in self.graphs.quantized.graph.nodes}
+
+    def _layer(self, layer: Described) -> LayerCost:
+        weight, bias = self._weight(layer)
+        stored, scales = self._stored(layer)
+        float_bytes = 4 * sum(t.numel() for t in (weight, bias) if t is not None)
+        bytes_ = (
+            float_bytes if stored is None else stored + (0 if bias is None else 4 * bias.numel())
+        )
+        macs, moved = self._work(layer, weight)
+        seconds = _seconds(macs, 4 * moved + float_bytes, FLOAT_RATE)
+        faster = seconds
+        if layer.quantized:
+            part = 4 if layer.is_dynamic else 1
+            faster = min(seconds, _seconds(macs, part * moved + bytes_, INT8_RATE))
+        ranges = ranges_of(self._quantized[layer.node]) if layer.quantized else []
+        return LayerCost(
+            node=layer.node, operator=layer.operator, module=layer.module, source=layer.source,
+            quantized=layer.quantized, reason=layer.reason, form=layer.form,
+            calibration=self._errors(layer, self.calibration),
+            held_out=None if self.held_out is None else self._errors(layer, self.held_out),
+            float_bytes=float_bytes, bytes=bytes_, macs=macs,
+            float_seconds=seconds, seconds=faster,
+            range=ranges[0] if ranges else None,
+            weights=None if weight is None else histogram_of(weight),
+            weight_scales=scales,
+        )  # fmt: skip
+
+    def _errors(self, layer: Described, measured: Measured) -> Errors:
+        sums = measured.values.get(layer.node, Sums())
+        if sums.numel == 0:
+            return Errors(None, None)
+        found = sums.errors(layer.quantized)
+        if layer.quantized and layer.is_dynamic:
+            name = dynamic_input(self._floating[layer.head], layer.rule)
+            inputs = measured.values.get(name or "")
+            shown = inputs.spread.histogram() if inputs is not None and inputs.spread else None
+            found = Errors(found.own_db, found.accumulated_db, None, shown)
+        return found
+
+    def _weight(self, layer: Described) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """(weight, bias) in float32, of layers that have them."""
+        if not isinstance(layer.rule, Weighted):
+            return None, None
+        node = self._floating[layer.head]
+        positions = (layer.rule.weight, layer.rule.bias)
+        found = [None if p is None else self._constant(argument(node, p)) for p in positions]
+        return found[0], found[1]
+
+    def _constant(self, node: Any) -> torch.Tensor | None:
+        if not isinstance(node, Node) or node.op != "get_attr":
+            return None
+        value = self.graphs.floating.attributes[str(node.target)]
+        return value.detach() if isinstance(value, torch.Tensor) else None
+
+    def _stored(self, layer: Described) -> tuple[int | None, tuple[float, float] | None]:
+        """(bytes, (least, largest) scale) of the weight as integers."""
+        if not layer.quantized or not isinstance(layer.rule, Weighted):
+            return None, None
+        node = argument(self._quantized[layer.head], layer.rule.weight)
+        if not isinstance(node, Node) or node.op != "call_function":
+            return None, None
+        known = self.graphs.quantized.attributes
+        integers = known[str(node.args[0].target)]  # type: ignore[union-attr]
+        scale = node.args[1]
+        scales = known[str(scale.target)] if isinstance(scale, Node) else torch.tensor([scale])
+        blocks = node.target not in DEQUANTIZE
+        count = integers.numel() // 2 + 2 * scales.numel() if blocks else integers.numel()
+        return (
+            count + (0 if blocks else 4 * scales.numel()),
+            (float(scales.min()), float(scales.max())),
+        )
+
+    def _work(self, layer: Described, weight: torch.Tensor | None) -> tuple[int, int]:
+        """(multiplications with weights, values read and written) of one call."""
+        known = self.calibration.values
+        node = self._floating[layer.head]
+        out = known[layer.node].numel if layer.node in known else 0
+        inputs = [n.name for n in nodes_in(list(node.args)) if n.name in known]
+        read = sum(known[name].numel for name in inputs)
+        if weight is None or not isinstance(layer.rule, Weighted):
+            return 0, out + read
+        axis = layer.rule.channel_axis
+        if (axis(node) if callable(axis) else axis) == 0:
+            return out * (weight.numel() // max(weight.shape[0], 1)), out + read
+        return read * (weight.numel() // max(weight.shape[0], 1)), out + read
+
+
+def _seconds(macs: int, bytes_: int, rate: float) -> float:
+    return max(2 * macs / rate, bytes_ / BYTES_RATE)

@@ -1,0 +1,160 @@
+"""What the report says of each layer, against the same computed by hand in eager PyTorch."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from graphs import SmallNet, sqnr_db
+from torch import nn
+
+import penstock
+from penstock.compiler.quantize.cost import LayerCost, QuantizationCost
+from penstock.compiler.quantize.measure import Spread, histogram_of
+from penstock.errors import QuantizationError
+
+
+class TwoLinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+def data(count: int, scale: float = 1.0) -> list[tuple[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(count)
+    return [(scale * torch.randn(32, 8, generator=generator),) for _ in range(count)]
+
+
+def cost(model: nn.Module, quantize: Any, **given: Any) -> QuantizationCost:
+    calibration = data(4)
+    lowered = penstock.lower(
+        model, calibration[0], quantize=quantize, calibration=calibration, **given
+    )
+    assert lowered.quantization is not None
+    return lowered.quantization.cost()
+
+
+def by_module(found: QuantizationCost) -> dict[str, LayerCost]:
+    return {layer.module: layer for layer in found.layers}
+
+
+def test_a_layers_own_error_is_of_that_layer_on_float_values() -> None:
+    torch.manual_seed(0)
+    model = TwoLinear()
+    layers = by_module(cost(model, "dynamic"))
+    batches = torch.cat([x for (x,) in data(4)])
+
+    def rounded_rows(x: torch.Tensor) -> torch.Tensor:
+        low, high = x.amin(1).clamp(max=0), x.amax(1).clamp(min=0)
+        scale = ((high - low) / 255).clamp(min=2.0**-12)
+        zero = (-128 - low / scale).round().int()
+        return torch.fake_quantize_per_channel_affine(x, scale, zero, 0, -128, 127)
+
+    def rounded_weight(weight: torch.Tensor) -> torch.Tensor:
+        scale = weight.abs().amax(1) / 127
+        zero = torch.zeros(len(scale), dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -127, 127)
+
+    with torch.no_grad():
+        inner = torch.relu(model.first(batches))
+        second = model.second
+        expected = second(inner)
+        alone = nn.functional.linear(
+            rounded_rows(inner), rounded_weight(second.weight), second.bias
+        )
+    own = layers["second"].calibration.own_db
+    assert own is not None
+    assert own == pytest.approx(sqnr_db(expected, alone), abs=0.1)
+    assert layers["second"].calibration.accumulated_db < own  # type: ignore[operator]
+
+
+def test_a_layer_in_float_has_no_error_of_its_own_but_what_came_before() -> None:
+    torch.manual_seed(0)
+    layers = by_module(cost(TwoLinear(), penstock.Quantization("dynamic", skip=("second",))))
+    second = layers["second"]
+    assert not second.quantized and second.calibration.own_db is None
+    assert 20 < second.calibration.accumulated_db < 70  # type: ignore[operator]
+    assert second.bytes == second.float_bytes == 4 * (16 * 4 + 4)
+    assert second.seconds == second.float_seconds
+
+
+def test_saturation_is_counted_on_held_out_data() -> None:
+    torch.manual_seed(0)
+    wide = cost(TwoLinear(), "static", held_out=data(3, scale=4.0))
+    first = by_module(wide)["first"]
+    assert first.calibration.saturated is not None and first.held_out is not None
+    assert first.calibration.saturated < 0.01
+    assert first.range is not None
+    with torch.no_grad():
+        torch.manual_seed(0)
+        values = torch.relu(TwoLinear().first(torch.cat([x for (x,) in data(3, scale=4.0)])))
+    beyond = float((values > first.range[1]).float().mean())
+    assert beyond > 0.05
+    assert first.held_out.saturated == pytest.approx(beyond, abs=0.01)
+    assert wide.held_out_db < wide.calibration_db  # type: ignore[operator]
+    histogram = first.held_out.activations
+    assert histogram is not None and sum(histogram.counts) == values.numel()
+    assert histogram.high >= float(values.max()) > first.range[1]
+
+
+def test_worst_first_and_all_of_it_is_json() -> None:
+    torch.manual_seed(0)
+    images = [(torch.randn(2, 3, 8, 8),) for _ in range(3)]
+    lowered = penstock.lower(
+        SmallNet(), images[0], quantize="static", calibration=images, held_out=iter(images)
+    )
+    report = lowered.quantization
+    assert report is not None
+    found = report.cost()
+    own = [layer.held_out.own_db for layer in found.quantized if layer.held_out]
+    assert len(own) == 5 and own == sorted(own)
+    assert found.batches == found.held_out_batches == 3
+    assert found.float_bytes > 2.5 * found.bytes
+    text = json.dumps(report.as_dict(), allow_nan=False)
+    assert json.loads(text)["totals"]["bytes"] == found.bytes
+    lines = str(found).splitlines()
+    assert "5 of 5 operators" in lines[0]
+    assert lines[5].split()[0] == found.layers[0].node
+
+
+def test_four_bits_take_an_eighth() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))
+    rows = torch.randn(8, 64)
+    lowered = penstock.lower(model, (rows,), quantize="4bit", calibration=[(rows,)])
+    assert lowered.quantization is not None
+    layers = by_module(lowered.quantization.cost())
+    first = layers["0"]
+    assert first.bytes == 64 * 128 // 2 + 2 * 64 * 128 // 32 + 4 * 128
+    assert first.calibration.own_db < layers["2"].calibration.own_db  # type: ignore[operator]
+
+
+def test_what_is_given_must_fit() -> None:
+    model = TwoLinear()
+    for held_out, message in (
+        ([], "held-out data holds no batch"),
+        ([(torch.randn(3, 9),)], r"held-out batch 0, input x: expected float32 \[32, 8\]"),
+        (torch.randn(32, 8), "held-out must be an iterable"),
+    ):
+        with pytest.raises(QuantizationError, match=message):
+            cost(model, "static", held_out=held_out)
+
+
+def test_histograms() -> None:
+    spread = Spread()
+    spread.add(torch.tensor([0.5, -0.25, 0.125]))
+    spread.add(torch.tensor([7.0, float("inf"), -3.0]))
+    found = spread.histogram()
+    assert found is not None
+    assert sum(found.counts) == 5
+    assert found.low <= -3.0 and found.high >= 7.0
+    constant = histogram_of(torch.zeros(4))
+    assert constant is not None and sum(constant.counts) == 4
+    assert histogram_of(torch.zeros(0)) is None
+    assert math.isfinite(constant.low) and math.isfinite(constant.high)
