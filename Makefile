@@ -12,7 +12,7 @@ TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head 
 # The driver of the pages' tests; the browser itself is the system's.
 BROWSER := $(shell sed -n 's/^ *"\(playwright==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
-.PHONY: help setup native pages demo chat test test-pages sweep lint types zoo bench docs clean
+.PHONY: help setup native pages demo chat test test-pages sweep fuzz lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile MobileNetV2 in fp32 and int8, run both, print a table'
@@ -22,6 +22,7 @@ help:
 	@echo 'make pages   bundle the scripts in web/ anew, after a change'
 	@echo 'make test-pages  the pages in a real browser (chromium, installed if need be)'
 	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
+	@echo 'make fuzz    a million damaged files, loaded and run; goes on where it stopped (long)'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
 	@echo 'make bench   measure against the stock runtime; writes docs/benchmarks.md'
 	@echo 'make docs    write the generated tables in docs/'
@@ -74,6 +75,9 @@ lint: setup
 
 types: setup
 	@$(BIN)/mypy
+
+fuzz: setup
+	@$(BIN)/python -m fuzz --workers 2
 
 zoo: setup
 	@$(BIN)/python -m benchmarks.zoo

@@ -317,13 +317,13 @@ class Method:
             position = following
 
     def _failure(self, error: Exception, position: int) -> PenstockError:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(error, 300) or type(error).__name__
         if isinstance(error, MemoryError):
             reason = f"out of memory: {reason}"
         elif not isinstance(error, (ValueError, registry.KernelError)):
             reason = f"{type(error).__name__}: {reason}; {IF_SOUND}"
         return InvalidProgramError(
-            f"instruction {position} of method {self.name!r}"
+            f"instruction {position} of method {shorten(self.name)!r}"
             f" ({self._bound[position].label}) failed: {reason}"
         )
 

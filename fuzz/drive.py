@@ -1,0 +1,220 @@
+"""Gives cases to workers, watches them, and counts what came of it; resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fuzz.corpus import ROOT
+from fuzz.mutations import Seed
+
+#: CPU seconds that one file may take before it counts as a hang.
+HANG = 5.0
+#: Cases a worker is given at once, and cases after which it is started anew.
+CHUNK = 500
+LIFETIME = 10_000
+
+
+@dataclass
+class Tally:
+    """How the cases of one runtime ended. ``next`` is the first that was not tried yet;
+    ``crashes`` have a case's number and the signal, ``hangs`` the number, ``failures`` the number
+    and an error that is not one of Penstock's."""
+
+    corpus: str
+    next: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    crashes: list[tuple[int, int]] = field(default_factory=list)
+    hangs: list[int] = field(default_factory=list)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def tried(self) -> int:
+        return sum(self.outcomes.values()) + len(self.crashes) + len(self.hangs)
+
+    def save(self, path: Path) -> None:
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(vars(self), indent=1))
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Tally:
+        data = json.loads(path.read_text())
+        data["outcomes"] = Counter(data["outcomes"])
+        return cls(**data)
+
+
+def digest(seeds: Sequence[Seed]) -> str:
+    """Names a corpus and the code that mutates it: cases have the same numbers as long as it is
+    the same."""
+    found = hashlib.sha256()
+    for seed in seeds:
+        found.update(seed.program + (seed.data_file or b""))
+    for file in ("mutations.py", "sites.py", "worker.py"):
+        found.update((Path(__file__).parent / file).read_bytes())
+    return found.hexdigest()[:16]
+
+
+class Worker:
+    """A process of :mod:`fuzz.worker`, and the number of the case that it is at."""
+
+    def __init__(self, runtime: str, folder: Path, module: str = "fuzz.worker") -> None:
+        self._board = tempfile.NamedTemporaryFile()  # noqa: SIM115  closed with the worker
+        self._board.write(struct.pack("<q", -1))
+        self._board.flush()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, runtime, str(folder), self._board.name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            cwd=ROOT, env=_environment(),
+        )  # fmt: skip
+        self.done = 0
+        # The stock runtime may print there, too.
+        while (line := self._line()) != "ready":
+            if line is None:
+                raise RuntimeError(f"a worker for {runtime} could not be started")
+
+    def case(self) -> int:
+        self._board.seek(0)
+        number: int = struct.unpack("<q", self._board.read(8))[0]
+        return number
+
+    def run(self, first: int, count: int, tally: Tally) -> int:
+        """Tries ``count`` cases and notes the outcomes. The number of cases that were tried:
+        fewer if the process died or hung at one, which is noted, too."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{first} {count}\n")
+        self._process.stdin.flush()
+        at, began = first - 1, self._cpu()
+        while True:
+            if self._readable(0.25):
+                line = self._line()
+                if line is None:
+                    return self._died(first, count, tally)
+                if line.startswith('{"outcomes"'):
+                    answer = json.loads(line)
+                    tally.outcomes.update(answer["outcomes"])
+                    tally.failures += [tuple(failure) for failure in answer["failures"]]
+                    self.done += count
+                    return count
+                continue
+            now = self.case()
+            if now != at:
+                at, began = now, self._cpu()
+            elif self._cpu() - began > HANG:
+                self.close()
+                tally.hangs.append(at)
+                return self._before(first, at, tally)
+
+    def _died(self, first: int, count: int, tally: Tally) -> int:
+        code = self._process.wait()
+        at = self.case()
+        if not first <= at < first + count:
+            raise RuntimeError(f"a worker ended with {code} outside of any case")
+        tally.crashes.append((at, -code))
+        return self._before(first, at, tally)
+
+    def _before(self, first: int, at: int, tally: Tally) -> int:
+        # What became of the others of this chunk is lost with the process; they ended somehow.
+        tally.outcomes["before a crash or hang"] += at - first
+        return at - first + 1
+
+    def _readable(self, seconds: float) -> bool:
+        assert self._process.stdout is not None
+        return bool(select.select([self._process.stdout], [], [], seconds)[0])
+
+    def _line(self) -> str | None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return line.strip() if line else None
+
+    def _cpu(self) -> float:
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None and self.done < LIFETIME
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._board.close()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, so that a worker finds the modules that this process finds."""
+    path = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def drive(
+    runtime: str,
+    folder: Path,
+    tally: Tally,
+    *,
+    until: int,
+    seconds: float | None = None,
+    workers: int = 1,
+    module: str = "fuzz.worker",
+    report: Callable[[Tally], None] = lambda tally: None,
+) -> None:
+    """Tries cases from ``tally.next`` up to ``until``, for at most so many ``seconds``.
+
+    ``module`` is what a worker runs, with what :mod:`fuzz.worker` is given.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    lock = threading.Lock()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        worker: Worker | None = None
+        try:
+            while end is None or time.monotonic() < end:
+                with lock:
+                    first = tally.next
+                    count = min(CHUNK, until - first)
+                    if count <= 0 or errors:
+                        break
+                    tally.next += count
+                own = Tally(tally.corpus)
+                while count > 0:
+                    if worker is None or not worker.alive:
+                        if worker is not None:
+                            worker.close()
+                        worker = Worker(runtime, folder, module)
+                    tried = worker.run(first, count, own)
+                    first, count = first + tried, count - tried
+                with lock:
+                    tally.outcomes.update(own.outcomes)
+                    tally.crashes += own.crashes
+                    tally.hangs += own.hangs
+                    tally.failures += own.failures
+                    report(tally)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            if worker is not None:
+                worker.close()
+
+    threads = [threading.Thread(target=work) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

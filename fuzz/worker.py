@@ -1,0 +1,123 @@
+"""The end that may crash: ``python -m fuzz.worker RUNTIME CORPUS BOARD`` (see :mod:`fuzz.drive`).
+
+Reads ``FIRST COUNT`` lines and answers each with one line of JSON: how many cases ended how. The
+number of the case at work stands in the first eight bytes of the file BOARD, so that whoever
+watches knows what a dead or hanging process was at.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import random
+import resource
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuzz.corpus import LARGE, corpus
+from fuzz.mutations import Mutant, Seed, mutant
+
+#: What a process may map beyond what it has when it begins; docs/security.md states it.
+MEMORY = 2 << 30
+#: Programs with larger inputs are loaded and not run: the time of a case is in making them.
+MANY_ELEMENTS = 1 << 20
+
+Run = Callable[[Mutant], str]
+
+
+def case(seeds: Sequence[Seed], number: int) -> tuple[Seed, Mutant]:
+    """Case ``number``: always the same file for the same seeds."""
+    generator = random.Random(number)
+    small = [seed for seed in seeds if len(seed.program) < LARGE]
+    large = [seed for seed in seeds if len(seed.program) >= LARGE]
+    seed = generator.choice(large if large and generator.random() < 0.02 else small)
+    return seed, mutant(seed, generator)
+
+
+def penstock_run(engine: str) -> Run:
+    """Loads with ``engine`` and runs every method twice; says how far the file came."""
+    import penstock
+    from penstock.formats.sources import KEY, decode_sources
+
+    def run(hostile: Mutant) -> str:
+        stage = "load"
+        try:
+            data = () if hostile.data_file is None else (hostile.data_file,)
+            program = penstock.load(hostile.program, data=data, threads=1, engine=engine)
+            repr(program)
+            if KEY in program.program.named_data:
+                stage = "source map"
+                decode_sources(program.program.named_data[KEY])
+            for name in program.methods:
+                stage = "prepare"
+                method = program.method(name)
+                inputs = [_input(spec) for spec in method.inputs]
+                if any(given is None for given in inputs):
+                    return "too large to run"
+                stage = "run"
+                method.run(inputs)
+                method.run(inputs)
+            return "ran"
+        except penstock.PenstockError as error:
+            message = str(error)
+            if not 10 < len(message) < 600 or not all(c.isprintable() for c in message):
+                raise AssertionError(f"unfit to be printed: {message!r}") from error
+            return f"refused at {stage}"
+
+    return run
+
+
+def _input(spec: Any) -> Any:
+    from penstock import ScalarSpec
+
+    if isinstance(spec, ScalarSpec):
+        return spec.value
+    if prod(spec.shape) > MANY_ELEMENTS:
+        return None
+    return np.ones(spec.shape, spec.dtype)
+
+
+def main(runtime: str, folder: str, board_path: str) -> None:
+    seeds = corpus(Path(folder))
+    run = _stock_run() if runtime == "executorch" else penstock_run(runtime)
+    limit = _mapped() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with open(board_path, "r+b") as file:
+        board = mmap.mmap(file.fileno(), 8)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        first, count = map(int, line.split())
+        outcomes: Counter[str] = Counter()
+        failures: list[tuple[int, str]] = []
+        for number in range(first, first + count):
+            struct.pack_into("<q", board, 0, number)
+            _, hostile = case(seeds, number)
+            try:
+                outcomes[run(hostile)] += 1
+            except Exception as error:
+                outcomes["failed"] += 1
+                failures.append((number, f"{type(error).__name__}: {error}"[:300]))
+        struct.pack_into("<q", board, 0, -1)
+        print(json.dumps({"outcomes": outcomes, "failures": failures}), flush=True)
+
+
+def _stock_run() -> Run:
+    from fuzz.stock import stock_run
+
+    return stock_run()
+
+
+def _mapped() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
