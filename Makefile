@@ -15,7 +15,7 @@ BROWSER := $(shell sed -n 's/^ *"\(playwright==[^"]*\)".*/\1/p' pyproject.toml |
 .PHONY: help setup native pages demo chat test test-pages sweep fuzz lint types zoo bench docs clean
 
 help:
-	@echo 'make demo    set up, compile MobileNetV2 in fp32 and int8, run both, print a table'
+	@echo 'make demo    set up, compile two image models in fp32 and int8, run them on photographs'
 	@echo 'make chat    set up, compile SmolLM2 with its weights, ask it something'
 	@echo 'make test    set up, then lint, types and tests'
 	@echo 'make native  build the C files in native/ anew, after a change'

@@ -41,7 +41,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output_dir", default=".", help="where the file goes")
     parser.add_argument(
-        "-w", "--weights", help="'default' for the library's pretrained weights, or a checkpoint"
+        "-w",
+        "--weights",
+        help="'default' for the library's pretrained weights, 'random', or a checkpoint",
     )
     return parser.parse_args(arguments)
 

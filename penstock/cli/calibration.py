@@ -110,4 +110,5 @@ def _picture(file: Path, source: Source) -> torch.Tensor:
             "give .npy or .npz files"
         )
     dtype = np.dtype(str(example.dtype).removeprefix("torch."))
-    return torch.from_numpy(from_image(file, TensorSpec(tuple(example.shape), dtype)))
+    spec = TensorSpec(tuple(example.shape), dtype)
+    return torch.from_numpy(from_image(file, spec, source.normalization))

@@ -49,7 +49,9 @@ def compile_command(
     ] = None,
     weights: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="'default' for the library's pretrained weights, or a checkpoint."),
+        typer.Option(
+            help="'default' for the library's pretrained weights, 'random', or a checkpoint."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     calibration: Annotated[

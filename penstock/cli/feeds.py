@@ -11,6 +11,7 @@ import numpy as np
 from penstock.cli.pictures import SUFFIXES, from_image
 from penstock.errors import InputError
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec
+from penstock.zoo.images import IMAGENET, Normalization
 
 
 def ones(specs: Sequence[Spec]) -> list[Any]:
@@ -21,7 +22,9 @@ def ones(specs: Sequence[Spec]) -> list[Any]:
     ]
 
 
-def read_inputs(files: Sequence[str], specs: Sequence[Spec]) -> list[Any]:
+def read_inputs(
+    files: Sequence[str], specs: Sequence[Spec], normalization: Normalization = IMAGENET
+) -> list[Any]:
     """The inputs that ``files`` hold, in order; fixed scalars need no file.
 
     A ``.npy`` file gives one input, a ``.npz`` archive one for each of its arrays in their order,
@@ -45,7 +48,10 @@ def read_inputs(files: Sequence[str], specs: Sequence[Spec]) -> list[Any]:
         spec = tensors[len(found)]
         if not isinstance(spec, TensorSpec):
             raise InputError(f"input {len(found)} is a scalar; give it as a .npy file, not {name}")
-        found.append(from_image(path, spec) if suffix in SUFFIXES else from_bytes(path, spec))
+        if suffix in SUFFIXES:
+            found.append(from_image(path, spec, normalization))
+        else:
+            found.append(from_bytes(path, spec))
     if len(found) != len(tensors):
         raise InputError(
             f"{', '.join(files)} give {len(found)} inputs, the program takes {len(tensors)}:"

