@@ -52,7 +52,8 @@ def test_guesses() -> None:
     logits = np.array([[0, 3, 1, 2, -1, -2], [9, 0, 0, 0, 0, 0]], np.float32)
     index, rows = guesses([np.zeros(4), 3.0, logits], names)
     assert index == 2
-    expected = torch.from_numpy(logits).double().softmax(1).sort(descending=True, stable=True, dim=1)
+    softmax = torch.from_numpy(logits).double().softmax(1)
+    expected = softmax.sort(descending=True, stable=True, dim=1)
     for row, values, places in zip(rows, expected.values, expected.indices, strict=True):
         assert [guess.index for guess in row] == places[:5].tolist()
         assert [guess.name for guess in row] == [names[i] for i in places[:5]]
