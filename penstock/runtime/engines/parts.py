@@ -8,7 +8,7 @@ they are, so that cutting never changes an int8 answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
 from penstock.graph.shapes import infer
@@ -16,15 +16,22 @@ from penstock.graph.shapes import infer
 
 @dataclass(frozen=True)
 class Part:
-    """Nodes of a graph for the engine number ``engine``, as a graph of their own. ``inputs`` and
-    ``outputs`` are the ids that its inputs and outputs have in the whole graph, ``nodes`` the
-    positions that its nodes have there."""
+    """Nodes of a graph for the engine number ``engine``, as a graph of their own, in which values
+    have the ids that they have in the whole. ``nodes`` are the positions of its nodes there."""
 
     engine: int
     graph: XnnGraph
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
     nodes: tuple[int, ...]
+
+    @property
+    def inputs(self) -> Sequence[int]:
+        """The ids of what it reads."""
+        return self.graph.inputs
+
+    @property
+    def outputs(self) -> Sequence[int]:
+        """The ids of what it makes for others."""
+        return self.graph.outputs
 
 
 def cut(graph: XnnGraph, engines: Sequence[int], *, checked: bool = False) -> list[Part]:
@@ -45,6 +52,8 @@ class _Cut:
         self.graph = graph
         self.checked = checked
         self.values = {value.id: value for value in graph.values}
+        #: what can leave a part
+        self.crossing = {v.id for v in graph.values if v.dtype.traits.array is not None}
         self.producer = {output: node for node in graph.nodes for output in node.outputs}
         self.position = {id(node): position for position, node in enumerate(graph.nodes)}
         self.shapes = _bounds(graph)
@@ -70,7 +79,7 @@ class _Cut:
         """Nodes by level and engine. A level is one more than that of a producer with another
         engine, so a group depends on groups of lower levels alone."""
         level: dict[int, int] = {}
-        groups: dict[tuple[int, int], list[Node]] = {}
+        groups: dict[tuple[int, int], dict[int, Node]] = {}
         engine_of = {id(n): e for n, e in zip(self.graph.nodes, engines, strict=True)}
         for node in self.graph.nodes:
             if self._stays_inside(node):
@@ -81,11 +90,10 @@ class _Cut:
                 producer = self.producer[value]
                 own = max(own, level[id(producer)] + (engine_of[id(producer)] != engine))
             level[id(node)] = own
-            group = groups.setdefault((own, engine), [])
-            known = {id(item) for item in group}
-            group += [item for item in inside if id(item) not in known]
-            group.append(node)
-        return groups
+            group = groups.setdefault((own, engine), {})
+            for item in (*inside, node):
+                group.setdefault(id(item), item)
+        return {key: list(group.values()) for key, group in groups.items()}
 
     def _sources(self, node: Node, inside: list[Node]) -> list[int]:
         """What ``node`` reads that other nodes make, looking through those that stay inside a
@@ -103,10 +111,10 @@ class _Cut:
         return found
 
     def _stays_inside(self, node: Node) -> bool:
-        return not any(self._crosses(output) for output in node.outputs)
+        return self.crossing.isdisjoint(node.outputs)
 
     def _crosses(self, value: int) -> bool:
-        return self.values[value].dtype.traits.array is not None
+        return value in self.crossing
 
     def _read(self, nodes: Sequence[Node]) -> list[int]:
         return [i for node in nodes for i in node.inputs if i != INVALID_VALUE_ID]
@@ -116,37 +124,31 @@ class _Cut:
         used = dict.fromkeys([*self._read(nodes), *(o for n in nodes for o in n.outputs)])
         inputs = [i for i in used if i not in made and self.values[i].data is None]
         outputs = [i for i in used if i in wanted]
-        new = {old: number for number, old in enumerate(dict.fromkeys([*inputs, *outputs, *used]))}
-        new[INVALID_VALUE_ID] = INVALID_VALUE_ID
-        external = {old: position for position, old in enumerate([*inputs, *outputs])}
-
-        def renumbered(old: int) -> Value:
-            return replace(
-                self.values[old],
-                id=new[old],
-                shape=self.shapes[old],
-                is_input=old in inputs,
-                is_output=old in wanted,
-                external_id=external.get(old),
-            )
-
+        external = {i: position for position, i in enumerate([*inputs, *outputs])}
         graph = XnnGraph(
-            values=[renumbered(old) for old in new if old != INVALID_VALUE_ID],
-            nodes=[
-                replace(
-                    node,
-                    inputs=tuple(new[i] for i in node.inputs),
-                    outputs=tuple(new[i] for i in node.outputs),
-                )
-                for node in nodes
+            values=[
+                self._value(i, external.get(i), i in wanted)
+                for i in dict.fromkeys([*external, *used])
             ],
-            inputs=[new[i] for i in inputs],
-            outputs=[new[i] for i in outputs],
+            nodes=list(nodes),
+            inputs=inputs,
+            outputs=outputs,
             # Each node is what it was, and the shapes are those that follow from the inputs'.
             checked=self.checked,
         )
         positions = tuple(self.position[id(node)] for node in nodes)
-        return Part(engine, graph, tuple(inputs), tuple(outputs), positions)
+        return Part(engine, graph, positions)
+
+    def _value(self, i: int, external: int | None, output: bool) -> Value:
+        """Value ``i`` in a part where it has this external id."""
+        value, shape = self.values[i], self.shapes[i]
+        inside = external is None and value.external_id is None
+        if inside and value.shape == shape:
+            return value
+        return Value(
+            i, value.dtype, shape, value.quantization, value.data,
+            external, external is not None and not output, output,
+        )  # fmt: skip
 
 
 def _bounds(graph: XnnGraph) -> Mapping[int, Shape]:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from ctypes import Structure, c_float, c_int32, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.family import Family, Packer, Step, Values, Workshop
 from penstock.runtime.engines.native.integers import quantized_bound
 from penstock.runtime.engines.native.rules import slower_binary_int8
 
@@ -99,8 +100,8 @@ def collapsed(result: Shape, operands: Sequence[Shape]) -> list[tuple[int, ...]]
 
 def params_of(node: Node, values: Values) -> CParams | str:
     """The arithmetic of ``node``, or why our kernels do not have it."""
-    if node.kind not in (NodeKind.ADD, NodeKind.MULTIPLY) or node.flags:
-        return "it is no sum or product"
+    if node.flags:
+        return "it has flags that our kernels do not know"
     used = [values[i] for i in (*node.inputs, *node.outputs)]
     if any(value.dtype is not DataType.QINT8 for value in used):
         return "it is not int8"
@@ -134,16 +135,14 @@ def params_of(node: Node, values: Values) -> CParams | str:
     return params
 
 
-def reason_against(node: Node, values: Values) -> str | None:
-    """Why the family cannot run ``node``; None where it can."""
+def examine(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`."""
     found = params_of(node, values)
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) else partial(prepare, node, values, found)
 
 
-def prepare(node: Node, values: Values, workshop: Workshop) -> Binary:
+def prepare(node: Node, values: Values, params: CParams, workshop: Workshop) -> Binary:
     """Keeps constant operands."""
-    params = params_of(node, values)
-    assert isinstance(params, CParams)
     constants = [
         None
         if values[i].data is None
@@ -155,8 +154,8 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Binary:
 
 FAMILY = Family(
     "qs8_binary",
-    reason_against,
+    frozenset({NodeKind.ADD, NodeKind.MULTIPLY}),
+    examine,
     slower_binary_int8,
-    prepare,
     {"pk_qs8_binary_run": (None, (c_void_p, c_void_p))},
 )

@@ -109,17 +109,16 @@ class PlannedGraph(Composed):
         if len(self._turns) > 1:
             return None
         links = []
-        for number, (part, executable) in enumerate(self._steps):
+        for number, (_, executable) in enumerate(self._steps):
             link = self._link(executable)
             if link is None:
                 return None
+            # What leaves no part goes by the number of its part.
             names: dict[Hashable, Hashable] = {v: (number, v) for v in link.sizes}
-            names.update(zip(part.graph.inputs, part.inputs, strict=True))
-            names.update(zip(part.graph.outputs, part.outputs, strict=True))
             links.append(
                 Link(
                     link.steps,
-                    [replace(f, value=names[f.value]) for f in link.fields],
+                    [replace(f, value=names.get(f.value, f.value)) for f in link.fields],
                     {names[v]: size for v, size in link.sizes.items()},
                     [link.keep, executable],
                 )

@@ -6,12 +6,20 @@ import math
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, byref, c_float, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.blocks import OVERREAD, address
-from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.family import (
+    Family,
+    Packer,
+    Step,
+    Values,
+    Workshop,
+    bias_of,
+)
 from penstock.runtime.engines.native.products import padding_of
 from penstock.runtime.engines.native.rules import slower_depthwise
 
@@ -77,38 +85,36 @@ class Depthwise:
         return Step("pk_f32_dwconv_run", task, ((source, "input"), (result, "output")))
 
 
-def reason_against(node: Node, values: Values) -> str | None:
-    """Why the family cannot run ``node``; None where it can."""
+def examine(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`."""
     a = node.attributes
-    if node.kind is not NodeKind.DEPTHWISE_CONV_2D or not isinstance(a, Conv2dAttributes):
-        return "it is no depthwise convolution"
+    assert isinstance(a, Conv2dAttributes)
     if a.group_output_channels != a.group_input_channels:
         return "it makes several channels of each"
     used = [values[i] for i in (*node.inputs, *node.outputs) if i != INVALID_VALUE_ID]
     if any(value.dtype is not DataType.FP32 for value in used):
         return "it is not all float32"
-    return None
+    return partial(prepare, node, values)
 
 
 def prepare(node: Node, values: Values, workshop: Workshop) -> Depthwise:
     """Packs the weights of ``node``."""
     a = node.attributes
     assert isinstance(a, Conv2dAttributes)
-    weights, bias = address(workshop.constant(values[node.inputs[1]])), None
-    if len(node.inputs) > 2 and node.inputs[2] != INVALID_VALUE_ID:
-        bias = address(workshop.constant(values[node.inputs[2]]))
+    weights, bias = address(workshop.constant(values[node.inputs[1]])), bias_of(node, values)
+    bias_at = None if bias is None else address(workshop.constant(bias))
     shape = CShape(int(workshop.library.isa), a.groups, *a.kernel)
     functions = workshop.library.functions
     packed = workshop.packed.reserve(functions.pk_f32_dwconv_packed_size(byref(shape)))
-    functions.pk_f32_dwconv_pack(byref(shape), weights, bias, packed)
+    functions.pk_f32_dwconv_pack(byref(shape), weights, bias_at, packed)
     return Depthwise(node, shape, packed, workshop.zeros(4 * a.groups + OVERREAD))
 
 
 FAMILY = Family(
     "f32_dwconv",
-    reason_against,
+    frozenset({NodeKind.DEPTHWISE_CONV_2D}),
+    examine,
     slower_depthwise,
-    prepare,
     {
         "pk_f32_dwconv_packed_size": (c_size_t, (POINTER(CShape),)),
         "pk_f32_dwconv_pack": (None, (POINTER(CShape), c_void_p, c_void_p, c_void_p)),

@@ -7,14 +7,23 @@ import math
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, byref, c_float, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from penstock.graph.dtypes import DataType, PerChannel, PerToken
-from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape
+from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.blocks import address
-from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.family import (
+    Family,
+    Packer,
+    Step,
+    Values,
+    Workshop,
+    bias_of,
+)
+from penstock.runtime.engines.native.integers import SMALLEST_SCALE
 from penstock.runtime.engines.native.rules import slower_dynamic_product, slower_quantize
 
 
@@ -113,14 +122,12 @@ def _structure(node: Node, inputs: int, outputs: int, workshop: Workshop) -> CPr
     )
 
 
-def reason_against_quantize(node: Node, values: Values) -> str | None:
-    """Why the family ``qd8_quantize`` cannot run ``node``; None where it can."""
-    if node.kind is not NodeKind.CONVERT:
-        return "it is no conversion"
+def examine_quantize(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`. There is nothing to pack."""
     source, result = values[node.inputs[0]], values[node.outputs[0]]
     if source.dtype is not DataType.FP32 or result.dtype is not DataType.QDINT8:
         return "it is no conversion of float32 to what is quantized at run time"
-    return _reason_against_rows(result.quantization)
+    return _reason_against_rows(result.quantization) or partial(Quantize, node)
 
 
 def _reason_against_rows(quantization: object) -> str | None:
@@ -129,31 +136,25 @@ def _reason_against_rows(quantization: object) -> str | None:
     return None
 
 
-def reason_against_product(node: Node, values: Values) -> str | None:
-    """Why the family ``qd8_product`` cannot run ``node``; None where it can."""
-    if node.kind is not NodeKind.FULLY_CONNECTED or node.flags:
-        return "it is not fully-connected, or its weights are transposed"
+def examine_product(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`."""
+    if node.flags:
+        return "its weights are transposed"
     source, filter, result = (values[i] for i in (*node.inputs[:2], node.outputs[0]))
     if source.dtype is not DataType.QDINT8 or result.dtype is not DataType.FP32:
         return "its input is not quantized at run time"
     if filter.dtype is not DataType.QCINT8 or filter.data is None:
         return "its weights are not constant int8 with scales for each channel"
-    bias = values.get(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = bias_of(node, values)
     if bias is not None and (bias.dtype is not DataType.FP32 or bias.data is None):
         return "its bias is not constant float32"
     quantization = filter.quantization
     assert isinstance(quantization, PerChannel)
-    smallest = np.finfo(np.float32).tiny
-    if quantization.axis != 0 or (quantization.scales < smallest).any():
+    if quantization.axis != 0 or quantization.scales.min() < SMALLEST_SCALE:
         return "its scales are out of XNNPACK's range"
     if node.clamp is not None and not node.clamp[0] < node.clamp[1]:
         return "its output range is empty"
-    return _reason_against_rows(source.quantization)
-
-
-def prepare_quantize(node: Node, values: Values, workshop: Workshop) -> Quantize:
-    """There is nothing to pack."""
-    return Quantize(node, workshop)
+    return _reason_against_rows(source.quantization) or partial(prepare_product, node, values)
 
 
 def prepare_product(node: Node, values: Values, workshop: Workshop) -> Product:
@@ -163,14 +164,13 @@ def prepare_product(node: Node, values: Values, workshop: Workshop) -> Product:
     assert isinstance(quantization, PerChannel)
     outputs, inputs = filter.shape
     weights = workshop.constant(filter)
-    bias = None
-    if len(node.inputs) > 2 and node.inputs[2] != INVALID_VALUE_ID:
-        bias = workshop.constant(values[node.inputs[2]])
+    bias = bias_of(node, values)
+    bias_at = None if bias is None else address(workshop.constant(bias))
     product = _structure(node, inputs, outputs, workshop)
     functions = workshop.library.functions
     packed = workshop.packed.reserve(functions.pk_qd8_product_packed_size(byref(product)))
     functions.pk_qd8_product_pack(
-        byref(product), address(weights), None if bias is None else address(bias),
+        byref(product), address(weights), bias_at,
         address(np.ascontiguousarray(quantization.scales, np.float32)), packed,
     )  # fmt: skip
     return Product(node, outputs, packed, workshop)
@@ -178,9 +178,9 @@ def prepare_product(node: Node, values: Values, workshop: Workshop) -> Product:
 
 QUANTIZE = Family(
     "qd8_quantize",
-    reason_against_quantize,
+    frozenset({NodeKind.CONVERT}),
+    examine_quantize,
     slower_quantize,
-    prepare_quantize,
     {
         "pk_qd8_quantize_size": (c_size_t, (POINTER(CQuantize),)),
         "pk_qd8_quantize_run": (None, (c_void_p, c_void_p)),
@@ -188,9 +188,9 @@ QUANTIZE = Family(
 )
 PRODUCT = Family(
     "qd8_product",
-    reason_against_product,
+    frozenset({NodeKind.FULLY_CONNECTED}),
+    examine_product,
     slower_dynamic_product,
-    prepare_product,
     {
         "pk_qd8_product_packed_size": (c_size_t, (POINTER(CProduct),)),
         "pk_qd8_product_pack": (

@@ -23,11 +23,12 @@ from penstock.runtime.engines.native.composed import (
     check_process,
     placed,
 )
-from penstock.runtime.engines.native.families import FAMILIES, bind_families, kernel_names
+from penstock.runtime.engines.native.families import bind_families, kernel_names
 from penstock.runtime.engines.native.family import Family, Prepared, Step, Workshop
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import Blocks, PackedWeights
 from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, field_address
+from penstock.runtime.engines.native.survey import Survey
 from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import Executable, NodeTime
@@ -56,75 +57,53 @@ class NativeEngine:
         #: Blocks of zeros that padding is read from: the largest is the last.
         self._zeros: list[np.ndarray] = []
         self._tables = lookup.Tables()
-        #: the graph that was asked about last, and its values
-        self._asked: XnnGraph | None = None
-        self._values: dict[int, Value] = {}
-        #: what makes its values that cannot leave a part
-        self._makers: dict[int, Node] = {}
-        #: the nodes of its chains, by identity
-        self._chained: set[int] = set()
+        #: what was found about the graph that was asked about last
+        self._survey = Survey(XnnGraph(), self._tables)
 
     def reason_against(self, graph: XnnGraph, node: Node) -> str | None:
         """See :meth:`penstock.runtime.engines.protocol.Engine.reason_against`."""
-        if graph is not self._asked:
+        if graph is not self._survey.graph:
             check_graph(graph)
             self._blocks.expected = _constant_bytes(graph)
-            self._asked, self._values = graph, {value.id: value for value in graph.values}
-            found = lookup.chains(graph)
-            self._chained = {id(graph.nodes[n]) for chain in found for n in chain.nodes}
-            self._tables.of(graph, found)  # all at once
-            self._makers = {i: n for n in graph.nodes for i in n.outputs if _stays(self._values[i])}
-        if id(node) in self._chained:
+            self._survey = Survey(graph, self._tables)
+        survey = self._survey
+        if survey.chain_of(node) is not None:
             return None if self._everything else lookup.slower_chain(self.library)
-        values, reason = self._values, None
-        for family in FAMILIES:
-            against = family.reason_against(node, values)
-            if against is None:
-                makers = [self._makers[i] for i in node.inputs if i in self._makers]
-                for maker in makers:  # which goes with this node
-                    if all(other.reason_against(maker, values) for other in FAMILIES):
-                        return f"what makes its input is of kind {maker.kind.name}"
-                if self._everything:
-                    return None
-                return family.slower(node, values, self.library)
-            reason = reason or against
-        return reason
+        found = survey.found(node)
+        if isinstance(found, str):
+            return found
+        for maker in survey.makers(node):  # which goes with this node
+            if isinstance(survey.found(maker), str):
+                return f"what makes its input is of kind {maker.kind.name}"
+        if self._everything:
+            return None
+        return found.family.slower(node, survey.values, self.library)
 
     def compile(self, graph: XnnGraph, *, threads: Threads) -> NativeExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Engine.compile`."""
         check_graph(graph)
         checker = ShapeChecker(graph)
-        values = {value.id: value for value in graph.values}
         packed = PackedWeights(self._blocks)
         workshop = Workshop(self.library, packed, self._zeros_of, threads.count)
+        # The nodes of a part are those of the whole, whose survey has them.
+        survey = self._survey
+        if not all(map(survey.knows, graph.nodes)):
+            survey = Survey(graph, self._tables)
         prepared: list[tuple[Family, Prepared] | None] = []
-        chained = self._look_ups(graph, workshop)
         for index, node in enumerate(graph.nodes):
-            if index in chained:
-                prepared.append(chained[index])
+            chain = survey.chain_of(node)
+            if chain is not None:
+                last = chain.nodes[-1] is node
+                prepared.append((lookup.FAMILY, chain.packed(workshop)) if last else None)
                 continue
-            family = next((f for f in FAMILIES if f.reason_against(node, values) is None), None)
-            if family is None:
+            found = survey.found(node)
+            if isinstance(found, str):
                 raise UnsupportedError(
                     f"node {index} is of kind {node.kind.name}, which our own kernels lack here"
                 )
-            prepared.append((family, family.prepare(node, values, workshop)))
+            prepared.append((found.family, found.pack(workshop)))
             packed.packed()
         return NativeExecutable(self, graph, checker, prepared, packed, threads)
-
-    def _look_ups(
-        self, graph: XnnGraph, workshop: Workshop
-    ) -> dict[int, tuple[Family, Prepared] | None]:
-        """The chains by the position of their last node; None for their other nodes."""
-        found = lookup.chains(graph)
-        if not found:
-            return {}
-        made: dict[int, tuple[Family, Prepared] | None] = {}
-        for chain, table in zip(found, self._tables.of(graph, found), strict=True):
-            made.update(dict.fromkeys(chain.nodes))
-            look_up = lookup.prepare_chain(chain, table, workshop)
-            made[chain.nodes[-1]] = (lookup.FAMILY, look_up)
-        return made
 
     def composed(
         self,
@@ -140,11 +119,6 @@ class NativeEngine:
         if not self._zeros or self._zeros[-1].nbytes < size:
             self._zeros.append(np.zeros(size, np.uint8))
         return address(self._zeros[-1])
-
-
-def _stays(value: Value) -> bool:
-    """Whether a value cannot leave the part that makes it."""
-    return value.data is None and value.dtype.traits.array is None
 
 
 class NativeExecutable:

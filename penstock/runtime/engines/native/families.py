@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ctypes import c_char_p, c_uint32
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
+from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native import (
     binary,
     depthwise,
@@ -31,6 +33,12 @@ FAMILIES: tuple[Family, ...] = (
     interleave.FAMILY,
     binary.FAMILY,
 )
+
+
+#: Those that a node of each kind may go to.
+BY_KIND: Mapping[NodeKind, tuple[Family, ...]] = {
+    kind: tuple(family for family in FAMILIES if kind in family.kinds) for kind in NodeKind
+}
 
 
 def bind_families(library: Library) -> None:

@@ -9,7 +9,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from penstock.graph.graph import Node, Shape, Value
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value
+from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native.library import Library, Prototype
 from penstock.runtime.engines.native.memory import PackedWeights
 
@@ -56,19 +57,31 @@ class Workshop:
         return self.packed.source(value)
 
 
+#: Packs the weights of a node.
+Packer: TypeAlias = "Callable[[Workshop], Prepared]"
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of kernels, ``pk_<name>_*`` in the library.
 
-    ``reason_against`` says why it cannot run a node, None where it can; ``slower`` why another
-    engine should have a node all the same, on the library's instruction sets. ``prepare`` packs the
-    node's weights. ``prototypes`` are those of the C functions that ``prepare`` calls.
-    ``overread``: its kernels may read up to ``OVERREAD`` bytes beyond the end of an input.
+    ``kinds`` are those of its nodes. ``examine`` gives what packs the weights of a node of such a
+    kind, or the reason why the family cannot run it; ``slower`` says why another engine should have
+    a node all the same, on the library's instruction sets. ``prototypes`` are those of the C
+    functions that packing calls. ``overread``: its kernels may read up to ``OVERREAD`` bytes beyond
+    the end of an input.
     """
 
     name: str
-    reason_against: Callable[[Node, Values], str | None]
+    kinds: frozenset[NodeKind]
+    examine: Callable[[Node, Values], Packer | str]
     slower: Callable[[Node, Values, Library], str | None]
-    prepare: Callable[[Node, Values, Workshop], Prepared]
     prototypes: Mapping[str, Prototype]
     overread: bool = False
+
+
+def bias_of(node: Node, values: Values) -> Value | None:
+    """The bias of a product; None if it has none."""
+    if len(node.inputs) < 3 or node.inputs[2] == INVALID_VALUE_ID:
+        return None
+    return values[node.inputs[2]]

@@ -5,22 +5,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from ctypes import POINTER, Structure, byref, c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, Structure, byref, c_float, c_int32, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.graph import (
     FLAG_TENSORFLOW_SAME_PADDING,
-    INVALID_VALUE_ID,
     Node,
     Shape,
     Value,
 )
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.blocks import address
-from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.family import (
+    Family,
+    Packer,
+    Step,
+    Values,
+    Workshop,
+    bias_of,
+)
 from penstock.runtime.engines.native.products import POINTWISE, padding_of
 from penstock.runtime.engines.native.rules import slower_depthwise_int8, slower_product_int8
 
@@ -85,6 +92,8 @@ class CDepthwiseTask(Structure):
 #: The most taps of a kernel that ours take: their offsets lie on the stack.
 _MAX_TAPS = 1024
 _MAX_DEPTHWISE = 16
+#: The smallest scale that XNNPACK accepts.
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -162,17 +171,17 @@ def quantities_of(node: Node, values: Values) -> Quantities | str:
     scales = _scales(filter, 3 if node.kind is NodeKind.DEPTHWISE_CONV_2D else 0)
     if scales is None or filter.data is None:
         return "its weights are not constant int8"
-    if len(node.inputs) > 2 and node.inputs[2] != INVALID_VALUE_ID:
-        bias = values[node.inputs[2]]
-        if bias.dtype not in (DataType.QINT32, DataType.QCINT32) or bias.data is None:
-            return "its bias is not constant int32"
+    bias = bias_of(node, values)
+    types = (DataType.QINT32, DataType.QCINT32)
+    if bias is not None and (bias.dtype not in types or bias.data is None):
+        return "its bias is not constant int32"
     read, written = source.quantization, result.quantization
     assert isinstance(read, PerTensor) and isinstance(written, PerTensor)
+    if min(read.scale, written.scale, scales.min()) < SMALLEST_SCALE:
+        return "its scales are out of XNNPACK's range"
     # In XNNPACK's order.
     factors = np.float32(read.scale) * scales / np.float32(written.scale)
-    smallest = np.finfo(np.float32).tiny
-    used = (np.float32(read.scale), np.float32(written.scale), *scales[:1])
-    if any(s < smallest for s in used) or (scales < smallest).any() or not (factors < 256).all():
+    if not factors.max() < 256:
         return "its scales are out of XNNPACK's range"
     low, high = (quantized_bound(bound, written) for bound in node.clamp or (-math.inf, math.inf))
     if low >= high:
@@ -196,9 +205,14 @@ def quantized_bound(bound: float, quantization: PerTensor) -> int:
     """A bound of the output as XNNPACK quantizes it (``xnn_qs8_quantize``)."""
     if math.isinf(bound):
         return 127 if bound > 0 else -128
-    scaled = np.float32(bound) / np.float32(quantization.scale)
-    shifted = scaled + np.float32(quantization.zero_point)
-    return int(np.rint(np.clip(shifted, np.float32(-128), np.float32(127))))
+    scaled = _float32(_float32(bound) / _float32(quantization.scale))
+    return round(min(max(_float32(scaled + quantization.zero_point), -128.0), 127.0))
+
+
+def _float32(number: float) -> float:
+    """``number`` rounded to float32. (NumPy's scalars are ten times as slow.) Sums and quotients of
+    such numbers are as if rounded once, although Python rounds them to float64 before."""
+    return c_float(number).value
 
 
 def _is_depthwise(node: Node) -> bool:
@@ -213,42 +227,37 @@ def _is_depthwise(node: Node) -> bool:
     )
 
 
-def reason_against_convolution(node: Node, values: Values) -> str | None:
-    """Why the family ``qs8_conv`` cannot run ``node``; None where it can."""
+def examine_convolution(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`."""
     a = node.attributes
-    if node.kind is NodeKind.FULLY_CONNECTED:
+    if not isinstance(a, Conv2dAttributes):
         if node.flags:
             return "its weights are transposed"
-    elif node.kind is not NodeKind.CONV_2D or not isinstance(a, Conv2dAttributes):
-        return "it is neither a convolution nor fully-connected"
     elif node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or math.prod(a.kernel) > _MAX_TAPS:
         return f"its kernel has more than {_MAX_TAPS} taps, or flags that our kernels do not know"
     if _is_depthwise(node):
         return "it is depthwise"
     found = quantities_of(node, values)
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) else partial(prepare, node, values, found)
 
 
-def reason_against_depthwise(node: Node, values: Values) -> str | None:
-    """Why the family ``qs8_dwconv`` cannot run ``node``; None where it can."""
+def examine_depthwise(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`."""
     a = node.attributes
     if not _is_depthwise(node) or not isinstance(a, Conv2dAttributes):
         return "it is no depthwise convolution with a multiplier of 1"
     if node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or max(a.kernel) > _MAX_DEPTHWISE:
         return f"its kernel is beyond {_MAX_DEPTHWISE}, or has flags that our kernels do not know"
     found = quantities_of(node, values)
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) else partial(prepare, node, values, found)
 
 
-def prepare(node: Node, values: Values, workshop: Workshop) -> Convolution:
+def prepare(node: Node, values: Values, quantities: Quantities, workshop: Workshop) -> Convolution:
     """Packs the weights of ``node``."""
-    quantities = quantities_of(node, values)
-    assert isinstance(quantities, Quantities)
     filter, a = values[node.inputs[1]], node.attributes
     weights = workshop.constant(filter)
-    bias = None
-    if len(node.inputs) > 2 and node.inputs[2] != INVALID_VALUE_ID:
-        bias = workshop.constant(values[node.inputs[2]])
+    bias = bias_of(node, values)
+    bias_at = None if bias is None else address(workshop.constant(bias))
     channels: tuple[int, ...] = (1, filter.shape[-1], filter.shape[0])
     name = "qs8_conv"
     if _is_depthwise(node):
@@ -263,7 +272,7 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Convolution:
     functions = workshop.library.functions
     packed = workshop.packed.reserve(getattr(functions, f"pk_{name}_packed_size")(byref(conv)))
     getattr(functions, f"pk_{name}_pack")(
-        byref(conv), address(weights), None if bias is None else address(bias),
+        byref(conv), address(weights), bias_at,
         address(np.ascontiguousarray(quantities.scales, np.float32)), packed,
     )  # fmt: skip
     return Convolution(node, quantities, channels, packed, workshop)
@@ -281,17 +290,17 @@ def _prototypes(name: str, shape: type[Structure]) -> dict[str, tuple[object, tu
 
 CONVOLUTION = Family(
     "qs8_conv",
-    reason_against_convolution,
+    frozenset({NodeKind.CONV_2D, NodeKind.FULLY_CONNECTED}),
+    examine_convolution,
     slower_product_int8,
-    prepare,
     _prototypes("qs8_conv", CConv),
     overread=True,
 )
 DEPTHWISE = Family(
     "qs8_dwconv",
-    reason_against_depthwise,
+    frozenset({NodeKind.DEPTHWISE_CONV_2D, NodeKind.CONV_2D}),
+    examine_depthwise,
     slower_depthwise_int8,
-    prepare,
     _prototypes("qs8_dwconv", CDepthwise),
     overread=True,
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import NodeKind, TransposeAttributes
-from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.family import Family, Packer, Step, Values, Workshop
 from penstock.runtime.engines.native.rules import slower_interleave
 
 
@@ -50,28 +50,22 @@ class Interleave:
         return Step("pk_interleave8_run", task, ((source, "input"), (result, "output")))
 
 
-def reason_against(node: Node, values: Values) -> str | None:
-    """Why the family cannot run ``node``; None where it can."""
+def examine(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`. There is nothing to pack."""
     a = node.attributes
-    if node.kind is not NodeKind.STATIC_TRANSPOSE or not isinstance(a, TransposeAttributes):
-        return "it is no transpose"
+    assert isinstance(a, TransposeAttributes)
     source, result = values[node.inputs[0]], values[node.outputs[0]]
     if source.dtype is not DataType.QINT8 or result.dtype is not DataType.QINT8:
         return "it is not int8"
     if source.data is not None or tuple(a.perm) != (0, 2, 3, 1):
         return "it does not bring channels together"
-    return None
-
-
-def prepare(node: Node, values: Values, workshop: Workshop) -> Interleave:
-    """There is nothing to pack."""
-    return Interleave(node, workshop)
+    return lambda workshop: Interleave(node, workshop)
 
 
 FAMILY = Family(
     "interleave8",
-    reason_against,
+    frozenset({NodeKind.STATIC_TRANSPOSE}),
+    examine,
     slower_interleave,
-    prepare,
     {"pk_interleave8_run": (None, (c_void_p, c_void_p))},
 )

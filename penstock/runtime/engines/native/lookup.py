@@ -128,16 +128,32 @@ def _traced(
     return (start, nodes) if shapes[node.outputs[0]] == shapes[start] else None
 
 
+@dataclass(frozen=True, eq=False)
+class Tabled:
+    """A chain with its table: what it makes of the bytes 0 to 255, uint8 [256]."""
+
+    nodes: tuple[Node, ...]
+    start: int
+    end: int
+    table: np.ndarray
+
+    def packed(self, workshop: Workshop) -> LookUp:
+        """The chain to be run."""
+        return LookUp(self.start, self.end, workshop.packed.keep(self.table.copy()), workshop)
+
+
 class Tables:
     """The tables of chains. They are made for all chains of a graph at once, since a runtime of
-    XNNPACK's costs more than what it computes, and found again for the parts of the graph."""
+    XNNPACK's costs more than what it computes, and kept for chains that are alike."""
 
     def __init__(self) -> None:
         self._known: dict[_Key, np.ndarray] = {}
         self._xnnpack: XnnpackEngine | None = None
 
-    def of(self, graph: XnnGraph, found: Sequence[Chain]) -> list[np.ndarray]:
-        """For each chain of ``graph`` what it makes of the bytes 0 to 255, uint8 [256]."""
+    def of(self, graph: XnnGraph, found: Sequence[Chain]) -> list[Tabled]:
+        """The chains ``found`` in ``graph``, with their tables."""
+        if not found:
+            return []
         values = {value.id: value for value in graph.values}
         keys = [_key(graph, values, chain) for chain in found]
         missing = {key: chain for key, chain in zip(keys, found, strict=True)
@@ -146,7 +162,12 @@ class Tables:
             self._xnnpack = self._xnnpack or XnnpackEngine()
             made = _computed(graph, values, list(missing.values()), self._xnnpack)
             self._known.update(zip(missing, made, strict=True))
-        return [self._known[key] for key in keys]
+        return [
+            Tabled(
+                tuple(graph.nodes[n] for n in chain.nodes), chain.start, chain.end, self._known[key]
+            )
+            for chain, key in zip(found, keys, strict=True)
+        ]
 
 
 def _key(graph: XnnGraph, values: Values, chain: Chain) -> _Key:
@@ -170,7 +191,7 @@ def _key(graph: XnnGraph, values: Values, chain: Chain) -> _Key:
 def _computed(
     graph: XnnGraph, values: Values, found: Sequence[Chain], xnnpack: XnnpackEngine
 ) -> list[np.ndarray]:
-    whole = XnnGraph()
+    whole = XnnGraph(checked=True)  # its nodes are copies of what has been checked
     for number, chain in enumerate(found):
         _add(whole, graph, values, chain, number, len(found) + number)
     executable = xnnpack.compile(whole, threads=Threads(1))
@@ -214,23 +235,19 @@ def _add(
 
 @dataclass(frozen=True)
 class LookUp:
-    """A chain with its table."""
+    """A chain from value ``start`` to ``end``; ``table`` is the address of its table."""
 
-    chain: Chain
+    start: int
+    end: int
     table: int
     workshop: Workshop
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
-        count = math.prod(shapes[self.chain.start])
+        count = math.prod(shapes[self.start])
         lut = CLut(int(self.workshop.library.isa), count, self.workshop.threads)
-        fields = ((self.chain.start, "input"), (self.chain.end, "output"))
+        fields = ((self.start, "input"), (self.end, "output"))
         return Step("pk_lut8_run", CLutTask(lut, self.table, None, None), fields)
-
-
-def prepare_chain(chain: Chain, table: np.ndarray, workshop: Workshop) -> LookUp:
-    """Keeps the table."""
-    return LookUp(chain, workshop.packed.keep(table.copy()), workshop)
 
 
 def slower_chain(library: Library) -> str | None:
@@ -242,14 +259,10 @@ def _no_node(node: Node, values: Values, *rest: object) -> str:
     return "it is no chain of elementwise nodes between int8 values"
 
 
-def _never(node: Node, values: Values, workshop: Workshop) -> LookUp:
-    raise AssertionError("chains are prepared as a whole")
-
-
 FAMILY = Family(
     "lut8",
+    frozenset(),  # chains are prepared as a whole
     _no_node,
     _no_node,
-    _never,
     {"pk_lut8_run": (None, (c_void_p, c_void_p))},
 )

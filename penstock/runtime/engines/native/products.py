@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, byref, c_float, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
-
-import numpy as np
+from functools import partial
 
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import (
@@ -19,7 +18,14 @@ from penstock.graph.graph import (
 )
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.blocks import OVERREAD, address
-from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.family import (
+    Family,
+    Packer,
+    Step,
+    Values,
+    Workshop,
+    bias_of,
+)
 from penstock.runtime.engines.native.library import Caches
 from penstock.runtime.engines.native.rules import slower_product
 
@@ -123,25 +129,22 @@ def padding_of(node: Node, read: Shape, written: Shape) -> tuple[int, int, int, 
     return height // 2, width - width // 2, height - height // 2, width // 2
 
 
-def reason_against(node: Node, values: Values) -> str | None:
-    """Why the family cannot run ``node``; None where it can."""
-    if node.kind not in (NodeKind.CONV_2D, NodeKind.FULLY_CONNECTED):
-        return "it is neither a convolution nor fully-connected"
+def examine(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`."""
     used = [values[i] for i in (*node.inputs, *node.outputs) if i != INVALID_VALUE_ID]
     if any(value.dtype is not DataType.FP32 for value in used):
         return "it is not all float32"
     if any(values[i].data is None for i in node.inputs[1:] if i != INVALID_VALUE_ID):
         return "its weights are computed"
-    return None
+    return partial(prepare, node, values)
 
 
 def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
     """Packs the weights of ``node``."""
     filter = values[node.inputs[1]]
     weights = workshop.constant(filter)
-    bias: np.ndarray | None = None
-    if len(node.inputs) > 2 and node.inputs[2] != INVALID_VALUE_ID:
-        bias = workshop.constant(values[node.inputs[2]])
+    bias = bias_of(node, values)
+    bias_at = None if bias is None else address(workshop.constant(bias))
     a = node.attributes
     isa = int(workshop.library.isa)
     if isinstance(a, Conv2dAttributes):
@@ -156,18 +159,16 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
         strides = (1, columns) if transposed else (columns, 1)
     functions = workshop.library.functions
     packed = workshop.packed.reserve(functions.pk_f32_igemm_packed_size(byref(shape)))
-    functions.pk_f32_igemm_pack(
-        byref(shape), address(weights), *strides, None if bias is None else address(bias), packed
-    )
+    functions.pk_f32_igemm_pack(byref(shape), address(weights), *strides, bias_at, packed)
     zeros = 4 * width * shape.groups * shape.input_channels + OVERREAD
     return Product(node, shape, packed, workshop.zeros(zeros), workshop.library.caches())
 
 
 FAMILY = Family(
     "f32_igemm",
-    reason_against,
+    frozenset({NodeKind.CONV_2D, NodeKind.FULLY_CONNECTED}),
+    examine,
     slower_product,
-    prepare,
     {
         "pk_f32_igemm_packed_size": (c_size_t, (POINTER(CShape),)),
         "pk_f32_igemm_pack": (

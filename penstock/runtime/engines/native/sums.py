@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
+from penstock.runtime.engines.native.family import Family, Packer, Step, Values
 from penstock.runtime.engines.native.rules import slower_sum
 
 
@@ -66,23 +66,20 @@ def _steps(shape: Shape) -> list[int]:
     return [0 if size == 1 else math.prod(shape[d + 1 :]) for d, size in enumerate(shape)]
 
 
-def reason_against(node: Node, values: Values) -> str | None:
-    """Why the family cannot run ``node``; None where it can."""
-    if node.kind is not NodeKind.ADD:
-        return "it is no sum"
+def examine(node: Node, values: Values) -> Packer | str:
+    """See :class:`~penstock.runtime.engines.native.family.Family`. There is nothing to pack."""
     used = [values[i] for i in (*node.inputs, *node.outputs)]
     if any(value.dtype is not DataType.FP32 for value in used):
         return "it is not all float32"
     if any(value.data is not None for value in used) or used[0].shape != used[1].shape:
         return "it is not a sum of two tensors of one shape"
-    return None
-
-
-def prepare(node: Node, values: Values, workshop: Workshop) -> Sum:
-    """There is nothing to prepare."""
-    return Sum(node, int(workshop.library.isa))
+    return lambda workshop: Sum(node, int(workshop.library.isa))
 
 
 FAMILY = Family(
-    "f32_add", reason_against, slower_sum, prepare, {"pk_f32_add_run": (None, (c_void_p, c_void_p))}
+    "f32_add",
+    frozenset({NodeKind.ADD}),
+    examine,
+    slower_sum,
+    {"pk_f32_add_run": (None, (c_void_p, c_void_p))},
 )
