@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from operator import itemgetter
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from penstock.errors import InvalidProgramError
 from penstock.formats.schema import SCALARS, Field, Schema, TableType
@@ -50,8 +51,16 @@ def decode(schema: Schema, data: memoryview, what: str) -> Table:
 
 
 _Read: TypeAlias = Callable[[int], Any]
-#: The fields that a table has: name, offset from the table's start, reader.
-_Layout: TypeAlias = "tuple[tuple[str, int, _Read], ...]"
+
+
+class _Layout(NamedTuple):
+    """The fields that a table of ``size`` bytes has. ``unpack`` reads the numbers ``names``;
+    ``others`` are name, offset from the table's start and reader."""
+
+    size: int
+    unpack: Callable[[memoryview, int], tuple[Any, ...]]
+    names: tuple[str, ...]
+    others: tuple[tuple[str, int, _Read], ...]
 
 
 class _Decoder:
@@ -98,21 +107,25 @@ class _Decoder:
             if len(self.tables) == MAX_TABLES:
                 raise self.error(f"it has more than {MAX_TABLES} tables")
             layout = self.layout(position, type_)
-            table = self.tables[key] = Table(**self.defaults[type_.name])
+            table = self.tables[key] = Table()
             values = table.__dict__
-            for name, offset, read in layout:
+            values.update(self.defaults[type_.name])
+            values.update(zip(layout.names, layout.unpack(self.data, position), strict=True))
+            for name, offset, read in layout.others:
                 values[name] = read(position + offset)
         return table
 
     def layout(self, position: int, type_: TableType) -> _Layout:
         start = position - _I32.unpack_from(self.data, position)[0]
-        _, table_size, *offsets = self.vtables.get(start) or self.vtable(start)
-        if position + table_size > self.size:
-            raise self.error(f"{type_.name} at byte {position} ends outside")
-        self.charge(table_size + 4)
         layout = self.layouts.get((start, type_.name))
         if layout is None:
+            _, table_size, *offsets = self.vtables.get(start) or self.vtable(start)
+            if position + table_size > self.size:
+                raise self.error(f"{type_.name} at byte {position} ends outside")
             layout = self.layouts[start, type_.name] = self.present(type_, table_size, offsets)
+        elif position + layout.size > self.size:
+            raise self.error(f"{type_.name} at byte {position} ends outside")
+        self.charge(layout.size + 4)
         return layout
 
     def vtable(self, start: int) -> tuple[int, ...]:
@@ -127,7 +140,8 @@ class _Decoder:
         return entries
 
     def present(self, type_: TableType, table_size: int, offsets: list[int]) -> _Layout:
-        present = []
+        numbers: list[tuple[int, Field]] = []
+        others = []
         type_offset = 0
         for field, read in self.fields(type_):
             offset = offsets[field.slot] if field.slot < len(offsets) else 0
@@ -138,9 +152,19 @@ class _Decoder:
                     raise self.error(f"{type_.name}.{field.name} has no type")
                 read = self.union(field, type_offset - offset)
             type_offset = offset
-            if offset:
-                present.append((field.name, offset, read))
-        return tuple(present)
+            if offset and field.kind == "scalar" and field.enum is None:
+                numbers.append((offset, field))
+            elif offset:
+                others.append((field.name, offset, read))
+        format, names, end = "<", [], 0
+        for offset, field in sorted(numbers, key=itemgetter(0)):
+            if offset < end:  # where another number lies
+                others.append((field.name, offset, self.scalar(field)))
+                continue
+            format += f"{offset - end}x{SCALARS[field.type][0]}"
+            names.append(field.name)
+            end = offset + field.size
+        return _Layout(table_size, struct.Struct(format).unpack_from, tuple(names), tuple(others))
 
     def fields(self, type_: TableType) -> list[tuple[Field, _Read]]:
         fields = self.readers.get(type_.name)

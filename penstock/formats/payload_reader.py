@@ -83,6 +83,7 @@ def read_payload(data: Buffer, named_data: Mapping[str, Buffer] | None = None) -
     root = decode(load("xnnpack"), flatbuffer, "the XNNPACK payload")
     graph = _Reader(root, constants, named_data or {}).graph()
     check_graph(graph)
+    graph.sound = True
     return graph
 
 

@@ -83,5 +83,8 @@ class XnnGraph:
     outputs: list[int] = field(default_factory=list)
     varying: set[int] = field(default_factory=set, compare=False)
     fixed_sizes: bool = field(default=True, compare=False)
-    #: part of a graph that an engine has checked: it need not be checked again
+    #: made by the reader of payloads, which has found that it holds together
+    sound: bool = field(default=False, compare=False)
+    #: part of a graph that an engine has checked: it need not be checked again, and its shapes are
+    #: those that follow from the inputs'
     checked: bool = field(default=False, compare=False)

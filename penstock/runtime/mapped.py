@@ -18,6 +18,8 @@ class MappedFile(mmap.mmap):
 def drop(data: np.ndarray) -> None:
     """Gives back the pages that lie wholly inside ``data`` if it is a part of a
     :class:`MappedFile`; they stay in the system's cache of files."""
+    if data.nbytes < mmap.PAGESIZE:
+        return
     owner: object = data
     while not isinstance(owner, MappedFile):
         if isinstance(owner, np.ndarray):

@@ -45,7 +45,7 @@ class ShapeChecker:
         declared = {v.id: v.shape for v in graph.values}
         inputs = tuple(declared[i] for i in graph.inputs)
         try:
-            self.bounds = self._infer(inputs)
+            self.bounds = declared if graph.checked else self._infer(inputs)
         except ShapeError as error:
             raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
         if has_empty(self.bounds):
