@@ -30,6 +30,7 @@ from penstock.runtime.engines.protocol import Engine
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack import library as xnnpack
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
+from penstock.tools.profiling.machine import fp32_peak
 
 PAGE = Path(__file__).parent.parent / "docs" / "kernels.md"
 #: The instruction sets that get a section, where the machine has them.
@@ -55,21 +56,6 @@ def hide_from_xnnpack(isa: Isa) -> None:
         raise RuntimeError("the table of cpuinfo is not the one of executorch 1.5.1")
     for index in _BEYOND if Isa.AVXVNNI in isa else (_AVXVNNI, *_BEYOND):
         table[index] = 0
-
-
-def peak(isa: Isa) -> float:
-    """Operations of fp32 a second that one core does on registers alone."""
-    name = "pk_peak_avx512" if Isa.AVX512 in isa else "pk_peak_avx2"
-    function = getattr(native.shared_library().functions, name)
-    function.argtypes = (ctypes.c_size_t, ctypes.POINTER(ctypes.c_float))
-    function.restype = ctypes.c_size_t
-    best, rounds = 0.0, 1 << 18
-    for _ in range(40):
-        factor = ctypes.c_float(0.5)
-        start = time.process_time()
-        each = function(rounds, ctypes.byref(factor))
-        best = max(best, each * rounds / (time.process_time() - start))
-    return best
 
 
 def runner(engine: Engine, shape: Shape) -> Callable[[], None]:
@@ -143,7 +129,7 @@ def section(isa: str, only: str = "") -> dict[str, Any]:
         "isa": isa,
         "machine": machine.describe(),
         "kernels": kernel_names(library),
-        "peak": peak(library.isa),
+        "peak": fp32_peak(),
         "vnni": bool(library.isa & (Isa.AVXVNNI | Isa.AVX512VNNI)),
         "rows": rows,
     }

@@ -30,6 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "llm": {"errors", "faults", "runtime", "formats", "graph"},
     "llm.export": {"errors", "faults", "llm", "compiler", "formats", "graph"},
     "pages": {"errors"},
+    "tools": {
+        "errors", "faults", "formats", "graph", "runtime", "runtime.blocks", "runtime.engines",
+    },
     "": {"errors", "runtime", "compiler", "cli"},
 }  # fmt: skip
 ALLOWED["cli"] = {*ALLOWED} - {"runtime.kernels"}
@@ -73,11 +76,14 @@ READERS = {
     "native": {"runtime.engines.named"},
 }
 
+#: Who may look at any engine: what shows and measures the machine.
+SHOW = ("cli.machine", "tools.profiling.machine")
+
 
 @pytest.mark.parametrize("engine", READERS)
 def test_engines_show_only_where_they_are_chosen(engine: str) -> None:
     folder = f"penstock.runtime.engines.{engine}"
-    allowed = (folder, "penstock.cli.machine", *(f"penstock.{name}" for name in READERS[engine]))
+    allowed = (folder, *(f"penstock.{name}" for name in (*SHOW, *READERS[engine])))
     readers = {
         module for module, others in GRAPH.items() for other in others if other.startswith(folder)
     }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +14,7 @@ from penstock.runtime.engines.native.families import kernel_names
 from penstock.runtime.engines.native.isa import VARIABLE
 from penstock.runtime.engines.threads import default_threads
 from penstock.runtime.engines.xnnpack.library import find
+from penstock.tools.processor import processor
 
 
 def describe_machine() -> dict[str, Any]:
@@ -23,16 +22,7 @@ def describe_machine() -> dict[str, Any]:
 
     Raises InputError if ``PENSTOCK_ISA`` names no instruction set of this machine.
     """
-    return {"processor": _processor(), "threads": default_threads(), "engines": _engines()}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
+    return {"processor": processor(), "threads": default_threads(), "engines": _engines()}
 
 
 def _engines() -> dict[str, Any]:

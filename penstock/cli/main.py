@@ -11,6 +11,7 @@ from penstock.cli.generate import generate_command
 from penstock.cli.inspect import inspect_command
 from penstock.cli.models import models_command
 from penstock.cli.quantize_report import quantize_report_command
+from penstock.cli.profile import profile_command
 from penstock.cli.run import run_command
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command("compile")(compile_command)
 app.command("run")(run_command)
 app.command("inspect")(inspect_command)
 app.command("quantize-report")(quantize_report_command)
+app.command("profile")(profile_command)
 app.command("models")(models_command)
 app.command("generate")(generate_command)
 app.command("chat")(chat_command)

@@ -149,21 +149,23 @@ def write_outputs(path: Path, outputs: Sequence[Any]) -> list[str]:
     arrays = [np.asarray(output) for output in outputs]
     if path.suffix == ".npz":
         named: dict[str, Any] = {f"output_{i}": array for i, array in enumerate(arrays)}
-        _write(path, lambda file: np.savez(file, **named))
+        write_file(path, lambda file: np.savez(file, **named))
         return [str(path)]
     names = []
     for index, array in enumerate(arrays):
         if path.suffix == ".npy":
             single = path if len(arrays) == 1 else path.with_name(f"{path.stem}-{index}.npy")
-            _write(single, partial(np.save, arr=array))
+            write_file(single, partial(np.save, arr=array))
         else:
             single = path.with_name(f"{path.name}-{index}.bin")
-            _write(single, array.ravel(order="K").tofile)
+            write_file(single, array.ravel(order="K").tofile)
         names.append(str(single))
     return names
 
 
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+def write_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """The file that ``write`` writes appears at ``path`` whole or not at all. Raises InputError if
+    it cannot be written."""
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

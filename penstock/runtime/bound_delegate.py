@@ -40,6 +40,11 @@ class BoundDelegate:
         self._input_shapes: list[tuple[int, ...]] | None = None
         self._output_shapes: Sequence[tuple[int, ...]] = ()
 
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the inputs in the last call, as they lie in memory."""
+        return tuple(self._input_shapes or ())
+
     def select(self, args: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Input and output values among a call's arguments. Raises InvalidProgramError."""
         if len(args) != len(self.inputs) + len(self.outputs):

@@ -162,7 +162,8 @@ class Method:
         ]
         self._steps = [make_step(one, method, self._state, i) for i, one in enumerate(bound)]
         if self._recorder is not None:
-            self._steps = [self._recorder.timed(step, i) for i, step in enumerate(self._steps)]
+            timed, values = self._recorder.timed, self._state.values
+            self._steps = [timed(step, i, values) for i, step in enumerate(self._steps)]
         self._jumps = any(isinstance(one, JumpFalseCall) for one in method.instructions)
         self._computes = any(isinstance(one, KernelCall) for one in method.instructions)
         # What holds arrays of the caller after a call, hence is let go.

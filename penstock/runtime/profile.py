@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from penstock.formats.program import DelegateCall
 from penstock.formats.sources import UNKNOWN, MethodSources, Origin
 from penstock.runtime.bound_delegate import BoundDelegate
+from penstock.runtime.kernels.registry import Kernel
 
 if TYPE_CHECKING:
     from penstock.runtime.engines.protocol import NodeTime
@@ -22,7 +25,7 @@ _Clock = Callable[[], int]
 class NodeProfile:
     """What a node of a delegate cost. ``position`` is its place in the payload and ``kind`` the
     name of its kind; -1 and the engine's own name for what belongs to no node. ``operators`` are
-    the names that the engine has for what it ran; ``seconds`` is the time of all ``calls``."""
+    the names that ``engine`` has for what it ran; ``seconds`` is the time of all ``calls``."""
 
     position: int
     kind: str
@@ -30,13 +33,15 @@ class NodeProfile:
     calls: int
     seconds: float
     origin: Origin = UNKNOWN
+    engine: str = ""
 
 
 @dataclass(frozen=True)
 class InstructionProfile:
     """What an instruction cost: a kernel, a delegate, a move or a jump. Nodes of a delegate are in
     the payload's order; their times together are less than the delegate's, which copies inputs and
-    outputs too."""
+    outputs too. Of the last call: ``bytes`` of the tensors that a kernel reads or writes,
+    ``shapes`` of a delegate's inputs as they lie in memory."""
 
     position: int
     label: str
@@ -44,16 +49,20 @@ class InstructionProfile:
     seconds: float
     nodes: tuple[NodeProfile, ...] = ()
     origin: Origin = UNKNOWN
+    bytes: int = 0
+    shapes: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class Profile:
     """What the calls of a method cost since it was loaded, or since the last reset. ``seconds`` is
-    the time in instructions; a call also checks inputs and makes outputs."""
+    the time in instructions; a call also checks inputs and makes outputs. ``measuring``
+    seconds went into the profile itself, beside them."""
 
     method: str
     calls: int
     instructions: tuple[InstructionProfile, ...]
+    measuring: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -80,8 +89,9 @@ class Profile:
 @dataclass
 class _Node:
     calls: int = 0
-    microseconds: int = 0
+    microseconds: float = 0
     operators: dict[str, None] = field(default_factory=dict)
+    engine: str = ""
 
 
 class Recorder:
@@ -96,22 +106,34 @@ class Recorder:
     def reset(self) -> None:
         """Forgets all calls."""
         self.calls = 0
+        self._measuring = 0
         count = len(self._bound)
         self._counts, self._nanoseconds = [0] * count, [0] * count
+        self._bytes = [0] * count
+        self._shapes: list[tuple[tuple[int, ...], ...]] = [()] * count
         self._nodes: list[dict[tuple[int, str], _Node]] = [{} for _ in self._bound]
 
-    def timed(self, step: Step, position: int) -> Step:
-        """``step``, which is instruction ``position``, and a record of what it costs."""
-        target = self._bound[position].target
-        executable = target.executable if isinstance(target, BoundDelegate) else None
+    def timed(self, step: Step, position: int, values: Sequence[object] = ()) -> Step:
+        """``step``, which is instruction ``position`` and works on ``values``, and a record of what
+        it costs."""
+        bound = self._bound[position]
+        target = bound.target
+        delegate = target if isinstance(target, BoundDelegate) else None
+        tensors = {*bound.args, *bound.outs} if isinstance(target, Kernel) else set()
 
         def run() -> int | None:
             start = self._clock()
             following = step()
-            self._nanoseconds[position] += self._clock() - start
+            end = self._clock()
+            self._nanoseconds[position] += end - start
             self._counts[position] += 1
-            if executable is not None:
-                self._add(position, executable.profile())
+            if delegate is not None:
+                self._shapes[position] = delegate.input_shapes
+                self._add(position, delegate.executable.profile())
+            elif tensors and values:
+                arrays = (values[i] for i in tensors)
+                self._bytes[position] = sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+            self._measuring += self._clock() - end
             return following
 
         return run
@@ -119,11 +141,12 @@ class Recorder:
     def _add(self, position: int, times: Sequence[NodeTime]) -> None:
         nodes = self._nodes[position]
         seen: set[tuple[int, str]] = set()
-        for name, microseconds, place in times:
+        for name, microseconds, place, engine in times:
             key = (-1, name) if place is None else (place, "")
             node = nodes.setdefault(key, _Node())
             node.microseconds += microseconds
             node.operators[name] = None
+            node.engine = engine
             if key not in seen:
                 seen.add(key)
                 node.calls += 1
@@ -145,6 +168,7 @@ class Recorder:
                             node.calls,
                             node.microseconds / 1e6,
                             sources.of_node(instruction.delegate, handle),
+                            node.engine,
                         )  # fmt: skip
                     )
             found.append(
@@ -155,6 +179,8 @@ class Recorder:
                     self._nanoseconds[position] / 1e9,
                     tuple(nodes),
                     sources.of_instruction(position),
+                    self._bytes[position],
+                    self._shapes[position],
                 )  # fmt: skip
             )
-        return Profile(method, self.calls, tuple(found))
+        return Profile(method, self.calls, tuple(found), self._measuring / 1e9)

@@ -64,13 +64,15 @@ def test_the_recorder_adds_what_the_clock_says() -> None:
         0
     ]
     bound = [bind(method, one, ["test"], []) for one in method.instructions]
-    ticks = iter([0, 5_000, 10_000, 17_000])
+    ticks = iter([0, 5_000, 6_000, 10_000, 17_000, 19_000])
     recorder = Recorder(bound, clock=lambda: next(ticks))
     step = recorder.timed(lambda: None, 0)
     step()
     step()
-    (one,) = recorder.profile("forward", MethodSources()).instructions
+    profile = recorder.profile("forward", MethodSources())
+    (one,) = profile.instructions
     assert one.calls == 2 and one.seconds == pytest.approx(12e-6)
+    assert profile.measuring == pytest.approx(3e-6)
 
 
 @pytest.mark.parametrize(

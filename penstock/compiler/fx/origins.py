@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from penstock.formats.sources import Origin
@@ -41,7 +42,9 @@ def describe_origin(node: Node) -> str:
 def origin(node: Node) -> Origin:
     """Where ``node`` comes from. Files are named from the folder that Python imports them from, so
     that a program does not tell where it was compiled."""
-    return Origin(module_path(node), _portable(source_line(node)), str(node.target))
+    target = node.target
+    operator = str(target) if isinstance(target, (str, OpOverload)) else target.__name__
+    return Origin(module_path(node), _portable(source_line(node)), operator)
 
 
 def _portable(line: str) -> str:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 class NodeTime(NamedTuple):
     """What an operator of an executable cost in its last run. ``node`` is the position among the
-    graph's nodes of the one that it belongs to, None where that is not known."""
+    graph's nodes of the one that it belongs to, None where that is not known; ``engine`` is the
+    name of what ran it."""
 
     name: str
-    microseconds: int
+    microseconds: float
     node: int | None = None
+    engine: str = ""
 
 
 class Executable(Protocol):

@@ -223,11 +223,11 @@ class NativeExecutable:
         for index, number in enumerate(self._stepped):
             start = time.perf_counter_ns()
             plan.run_step(index, addresses)
-            spent = (time.perf_counter_ns() - start) // 1000
+            spent = (time.perf_counter_ns() - start) / 1000
             entry = self._prepared[number]
             assert entry is not None
             name = entry[0].name
-            self._times.append(NodeTime(f"{name} {kernels[name]}", spent, number))
+            self._times.append(NodeTime(f"{name} {kernels[name]}", spent, number, "native"))
 
     def _linked(self) -> Link:
         """The steps of all nodes."""

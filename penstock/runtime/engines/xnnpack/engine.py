@@ -274,7 +274,7 @@ class XnnpackExecutable:
             self._operators = list(zip(names, nodes_of(names, self._nodes), strict=True))
         times = np.frombuffer(self._profiling_info(2), np.uint64)
         return [
-            NodeTime(name, int(time), node)
+            NodeTime(name, int(time), node, "xnnpack")
             for (name, node), time in zip(self._operators, times, strict=True)
         ]
 

@@ -1,0 +1,120 @@
+"""``penstock profile``: where the time of a ``.pte`` file goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from penstock.cli.feeds import ones, read_inputs
+from penstock.cli.profile_table import show
+from penstock.cli.run_file import split_names, write_file
+from penstock.errors import InputError
+from penstock.runtime import load
+from penstock.runtime.engines.threads import Threads
+from penstock.tools.profiling.groups import GROUPINGS
+from penstock.tools.profiling.machine import peaks
+from penstock.tools.profiling.measure import Call, measure, require_fixed_sizes
+from penstock.tools.profiling.report import ProfileReport, report
+from penstock.tools.profiling.trace import trace
+
+
+def profile_command(
+    file: Annotated[str, typer.Argument(help="The .pte file.")],
+    by: Annotated[
+        str,
+        typer.Option(help=f"What a row of the table is: {', '.join(GROUPINGS)}."),
+    ] = "node",
+    inputs: Annotated[
+        Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
+        typer.Option(
+            help="Input files, separated by commas: .npy, .npz, images or raw bytes. Default: ones,"
+            " if their sizes are fixed."
+        ),
+    ] = None,
+    data_path: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The data files (.ptd) with its weights, separated by commas."),
+    ] = None,
+    threads: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--threads", "-t", help="Default: one for each CPU."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="What runs delegates: auto (the fastest here), xnnpack, native.")
+    ] = "auto",
+    method_name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Default: forward, or the only one there is."),
+    ] = None,
+    runs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="How many calls are measured; default: as many as --seconds allow."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long calls are measured.")] = 2.0,
+    top: Annotated[int, typer.Option(help="How many rows are shown; 0 for all.")] = 25,
+    depth: Annotated[
+        int, typer.Option(help="How many levels of modules are shown with --by module.")
+    ] = 3,
+    trace_path: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--trace", help="Write the calls as a trace for https://ui.perfetto.dev."),
+    ] = None,
+    measure_machine: Annotated[
+        bool,
+        typer.Option(
+            "--measure-machine", help="Measure anew what this machine can do; else done once."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show where the time of a .pte file goes, beside what this machine can do.
+
+    Example: penstock profile mv2_xnnpack_fp32.pte --threads 1 --by module --trace mv2.json
+    """
+    if by not in GROUPINGS:
+        raise InputError(f"--by is {by!r}; give {', '.join(GROUPINGS)}")
+    program = load(file, data=split_names(data_path), threads=threads, engine=engine, profile=True)
+    specs = program.method(method_name).inputs
+    if inputs is None:
+        require_fixed_sizes(program, method_name)
+    feed = read_inputs(split_names(inputs), specs) if inputs else ones(specs)
+    count = Threads(threads).count
+    machine = peaks(count, anew=measure_machine)
+    bar = Progress(
+        TextColumn("measuring"), BarColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    bar.disable = not bar.console.is_terminal
+    with bar:
+        task = bar.add_task("measuring", total=1.0)
+        calls = measure(
+            program,
+            method_name,
+            feed,
+            runs=runs,
+            seconds=seconds,
+            on_call=lambda share: bar.update(task, completed=share),
+        )
+    found = report(program, file, engine, count, calls, machine)
+    written = _write_files(found, calls, trace_path)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2))
+        return
+    show(found, by, top=top or None, depth=depth)
+    for line in written:
+        print(line)
+
+
+def _write_files(found: ProfileReport, calls: list[Call], trace_path: Path | None) -> list[str]:
+    """Writes what was asked for; says what was written."""
+    written = []
+    if trace_path is not None:
+        content = trace(found, calls).encode()
+        write_file(trace_path, lambda file: file.write(content))
+        written.append(f"written: {trace_path}, for https://ui.perfetto.dev")
+    return written

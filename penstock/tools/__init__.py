@@ -1,0 +1,1 @@
+"""What looks at programs: plain data and functions, without torch."""

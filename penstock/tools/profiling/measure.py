@@ -1,0 +1,75 @@
+"""Calls of a method, each measured by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.errors import InputError
+from penstock.runtime.profile import Profile
+from penstock.runtime.program import LoadedProgram
+from penstock.runtime.specs import TensorSpec
+
+#: Where seconds decide, as many calls are enough.
+MOST_CALLS = 1000
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a method: its whole time, and the profile of it alone."""
+
+    seconds: float
+    profile: Profile
+
+
+def require_fixed_sizes(program: LoadedProgram, method: str | None) -> None:
+    """Raises InputError if the sizes of a method's inputs vary from call to call."""
+    for position, spec in enumerate(program.method(method).inputs):
+        if isinstance(spec, TensorSpec) and spec.dynamic:
+            raise InputError(
+                f"input {position} has no fixed size ({spec}), and its time depends on it: give"
+                " inputs with --inputs"
+            )
+
+
+def measure(
+    program: LoadedProgram,
+    method: str | None,
+    inputs: Sequence[Any],
+    *,
+    runs: int | None = None,
+    seconds: float = 2.0,
+    on_call: Callable[[float], None] = lambda share: None,
+) -> list[Call]:
+    """Calls ``method`` ``runs`` times, or for ``seconds`` (and three times at least), after a few
+    calls that do not count. ``program`` was loaded with ``profile=True``. ``on_call`` hears after
+    each call which share of all is done.
+
+    Raises InputError for inputs that do not fit, or fewer runs than 1.
+    """
+    if runs is not None and runs < 1:
+        raise InputError(f"runs is {runs}, it must be at least 1")
+    if not seconds > 0:
+        raise InputError(f"seconds is {seconds:g}, it must be more than 0")
+    prepared = program.method(method)
+    for _ in range(WARM_UP):
+        prepared.run(inputs)
+    prepared.profile(reset=True)
+    calls: list[Call] = []
+    begin = time.perf_counter()
+    while True:
+        start = time.perf_counter()
+        prepared.run(inputs)
+        end = time.perf_counter()
+        calls.append(Call(end - start, prepared.profile(reset=True)))
+        if runs is not None:
+            done = len(calls) / runs
+        else:
+            done = max((end - begin) / seconds, len(calls) / MOST_CALLS)
+            done = min(done, len(calls) / 3)
+        on_call(min(done, 1.0))
+        if done >= 1:
+            return calls
