@@ -10,8 +10,8 @@ from penstock.cli.console import errors_in_one_line
 from penstock.cli.generate import generate_command
 from penstock.cli.inspect import inspect_command
 from penstock.cli.models import models_command
-from penstock.cli.quantize_report import quantize_report_command
 from penstock.cli.profile import profile_command
+from penstock.cli.quantize_report import quantize_report_command
 from penstock.cli.run import run_command
 
 app = typer.Typer(

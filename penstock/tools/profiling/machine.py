@@ -143,7 +143,7 @@ def operations(choices: tuple[tuple[Isa, str], ...], threads: int) -> float | No
     return sum(_on_each(threads, best))
 
 
-def _on_each(threads: int, work: Callable[[], Any]) -> list[Any]:
+def _on_each(threads: int, work: Callable[[], float]) -> list[float]:
     with ThreadPoolExecutor(threads) as pool:
         return [future.result() for future in [pool.submit(work) for _ in range(threads)]]
 
