@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -77,12 +78,9 @@ def _calibration(outcome: Outcome) -> str:
 
 def outside(delegation: Delegation, limit: int = 12) -> list[str]:
     """``operator x count (where): reason``, the most frequent first."""
-    groups: dict[tuple[str, str], list[NodeReport]] = {}
-    for node, reason in delegation.undelegated:
-        groups.setdefault((node.target, str(reason)), []).append(node)
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    ordered = delegation.outside()
     lines = []
-    for (operator, why), nodes in ordered[:limit]:
+    for operator, why, nodes in ordered[:limit]:
         times = f" x {len(nodes)}" if len(nodes) > 1 else ""
         lines.append(f"{operator}{times} ({_place(nodes)}): {why}")
     if len(ordered) > limit:
@@ -90,7 +88,7 @@ def outside(delegation: Delegation, limit: int = 12) -> list[str]:
     return lines
 
 
-def _place(nodes: list[NodeReport]) -> str:
+def _place(nodes: Sequence[NodeReport]) -> str:
     """Where in the user's model the first of ``nodes`` comes from."""
     first = nodes[0]
     place = " at ".join(part for part in (first.module, first.source) if part) or first.name

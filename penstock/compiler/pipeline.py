@@ -34,6 +34,7 @@ from penstock.formats.program import Buffer, Program
 from penstock.formats.program_writer import program_chunks, write_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import encode_sources
+from penstock.notebook import Table, facts, render
 
 BETWEEN_KERNELS = Reason(
     "between kernels", "it only moves what kernels made: a delegate for that alone gains nothing"
@@ -68,6 +69,30 @@ class LoweredProgram:
             f"Lowered({scheme}: {self.delegation.share:.0%} of the operators in XNNPACK,"
             f" delegates: {pieces}, operators outside: {outside})"
         )
+
+    def _repr_html_(self) -> str:
+        took = sorted(self.timings.items(), key=lambda item: -item[1])
+        pieces = len(self.delegation.subgraphs)
+        size = sum(memoryview(chunk).nbytes for chunk in program_chunks(self.program))
+        summary = facts(
+            "Lowered program",
+            (
+                ("precision", "fp32" if self.quantization is None else self.quantization.scheme),
+                ("file", f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size:,} bytes"),
+                ("in XNNPACK", f"{self.delegation.share:.0%} of the operators, {pieces} delegates"),
+                ("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in took[:4])),
+                *(("notice", notice) for notice in self.notices),
+            ),
+        )
+        outside = Table(
+            "Not in XNNPACK",
+            ("operator", "count", "module", "source", "why"),
+            [
+                (operator, len(nodes), nodes[0].module, nodes[0].source, why)
+                for operator, why, nodes in self.delegation.outside()
+            ],
+        )
+        return render(summary, *([outside] if outside.rows else []))
 
     def to_bytes(self) -> bytes:
         """The ``.pte`` file."""

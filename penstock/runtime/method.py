@@ -400,6 +400,12 @@ def _spec(value: formats.Value, layout: Layout | None, used: bool) -> Spec:
 
 def signature_text(method: formats.Method) -> str:
     """``name(inputs) -> (outputs)``, without checking the method or compiling anything."""
+    name, inputs, outputs = signature(method)
+    return f"{name}({inputs}) -> ({outputs})"
+
+
+def signature(method: formats.Method) -> tuple[str, str, str]:
+    """Name, inputs and outputs in words, without checking the method or compiling anything."""
 
     def described(index: int) -> str:
         value = method.values[index] if 0 <= index < len(method.values) else None
@@ -411,7 +417,7 @@ def signature_text(method: formats.Method) -> str:
 
     inputs = ", ".join(map(described, method.inputs))
     outputs = ", ".join(map(described, method.outputs))
-    return f"{listed([method.name])}({inputs}) -> ({outputs})"
+    return listed([method.name]), inputs, outputs
 
 
 def _binder(spec: Spec, slot: Slot | None, label: str, copy: bool) -> Binder:

@@ -11,6 +11,7 @@ import numpy as np
 
 from penstock.formats.program import DelegateCall
 from penstock.formats.sources import UNKNOWN, MethodSources, Origin
+from penstock.notebook import Table, render
 from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.kernels.registry import Kernel
 
@@ -70,20 +71,36 @@ class Profile:
 
     def __str__(self) -> str:
         """A table of what cost most, 20 rows of it."""
-        rows: list[tuple[float, int, str]] = []
-        for one in self.instructions:
-            inside = sum(node.seconds for node in one.nodes)
-            rows.append((one.seconds - inside, one.calls, one.label))
-            rows += [(n.seconds, n.calls, f"{n.kind}  {n.origin.module}") for n in one.nodes]
-        rows.sort(key=lambda row: -row[0])
+        rows = self._rows()
         total, calls = self.seconds or 1.0, max(self.calls, 1)
-        head = f"{self.method}: {self.calls} calls, {1e3 * self.seconds / calls:.3f} ms each"
         lines = [
-            f"{1e3 * seconds / calls:10.3f} ms {seconds / total:7.1%}  {what.rstrip()}"
-            for seconds, _, what in rows[:20]
+            f"{1e3 * seconds / calls:10.3f} ms {seconds / total:7.1%}  {what}  {module}".rstrip()
+            for seconds, what, module in rows[:20]
         ]
         rest = len(rows) - 20
-        return "\n".join([head, *lines, *([f"and {rest} more"] if rest > 0 else [])])
+        return "\n".join([self._head(), *lines, *([f"and {rest} more"] if rest > 0 else [])])
+
+    def _repr_html_(self) -> str:
+        total, calls = self.seconds or 1.0, max(self.calls, 1)
+        rows = [
+            (f"{1e3 * seconds / calls:.3f}", f"{seconds / total:.1%}", what, module)
+            for seconds, what, module in self._rows()
+        ]
+        return render(Table(self._head(), ("ms", "share", "what", "module"), rows))
+
+    def _head(self) -> str:
+        each = 1e3 * self.seconds / max(self.calls, 1)
+        return f"{self.method}: {self.calls} calls, {each:.3f} ms each"
+
+    def _rows(self) -> list[tuple[float, str, str]]:
+        """Seconds, what it is and the module it comes from, the costliest first; of a delegate what
+        its nodes leave."""
+        rows: list[tuple[float, str, str]] = []
+        for one in self.instructions:
+            inside = sum(node.seconds for node in one.nodes)
+            rows.append((one.seconds - inside, one.label, ""))
+            rows += [(n.seconds, n.kind, n.origin.module) for n in one.nodes]
+        return sorted(rows, key=lambda row: -row[0])
 
 
 @dataclass

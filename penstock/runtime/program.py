@@ -19,10 +19,11 @@ from penstock.formats.program import Buffer
 from penstock.formats.program_reader import read_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import MethodSources, decode_sources
+from penstock.notebook import Table, render
 from penstock.runtime.bound_delegate import BoundDelegate, compile_delegate
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.mapped import MappedFile, drop
-from penstock.runtime.method import Method, signature_text
+from penstock.runtime.method import Method, signature, signature_text
 from penstock.runtime.profile import Profile
 from penstock.runtime.specs import listed
 
@@ -186,10 +187,20 @@ class LoadedProgram:
 
     def __repr__(self) -> str:
         """The file, and each method with what it takes and gives."""
-        first = self._files[0] if self._files else b""
-        name = first if isinstance(first, str) else f"{len(first):,} bytes"
         methods = (f"  {signature_text(method)}" for method in self.program.methods)
-        return "\n".join((f"LoadedProgram({name})", *methods))
+        return "\n".join((f"LoadedProgram({self._name()})", *methods))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (*signature(method), listed(dict.fromkeys(d.id for d in method.delegates)))
+            for method in self.program.methods
+        ]
+        headings = ("method", "inputs", "outputs", "delegated to")
+        return render(Table(f"LoadedProgram: {self._name()}", headings, rows))
+
+    def _name(self) -> str:
+        first = self._files[0] if self._files else b""
+        return first if isinstance(first, str) else f"{len(first):,} bytes"
 
     @property
     def methods(self) -> tuple[str, ...]:

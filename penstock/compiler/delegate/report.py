@@ -34,6 +34,14 @@ class Delegation:
     def delegated(self) -> tuple[NodeReport, ...]:
         return tuple(node for piece in self.subgraphs for node in piece)
 
+    def outside(self) -> list[tuple[str, str, tuple[NodeReport, ...]]]:
+        """Operators that XNNPACK does not run, the reason, and where: the most frequent first."""
+        groups: dict[tuple[str, str], list[NodeReport]] = {}
+        for node, reason in self.undelegated:
+            groups.setdefault((node.target, str(reason)), []).append(node)
+        ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+        return [(target, reason, tuple(nodes)) for (target, reason), nodes in ordered]
+
     @property
     def share(self) -> float:
         """The delegated part of all operators, 0 to 1."""

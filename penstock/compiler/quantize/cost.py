@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from penstock.notebook import Table, facts, render
+
 #: What time is estimated with: one core of a processor with 8-bit dot products.
 FLOAT_RATE = 60e9
 INT8_RATE = 200e9
@@ -138,6 +140,13 @@ class QuantizationCost:
             lines.append(f"and {len(quantized) - SHOWN} more, with less error of their own")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        title, *lines = self.summary()
+        return render(
+            facts(title, ((name, text) for name, text in map(_parted, lines))),
+            Table("", HEADINGS, [row(layer) for layer in self.quantized]),
+        )
+
     def summary(self) -> list[str]:
         """What is true of the whole, in lines."""
         quantized = self.quantized
@@ -173,6 +182,11 @@ def row(layer: LayerCost) -> tuple[str, ...]:
         f"-{size(layer.float_bytes - layer.bytes)}" if layer.float_bytes > layer.bytes else "",
         f"-{duration(layer.float_seconds - layer.seconds)}",
     )
+
+
+def _parted(line: str) -> tuple[str, str]:
+    name, _, text = line.strip().partition(" ")
+    return name, text.strip()
 
 
 def badness(layer: LayerCost) -> tuple[bool, float, float]:

@@ -19,6 +19,7 @@ from penstock.compiler.quantize.measure import Measured, measure
 from penstock.compiler.quantize.plan import Decision, Plan
 from penstock.compiler.quantize.quantization import DYNAMIC_SCHEMES, Quantization, Scheme
 from penstock.faults import faults
+from penstock.notebook import Table, render
 
 #: The ratios are measured on no more than this many batches of calibration data.
 MOST_BATCHES = 8
@@ -197,6 +198,15 @@ class QuantizationReport:
             for layer in self.layers
         ]
         return "\n".join([head, *columns(rows)])
+
+    def _repr_html_(self) -> str:
+        """What stayed in float first."""
+        rows = [
+            (layer.operator, layer.module, layer.reason or layer.form)
+            for layer in sorted(self.layers, key=lambda layer: layer.quantized)
+        ]
+        title = str(self).splitlines()[0]
+        return render(Table(title, ("operator", "module", "form, or why float"), rows))
 
     def table(self) -> str:
         """``str()`` and the signal-to-noise ratio of each operator."""
