@@ -10,6 +10,7 @@ import numpy as np
 from penstock.errors import InvalidProgramError, UnsupportedError
 from penstock.formats.program import XNNPACK_BACKEND, Buffer, Delegate
 from penstock.runtime.blocks import Array
+from penstock.runtime.engines.protocol import Fixable
 from penstock.runtime.slots import Layout, Slot
 
 if TYPE_CHECKING:
@@ -71,6 +72,37 @@ class BoundDelegate:
                 raise InvalidProgramError(f"delegate {self.id} gives another number of outputs")
             self._input_shapes = shapes
         return self._output_shapes
+
+    def fixed(
+        self,
+        slots: Sequence[Slot | None],
+        reads: tuple[int, ...],
+        writes: tuple[int, ...],
+        arrays: Mapping[int, Array],
+    ) -> Callable[[], None] | None:
+        """A function that runs the delegate on the same ``arrays`` (by value) each time; None where
+        the engine cannot take them as they are. Their shapes must be those of the last call."""
+        if not isinstance(self.executable, Fixable):
+            return None
+        physical = []
+        for index, external in zip((*reads, *writes), (*self.inputs, *self.outputs), strict=True):
+            slot = slots[index]
+            assert slot is not None
+            if slot.layout.dtype == np.int64:
+                return None  # see _output
+            array = slot.layout.physical(arrays[index])
+            if _is_flat(slot, external):
+                array = array.reshape(1)
+            bits = _bits(slot.layout.dtype)
+            physical.append(array if bits is None else array.view(bits))
+            if not np.may_share_memory(array, arrays[index]):
+                return None
+        count = len(reads)
+        if self.reshape([a.shape for a in physical[:count]]) != tuple(
+            a.shape for a in physical[count:]
+        ):
+            return None
+        return self.executable.fixed(physical[:count], physical[count:])
 
     def step(
         self,

@@ -24,6 +24,8 @@ class Signature:
         self._name = method.name
         self._positional, self._keywords = found.children
         self._outputs = structures.decode(method.output_structure)
+        #: whether the outputs come as a flat tuple
+        self._flat = self._outputs is None or self._outputs == LEAF
         returned = len(method.outputs) if self._outputs is None else self._outputs.leaves
         #: the outputs before those that the model returns
         self._extra = max(0, min(written, len(method.outputs) - returned))
@@ -75,8 +77,9 @@ class Signature:
         """The outputs in the model's own structure; a lone tensor as a tuple of one."""
         if self._extra:
             outputs = outputs[self._extra :]
-        if self._outputs is None or self._outputs == LEAF:
+        if self._flat:
             return tuple(outputs)
+        assert self._outputs is not None
         return structures.fold(self._outputs, outputs)
 
 

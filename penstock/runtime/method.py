@@ -44,6 +44,7 @@ from penstock.runtime.instructions import (
 from penstock.runtime.kernels import registry
 from penstock.runtime.planned_memory import arenas, check_total, private_values
 from penstock.runtime.profile import Profile, Recorder
+from penstock.runtime.short_call import ShortCall, short_call
 from penstock.runtime.slots import Layout, Slot
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec, listed
 
@@ -105,6 +106,9 @@ class Method:
         )
         self._signature = Signature(method, self._written_outputs())
         self._set_up(layouts, bound, written)
+        #: once it has run, the short way of calls, if there is one
+        self._short: ShortCall | None = None
+        self._ran = False
 
     def __repr__(self) -> str:
         return f"Method {signature_text(self._method)}"
@@ -196,6 +200,11 @@ class Method:
         """
         signature = self._signature
         try:
+            if self._short is not None and not kwargs:
+                with self._lock:
+                    outputs = self._short(args)
+                if outputs is not None:
+                    return signature.fold(outputs)
             return signature.fold(self._run(signature.flatten(args, kwargs)))
         except PenstockError:
             raise
@@ -239,6 +248,12 @@ class Method:
             for index in self._transient:
                 values[index] = None
                 slots[index].given = None  # type: ignore[union-attr]
+            if not self._ran:
+                self._ran = True
+                if self._recorder is None:
+                    self._short = short_call(
+                        self._bound, self._method.inputs, self._method.outputs, slots
+                    )
         return outputs
 
     @property

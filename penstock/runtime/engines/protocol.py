@@ -6,8 +6,8 @@ the library behind an engine shows here, so that a second engine can stand besid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,21 @@ class Executable(Protocol):
 
     def profile(self) -> list[NodeTime]:
         """Time of each node in the last run; empty when the engine was not asked to measure."""
+
+
+@runtime_checkable
+class Fixable(Protocol):
+    """An executable that may have a quicker way for arrays that are the same each time."""
+
+    def fixed(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    ) -> Callable[[], None] | None:
+        """A function that does what :meth:`Executable.run` does with these very arrays; what has to
+        be found out about them is found out once. None where there is no quicker way.
+
+        The shapes are those of the last reshape, and may not be others when the function is called;
+        other arrays may come between. It raises what :meth:`Executable.run` raises.
+        """
 
 
 class Engine(Protocol):

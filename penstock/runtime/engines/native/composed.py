@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from ctypes import c_void_p
 from dataclasses import replace
 from typing import Any
@@ -103,6 +104,30 @@ class PlannedGraph(Composed):
         for port, place in copied:
             if port >= len(inputs):
                 arrays[port][...] = place
+
+    def fixed(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    ) -> Callable[[], None] | None:
+        """See :meth:`penstock.runtime.engines.protocol.Fixable.fixed`."""
+        plan, arrays = self._plan, [*inputs, *outputs]
+        if plan is None or len(arrays) != len(self._ports):
+            return None
+        for i, array, overread in zip(self._ports, arrays, self._overread, strict=True):
+            check_array(array, self._shapes[i], self._dtypes[i])
+            if placed(array, overread=overread) is not array:
+                return None
+        run, process = plan.fixed([address(array) for array in arrays]), self._process
+        turn: AbstractContextManager[None] = self._turns[0] if self._turns else nullcontext()
+
+        def call() -> None:
+            if process is not None:
+                check_process(process)
+            with turn:
+                status = run()
+            if status:
+                raise InputError(f"XNNPACK failed to run (status {status})")
+
+        return call
 
     def _planned(self) -> Plan | None:
         """The plan at the shapes at hand; None where some part cannot be in one."""

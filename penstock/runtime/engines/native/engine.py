@@ -6,7 +6,7 @@ import ctypes
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,26 @@ class NativeExecutable:
         for array, place in zip(arrays[len(inputs) :], places[len(inputs) :], strict=True):
             if place is not array:
                 array[...] = place
+
+    def fixed(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    ) -> Callable[[], None] | None:
+        """See :meth:`penstock.runtime.engines.protocol.Fixable.fixed`."""
+        plan, arrays = self._plan, [*inputs, *outputs]
+        if plan is None or self._engine.profile or len(arrays) != len(self._ports):
+            return None
+        for i, array, dtype in zip(self._ports, arrays, self._dtypes, strict=True):
+            check_array(array, self._shapes[i], dtype)
+            if placed(array, overread=self.overreads) is not array:
+                return None
+        run, process = plan.fixed([address(array) for array in arrays]), self._process
+
+        def call() -> None:
+            if process is not None:
+                check_process(process)
+            run()
+
+        return call
 
     def profile(self) -> list[NodeTime]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""

@@ -7,7 +7,7 @@ where each address has to be written; values inside the plan are bound once.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from ctypes import POINTER, Structure, c_int, c_size_t, c_void_p
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,6 +137,11 @@ class Plan:
         self._ports[: self._count] = addresses
         status: int = self._run(self._plan_address, self._ports)
         return status
+
+    def fixed(self, addresses: Sequence[int]) -> Callable[[], int]:
+        """A function that is :meth:`run` with these addresses."""
+        ports = (c_size_t * max(len(addresses), 1))(*addresses)
+        return lambda: self._run(self._plan_address, ports)
 
     def run_step(self, index: int, addresses: Sequence[int]) -> None:
         """Run one step alone, to measure it."""

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import byref, c_size_t, c_void_p
 from typing import Any, NamedTuple
 
@@ -233,16 +233,41 @@ class XnnpackExecutable:
             return
         with self._turn:
             copied = self._place(arrays)
-            if self._process not in (None, os.getpid()):
-                raise BackendUnavailableError(
-                    "the threads of this program stayed in the process that forked this one;"
-                    " load the program again here"
-                )
+            self._check_process()
             status = self._xnn.xnn_invoke_runtime(self._runtime)
             if status:
                 raise InputError(f"XNNPACK failed to run ({self._library.status(status)})")
             for port in copied:
                 arrays[port][...] = self._bounce[port]
+
+    def fixed(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    ) -> Callable[[], None] | None:
+        """See :meth:`penstock.runtime.engines.protocol.Fixable.fixed`."""
+        if self._reduced is not None or self._profiling or self._input_shapes is None:
+            return None
+        arrays = [*inputs, *outputs]
+        turn, invoke, runtime = self._turn, self._xnn.xnn_invoke_runtime, c_void_p(self._runtime)
+        with turn:
+            self._place(arrays)
+            if self._bounce:
+                return None
+            addresses = self._addresses
+        process = self._process
+
+        def call() -> None:
+            nonlocal addresses
+            with turn:
+                if process is not None:
+                    self._check_process()
+                if self._addresses is not addresses:  # a call with other arrays came between
+                    self._place(arrays)
+                    addresses = self._addresses
+                status = invoke(runtime)
+                if status:
+                    raise InputError(f"XNNPACK failed to run ({self._library.status(status)})")
+
+        return call
 
     @property
     def turn(self) -> Turn:
@@ -277,6 +302,13 @@ class XnnpackExecutable:
             NodeTime(name, int(time), node, "xnnpack")
             for (name, node), time in zip(self._operators, times, strict=True)
         ]
+
+    def _check_process(self) -> None:
+        if self._process not in (None, os.getpid()):
+            raise BackendUnavailableError(
+                "the threads of this program stayed in the process that forked this one;"
+                " load the program again here"
+            )
 
     def _place(self, arrays: list[np.ndarray]) -> list[int]:
         """Tell XNNPACK where ``arrays`` are; returns the outputs to copy back afterwards."""
