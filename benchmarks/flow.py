@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.worker import peak_kib, reset_peak
+from penstock.tools.bench.worker import peak_kib, reset_peak
 
 CALIBRATION_BATCHES = 16
 

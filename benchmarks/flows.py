@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import ROOT
 from benchmarks.flow import SAMPLES
-from benchmarks.workers import ROOT, Worker
+from penstock.tools.bench.workers import Worker
 
 
 class FlowError(RuntimeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.workers import LAUNCHES
+from penstock.tools.bench.contest import LAUNCHES
 
 #: How many times as fast as stock a model should be at least: fp32, q8.
 TARGETS = {
@@ -31,7 +31,9 @@ def page(results: dict[str, Any]) -> str:
         f"{LAUNCHES} times. Times are the best run's, in milliseconds; a ratio is ExecuTorch's "
         "time over the other, so above 1 is faster than stock; in brackets are the quartiles of "
         "the ratio from turn to turn, which other work on "
-        "the machine widens. **Bold** is the fastest of a row.",
+        "the machine widens. **Bold** is the fastest of a row. Beside each q8 time stands the "
+        "signal to noise of that runtime's answers against eager fp32 PyTorch's: of the worst of "
+        "four samples, the same for all.",
         "",
         "q8 is static per-channel for the convolutional networks, dynamic per-channel for vit, "
         "convnext_tiny, swin_t and minilm; ONNX Runtime's own tools quantize the ONNX files, which "
@@ -113,6 +115,9 @@ def _latency(key: str, row: dict[str, Any], threads: int) -> list[str]:
         cells.append(f"**{text}**" if times[label] == fastest else text)
         if label == "stock" and found["stock stands in"]:
             cells[-1] += " †"
+        accuracy = found[label].get("sqnr")
+        if precision == "q8" and accuracy is not None:
+            cells[-1] += f" ({accuracy:.1f} dB)"
     for label in ("ours", "ported"):
         if label in times and "stock" in times:
             _, low, high = found[label]["spread"]

@@ -17,14 +17,20 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.flows import both_flows, run_flow
+from benchmarks import ROOT
+from benchmarks.flows import both_flows, run_flow, samples
 from benchmarks.machine import describe
 from benchmarks.page import page
 from benchmarks.start import overhead, starts
-from benchmarks.workers import LAUNCHES, ROOT, Contest, Worker, WorkerError, contest
+from penstock import zoo
+from penstock.tools.bench.child import WorkerError
+from penstock.tools.bench.contest import LAUNCHES, Contest, contest
+from penstock.tools.bench.run import answer_sqnr
+from penstock.tools.bench.workers import Worker
 
 FOLDER = ROOT / "build" / "measured"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -43,49 +49,68 @@ def files(name: str, precision: str) -> dict[str, Any]:
     found = both_flows(FOLDER, FOLDER, name, precision)
     onnx = FOLDER / f"{name}_{precision}.onnx"
     if importlib.util.find_spec("onnxruntime") and not onnx.exists():
-        command = [sys.executable, "-m", "benchmarks.onnx_flow", name, precision, str(onnx)]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(command, cwd=ROOT, capture_output=True, timeout=1200, check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+            _write_onnx(name, precision, onnx)
     return found
 
 
+def _write_onnx(name: str, precision: str, output: Path) -> None:
+    """Quantized by ONNX Runtime's own tools, by the scheme that the zoo names, with the calibration
+    data that the other flows get. Raises OSError where nothing came of it."""
+    dynamic = zoo.entry(name).quantization == "dynamic_per_channel"
+    kind = "float" if precision == "fp32" else "dynamic int8" if dynamic else "static int8"
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        subprocess.run(
+            [sys.executable, "-m", "penstock.cli.bench_files", name, folder],
+            input=json.dumps({"job": f".onnx {kind}"}), text=True, cwd=ROOT, capture_output=True,
+            timeout=1200, check=False,
+        )  # fmt: skip
+        (Path(folder) / f"{kind.replace(' ', '_')}.onnx").replace(output)
+
+
 def latency(name: str, precision: str, threads: int) -> dict[str, Any]:
-    """Best and median milliseconds of each runtime, its memory, or its error."""
+    """Best and median milliseconds of each runtime, its memory, its signal to noise against eager
+    on the worst of the samples, in dB; or its error."""
     ours, onnx = FOLDER / f"{name}_{precision}_ours.pte", FOLDER / f"{name}_{precision}.onnx"
     stock = FOLDER / f"{name}_{precision}_stock.pte"
     stands_in = precision == "q8" and not stock.exists()
     if stands_in:
         stock = FOLDER / f"{name}_fp32_stock.pte"
-    entries = [("ours", "ours", ours), ("stock", "stock", stock), ("ported", "stock", ours)]
+    entries = [
+        ("ours", "penstock", ours),
+        ("stock", "executorch", stock),
+        ("ported", "executorch", ours),
+    ]
     entries += [(kind, kind, onnx) for kind in PEERS if importlib.util.find_spec(kind)]
     entries = [entry for entry in entries if entry[2].exists()]
     found: dict[str, Any] = {"stock stands in": stands_in}
-    runs = [_launch(name, entries, threads, found) for _ in range(LAUNCHES)]
-    timed = [label for label, _, _ in entries if all(label in run.rounds for run in runs)]
-    times = Contest(
-        {label: [t for run in runs for t in run.rounds[label]] for label in timed},
-        {label: min(run.fastest[label] for run in runs) for label in timed},
-    )
+    times = Contest.merged([_launch(name, entries, threads, found) for _ in range(LAUNCHES)])
     for label in times.rounds:
         found[label] |= {"best": times.best(label), "median": times.median(label)}
         if "stock" in times.rounds and label != "stock":
-            found[label]["spread"] = times.ratio("stock", label)
+            ratio = times.ratio("stock", label)
+            found[label]["spread"] = [ratio.median, ratio.low, ratio.high]
     return found
 
 
 def _launch(
     name: str, entries: list[tuple[str, str, Path]], threads: int, found: dict[str, Any]
 ) -> Contest:
-    """Times all in processes of their own by turns; notes memory and errors in ``found``."""
+    """Times all in processes of their own by turns; notes memory, accuracy and errors in
+    ``found``."""
     contestants = []
+    inputs, eager = samples(FOLDER, name)
     with contextlib.ExitStack() as stack:
         for label, kind, path in entries:
             if "error" in found.get(label, {}):
                 continue
             worker = stack.enter_context(Worker(kind, threads))
             try:
-                found[label] = worker.load(label, path, FOLDER / f"{name}.0.in.npz")
-            except WorkerError as error:
+                loaded = worker.load(label, path, inputs[0])
+                if "sqnr" not in found.get(label, {}):
+                    loaded["sqnr"] = answer_sqnr(worker, label, inputs, eager)
+                found[label] = found.get(label, {}) | loaded
+            except (WorkerError, ValueError) as error:
                 found[label] = {"error": str(error)}
                 continue
             contestants.append((label, worker, label))

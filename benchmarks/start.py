@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workers import ROOT
+from benchmarks import ROOT
 
 STOCK = (
     "import sys, torch, executorch.kernels.quantized\n"

@@ -21,10 +21,12 @@ import numpy as np
 import torch
 
 import penstock
+from benchmarks import ROOT
 from benchmarks.flows import relative_error, same_bits, sqnr
 from benchmarks.unseen_models import MODELS, Unseen
-from benchmarks.workers import ROOT, Worker, WorkerError
 from penstock.compiler.quantize import Quantization
+from penstock.tools.bench.child import WorkerError
+from penstock.tools.bench.workers import Worker
 
 FOLDER = ROOT / "build" / "measured"
 PAGE = ROOT / "docs" / "unseen-models.md"
@@ -70,7 +72,7 @@ def _on_stock(path: Path, inputs: list[np.ndarray], ours: list[np.ndarray]) -> s
     """What the stock runtime makes of the file."""
     given = path.with_suffix(".npz")
     np.savez(given, *inputs)
-    with Worker("stock", 1) as stock:
+    with Worker("executorch", 1) as stock:
         try:
             stock.load("ours", path, given)
             answer = stock.outputs("ours")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import ROOT
 from benchmarks.flows import (
     answers,
     both_flows,
@@ -26,9 +27,11 @@ from benchmarks.flows import (
     sqnr,
 )
 from benchmarks.machine import describe
-from benchmarks.workers import ROOT, Worker, WorkerError, contest
 from benchmarks.zoo_page import line, page
 from penstock import zoo
+from penstock.tools.bench.child import WorkerError
+from penstock.tools.bench.contest import contest
+from penstock.tools.bench.workers import Worker
 
 FOLDER = ROOT / "build" / "measured"
 PAGE = ROOT / "docs" / "zoo.md"
@@ -43,7 +46,11 @@ COMPILERS = 2
 STOCK_LIMIT = 300.0
 
 #: What is run: our file by our runtime, our file by the stock one, the stock file by the stock one.
-RUNS = {"ours": ("ours", "ours"), "ported": ("stock", "ours"), "stock": ("stock", "stock")}
+RUNS = {
+    "ours": ("penstock", "ours"),
+    "ported": ("executorch", "ours"),
+    "stock": ("executorch", "stock"),
+}
 
 
 def compiled(names: list[str]) -> dict[tuple[str, str], dict[str, Any]]:

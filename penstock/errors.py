@@ -62,7 +62,7 @@ class InternalError(PenstockError):
 #: The name under which Penstock is installed; ``penstock`` on the package index is another
 #: project's. As in ``pyproject.toml``; a test compares them.
 DISTRIBUTION = "penstock-xnnpack"
-#: What the extras ``compile``, ``zoo`` and ``llm`` add.
+#: What the extras ``compile``, ``zoo``, ``llm`` and ``bench`` add.
 _EXTRAS = {
     "torch": "compile",
     "torchao": "compile",
@@ -76,6 +76,11 @@ _EXTRAS = {
     "tokenizers": "llm",
     "jinja2": "llm",
     "gguf": "llm",
+    "onnx": "bench",
+    "onnxscript": "bench",
+    "onnxruntime": "bench",
+    "openvino": "bench",
+    "executorch": "bench",
 }
 
 

@@ -40,6 +40,11 @@ ALLOWED["cli"] = {*ALLOWED} - {"runtime.kernels"}
 #: Rooms that may import the libraries that only compiling needs.
 TORCH_ROOMS = {"compiler", "zoo", "cli", "llm.export"}
 TORCH = {"torch", "torchao", "torchvision", "torchaudio", "timm", "transformers"}
+#: Modules that are a peer's worker process, and the packages that these alone may import.
+PEERS = {
+    "penstock.tools.bench.runtimes.executorch": {"executorch", "torch"},
+    "penstock.tools.bench.runtimes.torch": {"torch"},
+}
 
 GRAPH = import_graph()
 
@@ -97,9 +102,17 @@ def test_libraries() -> None:
     for module, path in modules().items():
         heads = {name.partition(".")[0] for name in imports_of(path)}
         torch_here = room_of(module) in TORCH_ROOMS
+        heads -= PEERS.get(module, set())
         wrong += [(module, head) for head in heads & TORCH if not torch_here]
         wrong += [(module, head) for head in heads & {"executorch"}]
     assert not wrong
+
+
+def test_nobody_imports_a_peer() -> None:
+    """They are named to ``python -m`` and imported in processes of their own."""
+    assert PEERS.keys() <= GRAPH.keys()
+    readers = [(m, other) for m, others in GRAPH.items() for other in others if other in PEERS]
+    assert not readers
 
 
 def test_imports_are_seen() -> None:

@@ -20,7 +20,8 @@ import penstock
 from penstock import zoo
 from penstock.cli.console import Stages, errors_in_one_line
 from penstock.cli.labels import guesses, read_labels
-from penstock.cli.pipeline import Outcome, Request, compile_model, sqnr
+from penstock.cli.pipeline import Outcome, Request, compile_model
+from penstock.tools.agreement import sqnr
 
 MODELS = ("mv2", "efficientnet_lite0")
 #: The model that knows what is in a picture.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from penstock.cli.bench import bench_command
 from penstock.cli.chat import chat_command
 from penstock.cli.compile import compile_command
 from penstock.cli.console import errors_in_one_line
@@ -27,6 +28,7 @@ app.command("run")(run_command)
 app.command("inspect")(inspect_command)
 app.command("quantize-report")(quantize_report_command)
 app.command("profile")(profile_command)
+app.command("bench")(bench_command)
 app.command("models")(models_command)
 app.command("generate")(generate_command)
 app.command("chat")(chat_command)

@@ -17,6 +17,7 @@ from penstock.compiler.quantize.quantization import (
     parse_scheme,
 )
 from penstock.errors import InputError
+from penstock.tools.agreement import largest_difference, sqnr
 
 if TYPE_CHECKING:
     from penstock.compiler import Lowered
@@ -183,18 +184,7 @@ def agreement(
             Agreement(
                 shape=tuple(reference.shape),
                 sqnr=sqnr(reference, values),
-                largest=float(np.abs(reference - values).max(initial=0.0)),
+                largest=largest_difference(reference, values),
             )
         )
     return results
-
-
-def sqnr(reference: Any, values: Any) -> float:
-    """Power of ``reference`` over the power of its difference from ``values``, in decibels."""
-    import numpy as np
-
-    noise = float(np.square(reference - values).sum())
-    signal = float(np.square(reference).sum())
-    if noise == 0.0:
-        return float("inf")
-    return float(10.0 * np.log10(signal / noise)) if signal > 0.0 else float("-inf")

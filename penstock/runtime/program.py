@@ -218,7 +218,7 @@ class LoadedProgram:
             BackendUnavailableError: XNNPACK's library is not there or fails its self-test.
         """
         if name is None:
-            name = self._default_name()
+            name = self.default_name()
         with self._lock:
             method = self._methods.get(name)
             if method is None:
@@ -232,7 +232,7 @@ class LoadedProgram:
 
     def backends(self, name: str | None = None) -> tuple[str, ...]:
         """The ids of the backends that a method needs, without compiling anything."""
-        found = self.program.method(name or self._default_name())
+        found = self.program.method(name or self.default_name())
         return () if found is None else tuple(dict.fromkeys(d.id for d in found.delegates))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -249,7 +249,10 @@ class LoadedProgram:
         """
         return self.method(name).profile(reset=reset)
 
-    def _default_name(self) -> str:
+    def default_name(self) -> str:
+        """The method that is meant where none is named: ``forward``, or the only one there is.
+
+        Raises InputError where there are several and none of them is ``forward``."""
         names = self.methods
         if DEFAULT_METHOD in names:
             return DEFAULT_METHOD

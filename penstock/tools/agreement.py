@@ -1,0 +1,70 @@
+"""How near two answers are: signal-to-noise ratio and differences of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def sqnr(reference: Any, values: Any) -> float:
+    """Power of ``reference`` over the power of its difference from ``values``, in decibels.
+
+    Both are arrays of one shape. Infinite where they are equal; minus infinity where the
+    reference is zero and the values are not, or where the values are not finite and the
+    reference is."""
+    reference, values = _float64(reference), _float64(values)
+    with np.errstate(all="ignore"):
+        difference = reference - values
+        # Infinities at the same places are the same.
+        difference[reference == values] = 0.0
+        noise = float(np.square(difference).sum())
+        signal = float(np.square(reference).sum())
+        if noise == 0.0:
+            return float("inf")
+        if not np.isfinite(noise) or signal == 0.0:
+            return float("-inf")
+        return float(10.0 * np.log10(signal / noise))
+
+
+def largest_difference(reference: Any, values: Any) -> float:
+    """The largest absolute difference of any element; 0 for arrays without elements."""
+    with np.errstate(all="ignore"):
+        difference = np.abs(_float64(reference) - _float64(values))
+        return float(difference.max(initial=0.0))
+
+
+def relative_difference(reference: Any, values: Any) -> float:
+    """The largest absolute difference in parts of the reference's range (of its size where it is
+    constant)."""
+    reference = _float64(reference)
+    if not reference.size:
+        return 0.0
+    lowest, highest = float(reference.min()), float(reference.max())
+    extent = (highest - lowest) or abs(highest) or 1.0
+    return largest_difference(reference, values) / extent
+
+
+def worst_sqnr(
+    reference: Iterable[Sequence[np.ndarray]], values: Iterable[Sequence[np.ndarray]]
+) -> float:
+    """The lowest :func:`sqnr` of any floating-point output on any sample.
+
+    Each sample is a list of outputs. An integer output counts only where it differs: as minus
+    infinity."""
+    worst = float("inf")
+    for expected, got in zip(reference, values, strict=True):
+        for one, other in zip(expected, got, strict=True):
+            if one.shape != other.shape:
+                raise ValueError(f"an output has shape {other.shape} and not {one.shape}")
+            if one.dtype.kind in "biu":
+                found = float("inf") if np.array_equal(one, other) else float("-inf")
+            else:
+                found = sqnr(one, other)
+            worst = min(worst, found)
+    return worst
+
+
+def _float64(values: Any) -> np.ndarray:
+    return np.array(values, np.float64)

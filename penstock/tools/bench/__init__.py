@@ -1,0 +1,1 @@
+"""Measuring runtimes beside each other: processes that are kept alive, timed by turns."""

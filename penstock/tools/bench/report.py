@@ -1,0 +1,86 @@
+"""What was measured, as plain data: :class:`BenchReport`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.tools.bench.contest import Spread
+
+#: A runtime whose turns differ by more (the quartiles' distance, of the median) was disturbed.
+STEADY = 0.15
+#: A float file that is farther from eager than this, in dB, is of another model.
+ALIEN = 20.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file in a runtime. ``times_ms`` are those of its turns; ``ratio`` is its time over that of
+    the first row with as many threads. ``growth_mb`` is what loading and one run add to the
+    process's peak memory ``peak_mb``; ``sqnr_db`` is against eager, of the worst output on the
+    worst sample. What is not known is None; ``error`` says why there are no times."""
+
+    runtime: str
+    title: str
+    file: str
+    precision: str
+    threads: int
+    best_ms: float | None
+    times_ms: Spread | None
+    ratio: Spread | None
+    turns: int
+    load_ms: float | None
+    growth_mb: float | None
+    peak_mb: float | None
+    sqnr_db: float | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """All rows, what they were measured on, and what to mind. ``seconds`` went to the turns of each
+    of the ``launches``; ``samples`` were given to each runtime."""
+
+    machine: dict[str, str]
+    seconds: float
+    launches: int
+    samples: int
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it: numbers that are not finite as strings."""
+        found: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def warnings_about(rows: Sequence[Row]) -> list[str]:
+    """Lines about rows that say less than they seem to."""
+    spreads = [(t.high - t.low) / t.median for row in rows if (t := row.times_ms) is not None]
+    found = []
+    if max(spreads, default=0.0) > STEADY:
+        found.append(
+            f"from turn to turn a time varied by up to {max(spreads):.0%} (quartiles' distance): "
+            "something else used the machine"
+        )
+    alien = {
+        row.file: row.sqnr_db
+        for row in rows
+        if row.precision == "float" and row.sqnr_db is not None and row.sqnr_db < ALIEN
+    }
+    found += [
+        f"{file} is {ratio:.1f} dB from the model: was it compiled from other weights?"
+        for file, ratio in alien.items()
+    ]
+    return found

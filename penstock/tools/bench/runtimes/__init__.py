@@ -1,0 +1,1 @@
+"""One module a runtime, which alone imports its package; see ``penstock.tools.bench.worker``."""

@@ -1,0 +1,62 @@
+"""``penstock bench``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_harness import Shell
+
+from penstock.tools.bench import peers
+
+QUICK = ("--seconds", "0.1", "--launches", "1")
+
+
+def test_files_beside_each_other(shell: Shell) -> None:
+    shell.compiled("linear", "--output", "a.pte")
+    shell.compiled("linear", "--quantize", "--output", "b.pte")
+    done = shell.call(
+        "penstock", "bench", "a.pte", "b.pte", "--model", "linear", "--engine", "auto,xnnpack",
+        "--threads", "1", "--json", *QUICK,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [(row["file"], row["title"]) for row in found["rows"]] == [
+        ("a.pte", "Penstock"), ("a.pte", "Penstock, xnnpack"),
+        ("b.pte", "Penstock"), ("b.pte", "Penstock, xnnpack"),
+    ]  # fmt: skip
+    assert [row["precision"] for row in found["rows"]] == ["float"] * 2 + ["static int8"] * 2
+    assert found["samples"] == 4
+    assert all(
+        row["sqnr_db"] > (100 if row["precision"] == "float" else 20) for row in found["rows"]
+    )
+    assert all(row["error"] is None and row["ratio"]["median"] > 0 for row in found["rows"])
+
+
+def test_a_model_beside_a_peer_that_is_there_and_one_that_is_not(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = peers.Peer("openvino", "OpenVINO", ("no_openvino",), "bench", ".onnx")
+    monkeypatch.setitem(peers.PEERS, "openvino", absent)
+    done = shell.call("penstock", "bench", "mymodels:net", "--against", "openvino,torch", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "no_openvino is not installed; pip install 'penstock-xnnpack[bench]'" in done.stdout
+    assert "PyTorch, eager" in done.stdout and "net.pt2" in done.stdout
+    assert "SQNR" in done.stdout and "fails" not in done.stdout
+
+
+def test_a_peer_that_needs_the_model(shell: Shell) -> None:
+    shell.compiled("linear", "--output", "a.pte")
+    done = shell.call("penstock", "bench", "a.pte", "--against", "torch", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "needs the model; name that with --model" in " ".join(done.stdout.split())
+
+
+def test_what_is_wrong(shell: Shell) -> None:
+    shell.compiled("linear", "--output", "a.pte")
+    shell.fails("penstock", "bench", "absent.pte", message="absent.pte")
+    shell.fails("penstock", "bench", "nonsense", message="no .pte file and no model")
+    shell.fails("penstock", "bench", "a.pte", "--threads", "0", message="--threads is '0'")
+    shell.fails("penstock", "bench", "a.pte", "--engine", "gpu", message="--engine 'gpu'")
+    shell.fails("penstock", "bench", "a.pte", "--against", "tflite", message="'tflite' is unknown")
+    shell.fails("penstock", "bench", "mymodels:broken", message="no such luck")
