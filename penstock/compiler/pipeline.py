@@ -73,13 +73,14 @@ class LoweredProgram:
     def _repr_html_(self) -> str:
         took = sorted(self.timings.items(), key=lambda item: -item[1])
         pieces = len(self.delegation.subgraphs)
+        share = f"{self.delegation.share:.0%} of the operators, in {pieces} delegate"
         size = sum(memoryview(chunk).nbytes for chunk in program_chunks(self.program))
         summary = facts(
             "Lowered program",
             (
                 ("precision", "fp32" if self.quantization is None else self.quantization.scheme),
                 ("file", f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size:,} bytes"),
-                ("in XNNPACK", f"{self.delegation.share:.0%} of the operators, {pieces} delegates"),
+                ("in XNNPACK", share if pieces == 1 else f"{share}s"),
                 ("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in took[:4])),
                 *(("notice", notice) for notice in self.notices),
             ),

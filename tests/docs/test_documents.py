@@ -1,4 +1,4 @@
-"""Every command and every code block in README.md and docs/ is run.
+"""Every command and every code block in README.md, docs/ and the example is run.
 
 A file's blocks run in order, in one folder: ``python`` blocks in one namespace, ``bash`` blocks
 with the command line's programs on the path. A ``text`` block right after one of them is what it
@@ -26,7 +26,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "examples" / "xnnpack" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 RUN = ("python", "bash")
 NOT_CODE = ("text", "mermaid")
 #: The reasons for which a block may be marked as not run.
@@ -75,13 +80,17 @@ def blocks(page: Path) -> list[Block]:
     return result
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def page_name(page: Path) -> str:
+    return page.name if page.parent in (ROOT, ROOT / "docs") else page.parent.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_blocks_say_what_they_are(page: Path) -> None:
     assert {block.language for block in blocks(page)} <= {*RUN, *NOT_CODE}
     assert page.read_text().count("\n```") % 2 == 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_only_what_may_be_is_left_out(page: Path) -> None:
     skipped = [block.skipped for block in blocks(page) if block.skipped is not None]
     assert set(skipped) <= REASONS
@@ -90,7 +99,7 @@ def test_only_what_may_be_is_left_out(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.language in RUN for b in blocks(page))],
-    ids=lambda page: page.name,
+    ids=page_name,
 )  # fmt: skip
 def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, programs = tmp_path / "work", tmp_path / "bin"
