@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from penstock.cli.completion import PROGRAMS
 from penstock.cli.generate import (
     MinP,
     Penalty,
@@ -34,7 +35,9 @@ _HELP = "/new begins anew, /back forgets the last turn, /quit ends (so does Ctrl
 
 
 def chat_command(
-    file: Annotated[str, typer.Argument(help="A .pte file of a language model.")],
+    file: Annotated[
+        str, typer.Argument(help="A .pte file of a language model.", autocompletion=PROGRAMS)
+    ],
     system: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
         typer.Option(help="What the model is told before the conversation."),
@@ -54,7 +57,10 @@ def chat_command(
     threads: Threads = None,
     tokenizer: TokenizerFile = None,
 ) -> None:
-    """Talk to a language model. Ctrl-C stops an answer, not the program."""
+    """Talk to a language model. Ctrl-C stops an answer, not the program.
+
+    Example: penstock chat smollm2_4bit.pte --max-tokens 200
+    """
     from penstock import llm
 
     if not Path(file).is_file():

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
+from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
 from penstock.compiler.quantize.quantization import SCHEMES
 from penstock.errors import InputError
@@ -18,9 +19,10 @@ def compile_command(
     model: Annotated[
         str,
         typer.Argument(
+            autocompletion=models,
             help="A model of the zoo (see: penstock models), package.module:callable that gives "
             "(module, args), or a .pt2 archive. A language model: smollm2, a Hugging Face folder, "
-            "or a .gguf file."
+            "or a .gguf file.",
         ),
     ],
     quantize: Annotated[
@@ -29,8 +31,9 @@ def compile_command(
     scheme: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
         typer.Option(
+            autocompletion=among(*SCHEMES, "dynamic_4bit", "as_stored", "none"),
             help=f"8-bit, by this scheme: {', '.join(SCHEMES)}. Of language models also "
-            "dynamic_4bit, as_stored (GGUF's own integers) or none."
+            "dynamic_4bit, as_stored (GGUF's own integers) or none.",
         ),
     ] = None,
     max_length: Annotated[
@@ -81,7 +84,10 @@ def compile_command(
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,
 ) -> None:
-    """Compile a model into a .pte file."""
+    """Compile a model into a .pte file.
+
+    Example: penstock compile mv2 --quantize --test --output-dir compiled
+    """
     from penstock.cli.language import LanguageRequest, compile_language_model, is_checkpoint
     from penstock.cli.pipeline import Request, compile_model
     from penstock.cli.summary import as_dict, as_table

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 from penstock.errors import PenstockError, for_missing_package
@@ -49,6 +56,8 @@ class Stages:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             *((BarColumn(), MofNCompleteColumn()) if total is not None else ()),
+            # What is left of it, where that is known; else how long it has been going on.
+            TimeRemainingColumn() if total is not None else TimeElapsedColumn(),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal or self.console.quiet,

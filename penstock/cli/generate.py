@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from penstock.cli.completion import PROGRAMS
 from penstock.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class ReadingLine:
 
 
 def generate_command(
-    file: Annotated[str, typer.Argument(help="A .pte file of a language model.")],
+    file: Annotated[
+        str, typer.Argument(help="A .pte file of a language model.", autocompletion=PROGRAMS)
+    ],
     prompt: Annotated[str, typer.Argument(help="The text to go on with.")],
     max_tokens: Annotated[int, typer.Option(help="The answer's longest length.")] = 128,
     temperature: Temperature = None,
@@ -101,7 +104,10 @@ def generate_command(
     tokenizer: TokenizerFile = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the answer alone.")] = False,
 ) -> None:
-    """Go on with a prompt."""
+    """Go on with a prompt.
+
+    Example: penstock generate smollm2_4bit.pte "Once upon a time" --max-tokens 40
+    """
     from penstock import llm
 
     if not Path(file).is_file():

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from penstock.cli.completion import PROGRAMS
 from penstock.cli.machine import show_machine
 from penstock.cli.run_file import split_names
 from penstock.errors import InputError, InvalidProgramError
@@ -34,7 +35,7 @@ from penstock.runtime import load
 def inspect_command(
     file: Annotated[
         Optional[Path],  # noqa: UP045  (typer reads the annotation at run time)
-        typer.Argument(help="The .pte file."),
+        typer.Argument(help="The .pte file.", autocompletion=PROGRAMS),
     ] = None,
     nodes: Annotated[
         bool, typer.Option("--nodes", help="List each XNNPACK node, and where it is from.")
@@ -49,7 +50,10 @@ def inspect_command(
         typer.Option("--machine", help="Show what runs delegates on this machine; takes no file."),
     ] = False,
 ) -> None:
-    """Show what a .pte file holds, or what this machine runs it with."""
+    """Show what a .pte file holds, or what this machine runs it with.
+
+    Example: penstock inspect mv2_xnnpack_q8.pte --nodes
+    """
     if machine:
         if file is not None:
             raise InputError(f"--machine shows the machine, not {file}; give one of the two")

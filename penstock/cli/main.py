@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from penstock.cli.bench import bench_command
 from penstock.cli.chat import chat_command
@@ -15,11 +19,23 @@ from penstock.cli.profile import profile_command
 from penstock.cli.quantize_report import quantize_report_command
 from penstock.cli.run import run_command
 
+
+class Commands(TyperGroup):
+    """Ctrl-C ends a command with one line and exit code 130, whatever typer makes of it."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     name="penstock",
     help="Compiles PyTorch models into .pte files in which XNNPACK does the work, and runs them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -37,7 +53,7 @@ app.command("chat")(chat_command)
 def main() -> None:
     """The entry point: errors of Penstock come out as one line."""
     with errors_in_one_line():
-        app()
+        app(prog_name="penstock")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
 from penstock.cli.feeds import ones, read_inputs
+from penstock.cli.pictures import normalization_of
 from penstock.cli.profile_table import show
 from penstock.cli.run_file import split_names, write_file
 from penstock.errors import InputError
@@ -24,10 +26,13 @@ from penstock.tools.profiling.trace import trace
 
 
 def profile_command(
-    file: Annotated[str, typer.Argument(help="The .pte file.")],
+    file: Annotated[str, typer.Argument(help="The .pte file.", autocompletion=PROGRAMS)],
     by: Annotated[
         str,
-        typer.Option(help=f"What a row of the table is: {', '.join(GROUPINGS)}."),
+        typer.Option(
+            autocompletion=among(*GROUPINGS),
+            help=f"What a row of the table is: {', '.join(GROUPINGS)}.",
+        ),
     ] = "node",
     inputs: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
@@ -45,7 +50,11 @@ def profile_command(
         typer.Option("--threads", "-t", help="Default: one for each CPU."),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="What runs delegates: auto (the fastest here), xnnpack, native.")
+        str,
+        typer.Option(
+            autocompletion=ENGINE_NAMES,
+            help="What runs delegates: auto (the fastest here), xnnpack, native.",
+        ),
     ] = "auto",
     method_name: Annotated[
         Optional[str],  # noqa: UP045
@@ -82,7 +91,9 @@ def profile_command(
     specs = program.method(method_name).inputs
     if inputs is None:
         require_fixed_sizes(program, method_name)
-    feed = read_inputs(split_names(inputs), specs) if inputs else ones(specs)
+    feed = ones(specs)
+    if inputs is not None:
+        feed = read_inputs(split_names(inputs), specs, normalization_of(program))
     count = Threads(threads).count
     machine = peaks(count, anew=measure_machine)
     bar = Progress(

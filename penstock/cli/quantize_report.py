@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
 from penstock.compiler.quantize.cost import HEADINGS, QuantizationCost, row
 from penstock.compiler.quantize.quantization import SCHEMES, Quantization, parse_scheme
@@ -22,13 +23,17 @@ def quantize_report_command(
     model: Annotated[
         str,
         typer.Argument(
+            autocompletion=models,
             help="A model of the zoo (see: penstock models), package.module:callable that gives "
-            "(module, args), or a .pt2 archive."
+            "(module, args), or a .pt2 archive.",
         ),
     ],
     scheme: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
-        typer.Option(help=f"{', '.join(SCHEMES)}; default: the one that suits the model."),
+        typer.Option(
+            autocompletion=among(*SCHEMES),
+            help=f"{', '.join(SCHEMES)}; default: the one that suits the model.",
+        ),
     ] = None,
     calibration: Annotated[
         Optional[str],  # noqa: UP045

