@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import select
-import struct
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,12 +19,12 @@ from pathlib import Path
 
 from fuzz.corpus import ROOT
 from fuzz.mutations import Seed
+from fuzz.worker import BOARD
 
 #: CPU seconds that one file may take before it counts as a hang.
 HANG = 5.0
-#: Cases a worker is given at once, and cases after which it is started anew.
+#: Cases a worker is given at once; a process of its own tries them.
 CHUNK = 500
-LIFETIME = 10_000
 
 
 @dataclass
@@ -72,23 +72,16 @@ class Worker:
 
     def __init__(self, runtime: str, folder: Path, module: str = "fuzz.worker") -> None:
         self._board = tempfile.NamedTemporaryFile()  # noqa: SIM115  closed with the worker
-        self._board.write(struct.pack("<q", -1))
+        self._board.write(BOARD.pack(-1, 0))
         self._board.flush()
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, runtime, str(folder), self._board.name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             cwd=ROOT, env=_environment(),
         )  # fmt: skip
-        self.done = 0
         # The stock runtime may print there, too.
-        while (line := self._line()) != "ready":
-            if line is None:
-                raise RuntimeError(f"a worker for {runtime} could not be started")
-
-    def case(self) -> int:
-        self._board.seek(0)
-        number: int = struct.unpack("<q", self._board.read(8))[0]
-        return number
+        while self._line() != "ready":
+            pass
 
     def run(self, first: int, count: int, tally: Tally) -> int:
         """Tries ``count`` cases and notes the outcomes. The number of cases that were tried:
@@ -96,64 +89,63 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{first} {count}\n")
         self._process.stdin.flush()
-        at, began = first - 1, self._cpu()
+        at, began, hangs = first - 1, 0.0, False
         while True:
             if self._readable(0.25):
                 line = self._line()
-                if line is None:
-                    return self._died(first, count, tally)
                 if line.startswith('{"outcomes"'):
                     answer = json.loads(line)
                     tally.outcomes.update(answer["outcomes"])
                     tally.failures += [tuple(failure) for failure in answer["failures"]]
-                    self.done += count
                     return count
+                if line.startswith('{"died"'):
+                    at, _ = self._at()
+                    if not first <= at < first + count:
+                        raise RuntimeError(f"a worker said {line} outside of any case")
+                    if hangs:
+                        tally.hangs.append(at)
+                    else:
+                        tally.crashes.append((at, -json.loads(line)["died"]))
+                    # What became of the others of this chunk is lost with the process.
+                    tally.outcomes["before a crash or hang"] += at - first
+                    return at - first + 1
                 continue
-            now = self.case()
+            now, process = self._at()
             if now != at:
-                at, began = now, self._cpu()
-            elif self._cpu() - began > HANG:
-                self.close()
-                tally.hangs.append(at)
-                return self._before(first, at, tally)
+                at, began = now, _cpu_seconds(process)
+            elif now >= 0 and not hangs and _cpu_seconds(process) - began > HANG:
+                hangs = True
+                os.kill(process, signal.SIGKILL)
 
-    def _died(self, first: int, count: int, tally: Tally) -> int:
-        code = self._process.wait()
-        at = self.case()
-        if not first <= at < first + count:
-            raise RuntimeError(f"a worker ended with {code} outside of any case")
-        tally.crashes.append((at, -code))
-        return self._before(first, at, tally)
-
-    def _before(self, first: int, at: int, tally: Tally) -> int:
-        # What became of the others of this chunk is lost with the process; they ended somehow.
-        tally.outcomes["before a crash or hang"] += at - first
-        return at - first + 1
+    def _at(self) -> tuple[int, int]:
+        """The case at work and the process that tries it."""
+        self._board.seek(0)
+        case, process = BOARD.unpack(self._board.read(BOARD.size))
+        return case, process
 
     def _readable(self, seconds: float) -> bool:
         assert self._process.stdout is not None
         return bool(select.select([self._process.stdout], [], [], seconds)[0])
 
-    def _line(self) -> str | None:
+    def _line(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        return line.strip() if line else None
-
-    def _cpu(self) -> float:
-        try:
-            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None and self.done < LIFETIME
+        if not line:
+            raise RuntimeError(f"a worker ended with {self._process.wait()}")
+        return line.strip()
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
         self._board.close()
+
+
+def _cpu_seconds(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _environment() -> dict[str, str]:
@@ -182,8 +174,9 @@ def drive(
     errors: list[BaseException] = []
 
     def work() -> None:
-        worker: Worker | None = None
+        worker = None
         try:
+            worker = Worker(runtime, folder, module)
             while end is None or time.monotonic() < end:
                 with lock:
                     first = tally.next
@@ -193,10 +186,6 @@ def drive(
                     tally.next += count
                 own = Tally(tally.corpus)
                 while count > 0:
-                    if worker is None or not worker.alive:
-                        if worker is not None:
-                            worker.close()
-                        worker = Worker(runtime, folder, module)
                     tried = worker.run(first, count, own)
                     first, count = first + tried, count - tried
                 with lock:

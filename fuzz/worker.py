@@ -1,14 +1,15 @@
 """The end that may crash: ``python -m fuzz.worker RUNTIME CORPUS BOARD`` (see :mod:`fuzz.drive`).
 
-Reads ``FIRST COUNT`` lines and answers each with one line of JSON: how many cases ended how. The
-number of the case at work stands in the first eight bytes of the file BOARD, so that whoever
-watches knows what a dead or hanging process was at.
+Reads ``FIRST COUNT`` lines and answers each with one line of JSON: how many cases ended how, or
+what the process died of that tried them, a fork of this one. The number of the case at work and
+the process stand in the file BOARD, so that whoever watches knows what was dead or hanging.
 """
 
 from __future__ import annotations
 
 import json
 import mmap
+import os
 import random
 import resource
 import struct
@@ -28,6 +29,9 @@ from fuzz.mutations import Mutant, Seed, mutant
 MEMORY = 2 << 30
 #: Programs with larger inputs are loaded and not run: the time of a case is in making them.
 MANY_ELEMENTS = 1 << 20
+
+#: What stands on the board: a case, -1 if none is at work, and a process.
+BOARD = struct.Struct("<qq")
 
 Run = Callable[[Mutant], str]
 
@@ -67,7 +71,7 @@ def penstock_run(engine: str) -> Run:
             return "ran"
         except penstock.PenstockError as error:
             message = str(error)
-            if not 10 < len(message) < 600 or not all(c.isprintable() for c in message):
+            if not 10 < len(message) < 1000 or not all(c.isprintable() for c in message):
                 raise AssertionError(f"unfit to be printed: {message!r}") from error
             return f"refused at {stage}"
 
@@ -91,22 +95,34 @@ def main(runtime: str, folder: str, board_path: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with open(board_path, "r+b") as file:
-        board = mmap.mmap(file.fileno(), 8)
+        board = mmap.mmap(file.fileno(), BOARD.size)
     print("ready", flush=True)
     for line in sys.stdin:
         first, count = map(int, line.split())
-        outcomes: Counter[str] = Counter()
-        failures: list[tuple[int, str]] = []
-        for number in range(first, first + count):
-            struct.pack_into("<q", board, 0, number)
-            _, hostile = case(seeds, number)
-            try:
-                outcomes[run(hostile)] += 1
-            except Exception as error:
-                outcomes["failed"] += 1
-                failures.append((number, f"{type(error).__name__}: {error}"[:300]))
-        struct.pack_into("<q", board, 0, -1)
-        print(json.dumps({"outcomes": outcomes, "failures": failures}), flush=True)
+        child = os.fork()
+        if child == 0:
+            print(json.dumps(_tried(seeds, run, first, count, board)), flush=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status):
+            print(json.dumps({"died": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def _tried(
+    seeds: Sequence[Seed], run: Run, first: int, count: int, board: mmap.mmap
+) -> dict[str, Any]:
+    outcomes: Counter[str] = Counter()
+    failures: list[tuple[int, str]] = []
+    for number in range(first, first + count):
+        BOARD.pack_into(board, 0, number, os.getpid())
+        _, hostile = case(seeds, number)
+        try:
+            outcomes[run(hostile)] += 1
+        except Exception as error:
+            outcomes["failed"] += 1
+            failures.append((number, f"{type(error).__name__}: {error}"[:300]))
+    BOARD.pack_into(board, 0, -1, 0)
+    return {"outcomes": outcomes, "failures": failures}
 
 
 def _stock_run() -> Run:

@@ -28,6 +28,7 @@ from penstock.runtime import LoadedProgram, Method, ScalarSpec, TensorSpec, load
 if TYPE_CHECKING:
     from penstock import llm
     from penstock.compiler import Lowered, Quantization, lower
+    from penstock.runtime.pool import Pool
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "Method",
     "OutOfMemoryError",
     "PenstockError",
+    "Pool",
     "Quantization",
     "QuantizationError",
     "ScalarSpec",
@@ -59,6 +61,8 @@ _COMPILER = frozenset({"Lowered", "Quantization", "lower"})
 def __getattr__(name: str) -> Any:
     if name == "llm":
         return importlib.import_module("penstock.llm")
+    if name == "Pool":  # asyncio is slow to import
+        return importlib.import_module("penstock.runtime.pool").Pool
     if name not in _COMPILER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +46,23 @@ class BoundDelegate:
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of the inputs in the last call, as they lie in memory."""
         return tuple(self._input_shapes or ())
+
+    def clone(
+        self, sibling: Callable[[Engine], Engine], threads: Threads
+    ) -> BoundDelegate | None:
+        """The delegate once more, on the same packed weights; None where its engine cannot. See
+        :class:`~penstock.runtime.engines.protocol.Clonable`."""
+        from penstock.runtime.engines.protocol import Clonable
+
+        if not isinstance(self.executable, Clonable):
+            return None
+        executable = self.executable.clone(sibling, threads)
+        if executable is None:
+            return None
+        found = copy.copy(self)
+        found.executable = executable
+        found._input_shapes = None
+        return found
 
     def select(self, args: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Input and output values among a call's arguments. Raises InvalidProgramError."""

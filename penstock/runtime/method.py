@@ -89,8 +89,8 @@ class Method:
         self._method = method
         layouts = _layouts(method)
         kernels = _find_kernels(method)
-        delegates = [compile_delegate(delegate) for delegate in method.delegates]
-        bound = [bind(method, one, kernels, delegates) for one in method.instructions]
+        self.delegates = [compile_delegate(delegate) for delegate in method.delegates]
+        bound = [bind(method, one, kernels, self.delegates) for one in method.instructions]
         self._bound = bound
         self._recorder = Recorder(bound) if profile else None
         self._sources = sources
@@ -398,7 +398,7 @@ def _find_kernels(method: formats.Method) -> list[registry.Kernel | str]:
         found.append(kernel or name)
     if missing:
         raise UnsupportedError(
-            f"the method {method.name!r} needs kernels that Penstock does not have:"
+            f"the method {shorten(method.name)!r} needs kernels that Penstock does not have:"
             f" {listed(sorted(set(missing)))}"
         )
     return found

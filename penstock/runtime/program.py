@@ -178,6 +178,9 @@ class LoadedProgram:
         self._default: Method | None = None
         #: The program's file and its data files: absolute paths, or contents.
         self._files: tuple[str | Buffer, ...] = ()
+        #: Of a clone: the program that packed the weights, and its engines' siblings.
+        self._original: LoadedProgram | None = None
+        self._siblings: dict[int, Engine] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._files:
@@ -241,6 +244,26 @@ class LoadedProgram:
             self._default = self.method()
         return self._default(*args, **kwargs)
 
+    def clone(self, *, threads: int | None = None) -> LoadedProgram:
+        """The program once more, to be called at the same time as this one.
+
+        Shared are the file, the constants and the packed weights, which are never written to; each
+        has its own memory for intermediate values, its own threads and its own mutable buffers,
+        which begin in their initial state. A clone costs about what its intermediate values take.
+
+        Args:
+            threads: how many threads a delegate may use; by default as many as here.
+
+        Raises:
+            InputError: ``threads`` is less than 1.
+        """
+        count, engine, profile = self._options
+        chosen = count if threads is None else threads
+        other = LoadedProgram(self.program, chosen, engine, self._mappings, profile)
+        other._files = self._files
+        other._original = self._original or self
+        return other
+
     def profile(self, name: str | None = None, *, reset: bool = False) -> Profile:
         """What the calls of a method cost so far: the time of each instruction, kernel, delegate
         and node inside it, with counts. Printed, it is a table.
@@ -263,7 +286,17 @@ class LoadedProgram:
         )
 
     def _prepare(self, method: formats.Method) -> Method:
+        original = self._original
+        packed: dict[int, BoundDelegate] = {}
+        if original is not None:
+            delegates = original.method(method.name).delegates
+            packed = {id(d): b for d, b in zip(method.delegates, delegates, strict=True)}
+
         def compile(delegate: formats.Delegate) -> BoundDelegate:
+            if id(delegate) in packed:
+                clone = packed[id(delegate)].clone(self._sibling, self._threads)
+                if clone is not None:
+                    return clone
             bound = compile_delegate(
                 delegate, self.program.named_data, self._open_engines, self._threads
             )
@@ -285,6 +318,16 @@ class LoadedProgram:
             ) from error
         except Exception as error:
             raise fault(error, "prepare") from error
+
+    def _sibling(self, engine: Engine) -> Engine:
+        """This clone's engine in place of ``engine`` of the original."""
+        from penstock.runtime.engines.protocol import Sibling
+
+        found = self._siblings.get(id(engine))
+        if found is None:
+            found = engine.sibling() if isinstance(engine, Sibling) else engine
+            self._siblings[id(engine)] = found
+        return found
 
     def _sources(self, method: str) -> MethodSources:
         """The source map of a method, where there is one and profiles ask for it."""

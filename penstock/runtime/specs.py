@@ -42,7 +42,11 @@ class ScalarSpec:
 Spec: TypeAlias = "TensorSpec | ScalarSpec"
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names out of a file, fit for one line of an error message whatever they hold."""
-    shown = (name if name.isprintable() else ascii(name) for name in names)
-    return ", ".join(name if len(name) <= 100 else f"{name[:100]}..." for name in shown) or "none"
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names out of a file, fit for one line of an error message whatever and however many they
+    are."""
+    every = list(names)
+    shown = [name if name.isprintable() else ascii(name) for name in every[:most]]
+    shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in shown]
+    rest = [f"and {len(every) - most} more"] if len(every) > most else []
+    return ", ".join((*shown, *rest)) or "none"

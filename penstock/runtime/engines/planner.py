@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +14,7 @@ from penstock.graph.shapes import ShapeError
 from penstock.runtime import blocks
 from penstock.runtime.engines import arena
 from penstock.runtime.engines.parts import Part, cut
-from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
+from penstock.runtime.engines.protocol import Clonable, Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
 
 
@@ -78,6 +78,7 @@ class Composed:
     def __init__(
         self, graph: XnnGraph, parts: Sequence[Part], executables: Sequence[Executable]
     ) -> None:
+        self._graph = graph
         self._inputs, self._outputs = tuple(graph.inputs), tuple(graph.outputs)
         self._steps = list(zip(parts, executables, strict=True))
         # What has no type of array stays inside a part.
@@ -113,6 +114,21 @@ class Composed:
         arrays.update(zip(self._outputs, outputs, strict=True))
         for part, executable in self._steps:
             executable.run([arrays[i] for i in part.inputs], [arrays[i] for i in part.outputs])
+
+    def clone(self, sibling: Callable[[Engine], Engine], threads: Threads) -> Composed | None:
+        """See :meth:`penstock.runtime.engines.protocol.Clonable.clone`."""
+        executables = []
+        for _, executable in self._steps:
+            clone = executable.clone(sibling, threads) if isinstance(executable, Clonable) else None
+            if clone is None:
+                return None
+            executables.append(clone)
+        return self._of([part for part, _ in self._steps], executables, threads)
+
+    def _of(
+        self, parts: Sequence[Part], executables: Sequence[Executable], threads: Threads
+    ) -> Composed:
+        return Composed(self._graph, parts, executables)
 
     def profile(self) -> list[NodeTime]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""

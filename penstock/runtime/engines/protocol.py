@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from penstock.graph.graph import Node, Shape, XnnGraph
@@ -93,3 +95,22 @@ class Engine(Protocol):
             InvalidProgramError: the graph contradicts itself or its constants.
             UnsupportedError: the graph is sound, but the engine cannot execute it.
         """
+
+
+@runtime_checkable
+class Clonable(Protocol):
+    """An executable that can be had once more without its weights being packed once more."""
+
+    def clone(self, sibling: Callable[[Engine], Engine], threads: Threads) -> Executable | None:
+        """An executable of the same graph on the same packed weights, with memory of its own: the
+        two may run at the same time. None where a part of it has no such thing. ``sibling`` gives, for the engine that made this one, the
+        one that the clone is to belong to."""
+
+
+@runtime_checkable
+class Sibling(Protocol):
+    """An engine whose executables can be cloned."""
+
+    def sibling(self) -> Engine:
+        """An engine of the same options, with memory of its own where that of this one is written
+        to by runs."""

@@ -129,6 +129,11 @@ class PlannedGraph(Composed):
 
         return call
 
+    def _of(
+        self, parts: Sequence[Part], executables: Sequence[Executable], threads: Threads
+    ) -> Composed:
+        return PlannedGraph(self._graph, parts, executables, self._library, threads)
+
     def _planned(self) -> Plan | None:
         """The plan at the shapes at hand; None where some part cannot be in one."""
         if len(self._turns) > 1:

@@ -31,7 +31,7 @@ from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, 
 from penstock.runtime.engines.native.survey import Survey
 from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
-from penstock.runtime.engines.protocol import Executable, NodeTime
+from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
@@ -232,6 +232,16 @@ class NativeExecutable:
             run()
 
         return call
+
+    def clone(
+        self, sibling: Callable[[Engine], Engine], threads: Threads
+    ) -> NativeExecutable:
+        """See :meth:`penstock.runtime.engines.protocol.Clonable.clone`. Runs write to nothing that
+        the engine has: it serves the clone too."""
+        checker = ShapeChecker(self._graph)
+        return NativeExecutable(
+            self._engine, self._graph, checker, self._prepared, self._packed, threads
+        )
 
     def profile(self) -> list[NodeTime]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""

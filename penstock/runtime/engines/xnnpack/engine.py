@@ -15,7 +15,7 @@ import numpy as np
 from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape, Value, XnnGraph
 from penstock.runtime.blocks import address, empty
-from penstock.runtime.engines.protocol import NodeTime
+from penstock.runtime.engines.protocol import Engine, NodeTime
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
 from penstock.runtime.engines.xnnpack.buffers import readable_past_end
@@ -76,8 +76,18 @@ class XnnpackEngine:
         """XNNPACK runs whatever a payload can hold."""
         return None
 
+    def sibling(self) -> XnnpackEngine:
+        """See :meth:`penstock.runtime.engines.protocol.Sibling.sibling`."""
+        return XnnpackEngine(profile=self._profile, library=self._library)
+
     def compile(self, graph: XnnGraph, *, threads: Threads) -> XnnpackExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Engine.compile`."""
+        return self._compiled(graph, threads, None)
+
+    def _compiled(
+        self, graph: XnnGraph, threads: Threads, weights: PackedWeights | None
+    ) -> XnnpackExecutable:
+        """The graph on weights that are packed already, where those of it are given."""
         library = self._library
         pool = threads.pool()
         check_graph(graph)
@@ -85,7 +95,8 @@ class XnnpackEngine:
         subgraph = define_graph(library, graph, shapes.bounds)
         runtime = c_void_p()
         flags = FLAG_BASIC_PROFILING if self._profile else 0
-        packed = PackedWeights(a for arrays in subgraph.constants.values() for a in arrays)
+        arrays = (a for arrays in subgraph.constants.values() for a in arrays)
+        packed = PackedWeights(arrays, weights)
         with self._turn:
             status = library.xnn.xnn_create_runtime_v4(
                 subgraph.handle,
@@ -151,6 +162,7 @@ class XnnpackExecutable:
         self._threads = threads
         self._process = process
         self._profiling = engine._profile
+        self._graph = graph
         self._nodes = graph.nodes
         #: the names of XNNPACK's operators and the nodes they belong to, once asked for
         self._operators: list[tuple[str, int | None]] | None = None
@@ -268,6 +280,14 @@ class XnnpackExecutable:
                     raise InputError(f"XNNPACK failed to run ({self._library.status(status)})")
 
         return call
+
+    def clone(
+        self, sibling: Callable[[Engine], Engine], threads: Threads
+    ) -> XnnpackExecutable:
+        """See :meth:`penstock.runtime.engines.protocol.Clonable.clone`."""
+        engine = sibling(self._engine)
+        assert isinstance(engine, XnnpackEngine)
+        return engine._compiled(self._graph, threads, self._packed)
 
     @property
     def turn(self) -> Turn:

@@ -21,20 +21,29 @@ from penstock.runtime.mapped import drop
 
 #: XNNPACK's answer for "not there".
 _ABSENT = c_size_t(-1).value
+#: Of a weight for which more than one block was packed: it is packed again.
+_AMBIGUOUS = 0
 _CHUNK = 1 << 20
 
 
 class PackedWeights:
     """The packed weights of one runtime. They must outlive it.
 
-    An "offset" into the cache is an address. Nothing is ever found: what XNNPACK looks up does not
-    name the parameters of quantization, which are packed too.
+    An "offset" into the cache is an address. Nothing is found by what XNNPACK looks up: that does
+    not name the parameters of quantization, which are packed too. It is found by its turn: a
+    runtime that is created from the same graph once more (``shared``: the weights of the first
+    one) asks for the same weights in the same order, and gets those that are packed already.
 
     ``constants`` are the arrays that XNNPACK was given.
     """
 
-    def __init__(self, constants: Iterable[np.ndarray]) -> None:
+    def __init__(
+        self, constants: Iterable[np.ndarray], shared: PackedWeights | None = None
+    ) -> None:
         sources = {address(array): array for array in constants}
+        #: for each weight that XNNPACK looked up, in order: the seed of its packing, its address
+        self._order: list[tuple[int, int]] = []
+        order, known = self._order, shared._order if shared is not None else []
         total = sum(array.nbytes for array in sources.values())
         chunks: list[object] = []
         free = [0, 0]  # from, to
@@ -55,19 +64,31 @@ class PackedWeights:
             free[0] = start
             return start
 
+        def look_up(context: int | None, key: Any) -> int:
+            turn, seed = len(order), key.contents.seed
+            found = known[turn][1] if turn < len(known) and known[turn][0] == seed else _ABSENT
+            if found == _AMBIGUOUS:
+                found = _ABSENT
+            order.append((seed, found))
+            return found
+
         def insert(context: int | None, key: Any, start: int, size: int) -> int:
             free[0] = start + size + OVERREAD
+            if order:
+                seed, before = order[-1]
+                order[-1] = (seed, start if before == _ABSENT else _AMBIGUOUS)
             source = sources.get(key.contents.kernel)
             if source is not None:
                 drop(source)
             return start
 
         self._chunks = chunks
+        self._shared = shared  # whose memory this uses
         self._finished = finished
         kinds: dict[str, Any] = {field[0]: field[1] for field in WeightsCache._fields_}
         self._provider = WeightsCache(
             None,
-            kinds["look_up"](lambda context, key: _ABSENT),
+            kinds["look_up"](look_up),
             kinds["reserve_space"](reserve),
             kinds["look_up_or_insert"](insert),
             kinds["is_finalized"](lambda context: finished[0]),

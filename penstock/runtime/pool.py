@@ -1,0 +1,81 @@
+"""Serving: several callers at a time on one copy of a program's weights."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from penstock.errors import InputError
+from penstock.runtime.engines.threads import default_threads
+from penstock.runtime.program import LoadedProgram
+
+#: Beyond this a size is a mistake.
+MAX_SIZE = 1024
+
+
+class Pool:
+    """Clones of a program, each lent to one caller at a time; a caller waits while all are lent.
+
+    ``pool(x)`` may be called from any number of threads, and ``await pool.acall(x)`` from any
+    number of tasks. No lock is held while a clone computes. Weights are there once
+    (:meth:`LoadedProgram.clone <penstock.runtime.program.LoadedProgram.clone>`).
+
+    Mutable buffers belong to a clone, and which one a call meets is chance: a program that
+    remembers from call to call is to be taken with :meth:`lent` for as long as it must remember.
+
+    Args:
+        program: what to run. It may be called besides.
+        size: how many may compute at a time; by default one for each CPU that the process may use.
+        threads: how many threads each may use; 1 suits many callers best.
+
+    Raises:
+        InputError: ``size`` or ``threads`` is out of range.
+    """
+
+    def __init__(
+        self, program: LoadedProgram, size: int | None = None, *, threads: int = 1
+    ) -> None:
+        if size is None:
+            size = default_threads()
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
+            raise InputError(f"the size of a pool is {size!r}; give one from 1 to {MAX_SIZE}")
+        self.size = size
+        self._free: queue.LifoQueue[LoadedProgram] = queue.LifoQueue()
+        for _ in range(size):
+            self._free.put(program.clone(threads=threads))
+        self._program = program
+        self._executor: ThreadPoolExecutor | None = None
+
+    def __repr__(self) -> str:
+        return f"Pool of {self.size}: {self._program!r}"
+
+    @contextmanager
+    def lent(self) -> Iterator[LoadedProgram]:
+        """A clone for the caller alone, until the block ends."""
+        clone = self._free.get()
+        try:
+            yield clone
+        finally:
+            self._free.put(clone)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the default method on a free clone; see
+        :meth:`LoadedProgram.__call__ <penstock.runtime.program.LoadedProgram.__call__>`."""
+        with self.lent() as clone:
+            return clone(*args, **kwargs)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """The same for tasks of an event loop, which goes on meanwhile.
+
+        A task that is cancelled while it waits for its turn does not compute; one that is cancelled
+        while its clone computes leaves at once, and the clone is free when it is done.
+        """
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="penstock")
+        call = partial(self, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)

@@ -1,0 +1,202 @@
+"""Clones share packed weights and nothing that a run writes to; pools lend them."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import penstock
+from penstock.errors import InputError
+from penstock.runtime.engines.native.engine import NativeEngine
+from penstock.runtime.engines.xnnpack import packing
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
+from penstock.runtime.pool import Pool
+from penstock.runtime.program import ENGINES, LoadedProgram, load
+
+STOCK = Path(__file__).parents[1] / "formats" / "stock"
+FILES = [
+    "image_fp32", "image_q8", "image_q8_inline", "rows_dynamic_q8", "rows_inline", "partly", "nested",
+]  # fmt: skip
+
+
+def inputs(program: LoadedProgram, seed: int = 0) -> list[np.ndarray]:
+    noise = np.random.default_rng(seed)
+    return [
+        noise.standard_normal(spec.shape).astype(spec.dtype) for spec in program.method().inputs
+    ]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", FILES)
+def test_clones_give_the_same_bits(name: str, engine: str) -> None:
+    program = load(STOCK / f"{name}.pte", threads=1, engine=engine)
+    given = inputs(program)
+    expected = [array.copy() for array in program.method().run(given)]
+    clone, again = program.clone(), program.clone().clone(threads=2)
+    for one in (clone, again, program):
+        for found, value in zip(one.method().run(given), expected, strict=True):
+            np.testing.assert_array_equal(found, value)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["image_fp32", "image_q8", "rows_dynamic_q8", "rows_inline"])
+def test_nothing_is_packed_twice(
+    name: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = load(STOCK / f"{name}.pte", threads=1, engine=engine)
+    program.method().run(inputs(program))
+    blocks: list[int] = []
+    large = packing.large
+    monkeypatch.setattr(packing, "large", lambda size: blocks.append(size) or large(size))
+    for kind in (XnnpackEngine, NativeEngine):
+        monkeypatch.setattr(kind, "compile", None)
+    clone = program.clone()
+    clone.method().run(inputs(clone))
+    assert not blocks
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["image_fp32", "image_q8", "rows_dynamic_q8"])
+def test_many_callers(name: str, engine: str) -> None:
+    program = load(STOCK / f"{name}.pte", threads=1, engine=engine)
+    given = [inputs(program, seed) for seed in range(8)]
+    expected = [program(*one)[0].copy() for one in given]
+    pool = Pool(program, 3)
+    wrong: list[int] = []
+
+    def call(number: int) -> None:
+        for _ in range(30):
+            if not np.array_equal(pool(*given[number])[0], expected[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+    async def all_at_once() -> list[Any]:
+        return await asyncio.gather(*(pool.acall(*one) for one in given))
+
+    for found, value in zip(asyncio.run(all_at_once()), expected, strict=True):
+        np.testing.assert_array_equal(found[0], value)
+
+
+def test_state_is_each_clones_own() -> None:
+    program = load(STOCK / "mutable.pte", threads=1)
+    given = inputs(program)
+    first = [array.copy() for array in program.method().run(given)]
+    second = [array.copy() for array in program.method().run(given)]
+    assert not np.array_equal(first[0], second[0])
+    clone = program.clone()
+    for expected in (first, second):
+        np.testing.assert_array_equal(clone.method().run(given)[0], expected[0])
+    pool = Pool(program, 2)
+    with pool.lent() as lent:
+        for expected in (first, second):
+            np.testing.assert_array_equal(lent.method().run(given)[0], expected[0])
+
+
+def test_a_clone_outlives_its_original() -> None:
+    program = load((STOCK / "image_fp32.pte").read_bytes(), threads=1)
+    given = inputs(program)
+    expected = program(*given)[0].copy()
+    clone = program.clone()
+    del program
+    np.testing.assert_array_equal(clone(*given)[0], expected)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(clone))(*given)[0], expected)
+
+
+class Plain:
+    """An engine that cannot make siblings, nor its executables clones."""
+
+    def __init__(self) -> None:
+        self.real = XnnpackEngine()
+        self.compiled = 0
+
+    def reason_against(self, graph: Any, node: Any) -> None:
+        return None
+
+    def compile(self, graph: Any, *, threads: Any) -> Any:
+        self.compiled += 1
+        real = self.real.compile(graph, threads=threads)
+
+        class Executable:
+            run, reshape, profile = real.run, real.reshape, real.profile
+
+        return Executable()
+
+
+def test_engines_without_clones_compile_again() -> None:
+    engine = Plain()
+    program = load(STOCK / "image_fp32.pte", threads=1, engine=engine)
+    given = inputs(program)
+    np.testing.assert_array_equal(program.clone()(*given)[0], program(*given)[0])
+    assert engine.compiled == 2 * len(program.method().delegates)
+
+
+def test_a_cancelled_task_leaves_the_pool_whole() -> None:
+    program = load(STOCK / "image_fp32.pte", threads=1)
+    given = inputs(program)
+    pool = Pool(program, 1)
+
+    async def cancelled() -> None:
+        with pool.lent():
+            task = asyncio.create_task(pool.acall(*given))
+            waiting = asyncio.create_task(pool.acall(*given))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            waiting.cancel()
+            for one in (task, waiting):
+                with pytest.raises(asyncio.CancelledError):
+                    await one
+        await pool.acall(*given)
+
+    asyncio.run(cancelled())
+    np.testing.assert_array_equal(pool(*given)[0], program(*given)[0])
+
+
+def test_the_loop_goes_on() -> None:
+    program = load(STOCK / "image_fp32.pte", threads=1)
+    given = inputs(program)
+    pool = Pool(program, 1)
+    ticks: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(time.perf_counter())
+            await asyncio.sleep(0.001)
+
+    async def main() -> None:
+        ticking = asyncio.create_task(tick())
+        with pool.lent():  # the call has to wait for its turn
+            call = asyncio.create_task(pool.acall(*given))
+            await asyncio.sleep(0.1)
+        await call
+        ticking.cancel()
+
+    asyncio.run(main())
+    assert len(ticks) > 5
+
+
+def test_an_error_gives_the_clone_back() -> None:
+    program = load(STOCK / "image_fp32.pte", threads=1)
+    pool = penstock.Pool(program, 1)
+    for _ in range(3):
+        with pytest.raises(InputError):
+            pool(np.zeros(3, np.float32))
+    pool(*inputs(program))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, 1 << 20])
+def test_sizes(size: Any) -> None:
+    with pytest.raises(InputError, match="size of a pool"):
+        Pool(load(STOCK / "image_fp32.pte"), size)
