@@ -47,9 +47,7 @@ class BoundDelegate:
         """The shapes of the inputs in the last call, as they lie in memory."""
         return tuple(self._input_shapes or ())
 
-    def clone(
-        self, sibling: Callable[[Engine], Engine], threads: Threads
-    ) -> BoundDelegate | None:
+    def clone(self, sibling: Callable[[Engine], Engine], threads: Threads) -> BoundDelegate | None:
         """The delegate once more, on the same packed weights; None where its engine cannot. See
         :class:`~penstock.runtime.engines.protocol.Clonable`."""
         from penstock.runtime.engines.protocol import Clonable

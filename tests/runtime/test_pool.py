@@ -22,7 +22,8 @@ from penstock.runtime.program import ENGINES, LoadedProgram, load
 
 STOCK = Path(__file__).parents[1] / "formats" / "stock"
 FILES = [
-    "image_fp32", "image_q8", "image_q8_inline", "rows_dynamic_q8", "rows_inline", "partly", "nested",
+    "image_fp32", "image_q8", "image_q8_inline", "rows_dynamic_q8", "rows_inline", "partly",
+    "nested",
 ]  # fmt: skip
 
 
@@ -47,9 +48,7 @@ def test_clones_give_the_same_bits(name: str, engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ["image_fp32", "image_q8", "rows_dynamic_q8", "rows_inline"])
-def test_nothing_is_packed_twice(
-    name: str, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_packed_twice(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program = load(STOCK / f"{name}.pte", threads=1, engine=engine)
     program.method().run(inputs(program))
     blocks: list[int] = []

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
 
     from penstock.graph.graph import Node, Shape, XnnGraph
@@ -103,14 +101,15 @@ class Clonable(Protocol):
 
     def clone(self, sibling: Callable[[Engine], Engine], threads: Threads) -> Executable | None:
         """An executable of the same graph on the same packed weights, with memory of its own: the
-        two may run at the same time. None where a part of it has no such thing. ``sibling`` gives, for the engine that made this one, the
-        one that the clone is to belong to."""
+        two may run at the same time. None where a part of it has no such thing.
+
+        ``sibling`` gives, for the engine that made this one, the one that the clone belongs to.
+        """
 
 
 @runtime_checkable
 class Sibling(Protocol):
-    """An engine whose executables can be cloned."""
+    """An engine whose executables write to memory that they share."""
 
     def sibling(self) -> Engine:
-        """An engine of the same options, with memory of its own where that of this one is written
-        to by runs."""
+        """An engine of the same options with such memory of its own."""

@@ -233,9 +233,7 @@ class NativeExecutable:
 
         return call
 
-    def clone(
-        self, sibling: Callable[[Engine], Engine], threads: Threads
-    ) -> NativeExecutable:
+    def clone(self, sibling: Callable[[Engine], Engine], threads: Threads) -> NativeExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Clonable.clone`. Runs write to nothing that
         the engine has: it serves the clone too."""
         checker = ShapeChecker(self._graph)

@@ -281,9 +281,7 @@ class XnnpackExecutable:
 
         return call
 
-    def clone(
-        self, sibling: Callable[[Engine], Engine], threads: Threads
-    ) -> XnnpackExecutable:
+    def clone(self, sibling: Callable[[Engine], Engine], threads: Threads) -> XnnpackExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Clonable.clone`."""
         engine = sibling(self._engine)
         assert isinstance(engine, XnnpackEngine)
