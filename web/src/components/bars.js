@@ -10,9 +10,9 @@ const cut = (name, most) => (name.length <= most ? name : `${name.slice(0, most 
  * Horizontal bars, longest first.
  *
  * rows: [{ name, value, tone? }]; format(value) -> text with its unit; `unit` names the axis;
- * `most` is how many bars are drawn (all are in the table).
+ * `most` is how many bars are drawn (all are in the table); `whole`: values are whole numbers.
  */
-export function bars({ title, rows, format, unit, most = 20, measure = "Value" }) {
+export function bars({ title, rows, format, unit, most = 20, measure = "Value", whole = false }) {
   const shown = [...rows].sort((a, b) => b.value - a.value).slice(0, most);
   const largest = Math.max(...shown.map((row) => row.value), 0) || 1;
   const draw = (width) => {
@@ -24,7 +24,7 @@ export function bars({ title, rows, format, unit, most = 20, measure = "Value" }
       x: { domain: [0, largest], label: null },
       y: { domain: names.map((row) => row.key), label: null, tickFormat: (key) => names[key].label },
       marks: [
-        axisX({ ticks: Math.max(2, Math.floor(width / 180)), tickFormat: (value) => format(value), label: unit ?? null }),
+        axisX({ ticks: Math.min(Math.max(2, Math.floor(width / 180)), whole ? largest : Infinity), tickFormat: (value) => format(value), label: unit ?? null }),
         barX(names, { x: "value", y: "key", fill: (row) => row.tone ?? "var(--bar)", title: (row) => `${row.name}: ${format(row.value)}`, insetTop: 2, insetBottom: 2 }),
         text(names, { x: "value", y: "key", text: (row) => format(row.value), textAnchor: "start", dx: 4, fill: "currentColor" }),
         ruleX([0]),

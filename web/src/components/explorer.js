@@ -6,13 +6,19 @@ import { drawGraph } from "./graph.js";
  * A graph with a search field and a panel of details.
  *
  * nodes: [{ id, label, sub?, tone?, search }] (`search`: all text that a search looks through);
- * details(node) -> { title, content }; legend: [{ name, tone }].
+ * details(node) -> { title, content }; palettes: [{ name, tone(node), legend: [{ name, tone }] }],
+ * the ways to colour the nodes, to choose from.
  * Returns { element, open(id) }.
  */
-export function explorer({ nodes, edges, label, details, legend = [] }) {
+export function explorer({ nodes, edges, label, details, palettes = [] }) {
   const panel = detailsPanel({ onClose: () => drawing.clear() });
   const drawing = drawGraph({
     nodes, edges, label,
+    covered: () => {
+      const [panelBox, box] = [panel.element, drawing.element].map((one) => one.getBoundingClientRect());
+      const over = !panel.element.hidden && panelBox.left < box.right - 1 && panelBox.width > box.width / 2;
+      return over ? Math.max(0, box.bottom - panelBox.top) : 0;
+    },
     onPick: (node) => {
       const { title, content } = details(node);
       panel.show(title, content);
@@ -49,10 +55,17 @@ export function explorer({ nodes, edges, label, details, legend = [] }) {
   });
   const previous = h("button", { "aria-label": "Previous match", disabled: true, onclick: () => step(-1) }, "↑");
   const next = h("button", { "aria-label": "Next match", disabled: true, onclick: () => step(1) }, "↓");
-  const tones = legend.length > 0 && h("ul", { class: "legend" }, legend.map(({ name, tone }) => h("li", {}, h("i", { style: { background: tone } }), name)));
+  const legend = h("ul", { class: "legend" });
+  const paint = ({ tone, legend: entries }) => {
+    drawing.paint(tone);
+    legend.replaceChildren(...entries.map((entry) => h("li", {}, h("i", { style: { background: entry.tone } }), entry.name)));
+  };
+  const choice = palettes.length > 1 && h("label", {}, "Colour by ",
+    h("select", { onchange: (event) => paint(palettes[event.target.selectedIndex]) }, palettes.map(({ name }) => h("option", {}, name))));
+  if (palettes.length) paint(palettes[0]);
   const element = h("div", {},
-    h("div", { class: "tools" }, field, previous, next, said, drawing.buttons),
-    tones,
+    h("div", { class: "tools" }, field, previous, next, said, drawing.buttons, choice),
+    palettes.length > 0 && legend,
     h("div", { class: "workspace" }, drawing.element, panel.element));
   return { element, open: (id) => drawing.pick(id, true) };
 }

@@ -1,17 +1,15 @@
-import { Graph, layout } from "@dagrejs/dagre";
 import { select } from "d3-selection";
 import { curveBasis, line } from "d3-shape";
 import "d3-transition";
 import { zoom, zoomIdentity } from "d3-zoom";
 
 import { h, s } from "./dom.js";
+import { arrange } from "./layout.js";
 
 const HEIGHT = 40;
-const WIDEST = 230;
+const WIDEST = 250;
 const NARROWEST = 70;
 const PAD = 14;
-/** Network simplex makes the shorter edges, but takes too long for graphs larger than this. */
-const CAREFUL = 2000;
 
 const pen = document.createElement("canvas").getContext("2d");
 function widthOf(text, font) {
@@ -27,43 +25,36 @@ function fitted(text, font, most) {
   return `${text.slice(0, end)}…`;
 }
 
-function arranged(nodes, edges) {
-  const graph = new Graph({ multigraph: false });
-  graph.setGraph({ ranker: nodes.length > CAREFUL ? "longest-path" : "network-simplex", nodesep: 18, ranksep: 34, marginx: 20, marginy: 20 });
-  graph.setDefaultEdgeLabel(() => ({}));
-  for (const node of nodes) graph.setNode(node.id, { width: node.width, height: HEIGHT });
-  for (const { from, to } of edges) graph.setEdge(from, to);
-  layout(graph);
-  return graph;
-}
-
 /**
  * A directed graph, laid out from top to bottom, to zoom and walk in.
  *
- * nodes: [{ id, label, sub?, tone?, spoken? }], edges: [{ from, to }] by id; onPick(node).
- * Returns { element, buttons, pick(id), find(ids), clear() }. By keyboard: one stop of the Tab key,
+ * nodes: [{ id, label, sub?, tone?, spoken? }], edges: [{ from, to, dashed? }] by id; onPick(node).
+ * covered() says how many pixels at the bottom lie under something else.
+ * Returns { element, buttons, pick(id), find(ids), paint(tone(node)), clear() }. By keyboard: one stop of the Tab key,
  * arrows along the edges and between neighbours, Enter picks.
  */
-export function drawGraph({ nodes, edges, onPick, label }) {
+export function drawGraph({ nodes, edges, onPick, label, covered = () => 0 }) {
   const font = "system-ui, sans-serif";
   const prepared = nodes.map((node) => {
     const text = fitted(node.label, `13px ${font}`, WIDEST - PAD);
     const sub = node.sub ? fitted(node.sub, `11px ${font}`, WIDEST - PAD) : "";
     const width = Math.max(NARROWEST, widthOf(text, `13px ${font}`) + PAD + 8, widthOf(sub, `11px ${font}`) + PAD + 8);
-    return { ...node, text, sub, width };
+    return { ...node, text, sub, width, height: HEIGHT };
   });
   const byId = new Map(prepared.map((node) => [node.id, node]));
-  const known = edges.filter(({ from, to }) => byId.has(from) && byId.has(to));
-  const graph = arranged(prepared, known);
+  const graph = arrange(prepared, edges.filter(({ from, to }) => byId.has(from) && byId.has(to)), ({ from }) => {
+    const text = fitted(`↑ ${byId.get(from).label}`, `11px ${font}`, WIDEST / 2);
+    return { text, width: widthOf(text, `11px ${font}`) + PAD, height: HEIGHT / 2 };
+  });
   const path = line((p) => p.x, (p) => p.y).curve(curveBasis);
 
-  const lines = graph.edges().map((edge) => {
-    const drawn = s("path", { class: "edge", d: path(graph.edge(edge).points), "marker-end": "url(#arrow)" });
-    return { from: edge.v, to: edge.w, drawn };
+  const lines = graph.lines.map(({ from, to, points, dashed }) => {
+    const drawn = s("path", { class: dashed ? "edge dashed" : "edge", d: path(points), "marker-end": "url(#arrow)" });
+    return { from, to, drawn };
   });
   const shapes = new Map();
   for (const node of prepared) {
-    const at = graph.node(node.id);
+    const at = graph.places.get(node.id);
     Object.assign(node, { x: at.x, y: at.y });
     const [left, top] = [-node.width / 2, -HEIGHT / 2];
     const shape = s("g", {
@@ -78,14 +69,18 @@ export function drawGraph({ nodes, edges, onPick, label }) {
     s("title", {}, [node.label, node.sub].filter(Boolean).join("\n")));
     shapes.set(node.id, shape);
   }
-  const view = s("g", {}, lines.map((one) => one.drawn), [...shapes.values()]);
-  const marker = s("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, s("path", { class: "arrow", d: "M0,0L8,4L0,8z" }));
+  const notes = graph.notes.map(({ from, text, width, height, x, y }) =>
+    s("g", { class: "note", transform: `translate(${x},${y})`, onclick: () => pick(from, true) },
+      s("rect", { x: -width / 2, y: -height / 2, width, height, rx: 10 }),
+      s("text", { x: 0, y: 4 }, text), s("title", {}, `from ${byId.get(from).label}, far above`)));
+  const view = s("g", {}, lines.map((one) => one.drawn), notes, [...shapes.values()]);
+  const marker = s("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerUnits: "userSpaceOnUse", markerWidth: 8, markerHeight: 8, orient: "auto-start-reverse" }, s("path", { class: "arrow", d: "M0,0L8,4L0,8z" }));
   const svg = s("svg", { role: "group", "aria-label": `${label}: ${nodes.length} nodes. Arrow keys walk along the edges, Enter shows details.` }, s("defs", {}, marker), view);
   const element = h("div", { class: "canvas" }, svg);
 
   const behaviour = zoom().scaleExtent([0.02, 4]).on("zoom", (event) => view.setAttribute("transform", event.transform));
   const selection = select(svg).call(behaviour).on("dblclick.zoom", null);
-  const size = graph.graph();
+  const size = graph;
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const moved = (soft) => (soft && !calm ? selection.transition().duration(250) : selection);
   const frame = () => [svg.clientWidth || 600, svg.clientHeight || 400];
@@ -109,7 +104,7 @@ export function drawGraph({ nodes, edges, onPick, label }) {
   function centre(node, soft = true) {
     const [wide, high] = frame();
     const scale = 1;
-    moved(soft).call(behaviour.transform, zoomIdentity.translate(wide / 2 - node.x * scale, high / 2 - node.y * scale).scale(scale));
+    moved(soft).call(behaviour.transform, zoomIdentity.translate(wide / 2 - node.x * scale, (high - covered()) / 2 - node.y * scale).scale(scale));
   }
 
   let current = rows[0]?.id;
@@ -166,6 +161,11 @@ export function drawGraph({ nodes, edges, onPick, label }) {
     for (const [id, shape] of shapes) shape.classList.toggle("found", found.has(id));
   }
 
+  /** Colours the nodes. */
+  function paint(tone) {
+    for (const node of nodes) shapes.get(node.id).querySelector(".stripe").style.setProperty("--tone", tone(node));
+  }
+
   const step = (factor) => moved(true).call(behaviour.scaleBy, factor);
   const buttons = [
     h("button", { "aria-label": "Zoom in", onclick: () => step(1.4) }, "+"),
@@ -179,5 +179,5 @@ export function drawGraph({ nodes, edges, onPick, label }) {
     begun = true;
     begin();
   }).observe(element);
-  return { element, buttons, pick, find, clear: () => mark(null), centre: (id) => byId.has(id) && centre(byId.get(id)) };
+  return { element, buttons, pick, find, paint, clear: () => mark(null), centre: (id) => byId.has(id) && centre(byId.get(id)) };
 }

@@ -1,0 +1,111 @@
+"""The memory plan of a method: which bytes each planned value takes, and for how long."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from penstock.formats.program import Method, Tensor
+from penstock.tools.describe.instructions import InstructionDescription, flat
+
+
+@dataclass(frozen=True)
+class PlannedValue:
+    """``bytes`` of memory ``memory`` from ``offset`` on that the value ``value`` has in its live
+    range: from instruction ``first`` to instruction ``last``, both included. ``kind`` is that of
+    the value."""
+
+    value: int
+    kind: str
+    memory: int
+    offset: int
+    bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """``sizes`` are the bytes of each memory, ``live`` the bytes of values that are live at each
+    instruction, ``peak`` their maximum: no plan could do with less. What delegates need inside is
+    theirs, and not in the file."""
+
+    sizes: tuple[int, ...]
+    values: tuple[PlannedValue, ...]
+    live: tuple[int, ...]
+
+    @property
+    def peak(self) -> int:
+        return max(self.live, default=0)
+
+
+def describe_memory(
+    method: Method, instructions: Sequence[InstructionDescription], kinds: Sequence[str]
+) -> MemoryPlan:
+    """The plan of a method; ``kinds`` are those of its values.
+
+    Inputs live from the beginning, outputs to the end, states all the time. What a loop touches
+    and something outside of it too lives through the whole loop.
+    """
+    end = max(len(instructions) - 1, 0)
+    first: dict[int, int] = dict.fromkeys(method.inputs, 0)
+    last: dict[int, int] = {}
+    for one in instructions:
+        for number in flat(method, one.arguments):
+            first.setdefault(number, one.position)
+            last[number] = one.position
+    for number in flat(method, method.outputs):
+        first.setdefault(number, end)
+        last[number] = end
+    loops = _loops(instructions)
+    found = []
+    for number, value in enumerate(method.values):
+        if not isinstance(value, Tensor) or value.allocation is None:
+            continue
+        begin, until = first.get(number, 0), last.get(number, first.get(number, 0))
+        if kinds[number] == "state":
+            begin, until = 0, end
+        begin, until = _through(loops, begin, until)
+        place = value.allocation
+        found.append(
+            PlannedValue(
+                number, kinds[number], place.memory_id, place.offset, value.nbytes, begin, until
+            )
+        )
+    changes = [0] * (end + 2)
+    for planned in found:
+        changes[planned.first] += planned.bytes
+        changes[planned.last + 1] -= planned.bytes
+    live = tuple(accumulate(changes))[: len(instructions)]
+    return MemoryPlan(tuple(method.memory_sizes[1:]), tuple(found), live)
+
+
+def _loops(instructions: Sequence[InstructionDescription]) -> list[tuple[int, int]]:
+    """First and last instruction of each loop; loops that overlap as one."""
+    back = sorted(
+        (one.destination, one.position)
+        for one in instructions
+        if one.destination is not None and one.destination <= one.position
+    )
+    merged: list[tuple[int, int]] = []
+    for start, stop in back:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _through(loops: Sequence[tuple[int, int]], first: int, last: int) -> tuple[int, int]:
+    """A live range, made so long that it goes through each loop that it begins or ends in."""
+    stops = [stop for _, stop in loops]
+    for number in (first, last):
+        at = bisect_left(stops, number)
+        if at < len(loops):
+            start, stop = loops[at]
+            inside = start <= first and last <= stop
+            if start <= number <= stop and not inside:
+                first, last = min(first, start), max(last, stop)
+    return first, last
