@@ -4,6 +4,6 @@ A page's kind is the name of a script in the top-level folder ``web``; ``build_b
 bundles these scripts into ``assets``.
 """
 
-from penstock.pages.document import page, write_page
+from penstock.pages.document import page, plain, write_page
 
-__all__ = ["page", "write_page"]
+__all__ = ["page", "plain", "write_page"]

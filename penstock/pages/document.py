@@ -94,14 +94,15 @@ def write_page(path: str | Path, kind: str, title: str, data: Mapping[str, Any])
 
 def to_json(data: Any) -> str:
     """``data`` as JSON that can stand within a ``script`` element."""
-    text = json.dumps(_plain(data), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(plain(data), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 
 
-def _plain(data: Any) -> Any:
-    """``data`` in JSON's own types."""
+def plain(data: Any) -> Any:
+    """``data`` (dataclasses, enums, NumPy's arrays, infinities) in JSON's own types, as
+    :func:`page` says."""
     if dataclasses.is_dataclass(data) and not isinstance(data, type):
-        return {f.name: _plain(getattr(data, f.name)) for f in dataclasses.fields(data)}
+        return {f.name: plain(getattr(data, f.name)) for f in dataclasses.fields(data)}
     if isinstance(data, Enum):
         return data.name.lower()
     if data is None or isinstance(data, (str, bool, int)):
@@ -109,11 +110,11 @@ def _plain(data: Any) -> Any:
     if isinstance(data, float):
         return data if math.isfinite(data) else _WORDS[str(data)]
     if isinstance(data, Mapping):
-        return {str(_plain(key)): _plain(value) for key, value in data.items()}
+        return {str(plain(key)): plain(value) for key, value in data.items()}
     if isinstance(data, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in data]
+        return [plain(item) for item in data]
     if hasattr(data, "tolist"):  # NumPy's scalars and arrays
-        return _plain(data.tolist())
+        return plain(data.tolist())
     return str(data)
 
 

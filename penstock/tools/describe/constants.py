@@ -84,9 +84,7 @@ def delegate_constants(
         for place, value_id in enumerate(node.inputs):
             readers.setdefault(value_id, (node, place))
     found = []
-    for value, described in zip(
-        delegate.graph.values, delegate.description.values, strict=True
-    ):
+    for value, described in zip(delegate.graph.values, delegate.description.values, strict=True):
         if value.data is None or not _is_new(value.data, seen):
             continue
         reader = readers.get(value.id)

@@ -27,9 +27,12 @@ OriginOf = Callable[[int], Origin]
 
 @dataclass(frozen=True)
 class NodeDescription:
-    """A node of XNNPACK's, at ``position`` of the payload. ``inputs`` and ``outputs`` are numbers of
-    values of the delegate; an absent bias is left out. ``clamp`` is (min, max), None where there is
-    none; ``engine`` is what would run the node on this machine, empty where that is not known."""
+    """A node of XNNPACK's, at ``position`` of the payload.
+
+    ``inputs`` and ``outputs`` are numbers of values of the delegate; an absent bias is left out.
+    ``clamp`` is (min, max), None where there is none; ``engine`` is what would run the node on this
+    machine, empty where that is not known.
+    """
 
     position: int
     kind: str

@@ -13,9 +13,12 @@ from penstock.tools.describe.program import MethodDescription
 
 @dataclass(frozen=True)
 class DrawnNode:
-    """A box. ``kind`` is ``input``, ``output``, that of an instruction, or ``node`` for a node of a
-    delegate; ``position`` is that of the instruction, or the place among inputs or outputs; ``node``
-    the place of a node in its delegate, else -1."""
+    """A box.
+
+    ``kind`` is ``input``, ``output``, that of an instruction, or ``node`` for a node of a delegate;
+    ``position`` is that of the instruction, or the place among inputs or outputs; ``node`` the
+    place of a node in its delegate, else -1.
+    """
 
     id: str
     kind: str

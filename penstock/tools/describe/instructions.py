@@ -13,6 +13,7 @@ from penstock.formats.program import (
     Method,
     MoveCall,
     OptionalTensorList,
+    Tensor,
     TensorList,
 )
 from penstock.formats.sources import MethodSources, Origin
@@ -44,7 +45,7 @@ def describe_instructions(
     method: Method, delegates: Sequence[DelegateDescription], sources: MethodSources
 ) -> tuple[InstructionDescription, ...]:
     """All instructions of a method."""
-    #: what has a value already, so that it may be an input of a delegate that only its backend knows
+    #: what has a value already, so that a delegate that only its backend knows may read it
     known = {*method.inputs}
     known.update(
         number
@@ -58,6 +59,31 @@ def describe_instructions(
         known.update(flat(method, described.outputs))
         found.append(described)
     return tuple(found)
+
+
+def states(method: Method, instructions: Sequence[InstructionDescription]) -> frozenset[int]:
+    """The values that keep what they hold until the next call: planned tensors that have data to
+    begin with, or that are read before an instruction writes them."""
+    inputs = frozenset(method.inputs)
+    read: dict[int, int] = {}
+    written: dict[int, int] = {}
+    for one in instructions:
+        for number in flat(method, one.inputs):
+            read.setdefault(number, one.position)
+        for number in flat(method, one.outputs):
+            written.setdefault(number, one.position)
+    return frozenset(
+        number
+        for number, value in enumerate(method.values)
+        if isinstance(value, Tensor)
+        and value.allocation is not None
+        and number not in inputs
+        and (
+            value.data is not None
+            # what is only ever read is another view of somebody's memory
+            or (number in read and number in written and read[number] < written[number])
+        )
+    )
 
 
 def _described(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import pairwise
+
+import numpy as np
 
 from penstock.formats.program import Method, Tensor
 from penstock.tools.describe.instructions import InstructionDescription, flat
@@ -58,7 +60,7 @@ def describe_memory(
             last[number] = one.position
     for number in flat(method, method.outputs):
         first.setdefault(number, end)
-        last[number] = end
+        last[number] = end + 1  # also where the last instruction closes a loop
     loops = _loops(instructions)
     found = []
     for number, value in enumerate(method.values):
@@ -68,18 +70,39 @@ def describe_memory(
         if kinds[number] == "state":
             begin, until = 0, end
         begin, until = _through(loops, begin, until)
+        until = min(until, end)
         place = value.allocation
         found.append(
             PlannedValue(
                 number, kinds[number], place.memory_id, place.offset, value.nbytes, begin, until
             )
         )
-    changes = [0] * (end + 2)
-    for planned in found:
-        changes[planned.first] += planned.bytes
-        changes[planned.last + 1] -= planned.bytes
-    live = tuple(accumulate(changes))[: len(instructions)]
-    return MemoryPlan(tuple(method.memory_sizes[1:]), tuple(found), live)
+    return MemoryPlan(tuple(method.memory_sizes[1:]), tuple(found), _live(found, len(instructions)))
+
+
+def _live(values: Sequence[PlannedValue], count: int) -> tuple[int, ...]:
+    """At each of ``count`` instructions, the bytes in which a value lives. Views lie where what
+    they are views of lies, and count once."""
+    borders = sorted({(v.memory, end) for v in values for end in (v.offset, v.offset + v.bytes)})
+    place = {border: index for index, border in enumerate(borders)}
+    # bytes between a border and the next one of the same memory
+    sizes = np.array(
+        [b[1] - a[1] if a[0] == b[0] else 0 for a, b in pairwise(borders)] or [0], np.float64
+    )
+    changes: dict[int, list[tuple[PlannedValue, int]]] = {}
+    for value in values:
+        changes.setdefault(value.first, []).append((value, 1))
+        changes.setdefault(value.last + 1, []).append((value, -1))
+    users = np.zeros(len(sizes), np.int64)
+    found, now = [], 0
+    for position in range(count):
+        for value, change in changes.get(position, ()):
+            start = place[value.memory, value.offset]
+            users[start : place[value.memory, value.offset + value.bytes]] += change
+        if position in changes:
+            now = int(sizes[users > 0].sum())
+        found.append(now)
+    return tuple(found)
 
 
 def _loops(instructions: Sequence[InstructionDescription]) -> list[tuple[int, int]]:

@@ -17,7 +17,11 @@ from penstock.tools.describe.constants import (
     other_data,
 )
 from penstock.tools.describe.delegates import DelegateDescription, describe_delegate
-from penstock.tools.describe.instructions import InstructionDescription, describe_instructions
+from penstock.tools.describe.instructions import (
+    InstructionDescription,
+    describe_instructions,
+    states,
+)
 from penstock.tools.describe.memory import MemoryPlan, describe_memory
 from penstock.tools.describe.quantizations import known_quantizations
 from penstock.tools.describe.values import ValueDescription, method_values
@@ -90,9 +94,7 @@ def describe(program: Program, path: str = "", size: int = 0) -> ProgramDescript
     seen: set[int] = set()
     methods, constants = [], []
     for method in program.methods:
-        described, found = _method(
-            method, program, sources.get(method.name, MethodSources()), seen
-        )
+        described, found = _method(method, program, sources.get(method.name, MethodSources()), seen)
         methods.append(described)
         constants += found
     constants += other_data(program, seen)
@@ -122,7 +124,9 @@ def _method(
     ]
     delegates = tuple(one.description for one in opened)
     instructions = describe_instructions(method, delegates, sources)
-    values = method_values(method, known_quantizations(method, instructions, delegates))
+    values = method_values(
+        method, known_quantizations(method, instructions, delegates), states(method, instructions)
+    )
     constants = method_constants(method, instructions, seen)
     for one in opened:
         constants += delegate_constants(method, one, instructions, seen)

@@ -39,7 +39,7 @@ def _of_delegate(
         order = delegate.inputs if kind == "input" else delegate.outputs
         if len(numbers) != len(order):
             continue
-        by_position = {position: number for position, number in zip(order, numbers, strict=True)}
+        by_position = dict(zip(order, numbers, strict=True))
         for value in externals:
             if value.quantization is not None and value.external_id in by_position:
                 found.setdefault(by_position[value.external_id], value.quantization)

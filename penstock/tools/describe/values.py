@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,38 +78,40 @@ class ValueDescription:
 
 
 def method_values(
-    method: Method, quantizations: Mapping[int, QuantizationDescription]
+    method: Method,
+    quantizations: Mapping[int, QuantizationDescription],
+    states: Collection[int],
 ) -> tuple[ValueDescription, ...]:
-    """All values of a method; ``quantizations`` has what is known of them by value number."""
+    """All values of a method; ``quantizations`` has what is known of them by value number, and
+    ``states`` are the numbers of those that keep what they hold until the next call."""
     inputs, outputs = frozenset(method.inputs), frozenset(method.outputs)
     return tuple(
-        _method_value(number, value, number in inputs, number in outputs, quantizations.get(number))
+        _method_value(
+            number,
+            value,
+            "input" if number in inputs
+            else "state" if number in states
+            else "output" if number in outputs
+            else "intermediate",
+            quantizations.get(number),
+        )
         for number, value in enumerate(method.values)
-    )
+    )  # fmt: skip
 
 
 def _method_value(
-    number: int,
-    value: MethodValue,
-    is_input: bool,
-    is_output: bool,
-    quantization: QuantizationDescription | None,
+    number: int, value: MethodValue, kind: str, quantization: QuantizationDescription | None
 ) -> ValueDescription:
+    """A value; ``kind`` is what it is, if it is a tensor and not constant."""
     if not isinstance(value, Tensor):
-        kind = "input" if is_input else "output" if is_output else "scalar"
+        ends = kind in ("input", "output")
         if isinstance(value, (IntList, DoubleList, BoolList, TensorList, OptionalTensorList)):
-            kind = kind if is_input or is_output else "list"
-            tensors = isinstance(value, (TensorList, OptionalTensorList))
-            items = tuple(value.items) if tensors else ()
-            return ValueDescription(number, kind, f"{list(value.items)}", items=items)
-        return ValueDescription(number, kind, repr(value))
-    kind = (
-        "input" if is_input
-        else "constant" if is_constant(value)
-        else "state" if value.data is not None
-        else "output" if is_output
-        else "intermediate"
-    )  # fmt: skip
+            items = value.items if isinstance(value, (TensorList, OptionalTensorList)) else ()
+            text = f"{list(value.items)}"
+            return ValueDescription(number, kind if ends else "list", text, items=items)
+        return ValueDescription(number, kind if ends else "scalar", repr(value))
+    if kind != "input" and is_constant(value):
+        kind = "constant"
     dtype, dynamic = value.dtype.name.lower(), value.dynamism is not Dynamism.STATIC
     order = value.dim_order
     if order is not None and list(order) == sorted(order):
