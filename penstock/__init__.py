@@ -27,12 +27,13 @@ from penstock.runtime import LoadedProgram, Method, ScalarSpec, TensorSpec, load
 
 if TYPE_CHECKING:
     from penstock import llm
-    from penstock.compiler import Lowered, Quantization, lower
+    from penstock.compiler import AccuracyBudget, Lowered, Quantization, lower
     from penstock.runtime.pool import Pool
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccuracyBudget",
     "BackendUnavailableError",
     "ExportError",
     "InputError",
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 #: Imported when first asked for, because they import torch.
-_COMPILER = frozenset({"Lowered", "Quantization", "lower"})
+_COMPILER = frozenset({"AccuracyBudget", "Lowered", "Quantization", "lower"})
 
 
 def __getattr__(name: str) -> Any:

@@ -67,6 +67,21 @@ def compile_command(
     calibration_batches: Annotated[
         int, typer.Option(min=1, help="At most so many samples are taken.")
     ] = 16,
+    accuracy_budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            metavar="DB",
+            help="With --quantize: keep in float the fewest operators with which the results are "
+            "so many decibels above their error, on held-out data.",
+        ),
+    ] = None,
+    held_out: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Data for the accuracy budget, of the same form as --calibration; default: "
+            "samples of the calibration data that nothing was calibrated with."
+        ),
+    ] = None,
     dynamic_shapes: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
@@ -97,6 +112,7 @@ def compile_command(
         _refuse(
             weights=weights, calibration=calibration, dynamic_shapes=dynamic_shapes,
             quantize=quantize, test=test, no_delegate=not delegate,
+            accuracy_budget=accuracy_budget, held_out=held_out,
         )  # fmt: skip
         asked = LanguageRequest(model, scheme, max_length, output_dir, output)
         outcome = compile_language_model(asked, stages)
@@ -114,6 +130,8 @@ def compile_command(
             seed=seed,
             calibration=calibration,
             calibration_batches=calibration_batches,
+            accuracy_budget=accuracy_budget,
+            held_out=held_out,
             dynamic_shapes=tuple(dynamic_shapes or ()),
             test=test,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.cli.console import Stages, hush_libraries
 from penstock.cli.output import file_name, writable
+from penstock.compiler.quantize.accuracy import AccuracyBudget
 from penstock.compiler.quantize.quantization import (
     DYNAMIC_SCHEMES,
     Quantization,
@@ -40,6 +41,9 @@ class Request:
     seed: int = 0
     calibration: str | None = None
     calibration_batches: int = CALIBRATION_BATCHES
+    # Decibels that the quantized model must reach on the data, and these.
+    accuracy_budget: float | None = None
+    held_out: str | None = None
     dynamic_shapes: tuple[str, ...] = ()
     test: bool = False
 
@@ -76,6 +80,7 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
     """
     asked = None if request.scheme is None else parse_scheme(request.scheme)
     quantized = request.quantize or asked is not None
+    budget = _budget(request, quantized)
     timings: dict[str, float] = {}
     start = time.perf_counter()
     _check_name(request.source)
@@ -87,7 +92,7 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         hush_libraries()
         import penstock
         from penstock.cli import sources
-        from penstock.cli.calibration import calibration_data
+        from penstock.cli.calibration import calibration_data, split_data
         from penstock.cli.pictures import constant_methods
         from penstock.cli.shapes import dynamic_shapes
     timings["import torch"] = time.perf_counter() - start
@@ -101,7 +106,13 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         or request.output_dir / file_name(source.name, scheme=scheme, delegate=request.delegate)
     )
     calibration: Iterable[Any] | None = None
-    if scheme is not None and scheme not in DYNAMIC_SCHEMES:
+    held_out: Iterable[Any] | None = None
+    if budget is not None:
+        count = request.calibration_batches
+        calibration, held_out = split_data(
+            request.calibration, request.held_out, source, (count, count)
+        )
+    elif scheme is not None and scheme not in DYNAMIC_SCHEMES:
         calibration = calibration_data(request.calibration, source, request.calibration_batches)
     shapes = source.dynamic_shapes
     if request.dynamic_shapes:
@@ -113,6 +124,8 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         dynamic_shapes=shapes,
         quantize=None if scheme is None else Quantization(scheme=scheme),
         calibration=calibration,
+        held_out=held_out,
+        accuracy=budget,
         delegate=request.delegate,
         constant_methods=constant_methods(source.normalization),
         progress=stages,
@@ -133,6 +146,16 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         with _timed(timings, "test"), stages.stage("test"):
             outcome.agreement = agreement(path, source.model, source.args, source.kwargs)
     return outcome
+
+
+def _budget(request: Request, quantized: bool) -> AccuracyBudget | None:
+    if request.accuracy_budget is None:
+        if request.held_out is not None:
+            raise InputError("--held-out is for --accuracy-budget, which is missing")
+        return None
+    if not quantized:
+        raise InputError("--accuracy-budget is for quantized models: say --quantize, too")
+    return AccuracyBudget(sqnr=request.accuracy_budget)
 
 
 def _check_name(source: str) -> None:

@@ -13,17 +13,20 @@ from penstock.cli.pipeline import Outcome
 
 if TYPE_CHECKING:
     from penstock.compiler.delegate.report import Delegation, NodeReport
+    from penstock.compiler.quantize.accuracy import BudgetOutcome
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:
     """What ``--json`` prints."""
     delegation = outcome.lowered.delegation
+    budget = _budget(outcome)
     return {
         "model": outcome.name,
         "path": str(outcome.path),
         "bytes": outcome.size,
         "quantization": outcome.scheme,
         "calibration": _calibration(outcome) or None,
+        "accuracy_budget": None if budget is None else budget.as_dict(),
         "pieces": len(delegation.subgraphs),
         "nodes_delegated": len(delegation.delegated),
         "nodes_outside": [
@@ -49,6 +52,9 @@ def as_table(outcome: Outcome) -> Table:
     table.add_row("quantization", outcome.scheme or "none (float32)")
     if calibration := _calibration(outcome):
         table.add_row("calibration", calibration)
+    if (budget := _budget(outcome)) is not None:
+        first, *others = str(budget).splitlines()
+        table.add_row("accuracy", escape("\n".join([first, *(line.strip() for line in others)])))
     table.add_row(
         "XNNPACK",
         f"{delegation.share:.1%} of the graph in {len(delegation.subgraphs)} "
@@ -68,6 +74,11 @@ def as_table(outcome: Outcome) -> Table:
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in longest)
     table.add_row("time", f"{total:.1f} s ({parts})")
     return table
+
+
+def _budget(outcome: Outcome) -> BudgetOutcome | None:
+    report = outcome.lowered.quantization
+    return None if report is None else report.budget
 
 
 def _calibration(outcome: Outcome) -> str:

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from penstock.compiler.delegate.report import Delegation
     from penstock.compiler.pipeline import LoweredProgram as Lowered
     from penstock.compiler.pipeline import lower
-    from penstock.compiler.quantize import Quantization, QuantizationReport
+    from penstock.compiler.quantize import AccuracyBudget, Quantization, QuantizationReport
 
-__all__ = ["Delegation", "Lowered", "Quantization", "QuantizationReport", "lower"]
+__all__ = ["AccuracyBudget", "Delegation", "Lowered", "Quantization", "QuantizationReport", "lower"]
 
 _LAZY = {
+    "AccuracyBudget": ("quantize", "AccuracyBudget"),
     "Delegation": ("report", "Delegation"),
     "Lowered": ("pipeline", "LoweredProgram"),
     "Quantization": ("quantize", "Quantization"),

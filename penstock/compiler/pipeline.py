@@ -26,7 +26,12 @@ from penstock.compiler.notices import Ledger, Notice
 from penstock.compiler.program.constant_methods import constant_methods as constant_methods_of
 from penstock.compiler.program.emit import emit
 from penstock.compiler.progress import Progress, Silent, Timed
-from penstock.compiler.quantize import Quantization, QuantizationReport, quantize
+from penstock.compiler.quantize import (
+    AccuracyBudget,
+    Quantization,
+    QuantizationReport,
+    quantize,
+)
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import InputError
 from penstock.faults import faults
@@ -142,6 +147,7 @@ def lower(
     quantize: str | Quantization | None = None,
     calibration: Iterable[Any] | None = None,
     held_out: Iterable[Any] | None = None,
+    accuracy: AccuracyBudget | None = None,
     delegate: bool = True,
     sources: bool = True,
     constant_methods: Mapping[str, Any] | None = None,
@@ -159,6 +165,9 @@ def lower(
         calibration: batches of inputs (tuples like ``args``) for static quantization; by default
             the example inputs.
         held_out: other such batches, for what ``quantization`` reports of the error.
+        accuracy: what the quantized model must reach; the fewest operators stay in float that
+            this takes, measured on ``held_out`` or by a metric. ``quantization.budget`` says what
+            was chosen.
         delegate: whether XNNPACK gets what it can run; otherwise kernels run everything.
         sources: whether the file says which module and line of source each of its instructions and
             nodes comes from; profiles show it.
@@ -174,6 +183,8 @@ def lower(
         InternalError: a fault of Penstock.
     """
     timed = Timed(progress or Silent())
+    if accuracy is not None and quantize is None:
+        raise InputError("an accuracy budget is for quantized models: say quantize='static', too")
     with faults("lower", locate), torch.no_grad():
         constants = constant_methods_of(constant_methods or {}, METHOD)
         with timed.stage("capture") as stage:
@@ -185,7 +196,9 @@ def lower(
                 pipelines.run(module)
             report: QuantizationReport | None = None
             if quantize is not None:
-                module, report = _quantized(captured, quantize, calibration, held_out, timed)
+                module, report = _quantized(
+                    captured, quantize, calibration, held_out, accuracy, timed
+                )
                 captured.module = module
             program, graph, delegation, said = _delegated(captured, delegate, sources, timed)
     program.methods += constants
@@ -197,11 +210,13 @@ def _quantized(
     scheme: str | Quantization,
     calibration: Iterable[Any] | None,
     held_out: Iterable[Any] | None,
+    accuracy: AccuracyBudget | None,
     progress: Progress,
 ) -> tuple[GraphModule, QuantizationReport]:
     return quantize(
         captured.module, captured.args, scheme, calibration, progress,
-        example_kwargs=captured.kwargs, held_out=held_out,
+        example_kwargs=captured.kwargs, held_out=held_out, accuracy=accuracy,
+        output_structure=captured.output_structure,
     )  # fmt: skip
 
 

@@ -47,6 +47,14 @@ def described():
     return {"model": model, "args": args, "calibration": batches}
 
 
+def seeded():
+    torch.manual_seed(0)
+    layers = [layer for _ in range(4) for layer in (torch.nn.Linear(16, 16), torch.nn.ReLU())]
+    samples = [(torch.randn(32, 16),) for _ in range(8)]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(16, 4))
+    return {"model": model, "args": samples[0], "calibration": samples}
+
+
 def batches():
     return [(torch.randn(1, 3, 8, 8),) for _ in range(3)]
 

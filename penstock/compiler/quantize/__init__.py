@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from penstock.compiler.quantize.accuracy import AccuracyBudget, BudgetOutcome
 from penstock.compiler.quantize.quantization import Observer, Quantization, Scheme
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from penstock.compiler.quantize.report import QuantizationReport
 
 __all__ = [
+    "AccuracyBudget",
+    "BudgetOutcome",
     "Observer",
     "Quantization",
     "QuantizationReport",

@@ -7,7 +7,7 @@ Shared kind joins the sets of its inputs and of its output into one. A value wit
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -23,8 +23,7 @@ from penstock.compiler.delegate.operators.registry import (
 )
 from penstock.compiler.quantize.blocks import HIGHEST, LOWEST, BlockObserver
 from penstock.compiler.quantize.observers import (
-    ActivationObserver,
-    HistogramActivationObserver,
+    ACTIVATION_OBSERVERS,
     KnownRangeObserver,
     PerChannelWeightObserver,
     TensorWeightObserver,
@@ -83,9 +82,16 @@ class _Groups:
                 self.fixed[first] = parameters
 
 
-def annotate(module: GraphModule, plan: Plan, observer: Observer) -> None:
-    """Writes torchao's annotation to every quantized operator of ``plan``."""
+def annotate(
+    module: GraphModule,
+    plan: Plan,
+    observer: Observer,
+    chosen: Mapping[str, Observer] | None = None,
+) -> None:
+    """Writes torchao's annotation to every quantized operator of ``plan``. ``chosen`` are the
+    observers of single values, by their names; ``observer`` is that of the others."""
     groups, reader_keys = _group(plan)
+    own = _chosen(plan, groups, reader_keys, chosen or {})
     heads = {decision.node: decision for decision in plan.quantized}
     results = {decision.result: decision for decision in plan.quantized}
     constants = _constant_groups(plan, groups, reader_keys)
@@ -99,7 +105,7 @@ def annotate(module: GraphModule, plan: Plan, observer: Observer) -> None:
         fixed = groups.fixed_parameters(key)
         if fixed is not None:
             return _fixed(*fixed)
-        return _constant() if root in constants else _activation(observer)
+        return _constant() if root in constants else _activation(own.get(root, observer))
 
     for node in module.graph.nodes:
         inputs: dict[Node, QuantizationSpecBase | None] = {}
@@ -174,6 +180,22 @@ def _constant_groups(
     return constant - varying
 
 
+def _chosen(
+    plan: Plan,
+    groups: _Groups,
+    reader_keys: dict[tuple[Node, Node], Key],
+    chosen: Mapping[str, Observer],
+) -> dict[Key, Observer]:
+    """The observers that a caller gives single values, by the sets that these are in."""
+    found: dict[Key, Observer] = {}
+    for decision in plan.quantized if chosen else ():
+        for value in (*decision.inputs, decision.result):
+            if value.name in chosen:
+                key = reader_keys.get((value, decision.node), value)
+                found.setdefault(groups.root(key), chosen[value.name])
+    return found
+
+
 def _once(
     first: dict[Key, Node | tuple[Node, Node]],
     key: Key,
@@ -196,7 +218,7 @@ def _channel_axis(decision: Decision) -> int | None:
 
 
 def _activation(observer: Observer) -> QuantizationSpec:
-    kind = HistogramActivationObserver if observer == "histogram" else ActivationObserver
+    kind = ACTIVATION_OBSERVERS[observer]
     return _activation_spec(kind.with_args(eps=ACTIVATION_EPSILON))
 
 

@@ -63,6 +63,11 @@ class Batches:
         self.data = None if data is None else _iterable(data, kind)
 
     @property
+    def structure(self) -> pytree.TreeSpec:
+        """Of (args, kwargs)."""
+        return pytree.tree_structure((self.example_args, self.example_kwargs))
+
+    @property
     def count(self) -> int | None:
         """How many batches there are, where that can be known without reading them."""
         if self.data is None:
@@ -198,22 +203,32 @@ def _inputs(count: int) -> str:
     return "1 input" if count == 1 else f"{count} inputs"
 
 
-class _Calibration(GraphInterpreter):
-    """Lets each observer see each value once.
+class Looks:
+    """Which observers of a graph that was prepared by ``plan`` have nothing to look at: what an
+    operator of the Shared kind puts out has been seen by the observer of its inputs, which is the
+    same one. Of an operator of the OutputRange kind only the output counts: it holds of the inputs
+    what can be seen of them."""
 
-    A weight does not change between batches. What an operator of the Shared kind puts out has
-    been seen by the observer of its inputs, which is the same one. Of an operator of the
-    OutputRange kind only the output counts: it holds of the inputs what can be seen of them.
-    """
+    def __init__(self, plan: Plan) -> None:
+        static = [decision for decision in plan.quantized if not decision.is_dynamic]
+        self.repeated = {d.result.name for d in static if isinstance(d.rule, Shared)}
+        self.own_range = {d.node.name for d in static if isinstance(d.rule, OutputRange)}
+
+    def skips(self, n: Node) -> bool:
+        source = n.args[0]
+        assert isinstance(source, Node)
+        return source.name in self.repeated or all(u.name in self.own_range for u in n.users)
+
+
+class _Calibration(GraphInterpreter):
+    """Lets each observer see each value once. (A weight does not change between batches.)"""
 
     def __init__(self, module: GraphModule, plan: Plan) -> None:
         super().__init__(module)
         self.prepared = module
-        static = [decision for decision in plan.quantized if not decision.is_dynamic]
+        self.looks = Looks(plan)
         #: observers of values that hold minus infinity where that may be
         self.masks: set[Any] = set()
-        self.repeated = {d.result.name for d in static if isinstance(d.rule, Shared)}
-        self.own_range = {d.node.name for d in static if isinstance(d.rule, OutputRange)}
         self.seen: set[Node] = set()
 
     def run_node(self, n: Node) -> Any:
@@ -221,9 +236,7 @@ class _Calibration(GraphInterpreter):
             (source,) = n.args
             if not isinstance(source, Node) or n.target == "_guards_fn":
                 return super().run_node(n)
-            if source.name in self.repeated or n in self.seen:
-                return self.env[source]
-            if all(user.name in self.own_range for user in n.users):
+            if n in self.seen or self.looks.skips(n):
                 return self.env[source]
             if is_constant(source):
                 self.seen.add(n)

@@ -6,14 +6,19 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
 
-from penstock.compiler.delegate.operators.registry import Independent
 from penstock.compiler.progress import Progress, Silent
+from penstock.compiler.quantize.accuracy import AccuracyBudget
+from penstock.compiler.quantize.budget import priced, within_budget
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
-from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE, convert
+from penstock.compiler.quantize.convert import convert
 from penstock.compiler.quantize.correct import correct_biases
 from penstock.compiler.quantize.interpreter import Snapshot
+from penstock.compiler.quantize.judge import Structure
+from penstock.compiler.quantize.misfits import note_misfits
+from penstock.compiler.quantize.mixtures import Mixture, duplicate
 from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import prepare
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
@@ -31,6 +36,8 @@ def quantize(
     *,
     example_kwargs: Mapping[str, Any] | None = None,
     held_out: Iterable[Batch] | None = None,
+    accuracy: AccuracyBudget | None = None,
+    output_structure: pytree.TreeSpec | None = None,
 ) -> tuple[GraphModule, QuantizationReport]:
     """Quantizes a graph that ``torch.export`` captured, in canonical form
     (:data:`~penstock.compiler.rewrite.pipelines.CANONICALIZE`).
@@ -42,16 +49,21 @@ def quantize(
 
     ``calibration`` yields batches of inputs (see :class:`Batches`); without it the example inputs
     are the only batch. A purely dynamic scheme reads none. ``held_out`` yields others, for the
-    report.
+    report, and for ``accuracy``: the fewest operators stay in float that this budget takes
+    (``output_structure`` is the pytree spec of what the model returns, for a metric).
 
     Raises :class:`QuantizationError` when nothing in the graph can be quantized, or a batch does
-    not fit the graph's inputs.
+    not fit the graph's inputs, or the accuracy cannot be reached.
     """
     progress = progress or Silent()
     quantizer = XNNPACKQuantizer(quantization)
     batches = Batches(module, example_args, example_kwargs or {}, calibration)
     unseen = None if held_out is None else batches.others(held_out, "held-out").kept()
+    if accuracy is not None:
+        batches = batches.kept()
     with progress.stage("prepare quantization") as stage:
+        module = quantizer.legalize(module)
+        legal = module if accuracy is None else duplicate(module)
         prepared = _prepared(module, quantizer)
         _require_something(quantizer.plan, quantizer.quantization)
         done = quantizer.plan.quantized
@@ -62,53 +74,46 @@ def quantize(
     else:
         count = calibrate(prepared, batches, progress, quantizer.plan)
         _require_something(quantizer.plan, quantizer.quantization)
-        done = quantizer.plan.quantized
+    masked = {d.node.name: str(d.reason) for d in done if not d.quantized}
     with progress.stage("convert to int8"):
-        floating = Snapshot.of(prepared)
-        converted = convert(prepared)
-        if any(not decision.is_dynamic for decision in done):
-            some = list(itertools.islice(batches.again(), MOST_BATCHES))
-            correct_biases(floating, converted, quantizer.plan, some)
-        _note_misfits(converted, quantizer.plan)
+        made = _converted(prepared, quantizer, batches)
+
+    def report(mixture: Mixture) -> QuantizationReport:
         # The caller goes on to rewrite the result, so the report keeps a graph of its own.
-        report = QuantizationReport.of(
-            quantizer.plan, quantizer.quantization, floating, Snapshot.of(converted),
+        return QuantizationReport.of(
+            mixture.plan, mixture.quantization, mixture.floating, Snapshot.of(mixture.converted),
             batches.again(), count,
             example_inputs_alone=calibration is None and count is not None,
             held_out=unseen,
         )  # fmt: skip
-    return converted, report
+
+    if accuracy is None:
+        return made.converted, report(made)
+    structure = Structure(batches.structure, output_structure)
+    found = within_budget(legal, made, masked, accuracy, batches, unseen, structure, progress)
+    result = report(found.mixture)
+    result.budget = priced(found, report(made))
+    return found.mixture.converted, result
+
+
+def _converted(prepared: GraphModule, quantizer: XNNPACKQuantizer, batches: Batches) -> Mixture:
+    floating = Snapshot.of(prepared)
+    converted = convert(prepared)
+    if any(not decision.is_dynamic for decision in quantizer.plan.quantized):
+        some = list(itertools.islice(batches.again(), MOST_BATCHES))
+        correct_biases(floating, converted, quantizer.plan, some)
+    note_misfits(converted, quantizer.plan)
+    return Mixture(frozenset(), converted, quantizer.plan, floating, quantizer.quantization)
 
 
 def _prepared(module: GraphModule, quantizer: XNNPACKQuantizer) -> GraphModule:
     """What ``prepare_pt2e`` does, but for its folding of batch norms: ours has been done by then,
     and theirs also folds into a convolution whose result others read."""
-    module = quantizer.legalize(module)
     quantizer.annotate(module)
     prepared: GraphModule = prepare(
         module, {}, is_qat=False, obs_or_fq_callback=quantizer.prepare_obs_or_fq_callback
     )
     return prepared
-
-
-def _note_misfits(converted: GraphModule, plan: Plan) -> None:
-    """Tells the plan which operators are computed in float after all, for their scales."""
-    nodes = {node.name: node for node in converted.graph.nodes}
-    for decision in plan.quantized:
-        rule = decision.rule
-        if not isinstance(rule, Independent) or rule.fits is None:
-            continue
-        scales = [_scale(nodes[decision.node.name].args[position]) for position in rule.inputs]
-        result = [_scale(user) for user in nodes[decision.result.name].users]
-        known = [scale for scale in (*scales, *result[:1]) if scale is not None]
-        if len(known) == len(scales) + 1 and not rule.fits(known[:-1], known[-1]):
-            decision.reason = "its scales are too far apart for XNNPACK's arithmetic on int8"
-
-
-def _scale(node: Any) -> float | None:
-    """The scale of a quantize or dequantize node of one scale."""
-    one = isinstance(node, Node) and node.target in QUANTIZE | DEQUANTIZE
-    return node.args[1] if one and isinstance(node.args[1], float) else None
 
 
 def _require_something(plan: Plan, quantization: Quantization) -> None:

@@ -85,7 +85,7 @@ class Snapshot:
         return cls(graph, {target: source.fetch_attr(target) for target in targets})
 
 
-class _SnapshotInterpreter(GraphInterpreter):
+class SnapshotInterpreter(GraphInterpreter):
     """Computes quantize and dequantize pairs in one go, in floating point: the quantize node gives
     the rounded values, not the integers, and the dequantize node hands them on.
 
@@ -101,10 +101,10 @@ class _SnapshotInterpreter(GraphInterpreter):
         return self.snapshot.attributes[target]
 
     def run_node(self, n: Node) -> Any:
-        if n.target is quantized.quantize_per_tensor.tensor and _is_chosen(n.args[1]):
+        if n.target is quantized.quantize_per_tensor.tensor and is_chosen(n.args[1]):
             return self.env[n.args[0]]  # type: ignore[index]
-        if n.target is quantized.dequantize_per_tensor.tensor and _is_chosen(n.args[1]):
-            return round_parts(self.env[n.args[0]], _axes(n))  # type: ignore[index]
+        if n.target is quantized.dequantize_per_tensor.tensor and is_chosen(n.args[1]):
+            return round_parts(self.env[n.args[0]], dynamic_axes(n))  # type: ignore[index]
         return super().run_node(n)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -116,13 +116,13 @@ class _SnapshotInterpreter(GraphInterpreter):
         return super().call_function(target, args, kwargs)
 
 
-def _is_chosen(scale: Any) -> bool:
+def is_chosen(scale: Any) -> bool:
     """Whether a scale is chosen at run time."""
     chosen = scale.args[0] if isinstance(scale, Node) and scale.args else None
     return isinstance(chosen, Node) and chosen.target is quantized.choose_qparams.tensor
 
 
-def _axes(dequantize: Node) -> int:
+def dynamic_axes(dequantize: Node) -> int:
     """How many of the value's first dimensions have scales of their own."""
     dims: int = dequantize.meta["val"].dim()
     if all(user.target is aten.linear.default for user in dequantize.users):
@@ -151,7 +151,7 @@ class Stepper:
 
     def __init__(self, snapshot: Snapshot, batches: Sequence[Sequence[Any]]) -> None:
         self.snapshot = snapshot
-        self.interpreters = [_SnapshotInterpreter(snapshot) for _ in batches]
+        self.interpreters = [SnapshotInterpreter(snapshot) for _ in batches]
         self.inputs = [iter(values) for values in batches]
         self.waiting = iter(list(snapshot.graph.nodes))
         self.constant: set[Node] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from penstock.compiler.quantize.pt2e import (
     PerChannelMinMaxObserver,
     UniformQuantizationObserverBase,
 )
+from penstock.compiler.quantize.quantization import Observer
 
 #: The bins cover [-limit, limit], limit a power of two, so a wider range merges pairs of bins.
 BINS = 8192
@@ -24,6 +26,9 @@ LARGEST_EXTENT = 2.0**120
 
 #: With fewer values than this no extreme can be called rare, and the range keeps them all.
 FEW_VALUES = 1024
+
+#: What the percentile observer leaves outside at each end.
+TAIL = 1e-4
 
 #: A quantized bias leaves this much room below int32's limit for the sum of products.
 LARGEST_BIAS = 2.0**30
@@ -70,6 +75,11 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
 
     def observe(self, values: torch.Tensor, extent: float) -> None:
         """Looks at finite values, none beyond ``extent`` in magnitude."""
+
+    def absorb(self, other: HistogramActivationObserver) -> None:
+        """Has seen what ``other`` has seen, too."""
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.parameters_found = None
 
     def best_range(self) -> tuple[float, float]:
         """The (low, high) to quantize; low <= 0 <= high."""
@@ -150,14 +160,23 @@ class HistogramActivationObserver(ActivationObserver):
         self.seen += nonzero
         self.histogram += counts
 
+    def absorb(self, other: HistogramActivationObserver) -> None:
+        super().absorb(other)
+        if other.limit == 0.0:
+            return
+        self._widen(other.limit)
+        counts, limit = other.histogram, other.limit
+        while limit < self.limit:
+            counts, limit = _half_as_fine(counts), 2.0 * limit
+        self.histogram += counts
+        self.seen += other.seen
+
     def _widen(self, extent: float) -> None:
         """Makes the bins cover ``extent``, which moves no count to a wrong bin."""
         if self.limit == 0.0:
             self.limit = 2.0 ** float(torch.tensor(extent, dtype=torch.float64).log2().ceil())
         while self.limit < extent:
-            merged = self.histogram.view(-1, 2).sum(1)
-            self.histogram = torch.zeros_like(self.histogram)
-            self.histogram[BINS // 4 : BINS // 4 * 3] = merged
+            self.histogram = _half_as_fine(self.histogram)
             self.limit *= 2.0
 
     def best_range(self) -> tuple[float, float]:
@@ -188,6 +207,37 @@ class HistogramActivationObserver(ActivationObserver):
         first = ((edges + self.limit) / width - 0.5).ceil().long().clamp(0, BINS)
         count, total, squares = tails[:, first]
         return count, (squares - 2.0 * edges * total + edges**2 * count).clamp(min=0.0)
+
+
+class PercentileObserver(HistogramActivationObserver):
+    """Leaves the part :data:`TAIL` of all values outside at each end, whatever that costs them."""
+
+    def best_range(self) -> tuple[float, float]:
+        if self.seen < FEW_VALUES:
+            return self.low, self.high
+        width = 2.0 * self.limit / BINS
+        below = self.histogram.cumsum(0)
+        first, last = torch.searchsorted(
+            below, torch.tensor([TAIL, 1.0 - TAIL], dtype=torch.float64) * below[-1]
+        )
+        low, high = int(first) * width - self.limit, (int(last) + 1) * width - self.limit
+        return max(self.low, min(low, 0.0)), min(self.high, max(high, 0.0))
+
+
+def _half_as_fine(histogram: torch.Tensor) -> torch.Tensor:
+    """The same counts in bins of twice the width, in the middle of twice the range."""
+    merged = histogram.view(-1, 2).sum(1)
+    result = torch.zeros_like(histogram)
+    result[BINS // 4 : BINS // 4 * 3] = merged
+    return result
+
+
+#: The observers of activations by the names that options have.
+ACTIVATION_OBSERVERS: Mapping[Observer, type[ActivationObserver]] = {
+    "histogram": HistogramActivationObserver,
+    "minmax": ActivationObserver,
+    "percentile": PercentileObserver,
+}
 
 
 class _BiasGuard:

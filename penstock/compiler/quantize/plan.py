@@ -59,6 +59,8 @@ from penstock.compiler.quantize.values import (
 
 #: The rules of operators that move or select values and compute nothing.
 MOVING = (Shared, OutputRange)
+#: Why an operator is in float that the caller, or the accuracy budget, names.
+KEPT = "float_nodes leaves it in float"
 
 
 @dataclass
@@ -136,6 +138,8 @@ def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
         decision = _decide(node, quantization, masks)
         if decision.quantized:
             decision.clamp = _following_clamp(decision, quantization)
+            if decision.clamp is not None and decision.clamp.name in quantization.float_nodes:
+                decision.clamp, decision.reason = None, KEPT
             if decision.clamp is not None:
                 clamped.add(decision.clamp)
             if decision.scheme == "dynamic_4bit":
@@ -241,6 +245,8 @@ def _reason_against(
         return str(decision.node.meta[FLOAT_ONLY])
     if entry is None:
         return "XNNPACK has no operator for it"
+    if decision.node.name in quantization.float_nodes:
+        return KEPT
     pattern = quantization.skipped_by(decision.module, entry.name)
     if pattern is not None:
         return f"skip={pattern!r} leaves it in float"

@@ -24,8 +24,9 @@ Scheme: TypeAlias = Literal[
 ]
 
 #: How the range of a static activation follows from what calibration saw: ``histogram`` cuts off
-#: rare extremes where that lowers the squared error, ``minmax`` keeps all that was seen.
-Observer: TypeAlias = Literal["histogram", "minmax"]
+#: rare extremes where that lowers the squared error, ``minmax`` keeps all that was seen,
+#: ``percentile`` cuts off one value in 10,000 at each end.
+Observer: TypeAlias = Literal["histogram", "minmax", "percentile"]
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 #: Those that quantize activations as the program runs.
@@ -51,6 +52,10 @@ class Quantization:
     float; the longest pattern that fits a module wins. ``block`` is how many weights of a row
     share a scale in the scheme ``dynamic_4bit``, a multiple of 32.
 
+    ``float_nodes`` names single operators that stay in float, and ``observers`` gives single values
+    an observer of their own, both by the names that the report has in its first column
+    (``conv2d_3``). An accuracy budget fills them in.
+
     Raises :class:`~penstock.errors.QuantizationError` for an unknown scheme or observer.
     """
 
@@ -59,6 +64,8 @@ class Quantization:
     overrides: Mapping[str, Scheme | None] = field(default_factory=dict)
     observer: Observer = "histogram"
     block: int = LEAST_BLOCK
+    float_nodes: tuple[str, ...] = ()
+    observers: Mapping[str, Observer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scheme", parse_scheme(self.scheme))
@@ -70,10 +77,17 @@ class Quantization:
             for path, scheme in self.overrides.items()
         }
         object.__setattr__(self, "overrides", overrides)
-        if self.observer not in OBSERVERS:
+        if isinstance(self.float_nodes, str):
             raise QuantizationError(
-                f"unknown observer {self.observer!r}; valid: {', '.join(OBSERVERS)}"
+                f"float_nodes must be a sequence of names, not {self.float_nodes!r}"
             )
+        object.__setattr__(self, "float_nodes", tuple(self.float_nodes))
+        object.__setattr__(self, "observers", dict(self.observers))
+        for observer in (self.observer, *self.observers.values()):
+            if observer not in OBSERVERS:
+                raise QuantizationError(
+                    f"unknown observer {observer!r}; valid: {', '.join(OBSERVERS)}"
+                )
         if not isinstance(self.block, int) or self.block < 1 or self.block % LEAST_BLOCK:
             raise QuantizationError(f"block is {self.block!r}; give a multiple of {LEAST_BLOCK}")
 

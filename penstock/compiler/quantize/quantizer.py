@@ -64,7 +64,7 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
 
     def annotate(self, model: GraphModule) -> GraphModule:
         self.plan = make_plan(model, self.quantization)
-        annotate(model, self.plan, self.quantization.observer)
+        annotate(model, self.plan, self.quantization.observer, self.quantization.observers)
         return model
 
     def validate(self, model: GraphModule) -> None:

@@ -11,6 +11,7 @@ from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.operators.registry import QuantizationRule
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.fx.origins import source_line
+from penstock.compiler.quantize.accuracy import BudgetOutcome
 from penstock.compiler.quantize.calibrate import Batch, Batches
 from penstock.compiler.quantize.cost import QuantizationCost, columns
 from penstock.compiler.quantize.costs import Costs, dynamic_input
@@ -114,6 +115,8 @@ class QuantizationReport:
     example_inputs_alone: bool = False
     #: Data that nothing was calibrated with, if some were given.
     held_out: Batches | None = field(default=None, repr=False)
+    #: What an accuracy budget came to, if there was one.
+    budget: BudgetOutcome | None = None
 
     @classmethod
     def of(

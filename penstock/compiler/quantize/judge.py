@@ -1,0 +1,171 @@
+"""What a quantized graph is worth: a ratio on data, or a number that the user's function gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from penstock.compiler.fx.marks import STORE
+from penstock.compiler.quantize.interpreter import Snapshot, SnapshotInterpreter
+from penstock.compiler.quantize.measure import decibels, difference, is_float, power
+from penstock.errors import QuantizationError
+from penstock.faults import one_line
+
+#: A metric may differ by this much for the order of its sums.
+TOLERANCE = 1e-9
+
+
+class SnapshotRunner(SnapshotInterpreter):
+    """Runs a snapshot many times: what depends on constants alone is computed once."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(snapshot)
+        written = {n.args[0] for n in snapshot.graph.nodes if n.target is STORE}
+        self.constant: set[Node] = set()
+        for node in snapshot.graph.nodes:
+            inputs = node.all_input_nodes
+            depends_on_none = inputs and self.constant.issuperset(inputs)
+            is_attribute = node.op == "get_attr" and node not in written
+            if is_attribute or (node.op == "call_function" and depends_on_none):
+                self.constant.add(node)
+        self.known: dict[Node, Any] = {}
+
+    def run_node(self, n: Node) -> Any:
+        if n in self.known:
+            return self.known[n]
+        value = super().run_node(n)
+        if n in self.constant and n.op == "call_function":
+            self.known[n] = value
+        return value
+
+    def leaves(self, values: Sequence[Any]) -> list[Any]:
+        """What the graph returns, from the model's own buffers."""
+        self.state.clear()
+        return pytree.tree_leaves(self.run_flat(values))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How the model is called and what it returns, as pytree specs."""
+
+    inputs: pytree.TreeSpec
+    outputs: pytree.TreeSpec | None
+
+
+class Simulated:
+    """A graph that is called as the model is, in PyTorch."""
+
+    def __init__(self, snapshot: Snapshot, structure: Structure) -> None:
+        self._runner = SnapshotRunner(snapshot)
+        self._structure = structure
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Takes the model's inputs (tensors, or NumPy arrays for them), returns what it returns.
+
+        Raises :class:`QuantizationError` for arguments of another structure."""
+        leaves, found = pytree.tree_flatten((args, kwargs))
+        if found != self._structure.inputs:
+            raise QuantizationError(
+                "the metric calls the model in another way than the example inputs do"
+            )
+        values = [_tensor(leaf) for leaf in leaves]
+        results = self._runner.leaves(values)
+        if self._structure.outputs is None:
+            return results[0] if len(results) == 1 else tuple(results)
+        return pytree.tree_unflatten(results, self._structure.outputs)
+
+
+def _tensor(leaf: Any) -> Any:
+    is_array = type(leaf).__module__ == "numpy" and hasattr(leaf, "dtype")
+    return torch.as_tensor(leaf) if is_array else leaf
+
+
+class Judge(Protocol):
+    """``score`` of a graph; at least ``target`` is asked for."""
+
+    unit: str
+    floating: float
+    target: float
+    data: str
+
+    def score(self, snapshot: Snapshot) -> float: ...
+
+
+class RatioJudge:
+    """The ratio of the worst result, in decibels, on batches of flat inputs."""
+
+    unit = "dB"
+    floating = math.inf
+
+    def __init__(
+        self, floating: Snapshot, batches: Sequence[Sequence[Any]], target: float, data: str
+    ) -> None:
+        self.target, self.data, self.batches = target, data, batches
+        runner = SnapshotRunner(floating)
+        self.expected = [runner.leaves(values) for values in batches]
+        if not any(is_float(leaf) for leaf in self.expected[0]):
+            raise QuantizationError(
+                "the model returns no floats, so that there is no ratio to measure; give the "
+                "accuracy budget a metric"
+            )
+
+    def score(self, snapshot: Snapshot) -> float:
+        runner = SnapshotRunner(snapshot)
+        sums = [[0.0, 0.0] for _ in self.expected[0]]
+        for values, expected in zip(self.batches, self.expected, strict=True):
+            for total, one, other in zip(sums, expected, runner.leaves(values), strict=True):
+                if is_float(one):
+                    total[0] += power(one)
+                    total[1] += difference(one, other)
+        floats = zip(sums, self.expected[0], strict=True)
+        return min(decibels(*total) for total, leaf in floats if is_float(leaf))
+
+
+class MetricJudge:
+    """A number that the user's function gives."""
+
+    unit = "metric"
+    data = "by the metric"
+
+    def __init__(
+        self,
+        floating: Snapshot,
+        structure: Structure,
+        metric: Callable[[Callable[..., Any]], float],
+        allowed_drop: float,
+    ) -> None:
+        self._metric, self._structure = metric, structure
+        self.floating = self._call(floating, "the float model")
+        self.target = self.floating - allowed_drop - TOLERANCE * max(1.0, abs(self.floating))
+
+    def score(self, snapshot: Snapshot) -> float:
+        return self._call(snapshot, "a quantized model")
+
+    def _call(self, snapshot: Snapshot, what: str) -> float:
+        try:
+            with torch.no_grad():
+                found = self._metric(Simulated(snapshot, self._structure))
+        except QuantizationError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise QuantizationError(
+                f"the accuracy budget's metric failed for {what}: {one_line(error)}"
+            ) from error
+        try:
+            number = float(found)
+        except (TypeError, ValueError, RuntimeError):
+            raise QuantizationError(
+                f"the accuracy budget's metric gave a {type(found).__name__} for {what}; "
+                "it must return a number"
+            ) from None
+        if not math.isfinite(number):
+            raise QuantizationError(
+                f"the accuracy budget's metric gave {number} for {what}; it must return a number"
+            )
+        return number
