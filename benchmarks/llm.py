@@ -1,93 +1,103 @@
-"""Language models: speed, memory and accuracy of SmolLM2-135M-Instruct, by ways of holding weights.
+"""Language models: speed, memory and accuracy of SmolLM2-135M-Instruct, beside the peers.
 
-    python -m benchmarks.llm [--schemes as_stored,dynamic_4bit,dynamic_per_channel] [--threads 1,2]
+    python -m benchmarks.llm --peers /work/peers --write
 
-Each file is measured in a process of its own, by turns; the best of the rounds counts. The float
-model of the same checkpoint, run eagerly, is the judge of accuracy. ``--stock FILE`` adds a file of
-the stock flow, run by its own runtime.
+Ours in each way of holding weights, and each file of a peer that ``benchmarks.llm_peers`` made in
+the folder (without ``--peers`` ours alone). Every model has a process of its own that stays, and
+they are measured by turns; the best of the rounds counts. The float model of the same checkpoint,
+run eagerly, is the judge of accuracy. ``--write`` puts the table into ``docs/llm.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.llm_worker import LONGEST
+
+ROOT = Path(__file__).parent.parent
 #: Prose to judge by: our own, so that no model has learnt it.
-PROSE = Path(__file__).parent.parent / "docs" / "design.md"
+PROSE = ROOT / "docs" / "design.md"
 TOKENS = 400
-LONGEST = 512
-
-#: What one process measures of a file: run with the path and the number of threads.
-MEASURE = """
-import json, sys, time
-start = time.perf_counter()
-import numpy as np
-import penstock
-model = penstock.llm.load(sys.argv[1], threads=int(sys.argv[2]))
-next(iter(model.stream("The capital of France is", max_tokens=1)))
-first = time.perf_counter() - start
-run = model._decoder.run
-def best(count, tokens, position):
-    times = []
-    for _ in range(count):
-        begun = time.perf_counter()
-        run(tokens, position)
-        times.append(time.perf_counter() - begun)
-    return min(times) * 1e3
-status = open("/proc/self/status").read()  # getrusage counts the process before exec, too
-found = {
-    "start to first token, s": first,
-    "prefill of 128, ms": best(5, list(range(100, 228)), 0),
-    "decode, ms": best(40, [5], 8),
-    "decode at 480, ms": best(40, [5], 480),
-    "peak memory, MB": int(status.split("VmHWM:")[1].split()[0]) / 1024,
+PAGE = ROOT / "docs" / "llm.md"
+BEGIN, END = "<!-- figures: python -m benchmarks.llm --write -->", "<!-- end of figures -->"
+SCHEMES = ("as_stored", "dynamic_4bit", "dynamic_per_channel")
+#: A peer's file in the folder: its name in the table and its runtime.
+PEERS = {
+    "stock_8da4w.pte": ("ExecuTorch 8da4w", "stock"),
+    "onnx": ("ONNX Runtime GenAI int4", "onnx"),
+    "Q4_0.gguf": ("llama.cpp Q4_0", "llama"),
+    "Q8_0.gguf": ("llama.cpp Q8_0", "llama"),
 }
-print(json.dumps(found))
-"""
+START = "start to first token, s"
 
-STOCK = """
-import json, sys, time
-import torch
-import executorch.extension.llm.custom_ops.custom_ops
-import executorch.kernels.quantized
-from executorch.runtime import Runtime
-method = Runtime.get().load_program(sys.argv[1]).load_method("forward")
-def best(count, tokens, position):
-    times = []
-    for _ in range(count):
+
+@dataclass
+class Column:
+    """A model in the table."""
+
+    name: str
+    runtime: str
+    path: Path
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def best(self, found: dict[str, float], threads: int) -> None:
+        for what, value in found.items():
+            key = f"{what}, {threads} thread{'s' * (threads > 1)}"
+            self.figures[key] = min(value, self.figures.get(key, value))
+
+
+class Worker:
+    """The other end of ``benchmarks.llm_worker``."""
+
+    def __init__(self, column: Column, threads: int, packages: Path | None) -> None:
+        places = [str(ROOT), *([str(packages)] if packages else [])]
+        self.column = column
         begun = time.perf_counter()
-        method.execute([torch.tensor([tokens]), torch.tensor([position])])
-        times.append(time.perf_counter() - begun)
-    return min(times) * 1e3
-print(json.dumps({
-    "prefill of 128, ms": best(3, list(range(100, 228)), 0),
-    "decode, ms": best(20, [5], 8),
-    "decode at 480, ms": best(20, [5], 480),
-}))
-"""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.llm_worker", column.runtime, str(column.path),
+             str(threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        )  # fmt: skip
+        self._answer()
+        self.start = time.perf_counter() - begun
 
+    def ask(self, do: str, **more: Any) -> dict[str, float]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **more}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
 
-def measured(code: str, path: Path, threads: int) -> dict[str, float]:
-    """What a process of its own finds."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(threads)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process that runs {self.column.name} ended")
+        found: dict[str, float] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def reference(tokens: Sequence[int]) -> np.ndarray:
-    """Log probabilities float64 [tokens, vocabulary] of the float model, behind each token."""
+    """Log probabilities float32 [tokens, vocabulary] of the float model, behind each token."""
     import torch
 
     from penstock.llm.export.checkpoint import fill
@@ -104,33 +114,12 @@ def reference(tokens: Sequence[int]) -> np.ndarray:
     with torch.no_grad():
         decoder(torch.tensor([list(tokens)]), torch.zeros(1, dtype=torch.int64))
         logits = decoder.head(decoder.norm(states[0]))[0]
-        found: np.ndarray = torch.log_softmax(logits.double(), -1).numpy()
+        found: np.ndarray = torch.log_softmax(logits.double(), -1).float().numpy()
     return found
 
 
-def accuracy(path: Path, tokens: Sequence[int], float_model: np.ndarray) -> dict[str, float]:
-    """Perplexity, KL divergence from the float model, and how often the first choice is its."""
-    from penstock.llm import load
-
-    decoder = load(path)._decoder
-    divergence, same, surprise = 0.0, 0, 0.0
-    for place, token in enumerate(tokens[:-1]):
-        logits = decoder.run([token], place).astype(np.float64)
-        shifted = logits - logits.max()
-        ours = shifted - np.log(np.exp(shifted).sum())
-        theirs = float_model[place]
-        divergence += float((np.exp(theirs) * (theirs - ours)).sum())
-        same += int(ours.argmax() == theirs.argmax())
-        surprise -= float(ours[tokens[place + 1]])
-    count = len(tokens) - 1
-    return {
-        "perplexity": float(np.exp(surprise / count)),
-        "KL divergence": divergence / count,
-        "same first choice": same / count,
-    }
-
-
-def compiled(scheme: str, folder: Path) -> tuple[Path, dict[str, float]]:
+def compiled(scheme: str, folder: Path) -> Column:
+    """Our file, compiled in this process (one scheme after the other: CPU seconds)."""
     from penstock.llm.export.compile import compile_model
     from penstock.llm.export.named import find
 
@@ -138,53 +127,136 @@ def compiled(scheme: str, folder: Path) -> tuple[Path, dict[str, float]]:
     model = compile_model(find("smollm2"), scheme=scheme, longest=LONGEST)
     seconds = time.process_time() - begun
     path, _ = model.save(folder / f"{scheme}.pte")
-    return path, {
+    figures = {
         "compile, CPU s": seconds,
         "file, MB": path.stat().st_size / 1e6,
         "delegates a token": len(model.lowered.delegation.subgraphs),
     }
+    return Column(f"`{scheme}`", "ours", path, figures)
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: a column for each file."""
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    lines = ["| | " + " | ".join(rows) + " |", "| --- |" + " --- |" * len(rows)]
-    for name in names:
-        cells = (f"{row[name]:.4g}" if name in row else "" for row in rows.values())
+def peers(folder: Path) -> Iterator[Column]:
+    """The peers whose files are there."""
+    from penstock.formats.program_reader import read_program
+
+    made = folder / "made.json"
+    seconds = json.loads(made.read_text()) if made.is_file() else {}
+    for file, (name, runtime) in PEERS.items():
+        path = folder / file
+        if not path.exists():
+            continue
+        files = [path] if path.is_file() else [p for p in path.iterdir() if "model" in p.name]
+        figures = {"file, MB": sum(one.stat().st_size for one in files) / 1e6}
+        if file in seconds:
+            figures["compile, CPU s"] = seconds[file]
+        if runtime == "stock":
+            method = read_program(path.read_bytes()).method("forward")
+            assert method is not None
+            figures["delegates a token"] = len(method.delegates)
+        yield Column(name, runtime, path, figures)
+
+
+@contextmanager
+def started(column: Column, threads: int, packages: Path | None) -> Iterator[Worker]:
+    worker = Worker(column, threads, packages)
+    column.best({START: worker.start}, threads)
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def measure(columns: Sequence[Column], threads: int, rounds: int, packages: Path | None) -> None:
+    """Speed, the start and memory, by turns."""
+    with ExitStack() as stack:
+        workers = [stack.enter_context(started(c, threads, packages)) for c in columns]
+        for _ in range(rounds):
+            for what in ("prefill", "decode", "decode_long"):
+                for worker in workers:
+                    worker.column.best(worker.ask(what), threads)
+        for worker in workers:
+            worker.column.best(worker.ask("memory"), threads)
+    for _ in range(2):
+        for column in columns:
+            with started(column, threads, packages):
+                pass
+
+
+def judge(columns: Sequence[Column], threads: int, packages: Path | None, folder: Path) -> None:
+    """Accuracy on prose."""
+    from penstock.llm import load
+
+    ours = next(column for column in columns if column.runtime == "ours")
+    tokens = load(ours.path).tokenizer.encode(PROSE.read_text(encoding="utf-8"))[:TOKENS]
+    np.save(folder / "reference.npy", reference(tokens[:-1]))
+    for column in columns:
+        with started(column, threads, packages) as worker:
+            found = worker.ask("accuracy", judge=str(folder / "reference.npy"), tokens=tokens)
+            column.figures |= found
+
+
+def table(columns: Sequence[Column]) -> str:
+    """Markdown: a column for each model."""
+    names = list(dict.fromkeys(name for column in columns for name in column.figures))
+    # What a file is first, then how good, then how fast.
+    order = ["compile", "file", "delegates", "KL", "same", "perplexity", "prefill", "decode,"]
+    rank = {
+        name: next((i for i, o in enumerate(order) if name.startswith(o)), 99) for name in names
+    }
+    lines = ["| | " + " | ".join(c.name for c in columns) + " |"]
+    lines.append("| --- |" + " --- |" * len(columns))
+    for name in sorted(names, key=rank):
+        cells = (_cell(column.figures.get(name)) for column in columns)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def machine() -> str:
+    """One line about where and when."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    date = time.strftime("%Y-%m-%d")
+    return f"{date}, {os.cpu_count()} CPUs of {names[0] if names else platform.processor()}"
+
+
+def write(text: str) -> None:
+    """Puts the table between its marks in the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measures language models.")
-    parser.add_argument("--schemes", default="as_stored,dynamic_4bit,dynamic_per_channel")
+    parser.add_argument("--schemes", default=",".join(SCHEMES))
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--stock", type=Path, help="a file of the stock flow to measure beside")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--peers", type=Path, help="the folder that benchmarks.llm_peers made")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/llm.md")
     options: Any = parser.parse_args(arguments)
+    packages = options.peers and options.peers.resolve() / "packages"
     with tempfile.TemporaryDirectory() as place:
-        rows: dict[str, dict[str, float]] = {}
-        files: dict[str, tuple[Path, str]] = {}
-        for scheme in options.schemes.split(","):
-            path, rows[scheme] = compiled(scheme, Path(place))
-            files[scheme] = (path, MEASURE)
-        if options.stock:
-            files["stock"], rows["stock"] = (options.stock, STOCK), {}
-        for count in map(int, options.threads.split(",")):
-            for _ in range(options.rounds):
-                for name, (path, code) in files.items():
-                    for what, value in measured(code, path, count).items():
-                        key = f"{what}, {count} thread{'s' * (count > 1)}"
-                        rows[name][key] = min(value, rows[name].get(key, value))
-        from penstock.llm import load
-
-        first = next(path for path, code in files.values() if code is MEASURE)
-        tokens = load(first).tokenizer.encode(PROSE.read_text(encoding="utf-8"))[:TOKENS]
-        judge = reference(tokens)
-        for name, (path, code) in files.items():
-            if code is MEASURE:
-                rows[name] |= accuracy(path, tokens, judge)
-        print(table(rows))
+        folder = Path(place)
+        columns = [compiled(scheme, folder) for scheme in options.schemes.split(",")]
+        if options.peers:
+            columns += peers(options.peers.resolve())
+        threads = [int(one) for one in options.threads.split(",")]
+        for count in threads:
+            measure(columns, count, options.rounds, packages)
+        judge(columns, threads[-1], packages, folder)
+    text = f"Measured {machine()}.\n\n{table(columns)}"
+    print(text)
+    if options.write:
+        write(text)
 
 
 if __name__ == "__main__":
