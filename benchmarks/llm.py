@@ -26,11 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.llm_worker import LONGEST
+from benchmarks.llm_worker import LONGEST, PROSE
 
 ROOT = Path(__file__).parent.parent
-#: Prose to judge by: our own, so that no model has learnt it.
-PROSE = ROOT / "docs" / "design.md"
 TOKENS = 400
 PAGE = ROOT / "docs" / "llm.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.llm --write -->", "<!-- end of figures -->"
@@ -66,12 +64,14 @@ class Worker:
     def __init__(self, column: Column, threads: int, packages: Path | None) -> None:
         places = [str(ROOT), *([str(packages)] if packages else [])]
         self.column = column
+        # Modules are compiled once, as they are for users.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         begun = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.llm_worker", column.runtime, str(column.path),
              str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+            env={**environment, "PYTHONPATH": os.pathsep.join(places)},
         )  # fmt: skip
         self._answer()
         self.start = time.perf_counter() - begun
@@ -205,7 +205,7 @@ def table(columns: Sequence[Column]) -> str:
     }
     lines = ["| | " + " | ".join(c.name for c in columns) + " |"]
     lines.append("| --- |" + " --- |" * len(columns))
-    for name in sorted(names, key=rank):
+    for name in sorted(names, key=lambda name: rank[name]):
         cells = (_cell(column.figures.get(name)) for column in columns)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import InputError
+from penstock.llm.memory import give_back_memory
 from penstock.runtime import LoadedProgram, Method, TensorSpec
 
 #: Told how many tokens of how many were read.
 Reading = Callable[[int, int], None]
+
+#: After so many tokens at once memory is given back: what they took (for 128 of SmolLM2 10 MB, and
+#: the pages of the embedding that their rows lie in) the next ones, one by one, do not need.
+MANY = 64
 
 #: What a file may say of itself, and what it is taken for where it does not.
 _METADATA: dict[str, Any] = {
@@ -75,6 +80,9 @@ class Decoder:
         inputs = np.asarray([tokens], self._dtype)
         place = np.arange(start, start + len(tokens)) if self._positions else np.array([start])
         (logits,) = self.method.run([inputs, place.astype(np.int64)])
+        if len(tokens) >= MANY:
+            self.program.release_pages()
+            give_back_memory()
         last = np.asarray(logits).reshape(-1, logits.shape[-1])[-1]
         return np.asarray(last, np.float32)
 

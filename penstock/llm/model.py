@@ -311,8 +311,11 @@ def load(
     found = settings.find(program.program, name) if tokenizer is None else _given(Path(tokenizer))
     # Before the weights: what reading a tokenizer leaves behind is 30 MB.
     text = Tokenizer(found.tokenizer)
+    found = replace(found, tokenizer="")
     give_back_memory()
-    return LanguageModel(Decoder(program, name), text, replace(found, tokenizer=""))
+    decoder = Decoder(program, name)
+    give_back_memory()
+    return LanguageModel(decoder, text, found)
 
 
 def _given(path: Path) -> Assets:

@@ -77,7 +77,7 @@ class Sampler:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self._random = np.random.default_rng(options.seed)
+        self._random: np.random.Generator | None = None
 
     def __call__(self, logits: np.ndarray, context: Iterable[int]) -> int:
         """The next token for ``logits`` float32 [vocabulary] behind the tokens ``context``."""
@@ -86,6 +86,8 @@ class Sampler:
             logits = _penalized(logits, context, options.repetition_penalty)
         if options.temperature == 0.0 or options.top_k == 1:
             return int(logits.argmax())
+        if self._random is None:  # 6 MB that who takes the likeliest token does without
+            self._random = np.random.default_rng(options.seed)
         tokens, weights = _likeliest(logits, options)
         sums = np.cumsum(weights)
         drawn = int(np.searchsorted(sums, self._random.random() * sums[-1], side="right"))

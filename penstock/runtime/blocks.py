@@ -38,6 +38,21 @@ def zeros(size: int) -> Array:
     return _aligned(size, np.zeros)
 
 
+def zeros_when_touched(size: int) -> Array:
+    """As :func:`zeros`, but of a large block only those pages cost memory that are written to:
+    the rows of a cache that are in use. (NumPy asks for huge pages.)"""
+    if size < _HUGE:
+        return zeros(size)
+    private = {} if os.name == "nt" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    try:
+        mapping = mmap.mmap(-1, size + ALIGNMENT + OVERREAD, **private)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes") from error
+    # Not at the beginning of a page: arrays that fill pages would end with one, and nobody could
+    # tell that the bytes behind them are readable.
+    return np.frombuffer(mapping, np.uint8)[ALIGNMENT : ALIGNMENT + size]
+
+
 def empty(size: int) -> Array:
     """A block of ``size`` bytes (uint8), their content undefined."""
     return _aligned(size, np.empty)

@@ -139,7 +139,9 @@ class Method:
                 block = memory[value.allocation.memory_id][begin : begin + layout.nbytes]
                 slots[index] = Slot(layout, block)
                 if value.data is not None:
-                    block[:] = _constant_bytes(value, layout, index)
+                    initial = _constant_bytes(value, layout, index)
+                    if initial.any():  # else the block is what it should be, and costs nothing yet
+                        block[:] = initial
             elif (
                 index in method.inputs or layout.nbytes > COPIED_OUTPUT_BYTES or not layout.bounded
             ):

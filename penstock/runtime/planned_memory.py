@@ -80,7 +80,7 @@ def arenas(
             end = allocation.offset + layouts[index].nbytes
             sizes[allocation.memory_id] = max(sizes.get(allocation.memory_id, 0), end)
     check_total(method.name, sum(sizes.values()))
-    return {memory: blocks.zeros(size) for memory, size in sizes.items()}
+    return {memory: blocks.zeros_when_touched(size) for memory, size in sizes.items()}
 
 
 def check_total(name: str, size: int) -> None:

@@ -300,7 +300,7 @@ class LoadedProgram:
             bound = compile_delegate(
                 delegate, self.program.named_data, self._open_engines, self._threads
             )
-            self._release_pages()
+            self.release_pages()
             return bound
 
         try:
@@ -336,9 +336,9 @@ class LoadedProgram:
             return MethodSources()
         return decode_sources(data).get(method, MethodSources())
 
-    def _release_pages(self) -> None:
-        """A delegate has packed its weights: the file's pages need not stay in memory. Those
-        that are needed after all come back from the file."""
+    def release_pages(self) -> None:
+        """Lets the file's pages leave memory, as they do once a delegate has packed its weights.
+        Those that are needed after all come back from the file, or the system's cache of it."""
         for mapping in self._mappings:
             if isinstance(mapping, MappedFile):
                 drop(np.frombuffer(mapping, np.uint8))

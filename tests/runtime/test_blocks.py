@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from penstock.runtime.blocks import ALIGNMENT, OVERREAD, address, empty, machine_bytes, zeros
+from penstock.runtime.blocks import (
+    ALIGNMENT,
+    OVERREAD,
+    address,
+    empty,
+    machine_bytes,
+    zeros,
+    zeros_when_touched,
+)
+from penstock.runtime.engines.xnnpack.buffers import readable_past_end
 
 
 @pytest.mark.parametrize("size", [1, 15, 64, 4096, 100_001])
@@ -20,6 +30,31 @@ def test_blocks_are_aligned_and_may_be_read_past_the_end(size: int) -> None:
         assert address(block) + size + OVERREAD <= address(whole) + whole.nbytes
         ctypes.string_at(address(block), size + OVERREAD)
     assert not zeros(size).any()
+
+
+@pytest.mark.parametrize("size", [100, 1 << 24])
+def test_blocks_of_zeros_that_cost_nothing_yet(size: int) -> None:
+    block = zeros_when_touched(size)
+    assert block.dtype == np.uint8 and block.shape == (size,) and not block.any()
+    assert address(block) % ALIGNMENT == 0
+    block[:] = 7
+    assert block[-1] == 7
+    # An engine must see that it can read behind an array that fills whole pages.
+    pages = size // 4096 * 4096
+    assert not pages or readable_past_end(address(block), pages)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_only_the_touched_part_of_a_large_block_is_resident() -> None:
+    def resident() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0])
+
+    before = resident()
+    block = zeros_when_touched(256 << 20)
+    assert not block[:: 1 << 16].any()
+    block[1 << 20 : 2 << 20] = 1
+    assert resident() - before < 32 << 10  # KiB
 
 
 def test_addresses_of_all_sorts_of_arrays() -> None:

@@ -8,10 +8,10 @@ https://flatbuffers.dev/internals/.
 
 from __future__ import annotations
 
+import pkgutil  # a tenth of what importlib.resources takes to import
 import re
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib import resources
 from typing import Literal
 
 #: struct format and size in bytes of each scalar type.
@@ -171,5 +171,7 @@ def _default(text: str, scalar: str, enum: Enum | None) -> int | float | bool:
 @cache
 def load(name: Literal["program", "xnnpack", "data"]) -> Schema:
     """The schema ``name``.fbs of this package."""
-    text = resources.files(__package__).joinpath(f"{name}.fbs").read_text(encoding="utf-8")
+    data = pkgutil.get_data(__name__, f"{name}.fbs")
+    assert data is not None
+    text = data.decode()
     return parse(text)

@@ -6,6 +6,7 @@ generator seeded by the operating system.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -14,7 +15,11 @@ import numpy as np
 from penstock.runtime.kernels.common import BOOL, Array, Scalar, is_float, widened
 from penstock.runtime.kernels.registry import KernelError, kernel, reserve
 
-_random = np.random.default_rng()
+
+@functools.cache
+def _random() -> np.random.Generator:
+    """Made when it is needed: few programs draw, and the module takes 6 MB."""
+    return np.random.default_rng()
 
 
 def _constant(shape: Sequence[int], value: Scalar, out: Array) -> Array:
@@ -106,7 +111,7 @@ def arange_start(start: Scalar, end: Scalar, step: Scalar, out: Array) -> Array:
 def rand(size: Sequence[int], out: Array) -> Array:
     """Uniform random numbers in [0, 1)."""
     kind = np.float64 if out.dtype.itemsize == 8 else np.float32
-    value = _random.random(reserve(size, out), dtype=kind)
+    value = _random().random(reserve(size, out), dtype=kind)
     if is_float(out.dtype) and out.dtype.itemsize < 4:
         # Rounding to a short type must not reach 1.
         below = np.nextafter(out.dtype.type(1), out.dtype.type(0))
@@ -118,7 +123,7 @@ def rand(size: Sequence[int], out: Array) -> Array:
 def randn(size: Sequence[int], out: Array) -> Array:
     """Normally distributed random numbers of mean 0 and variance 1."""
     kind = np.float64 if out.dtype.itemsize == 8 else np.float32
-    return _random.standard_normal(reserve(size, out), dtype=kind)
+    return _random().standard_normal(reserve(size, out), dtype=kind)
 
 
 @kernel("aten::native_dropout.out", outs=2)
@@ -130,7 +135,7 @@ def native_dropout(
         raise KernelError(f"a dropout probability of {p}")
     if train is False or p == 0:
         return x, np.broadcast_to(np.array(True), x.shape)
-    kept = np.asarray(_random.random(x.shape, dtype=np.float32) >= p)
+    kept = np.asarray(_random().random(x.shape, dtype=np.float32) >= p)
     scale = 0.0 if p == 1 else 1 / (1 - p)
     wide = widened(x, x.dtype)
     return np.where(kept, wide * wide.dtype.type(scale), 0), kept
