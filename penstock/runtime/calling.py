@@ -34,6 +34,10 @@ class Signature:
         self._plain = count if plain and not self._keywords.children else -1
         self._count = count
 
+    def takes(self, name: str) -> bool:
+        """Whether the model has a keyword input of that name."""
+        return name in self._keywords.keys
+
     @property
     def labels(self) -> list[str]:
         """A name for each flat input, for error messages: ``input 0['a']``, ``input 'mask'``."""

@@ -12,7 +12,6 @@ from penstock.errors import (
     InputError,
     InvalidProgramError,
     PenstockError,
-    UnsupportedError,
     shorten,
 )
 from penstock.faults import IF_SOUND, fault
@@ -27,12 +26,10 @@ from penstock.formats.program import (
 )
 from penstock.formats.sources import MethodSources
 from penstock.runtime import blocks
-from penstock.runtime.blocks import Array
 from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.calling import Signature
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
 from penstock.runtime.instructions import (
-    CORE_OPERATORS,
     Bound,
     State,
     Step,
@@ -42,11 +39,20 @@ from penstock.runtime.instructions import (
     written_values,
 )
 from penstock.runtime.kernels import registry
+from penstock.runtime.method_values import (
+    constant_bytes,
+    constant_slot,
+    kernels_of,
+    layouts_of,
+    signature_text,
+    spec_of,
+)
+from penstock.runtime.outputs import fill, lend
 from penstock.runtime.planned_memory import arenas, check_total, private_values
 from penstock.runtime.profile import Profile, Recorder
 from penstock.runtime.short_call import ShortCall, short_call
 from penstock.runtime.slots import Layout, Slot
-from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec, listed
+from penstock.runtime.specs import Spec, TensorSpec
 
 #: A program that jumps back more often in one call is taken for one that never ends.
 MAX_BACKWARD_JUMPS = 1 << 18
@@ -87,8 +93,8 @@ class Method:
         self.name = method.name
         self._lock = lock or threading.RLock()
         self._method = method
-        layouts = _layouts(method)
-        kernels = _find_kernels(method)
+        layouts = layouts_of(method)
+        kernels = kernels_of(method)
         self.delegates = [compile_delegate(delegate) for delegate in method.delegates]
         bound = [bind(method, one, kernels, self.delegates) for one in method.instructions]
         self._bound = bound
@@ -96,8 +102,8 @@ class Method:
         self._sources = sources
         written = written_values(bound)
         used = {i for one in bound for i in (*one.args, *one.outs)} | set(method.outputs)
-        self.inputs = [_spec(method.values[i], layouts.get(i), i in used) for i in method.inputs]
-        self.outputs = [_spec(method.values[i], layouts.get(i), False) for i in method.outputs]
+        self.inputs = [spec_of(method.values[i], layouts.get(i), i in used) for i in method.inputs]
+        self.outputs = [spec_of(method.values[i], layouts.get(i), False) for i in method.outputs]
         #: the positions of the inputs that the method writes to
         self.written = tuple(
             position
@@ -132,14 +138,14 @@ class Method:
             value = method.values[index]
             assert isinstance(value, Tensor)
             if value.data is not None and value.allocation is None:
-                slots[index] = _constant(value, layout, index)
+                slots[index] = constant_slot(value, layout, index)
             elif index not in private:
                 assert value.allocation is not None
                 begin = value.allocation.offset
                 block = memory[value.allocation.memory_id][begin : begin + layout.nbytes]
                 slots[index] = Slot(layout, block)
                 if value.data is not None:
-                    initial = _constant_bytes(value, layout, index)
+                    initial = constant_bytes(value, layout, index)
                     if initial.any():  # else the block is what it should be, and costs nothing yet
                         block[:] = initial
             elif (
@@ -197,6 +203,9 @@ class Method:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the method.
 
+        ``out=`` has an array, or one for each output, that the outputs are written into (see
+        :meth:`run`), unless the model itself has an input of that name.
+
         Raises InputError for inputs that do not fit, InvalidProgramError when the program turns
         out to be damaged.
         """
@@ -207,26 +216,50 @@ class Method:
                     outputs = self._short(args)
                 if outputs is not None:
                     return signature.fold(outputs)
-            return signature.fold(self._run(signature.flatten(args, kwargs)))
+            out = None if signature.takes("out") else kwargs.pop("out", None)
+            return signature.fold(self._run(signature.flatten(args, kwargs), out))
         except PenstockError:
             raise
         except Exception as error:
             raise fault(error, "call") from error
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
+    def run(self, inputs: Sequence[Any], *, out: Any = None) -> list[Any]:
         """Run the method on its inputs as a flat list; returns the outputs as one, all that the
         file lists: the new content of ``written`` inputs comes first.
+
+        Args:
+            inputs: arrays and numbers.
+            out: for each output a NumPy array to write it into, which is then what is returned, or
+                None; a lone array for a lone output. They have the outputs' shapes and dtypes. One
+                that lies in memory as the output does is computed in place, without a copy. After
+                an error their content is undefined.
 
         Raises what :meth:`__call__` raises.
         """
         try:
-            return self._run(inputs)
+            return self._run(inputs, out)
         except PenstockError:
             raise
         except Exception as error:
             raise fault(error, "call") from error
 
-    def _run(self, inputs: Sequence[Any]) -> list[Any]:
+    def _run(self, inputs: Sequence[Any], out: Any = None) -> list[Any]:
+        if out is None:
+            return self._run_new(inputs)
+        method, slots = self._method, self._state.slots
+        with self._lock:
+            try:
+                arrays = lend(out, method.outputs, self.outputs, slots, inputs)
+                found = self._run_new(inputs)
+            finally:
+                for index in self._transient:
+                    slots[index].lent = None  # type: ignore[union-attr]
+        return [
+            fill(array, value, i)
+            for i, (array, value) in enumerate(zip(arrays, found, strict=True))
+        ]
+
+    def _run_new(self, inputs: Sequence[Any]) -> list[Any]:
         binders = self._binders
         if len(inputs) != len(binders):
             raise InputError(
@@ -353,88 +386,6 @@ class Method:
         if slot is not None and value is slot.given:
             return value
         return value.copy(order="K")
-
-
-def _layouts(method: formats.Method) -> dict[int, Layout]:
-    layouts = {}
-    for index, value in enumerate(method.values):
-        if isinstance(value, Tensor):
-            if value.external and value.data is None:
-                raise InputError(
-                    f"the weight {shorten(value.name)!r} of method {method.name!r} is in a data"
-                    " file (.ptd): give the one that belongs to the program"
-                )
-            layouts[index] = Layout(value, f"value {index} of method {method.name!r}")
-    return layouts
-
-
-def _constant_bytes(tensor: Tensor, layout: Layout, index: int) -> Array:
-    data = np.frombuffer(tensor.data or b"", np.uint8)
-    if data.nbytes < layout.nbytes:
-        raise InvalidProgramError(
-            f"constant {index} of shape {layout.shape} takes {layout.nbytes} bytes,"
-            f" the file has {data.nbytes}"
-        )
-    return data[: layout.nbytes]
-
-
-def _constant(tensor: Tensor, layout: Layout, index: int) -> Slot:
-    data = _constant_bytes(tensor, layout, index)
-    data.flags.writeable = False
-    return Slot(layout, data)
-
-
-def _find_kernels(method: formats.Method) -> list[registry.Kernel | str]:
-    """The kernels that the method's operators name. Raises UnsupportedError listing all that
-    are called and not there."""
-    called = {one.operator for one in method.instructions if isinstance(one, KernelCall)}
-    found: list[registry.Kernel | str] = []
-    missing = []
-    for position, operator in enumerate(method.operators):
-        name = str(operator)
-        kernel = None
-        if position in called and name not in CORE_OPERATORS:
-            kernel = registry.find(name)
-            if kernel is None:
-                missing.append(name)
-        found.append(kernel or name)
-    if missing:
-        raise UnsupportedError(
-            f"the method {shorten(method.name)!r} needs kernels that Penstock does not have:"
-            f" {listed(sorted(set(missing)))}"
-        )
-    return found
-
-
-def _spec(value: formats.Value, layout: Layout | None, used: bool) -> Spec:
-    if layout is not None:
-        return TensorSpec(layout.shape, layout.dtype, layout.dynamic, layout.bounded, layout.order)
-    if isinstance(value, (bool, int, float, str)) or value is None:
-        name = "None" if value is None else type(value).__name__
-        return ScalarSpec(name, value, fixed=not used)
-    raise UnsupportedError(f"an input or output of type {type(value).__name__}")
-
-
-def signature_text(method: formats.Method) -> str:
-    """``name(inputs) -> (outputs)``, without checking the method or compiling anything."""
-    name, inputs, outputs = signature(method)
-    return f"{name}({inputs}) -> ({outputs})"
-
-
-def signature(method: formats.Method) -> tuple[str, str, str]:
-    """Name, inputs and outputs in words, without checking the method or compiling anything."""
-
-    def described(index: int) -> str:
-        value = method.values[index] if 0 <= index < len(method.values) else None
-        try:
-            layout = Layout(value, f"value {index}") if isinstance(value, Tensor) else None
-            return str(_spec(value, layout, used=True))
-        except (PenstockError, ValueError):
-            return "damaged"
-
-    inputs = ", ".join(map(described, method.inputs))
-    outputs = ", ".join(map(described, method.outputs))
-    return listed([method.name]), inputs, outputs
 
 
 def _binder(spec: Spec, slot: Slot | None, label: str, copy: bool) -> Binder:

@@ -23,7 +23,8 @@ from penstock.notebook import Table, render
 from penstock.runtime.bound_delegate import BoundDelegate, compile_delegate
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.mapped import MappedFile, drop
-from penstock.runtime.method import Method, signature, signature_text
+from penstock.runtime.method import Method
+from penstock.runtime.method_values import signature, signature_text
 from penstock.runtime.profile import Profile
 from penstock.runtime.specs import listed
 

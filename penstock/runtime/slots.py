@@ -82,24 +82,25 @@ class Slot:
 
     *Backed* by ``memory`` (planned memory, or memory of its own): every array is a view of it.
     *Fresh* (``memory`` is None): every array is a new one, which the caller of the method may
-    keep; ``given`` is the last of them.
+    keep; ``given`` is the last of them. ``lent``, if there is one, is an array of the caller's to
+    be written to instead; it lies in memory as the tensor does.
     """
 
-    __slots__ = ("full", "given", "layout", "memory")
+    __slots__ = ("full", "given", "layout", "lent", "memory")
 
     def __init__(self, layout: Layout, memory: Array | None) -> None:
         self.layout = layout
         self.memory = memory
         self.full = None if memory is None else layout.over(memory, layout.shape)
         self.given: Array | None = None
+        self.lent: Array | None = None
 
     def target(self) -> Array:
         """An array of the upper-bound shape for a kernel to write to."""
         if self.full is not None:
             return self.full
         layout = self.layout
-        self.given = layout.new(layout.shape if layout.bounded else (0,) * len(layout.shape))
-        return self.given
+        return self._fresh(layout.shape if layout.bounded else (0,) * len(layout.shape))
 
     def array(self, shape: tuple[int, ...]) -> Array:
         """An array of this logical shape to write to. Raises ValueError beyond the bound."""
@@ -108,7 +109,12 @@ class Slot:
         self.layout.check(shape)
         if self.memory is not None:
             return self.layout.over(self.memory, shape)
-        self.given = self.layout.new(shape)
+        return self._fresh(shape)
+
+    def _fresh(self, shape: tuple[int, ...]) -> Array:
+        lent = self.lent
+        fits = lent is not None and lent.shape == shape
+        self.given = lent if lent is not None and fits else self.layout.new(shape)
         return self.given
 
     def store(self, result: Any) -> Array:
