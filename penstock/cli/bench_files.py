@@ -26,11 +26,10 @@ from penstock.cli.calibration import calibration_data
 from penstock.cli.console import hush_libraries
 from penstock.cli.onnx_files import write_onnx
 from penstock.cli.pipeline import CALIBRATION_BATCHES
-from penstock.cli.sources import Source
+from penstock.cli.sources import Source, batches
 from penstock.compiler.quantize.quantization import Quantization
 from penstock.errors import PenstockError, for_missing_package
 from penstock.tools.samples import write_inputs
-from penstock.zoo.model import variations
 
 #: Samples on which answers are compared: the first ones of the calibration data.
 SAMPLES = 4
@@ -39,7 +38,7 @@ SAMPLES = 4
 def samples(source: Source, folder: Path) -> dict[str, Any]:
     """``in0.npz`` ... and eager's answers ``out0.npz`` ..."""
     count = 0
-    for index, (args, kwargs) in enumerate(_batches(source, SAMPLES)):
+    for index, (args, kwargs) in enumerate(batches(source, SAMPLES)):
         eager: Callable[..., Any] = source.model
         if not isinstance(eager, torch.nn.Module):
             eager = source.model.module()
@@ -54,17 +53,6 @@ def samples(source: Source, folder: Path) -> dict[str, Any]:
 
 def _plain(leaves: list[Any]) -> list[Any]:
     return [leaf.detach().numpy() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-
-
-def _batches(source: Source, count: int) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Arguments like the example's, which is the first where the model brings no data."""
-    example = source.args, source.kwargs
-    tensors = all(isinstance(arg, torch.Tensor) for arg in source.args)
-    if source.kwargs or not (source.calibration or tensors):
-        return [example]
-    make = source.calibration or variations(*source.args)
-    found = [tuple(batch) for _, batch in zip(range(count), make(count), strict=False)]
-    return [(batch, {}) for batch in found] or [example]
 
 
 def ours(source: Source, folder: Path, *, kind: str) -> dict[str, Any]:
@@ -97,8 +85,8 @@ def archive(source: Source, folder: Path) -> dict[str, Any]:
 def onnx(source: Source, folder: Path, *, precision: str) -> dict[str, Any]:
     """``<precision>.onnx``."""
     path = folder / f"{precision.replace(' ', '_')}.onnx"
-    batches = [batch for batch, _ in _batches(source, CALIBRATION_BATCHES)]
-    write_onnx(source, path, precision, batches)
+    calibration = [args for args, _ in batches(source, CALIBRATION_BATCHES)]
+    write_onnx(source, path, precision, calibration)
     return {"path": str(path)}
 
 

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from penstock.cli.bench import bench_command
 from penstock.cli.chat import chat_command
+from penstock.cli.compare import compare_command
 from penstock.cli.compile import compile_command
 from penstock.cli.console import errors_in_one_line
 from penstock.cli.generate import generate_command
@@ -45,6 +46,7 @@ app.command("inspect")(inspect_command)
 app.command("quantize-report")(quantize_report_command)
 app.command("profile")(profile_command)
 app.command("bench")(bench_command)
+app.command("compare")(compare_command)
 app.command("models")(models_command)
 app.command("generate")(generate_command)
 app.command("chat")(chat_command)

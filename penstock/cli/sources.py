@@ -19,6 +19,7 @@ from penstock import zoo
 from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
 from penstock.errors import ExportError, InputError, PenstockError
 from penstock.zoo.images import IMAGENET, Normalization
+from penstock.zoo.model import variations
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,18 @@ def _from_callable(name: str) -> Source:
         calibration=None if data is None else lambda _count: data() if callable(data) else data,
         dynamic_shapes=fields.get("dynamic_shapes"),
     )
+
+
+def batches(source: Source, count: int) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Up to ``count`` arguments for the model: of its calibration data, or varied from the example,
+    which is the first; the example alone where it is more than tensors."""
+    example = source.args, source.kwargs
+    tensors = all(isinstance(arg, torch.Tensor) for arg in source.args)
+    if source.kwargs or not (source.calibration or tensors):
+        return [example]
+    make = source.calibration or variations(*source.args)
+    found = [tuple(batch) for _, batch in zip(range(count), make(count), strict=False)]
+    return [(batch, {}) for batch in found] or [example]
 
 
 def call(name: str) -> Any:

@@ -291,6 +291,32 @@ class Method:
                     )
         return outputs
 
+    def observed(self, inputs: Sequence[Any], see: Callable[[int, list[Any]], None]) -> list[Any]:
+        """:meth:`run`, with ``see(position, values)`` after each instruction: the values that it
+        wrote, which may change with the next one.
+
+        Raises what :meth:`__call__` raises, and whatever ``see`` does.
+        """
+        values = self._state.values
+
+        def watched(step: Step, position: int) -> Step:
+            outs = self._bound[position].outs
+
+            def call() -> int | None:
+                following = step()
+                see(position, [values[index] for index in outs])
+                return following
+
+            return call
+
+        with self._lock:
+            steps = self._steps
+            self._steps = [watched(step, position) for position, step in enumerate(steps)]
+            try:
+                return self._run(inputs)
+            finally:
+                self._steps = steps
+
     @property
     def buffers(self) -> dict[str, np.ndarray]:
         """The model's mutable buffers by name, as they are now: what is written to these arrays

@@ -16,9 +16,8 @@ def sqnr(reference: Any, values: Any) -> float:
     reference is."""
     reference, values = _float64(reference), _float64(values)
     with np.errstate(all="ignore"):
-        difference = reference - values
         # Infinities at the same places are the same.
-        difference[reference == values] = 0.0
+        difference = np.where(reference == values, 0.0, reference - values)
         noise = float(np.square(difference).sum())
         signal = float(np.square(reference).sum())
         if noise == 0.0:
@@ -67,4 +66,4 @@ def worst_sqnr(
 
 
 def _float64(values: Any) -> np.ndarray:
-    return np.array(values, np.float64)
+    return np.asarray(values, np.float64)

@@ -1,0 +1,81 @@
+"""What a comparison found, as plain data: :class:`CompareReport`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator of the model in both sides. ``sqnr_db`` is of ``b`` against ``a`` over all
+    samples; ``loss_db`` is by how much that is less than of the worst value it reads (None where
+    that is not known); ``largest`` is the largest difference, ``extent`` the largest value of
+    ``a``. ``note`` says what is special."""
+
+    module: str
+    operator: str
+    source: str
+    kinds: tuple[str, str]
+    dtypes: tuple[str, str]
+    shape: tuple[int, ...]
+    sqnr_db: float
+    loss_db: float | None
+    largest: float
+    extent: float
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """``features.1 add``; what is not known is left out."""
+        operator = self.operator.removeprefix("aten.").rpartition(".")[0] or self.operator
+        return " ".join(part for part in (self.module, operator or self.kinds[0]) if part)
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of both sides, over all samples."""
+
+    shape: tuple[int, ...]
+    sqnr_db: float
+    largest: float
+    extent: float
+
+
+@dataclass(frozen=True)
+class CompareReport:
+    """``a`` and ``b`` agree where no output is below ``threshold_db``. ``first`` is the position
+    of the first layer that is, after which they part. ``unmatched`` are the values of each side
+    that have no counterpart, by name."""
+
+    a: str
+    b: str
+    samples: int
+    inputs: str
+    threshold_db: float
+    outputs: tuple[Output, ...]
+    layers: tuple[Layer, ...]
+    first: int | None
+    unmatched: tuple[tuple[str, ...], tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def agree(self) -> bool:
+        return all(output.sqnr_db >= self.threshold_db for output in self.outputs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it: numbers that are not finite as strings."""
+        layers = [dataclasses.asdict(layer) | {"name": layer.name} for layer in self.layers]
+        found = dataclasses.asdict(self) | {"agree": self.agree, "layers": layers}
+        plain: dict[str, Any] = _plain(found)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
