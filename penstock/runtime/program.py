@@ -7,7 +7,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -47,12 +47,14 @@ def load(
     threads: int | None = None,
     engine: EngineChoice = "auto",
     profile: bool = False,
+    copy: bool = False,
 ) -> LoadedProgram:
     """Load an ExecuTorch program (``.pte``) from a path or from its bytes.
 
-    A file is mapped into memory, so its weights are read where they lie; it must not be changed
-    while the program is in use. The whole structure is checked here; kernels are looked up and
-    delegates compiled when a method is first used.
+    A file is mapped into memory, so its weights are read where they lie. It may be replaced
+    (renamed over, deleted) while the program is in use; writing to it or cutting it short ends the
+    process. Where that cannot be ruled out, ``copy`` reads it at once. The whole structure is
+    checked here; kernels are looked up and delegates compiled when a method is first used.
 
     Args:
         source: a path, or the content as bytes, bytearray or memoryview.
@@ -65,9 +67,9 @@ def load(
             own kernels for whatever they can run); or engines of your own
             (:class:`~penstock.runtime.engines.protocol.Engine`), the preferred one first; the last
             one gets what no other takes.
-
         profile: measure each instruction and node, see :meth:`LoadedProgram.profile`; a call takes
             a little longer.
+        copy: read the files into memory instead of mapping them, which takes their size more.
 
     Raises:
         InputError: there is no such file, it cannot be read, a data file does not belong to the
@@ -78,26 +80,31 @@ def load(
     if isinstance(engine, str) and engine not in ENGINES:
         raise InputError(f"engine is {engine!r}; choose {' or '.join(map(repr, ENGINES))}")
     with faults("load"):
-        return _loaded(source, data, threads, engine, profile)
+        return _loaded(source, data, _Options(threads, engine, profile, copy))
 
 
-def _loaded(
-    source: Source,
-    data: Source | Sequence[Source],
-    threads: int | None,
-    engine: EngineChoice,
-    profile: bool,
-) -> LoadedProgram:
-    program, mapping = _read(source, "program", read_program)
+class _Options(NamedTuple):
+    """See :func:`load`."""
+
+    threads: int | None
+    engine: EngineChoice
+    profile: bool
+    copy: bool
+
+
+def _loaded(source: Source, data: Source | Sequence[Source], options: _Options) -> LoadedProgram:
+    copy = options.copy
+    program, mapping = _read(source, "program", read_program, copy)
     mappings = [mapping]
     files = [data] if isinstance(data, (str, os.PathLike, *_BUFFERS)) else data
     if not isinstance(files, Sequence):
         raise InputError(f"data is a path, bytes or a list of them, not {type(data).__name__}")
     for file in files:
-        pieces, mapping = _read(file, "data file", read_data_file)
+        pieces, mapping = _read(file, "data file", read_data_file, copy)
         mappings.append(mapping)
         attach(program, pieces)
-    loaded = LoadedProgram(program, threads, engine, mappings, profile)
+    loaded = LoadedProgram(program, *options[:2], mappings, options.profile)
+    loaded._options = options
     loaded._files = tuple(
         os.path.abspath(file) if isinstance(file, (str, os.PathLike)) else file
         for file in (source, *files)
@@ -105,24 +112,25 @@ def _loaded(
     return loaded
 
 
-def _load_again(
-    files: Sequence[Source], threads: int | None, engine: EngineChoice, profile: bool
-) -> LoadedProgram:
+def _load_again(files: Sequence[Source], *options: Any) -> LoadedProgram:
     """What a pickled program becomes."""
-    return load(files[0], data=files[1:], threads=threads, engine=engine, profile=profile)
+    return load(files[0], data=files[1:], **_Options(*options)._asdict())
 
 
 _BUFFERS = (bytes, bytearray, memoryview)
 
 
-def _read(source: Source, what: str, read: Callable[[Buffer], _T]) -> tuple[_T, object]:
+def _read(source: Source, what: str, read: Callable[[Buffer], _T], copy: bool) -> tuple[_T, object]:
     """What ``read`` makes of the file, and the ``mmap`` that it lies in, if it does."""
     mapping: object = None
     if isinstance(source, _BUFFERS):
         content, name = source, f"the {what}"
     elif isinstance(source, (str, os.PathLike)):
         content, name = map_file(source), os.fspath(source)
-        mapping = content.obj
+        if copy:
+            content = memoryview(bytes(content))
+        else:
+            mapping = content.obj
     else:
         raise InputError(f"a {what} is a path or bytes, not {type(source).__name__}")
     if len(content) == 0:
@@ -169,7 +177,7 @@ class LoadedProgram:
         """Those ``mappings`` that are an ``mmap`` are files that the program's data lies in."""
         self.program = program
         self._mappings = mappings
-        self._options = threads, engine, profile
+        self._options = _Options(threads, engine, profile, False)
         self._profile = profile
         self._threads = Threads(threads)
         self._engine = engine
@@ -258,9 +266,13 @@ class LoadedProgram:
         Raises:
             InputError: ``threads`` is less than 1.
         """
-        count, engine, profile = self._options
-        chosen = count if threads is None else threads
-        other = LoadedProgram(self.program, chosen, engine, self._mappings, profile)
+        options = self._options
+        if threads is not None:
+            options = options._replace(threads=threads)
+        other = LoadedProgram(
+            self.program, options.threads, options.engine, self._mappings, options.profile
+        )
+        other._options = options
         other._files = self._files
         other._original = self._original or self
         return other

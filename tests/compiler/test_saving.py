@@ -1,0 +1,72 @@
+"""Saving: the old file or the new one, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from children import environment
+
+from penstock.compiler.pipeline import write_atomically
+from penstock.errors import InputError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+SIZE = 1 << 20
+
+
+def test_killed_at_any_point(tmp_path: Path) -> None:
+    path = tmp_path / "model.pte"
+    contents = [bytes([letter]) * SIZE for letter in b"ab"]
+    write_atomically(path, [contents[0]])
+    generator = random.Random(0)
+    for _ in range(200):
+        child = os.fork()
+        if child == 0:
+            try:
+                while True:
+                    for content in contents:
+                        write_atomically(path, [content[: SIZE // 2], content[SIZE // 2 :]])
+            finally:
+                os._exit(1)
+        time.sleep(generator.random() * 0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert path.read_bytes() in contents
+    for left in tmp_path.glob(".model.pte.*"):
+        left.unlink()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import penstock
+from penstock.compiler.pipeline import write_atomically
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+try:
+    write_atomically(Path(sys.argv[1]), [bytes(1 << 15)] * 4)
+except penstock.InputError as error:
+    print(error)
+"""
+
+
+def test_no_room(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: both end a write half-way."""
+    path = tmp_path / "model.pte"
+    path.write_bytes(b"before")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], env=environment(), capture_output=True, text=True,
+        check=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == f"cannot write {path}: File too large; choose another place\n"
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_no_such_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file or directory; choose another place"):
+        write_atomically(tmp_path / "nowhere" / "model.pte", [b""])
