@@ -18,10 +18,11 @@ from penstock.cli.run_file import split_names, write_file
 from penstock.errors import InputError
 from penstock.runtime import load
 from penstock.runtime.engines.threads import Threads
+from penstock.tools.profiling.etdump import etdump_of
 from penstock.tools.profiling.groups import GROUPINGS
 from penstock.tools.profiling.machine import peaks
-from penstock.tools.profiling.measure import Call, measure, require_fixed_sizes
-from penstock.tools.profiling.report import ProfileReport, report
+from penstock.tools.profiling.measure import measure, require_fixed_sizes
+from penstock.tools.profiling.report import report
 from penstock.tools.profiling.trace import trace
 
 
@@ -73,6 +74,10 @@ def profile_command(
         Optional[Path],  # noqa: UP045
         typer.Option("--trace", help="Write the calls as a trace for https://ui.perfetto.dev."),
     ] = None,
+    etdump_path: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--etdump", help="Write the calls as an ETDump for ExecuTorch's Inspector."),
+    ] = None,
     measure_machine: Annotated[
         bool,
         typer.Option(
@@ -112,7 +117,15 @@ def profile_command(
             on_call=lambda share: bar.update(task, completed=share),
         )
     found = report(program, file, engine, count, calls, machine)
-    written = _write_files(found, calls, trace_path)
+    written = []
+    if trace_path is not None:
+        _write(trace_path, trace(found, calls).encode())
+        written.append(f"written: {trace_path}, for https://ui.perfetto.dev")
+    if etdump_path is not None:
+        prepared = program.program.method(found.method)
+        assert prepared is not None
+        _write(etdump_path, etdump_of(prepared, calls))
+        written.append(f"written: {etdump_path}, for executorch.devtools.Inspector")
     if as_json:
         print(json.dumps(found.as_dict(), indent=2))
         return
@@ -121,11 +134,5 @@ def profile_command(
         print(line)
 
 
-def _write_files(found: ProfileReport, calls: list[Call], trace_path: Path | None) -> list[str]:
-    """Writes what was asked for; says what was written."""
-    written = []
-    if trace_path is not None:
-        content = trace(found, calls).encode()
-        write_file(trace_path, lambda file: file.write(content))
-        written.append(f"written: {trace_path}, for https://ui.perfetto.dev")
-    return written
+def _write(path: Path, content: bytes) -> None:
+    write_file(path, lambda file: file.write(content))

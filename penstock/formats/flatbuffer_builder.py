@@ -28,8 +28,9 @@ _FLAGS = {
 }
 
 
-def encode(schema: Schema, root: Table) -> bytes:
-    """The bytes of ``root`` with the schema's identifier, to be placed at a multiple of 16.
+def encode(schema: Schema, root: Table, *, size_prefixed: bool = False) -> bytes:
+    """The bytes of ``root`` with the schema's identifier, to be placed at a multiple of 16;
+    ``size_prefixed``: after their number, in four bytes.
 
     A field that a table does not name, or that is ``None``, is left out; so is a scalar that has
     its default. Equal texts are written once.
@@ -41,7 +42,8 @@ def encode(schema: Schema, root: Table) -> bytes:
     writer = _Writer(schema)
     root_offset = writer.table(root, schema.tables[schema.root])
     writer.out.minalign = max(writer.out.minalign, 16)
-    writer.out.Finish(root_offset, file_identifier=schema.identifier.encode())
+    finish = writer.out.FinishSizePrefixed if size_prefixed else writer.out.Finish
+    finish(root_offset, file_identifier=schema.identifier.encode())
     return bytes(writer.out.Output())
 
 

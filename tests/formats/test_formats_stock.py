@@ -158,6 +158,7 @@ def test_structures_are_read_and_written_the_same(stock_file: Path) -> None:
     [
         ("program", "schema/program.fbs"),
         ("data", "extension/flat_tensor/serialize/flat_tensor.fbs"),
+        ("etdump", "devtools/etdump/etdump_schema_flatcc.fbs"),
         ("xnnpack", "backends/xnnpack/serialization/runtime_schema.fbs"),
     ],
 )

@@ -1,7 +1,7 @@
-"""The flatbuffer schemas (``program.fbs``, ``xnnpack.fbs``) as data.
+"""The flatbuffer schemas (``program.fbs``, ``xnnpack.fbs`` …) as data.
 
 Readers and writers are driven by these tables, so nothing is generated and a field is written down
-once. :func:`load` understands the part of the schema language that the two files use: namespaces,
+once. :func:`load` understands the part of the schema language that these files use: namespaces,
 enums, unions (with aliases), tables, defaults, ``force_align`` and ``deprecated``. Layout rules:
 https://flatbuffers.dev/internals/.
 """
@@ -96,7 +96,7 @@ class Schema:
 
 
 _DECLARATION = re.compile(r"(enum|union|table)\s+(\w+)\s*(?::\s*(\w+)\s*)?\{([^}]*)\}")
-_FIELD = re.compile(r"(\w+)\s*:\s*(\[?)(\w+)\]?\s*(?:=\s*(\w+)\s*)?(?:\(([^)]*)\)\s*)?;")
+_FIELD = re.compile(r"(\w+)\s*:\s*(\[?)(\w+)\]?\s*(?:=\s*(-?\w+)\s*)?(?:\(([^)]*)\)\s*)?;")
 
 
 def parse(text: str) -> Schema:
@@ -169,7 +169,7 @@ def _default(text: str, scalar: str, enum: Enum | None) -> int | float | bool:
 
 
 @cache
-def load(name: Literal["program", "xnnpack", "data"]) -> Schema:
+def load(name: Literal["program", "xnnpack", "data", "etdump"]) -> Schema:
     """The schema ``name``.fbs of this package."""
     data = pkgutil.get_data(__name__, f"{name}.fbs")
     assert data is not None
