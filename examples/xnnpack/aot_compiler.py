@@ -39,6 +39,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="run the file and compare the answer with eager PyTorch's",
     )
+    parser.add_argument(
+        "-r", "--etrecord", help="where an ETRecord for ExecuTorch's Inspector goes"
+    )
     parser.add_argument("-o", "--output_dir", default=".", help="where the file goes")
     parser.add_argument(
         "-w",
@@ -63,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
                 output_dir=Path(options.output_dir),
                 weights=options.weights,
                 test=options.test_after_export,
+                etrecord=options.etrecord or None,
             ),
             Stages(),
         )

@@ -8,6 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
+from typer import Context
+from typer.core import TyperCommand
 
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
@@ -90,6 +92,14 @@ def compile_command(
             "x:0=batch[1..8]. Can be given several times.",
         ),
     ] = None,
+    etrecord: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--etrecord",
+            help="Write an ETRecord for ExecuTorch's Inspector too: to this file, or without a name"
+            " beside the program.",
+        ),
+    ] = None,
     test: Annotated[
         bool, typer.Option("--test", "-t", help="Run the file and compare it with eager PyTorch.")
     ] = False,
@@ -111,7 +121,7 @@ def compile_command(
     if is_checkpoint(model):
         _refuse(
             weights=weights, calibration=calibration, dynamic_shapes=dynamic_shapes,
-            quantize=quantize, test=test, no_delegate=not delegate,
+            quantize=quantize, test=test, no_delegate=not delegate, etrecord=etrecord is not None,
             accuracy_budget=accuracy_budget, held_out=held_out,
         )  # fmt: skip
         asked = LanguageRequest(model, scheme, max_length, output_dir, output)
@@ -134,6 +144,7 @@ def compile_command(
             held_out=held_out,
             dynamic_shapes=tuple(dynamic_shapes or ()),
             test=test,
+            etrecord=etrecord,
         )
         outcome = compile_model(request, stages)
     if as_json:
@@ -143,6 +154,18 @@ def compile_command(
         if print_graph:
             console.print(str(outcome.lowered.graph), markup=False, soft_wrap=True)
         console.print(as_table(outcome))
+
+
+class CompileCommand(TyperCommand):
+    """``compile``, with a name after ``--etrecord`` or none."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        given = list(args)
+        for position, argument in enumerate(args):
+            following = args[position + 1 : position + 2]
+            if argument == "--etrecord" and (not following or following[0].startswith("-")):
+                given[position] = "--etrecord="
+        return super().parse_args(ctx, given)
 
 
 def _refuse(**given: object) -> None:

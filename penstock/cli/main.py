@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from penstock.cli.bench import bench_command
 from penstock.cli.chat import chat_command
 from penstock.cli.compare import compare_command
-from penstock.cli.compile import compile_command
+from penstock.cli.compile import CompileCommand, compile_command
 from penstock.cli.console import errors_in_one_line
 from penstock.cli.generate import generate_command
 from penstock.cli.inspect import inspect_command
@@ -40,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("compile")(compile_command)
+app.command("compile", cls=CompileCommand)(compile_command)
 app.command("run")(run_command)
 app.command("inspect")(inspect_command)
 app.command("quantize-report")(quantize_report_command)

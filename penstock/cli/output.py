@@ -21,7 +21,7 @@ def file_name(model: str, *, scheme: Scheme | None, delegate: bool) -> str:
 _BITS: Mapping[Scheme | None, str] = {None: "fp32", "dynamic_4bit": "4bit"}
 
 
-def writable(path: Path) -> Path:
+def writable(path: Path, option: str = "--output-dir") -> Path:
     """Gives ``path`` back if a file can be written there; makes its directory if that is missing.
 
     Called before the work begins. Raises ``InputError`` when it cannot be written.
@@ -34,7 +34,7 @@ def writable(path: Path) -> Path:
         reason = error.strerror or str(error)
         raise InputError(
             f"cannot write to the output directory {path.parent}: {reason}; give another one with "
-            "--output-dir"
+            f"{option}"
         ) from error
     if path.is_dir():
         raise InputError(f"the output {path} is a directory; give a file name")

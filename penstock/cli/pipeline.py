@@ -29,7 +29,8 @@ CALIBRATION_BATCHES = 16
 
 @dataclass(frozen=True)
 class Request:
-    """What to compile, and how. ``scheme`` is ``None`` for float32."""
+    """What to compile, and how. ``scheme`` is ``None`` for float32. ``etrecord`` is where the
+    ETRecord goes, ``None`` for nowhere, an empty text for beside the program."""
 
     source: str
     quantize: bool = False
@@ -46,6 +47,7 @@ class Request:
     held_out: str | None = None
     dynamic_shapes: tuple[str, ...] = ()
     test: bool = False
+    etrecord: str | None = None
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Outcome:
     notice: str | None = None
     # Agreement with eager PyTorch on the example inputs, when that was asked for.
     agreement: list[Agreement] = field(default_factory=list)
+    etrecord: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         writable(request.output)
     else:
         writable(request.output_dir / "_")
+    if request.etrecord:
+        writable(Path(request.etrecord), "--etrecord")
     with stages.stage("import torch"):
         hush_libraries()
         import penstock
@@ -127,11 +132,16 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         held_out=held_out,
         accuracy=budget,
         delegate=request.delegate,
+        etrecord=request.etrecord is not None,
         constant_methods=constant_methods(source.normalization),
         progress=stages,
     )
     timings.update(lowered.timings)
     with _timed(timings, "write"), stages.stage("write"):
+        etrecord = None
+        if request.etrecord is not None:
+            etrecord = Path(request.etrecord or path.with_suffix(".etrecord"))
+            lowered.save_etrecord(etrecord)
         lowered.save(path)
     outcome = Outcome(
         name=source.name,
@@ -141,6 +151,7 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         lowered=lowered,
         timings=timings,
         notice=source.notice,
+        etrecord=etrecord,
     )
     if request.test:
         with _timed(timings, "test"), stages.stage("test"):

@@ -24,6 +24,7 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
         "model": outcome.name,
         "path": str(outcome.path),
         "bytes": outcome.size,
+        "etrecord": str(outcome.etrecord) if outcome.etrecord is not None else None,
         "quantization": outcome.scheme,
         "calibration": _calibration(outcome) or None,
         "accuracy_budget": None if budget is None else budget.as_dict(),
@@ -49,6 +50,8 @@ def as_table(outcome: Outcome) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("size", megabytes(outcome.size))
+    if outcome.etrecord is not None:
+        table.add_row("ETRecord", escape(str(outcome.etrecord)))
     table.add_row("quantization", outcome.scheme or "none (float32)")
     if calibration := _calibration(outcome):
         table.add_row("calibration", calibration)

@@ -24,7 +24,8 @@ from penstock.compiler.fx.culprits import locate
 from penstock.compiler.fx.layout import Dynamic
 from penstock.compiler.notices import Ledger, Notice
 from penstock.compiler.program.constant_methods import constant_methods as constant_methods_of
-from penstock.compiler.program.emit import emit
+from penstock.compiler.program.emit import emit, sources_of
+from penstock.compiler.program.etrecord import EtRecord
 from penstock.compiler.progress import Progress, Silent, Timed
 from penstock.compiler.quantize import (
     AccuracyBudget,
@@ -65,6 +66,7 @@ class LoweredProgram:
     quantization: QuantizationReport | None
     timings: dict[str, float] = field(default_factory=dict)
     notices: tuple[Notice, ...] = ()
+    record: EtRecord | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """The size of what was compiled, and what of it XNNPACK runs."""
@@ -111,6 +113,20 @@ class LoweredProgram:
         with faults("write"):
             write_atomically(Path(path), program_chunks(self.program))
 
+    def save_etrecord(self, path: str | Path) -> None:
+        """Writes the ETRecord, by which ExecuTorch's ``Inspector`` finds the operators that the
+        events of a profile (``penstock profile --etdump``) belong to.
+
+        Raises:
+            InputError: the model was not lowered with ``etrecord=True``, or the place cannot be
+                written to.
+            UnsupportedError: the exported program cannot be held by such a file.
+        """
+        if self.record is None:
+            raise InputError("there is no ETRecord of this program: lower it with etrecord=True")
+        with faults("write"):
+            write_atomically(Path(path), [self.record.to_bytes()])
+
 
 def write_atomically(path: Path, chunks: Iterable[Buffer]) -> None:
     """Writes a temporary file beside ``path`` and renames it. The chunks are not joined before:
@@ -150,6 +166,7 @@ def lower(
     accuracy: AccuracyBudget | None = None,
     delegate: bool = True,
     sources: bool = True,
+    etrecord: bool = False,
     constant_methods: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> LoweredProgram:
@@ -171,6 +188,7 @@ def lower(
         delegate: whether XNNPACK gets what it can run; otherwise kernels run everything.
         sources: whether the file says which module and line of source each of its instructions and
             nodes comes from; profiles show it.
+        etrecord: whether to keep what :meth:`LoweredProgram.save_etrecord` writes.
         constant_methods: names of methods to add that take nothing, and what each returns:
             numbers, texts, None, tensors, or lists, tuples and dicts of them.
         progress: told of each stage as it begins and ends.
@@ -188,8 +206,9 @@ def lower(
     with faults("lower", locate), torch.no_grad():
         constants = constant_methods_of(constant_methods or {}, METHOD)
         with timed.stage("capture") as stage:
-            captured = capture(model, args, kwargs, dynamic_shapes)
+            captured = capture(model, args, kwargs, dynamic_shapes, keep=etrecord)
             module = captured.module
+            record = None if captured.exported is None else EtRecord(captured.exported)
             stage.note(f"{len(module.graph.nodes)} nodes")
         with for_all_sizes(module):
             with timed.stage("rewrite"):
@@ -200,9 +219,11 @@ def lower(
                     captured, quantize, calibration, held_out, accuracy, timed
                 )
                 captured.module = module
-            program, graph, delegation, said = _delegated(captured, delegate, sources, timed)
+            program, graph, delegation, said = _delegated(
+                captured, delegate, sources, record, timed
+            )
     program.methods += constants
-    return LoweredProgram(program, graph, delegation, report, timed.timings, said)
+    return LoweredProgram(program, graph, delegation, report, timed.timings, said, record)
 
 
 def _quantized(
@@ -221,7 +242,11 @@ def _quantized(
 
 
 def _delegated(
-    captured: Captured, delegate: bool, sources: bool, progress: Progress
+    captured: Captured,
+    delegate: bool,
+    sources: bool,
+    record: EtRecord | None,
+    progress: Progress,
 ) -> tuple[Program, str, Delegation, tuple[Notice, ...]]:
     module = captured.module
     dynamic = Dynamic(captured.bounds, captured.least)
@@ -243,13 +268,15 @@ def _delegated(
         pipelines.run(module, pipelines.FOR_KERNELS)
     with progress.stage("emit"):
         program = Program([])
-        method, origins = emit(module, captured, dynamic, METHOD, program.named_data)
+        method, made = emit(module, captured, dynamic, METHOD, program.named_data)
         program.methods.append(method)
+    if record is not None:
+        record.enter(method, made)
     for part in graphs:
         ledger.enter_kernels(part)
     notices = ledger.notices(program)
     if sources:
-        program.named_data[SOURCES] = encode_sources({method.name: origins})
+        program.named_data[SOURCES] = encode_sources({method.name: sources_of(made)})
     return program, "\n".join(str(part.graph) for part in graphs), delegation, notices
 
 

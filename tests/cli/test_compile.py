@@ -140,3 +140,17 @@ def test_the_example_of_quantizing(shell: Shell) -> None:
         example, "-m", "add", "-s", "absent.so",
         message="cannot load the operator library 'absent.so'",
     )  # fmt: skip
+
+
+def test_etrecord(shell: Shell) -> None:
+    found = shell.compiled("linear", "--output", "l.pte", "--etrecord")
+    assert found["etrecord"] == "l.etrecord" and (shell.folder / "l.etrecord").exists()
+    found = shell.compiled("linear", "--output", "l.pte", "--etrecord", "sub/mine.etrecord")
+    assert (shell.folder / "sub" / "mine.etrecord").read_bytes()[:2] == b"PK"
+    assert shell.compiled("linear", "--output", "l.pte")["etrecord"] is None
+    shell.fails(
+        "penstock", "compile", "linear", "--etrecord", "/dev/null/x", "--quiet",
+        message="give another one with --etrecord",
+    )  # fmt: skip
+    done = shell.call("examples.xnnpack.aot_compiler", "-m", "linear", "-d", "-r", "r.etrecord")
+    assert done.returncode == 0 and (shell.folder / "r.etrecord").exists()

@@ -43,7 +43,8 @@ class Captured:
 
     ``input_structure`` / ``output_structure`` are the pytree specs of ``(args, kwargs)`` and of
     the result; ``bounds`` the upper bounds of the dynamic dimensions' symbols, ``least`` the lower
-    ones; ``weights`` says how large the model's own constants are.
+    ones; ``weights`` says how large the model's own constants are; ``exported`` is what
+    ``torch.export`` made, if it was to be kept.
     """
 
     module: GraphModule
@@ -54,6 +55,7 @@ class Captured:
     bounds: dict[Any, int]
     least: dict[Any, int] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
+    exported: ExportedProgram | None = None
 
     @property
     def placeholders(self) -> list[Node]:
@@ -65,9 +67,12 @@ def capture(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    *,
+    keep: bool = False,
 ) -> Captured:
     """Captures ``model``: a module with example inputs, a program that ``torch.export`` made, or
-    the path of a ``.pt2`` archive (which carry their example inputs).
+    the path of a ``.pt2`` archive (which carry their example inputs). ``keep`` the exported
+    program.
 
     Raises :class:`ExportError` where ``torch.export`` cannot capture the model, and
     :class:`InputError` where example inputs are missing.
@@ -102,6 +107,7 @@ def capture(
         bounds=bounds,
         least=_lower_bounds(program),
         weights=weights,
+        exported=program if keep else None,
     )
 
 

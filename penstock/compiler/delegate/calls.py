@@ -10,19 +10,17 @@ import torch
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.delegate.group import Delegate
-from penstock.compiler.fx.origins import origin
-from penstock.formats.sources import Origin
 from penstock.graph.graph import XnnGraph
 
 
 class DelegateModule(torch.nn.Module):
-    """Holds one delegate's graph as a submodule of the lowered graph, and the origins of its debug
-    handles 1, 2, 3 ..."""
+    """Holds one delegate's graph as a submodule of the lowered graph, and the nodes of the group
+    that it was made of, to which its debug handles 1, 2, 3 ... belong."""
 
-    def __init__(self, graph: XnnGraph, origins: Sequence[Origin] = ()) -> None:
+    def __init__(self, graph: XnnGraph, group: Sequence[Node] = ()) -> None:
         super().__init__()
         self.graph = graph
-        self.origins = tuple(origins)
+        self.group = tuple(group)
 
 
 def executorch_call_delegate(delegate: DelegateModule, *inputs: torch.Tensor) -> Any:
@@ -38,7 +36,7 @@ def insert_calls(
     moved: dict[Node, Node] = {}  # an output of an earlier group -> its getitem
     for number, (group, delegate) in enumerate(zip(groups, lowered, strict=True)):
         name = f"lowered_module_{number}"
-        module.add_module(name, DelegateModule(delegate.graph, [origin(node) for node in group]))
+        module.add_module(name, DelegateModule(delegate.graph, group))
         graph = module.graph
         inside = set(group)
         inputs = [moved.get(node, node) for node in delegate.inputs]

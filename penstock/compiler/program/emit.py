@@ -20,11 +20,12 @@ from penstock.compiler.fx.origins import describe_origin, origin
 from penstock.compiler.fx.size_arithmetic import PRIMITIVES
 from penstock.compiler.program.containers import structure_of
 from penstock.compiler.program.emit_control import copy, emit_control_flow
+from penstock.compiler.program.made import Made
 from penstock.compiler.program.method_values import MethodValues
 from penstock.errors import UnsupportedError
 from penstock.formats import program as pte
 from penstock.formats.payload_writer import write_payload
-from penstock.formats.sources import MethodSources, Origin
+from penstock.formats.sources import UNKNOWN, MethodSources
 from penstock.formats.structure import encode
 
 
@@ -34,16 +35,24 @@ def emit(
     dynamic: Dynamic,
     name: str,
     named_data: dict[str, pte.Buffer],
-) -> tuple[pte.Method, MethodSources]:
-    """The method ``name`` out of a lowered graph whose operators all have kernels, and where its
-    parts come from. The delegates' constants go into ``named_data``.
+) -> tuple[pte.Method, tuple[Made, ...]]:
+    """The method ``name`` out of a lowered graph whose operators all have kernels, and what each of
+    its instructions was made of. The delegates' constants go into ``named_data``.
 
     Raises :class:`UnsupportedError` where an operator has no out variant, or a dynamic dimension
     no bound.
     """
     emitter = _Emitter(module, dynamic, named_data)
     method = emitter.run(captured, name)
-    return method, MethodSources(tuple(emitter.origins), tuple(emitter.delegate_origins))
+    return method, tuple(emitter.made)
+
+
+def sources_of(made: Sequence[Made]) -> MethodSources:
+    """The source map of a method whose instructions were made of that."""
+    return MethodSources(
+        tuple(UNKNOWN if one.graph is not None else origin(*one.nodes) for one in made),
+        tuple(tuple(map(origin, one.nodes)) for one in made if one.graph is not None),
+    )
 
 
 class _Emitter(MethodValues):
@@ -54,9 +63,8 @@ class _Emitter(MethodValues):
         self.named_data = named_data
         self.operators: dict[pte.Operator, int] = {}
         self.delegates: list[pte.Delegate] = []
-        #: where the instructions, and the delegates' nodes, come from
-        self.origins: list[Origin] = []
-        self.delegate_origins: list[tuple[Origin, ...]] = []
+        #: what each instruction was made of
+        self.made: list[Made] = []
         #: (node, position of its result) -> the value to make it in
         self.claims: dict[Any, int] = {}
 
@@ -106,8 +114,8 @@ class _Emitter(MethodValues):
                 self.index[node] = self.constant(str(node.target))
         elif node.op == "call_function":
             self._call(node)
-            new = len(self.instructions) - len(self.origins)
-            self.origins += [origin(node)] * new
+            new = len(self.instructions) - len(self.made)
+            self.made += [Made((node,))] * new
 
     def graph(
         self, module: GraphModule, inputs: Sequence[int], results: Sequence[int] | None
@@ -187,7 +195,7 @@ class _Emitter(MethodValues):
         self.delegates.append(
             pte.Delegate(pte.XNNPACK_BACKEND, write_payload(delegate.graph, self.named_data))
         )
-        self.delegate_origins.append(delegate.origins)
+        self.made.append(Made(delegate.group, delegate.graph))
         self.index[node] = results
 
     def _primitive(self, node: Node, name: str, overload: str) -> None:
