@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from typer import Context
 from typer.core import TyperCommand
 
 from penstock.cli.completion import among, models
@@ -159,7 +158,7 @@ def compile_command(
 class CompileCommand(TyperCommand):
     """``compile``, with a name after ``--etrecord`` or none."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         given = list(args)
         for position, argument in enumerate(args):
             following = args[position + 1 : position + 2]

@@ -117,7 +117,7 @@ class EtRecord:
         found: dict[int, None] = {}
         for node in nodes:
             own = list(self._in_history(node.meta.get("from_node") or ()))
-            found.update(dict.fromkeys(own or self._by_line.get(_line(node), ())))
+            found.update(dict.fromkeys(own or self._by_line.get(_line(node), [])))
         return sorted(found)
 
     def _in_history(self, history: Iterable[Any]) -> Iterable[int]:
