@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from ctypes import Structure, c_size_t, c_uint32, c_void_p
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from penstock.graph.dtypes import DataType
-from penstock.graph.graph import Node, Shape, XnnGraph
+from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
 from penstock.graph.shapes import ShapeError, infer
 from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
@@ -213,22 +213,27 @@ def _add(
     new = {old: len(whole.values) + number for number, old in enumerate(used)}
     for old, number in new.items():
         value = values[old]
-        external = {chain.start: source, chain.end: result}.get(old)
+        is_input, is_output = old == chain.start, old == chain.end
+        external = source if is_input else result if is_output else None
         shape = value.shape if value.data is not None else (*(1,) * (len(value.shape) - 1), 256)
         whole.values.append(
-            replace(
-                value,
-                id=number,
-                shape=shape,
-                external_id=external,
-                is_input=old == chain.start,
-                is_output=old == chain.end,
-            )
+            Value(
+                number,
+                value.dtype,
+                shape,
+                value.quantization,
+                value.data,
+                external,
+                is_input,
+                is_output,
+            )  # fmt: skip
         )
     for node in nodes:
         inputs = tuple(new.get(i, i) for i in node.inputs)
         outputs = tuple(new[i] for i in node.outputs)
-        whole.nodes.append(replace(node, inputs=inputs, outputs=outputs))
+        whole.nodes.append(
+            Node(node.kind, inputs, outputs, node.attributes, node.clamp, node.flags)
+        )
     whole.inputs.append(new[chain.start])
     whole.outputs.append(new[chain.end])
 

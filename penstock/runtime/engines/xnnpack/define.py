@@ -51,7 +51,10 @@ def define_graph(library: Library, graph: XnnGraph, shapes: Mapping[int, Shape])
     subgraph = Subgraph(library, handle.value or 0)
     subgraph.check(status, "a new subgraph")
     try:
-        values = {v.id: replace(v, shape=shapes.get(v.id, v.shape)) for v in graph.values}
+        values = {
+            v.id: v if (shape := shapes.get(v.id, v.shape)) == v.shape else replace(v, shape=shape)
+            for v in graph.values
+        }
         for value in values.values():
             define_value(subgraph, value)
         for index, node in enumerate(nodes_to_replan(graph)):
