@@ -8,14 +8,15 @@ from math import prod
 import numpy as np
 
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
-from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.graph import FLAG_KEEP_DIMS, Node, Value, XnnGraph
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.graph.shapes import infer
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A product. ``size`` is the image's side, or the number of rows for fully-connected."""
+    """A product, or the mean of an int8 image. ``size`` is the image's side, or the number of rows
+    for fully-connected."""
 
     kind: NodeKind
     size: int
@@ -37,6 +38,8 @@ class Shape:
         """What the table calls it."""
         if self.kind is NodeKind.FULLY_CONNECTED:
             return f"fully-connected {self.inputs} to {self.outputs}, {self.size} rows"
+        if self.kind is NodeKind.GLOBAL_AVG_POOLING_2D:
+            return f"mean of {self.inputs} channels on {self.size}x{self.size}"
         window = f"{self.kernel[0]}x{self.kernel[1]}"
         window += f" stride {self.stride}" if self.stride > 1 else ""
         window += f" dilation {self.dilation}" if self.dilation > 1 else ""
@@ -48,7 +51,9 @@ class Shape:
 
     @property
     def operations(self) -> int:
-        """A multiply-add is two."""
+        """A multiply-add is two, an addition one."""
+        if self.kind is NodeKind.GLOBAL_AVG_POOLING_2D:
+            return self.size**2 * self.inputs
         graph = self.graph()
         values = {value.id: value for value in graph.values}
         output = prod(values[graph.outputs[0]].shape)
@@ -57,6 +62,8 @@ class Shape:
 
     def graph(self) -> XnnGraph:
         """One node with random weights."""
+        if self.kind is NodeKind.GLOBAL_AVG_POOLING_2D:
+            return self._mean()
         rng = np.random.default_rng(0)
         fully_connected = self.kind is NodeKind.FULLY_CONNECTED
         depthwise = self.kind is NodeKind.DEPTHWISE_CONV_2D
@@ -101,6 +108,14 @@ class Shape:
         values.append(Value(3, types[0], shapes[3], ports[1], external_id=1, is_output=True))
         return XnnGraph(values, [node], [0], [3])
 
+    def _mean(self) -> XnnGraph:
+        image, pixel = (1, self.size, self.size, self.inputs), (1, 1, 1, self.inputs)
+        values = [
+            Value(0, DataType.QINT8, image, PerTensor(0.02, 3), None, 0, True),
+            Value(1, DataType.QINT8, pixel, PerTensor(0.01, -5), None, 1, False, True),
+        ]
+        return XnnGraph(values, [Node(self.kind, (0,), (1,), flags=FLAG_KEEP_DIMS)], [0], [1])
+
 
 def _convolutions(int8: bool) -> list[Shape]:
     conv = NodeKind.CONV_2D
@@ -122,6 +137,7 @@ def _convolutions(int8: bool) -> list[Shape]:
         Shape(conv, 14, 1024, 256, int8=int8),
         Shape(conv, 7, 512, 2048, int8=int8),
         Shape(conv, 112, 16, 96, int8=int8),
+        Shape(conv, 112, 32, 16, int8=int8),
         Shape(conv, 56, 96, 24, int8=int8),
         Shape(conv, 28, 32, 192, int8=int8),
         Shape(conv, 14, 576, 96, int8=int8),
@@ -151,4 +167,7 @@ SHAPES: list[Shape] = [
     shape
     for int8 in (False, True)
     for shape in (*_convolutions(int8), *_depthwise(int8), *_fully_connected(int8))
+] + [
+    Shape(NodeKind.GLOBAL_AVG_POOLING_2D, size, channels, channels, int8=True)
+    for size, channels in ((112, 32), (28, 240), (14, 672), (7, 960))
 ]

@@ -27,6 +27,7 @@ struct plan {
     size_t width;        /* pixels of a prepared line */
     size_t prepared;     /* prepared lines of a stripe, at most */
     size_t step_height, step_width; /* strides over the prepared lines and pixels */
+    size_t apart;        /* lines of the image from one prepared line to the next */
     enum pk_qs8_form form;
     size_t slot;         /* bytes of a stripe in scratch memory: what is prepared, */
     size_t rows;         /* ... from here on the pointers to the rows, */
@@ -53,7 +54,7 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     /* A 1x1 kernel with strides needs the pixels that it reads, and no others. */
     p.step_height = point ? 1 : conv->stride_height;
     p.step_width = point ? 1 : conv->stride_width;
-    const size_t reach_h = (conv->kernel_height - 1) * conv->dilation_height + 1;
+    size_t reach_h = (conv->kernel_height - 1) * conv->dilation_height + 1;
     const size_t reach_w = (conv->kernel_width - 1) * conv->dilation_width + 1;
     const size_t images = p.flat ? 1 : conv->batch;
     const size_t lines = p.flat ? conv->batch * conv->output_height * conv->output_width
@@ -63,6 +64,12 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     const size_t line = p.width * channels * k->element; /* bytes */
     /* Half of the cache for a stripe's input and output. */
     const size_t budget = pk_max(conv->cache / 2, (size_t)64 << 10);
+    p.apart = 1;
+    if (conv->dilation_height > 1 && reach_h * line > budget) {
+        /* One line of output at a time, and of the input the lines that it needs. */
+        p.apart = conv->dilation_height;
+        reach_h = conv->kernel_height;
+    }
     const size_t each = p.step_height * line + pixels * outputs;
     const size_t fixed = reach_h * line;
     size_t stripe = budget > fixed + each ? (budget - fixed) / each : 1;
@@ -73,7 +80,7 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
         const size_t least = pk_max(pk_divide_up(4 * k->rows, pixels), 2 * reach_h);
         stripe = pk_min(stripe, pk_max(wanted, least));
     }
-    stripe = pk_min(stripe, pk_max(lines, 1));
+    stripe = p.apart > 1 ? 1 : pk_min(stripe, pk_max(lines, 1));
     p.per_image = pk_divide_up(lines, stripe);
     if (p.per_image) {
         stripe = pk_divide_up(lines, p.per_image); /* alike */
@@ -195,7 +202,7 @@ static void copy_stripe(const struct work *w, size_t stripe, char *to)
     const int8_t *from = input + image * conv->input_height * conv->input_width * channels;
     for (size_t i = 0; i < count; i++, to += size) {
         const size_t scaled = point ? (first + i) * conv->stride_height
-                                    : first * conv->stride_height + i;
+                                    : first * conv->stride_height + i * p->apart;
         const ptrdiff_t y = (ptrdiff_t)scaled - (ptrdiff_t)conv->padding_top;
         if (y < 0 || (size_t)y >= conv->input_height) {
             fill(w, to, p->width * channels);
@@ -227,9 +234,13 @@ static void prepare_stripe(const struct work *w, size_t stripe, char *slot)
         start = w->input + first * pixel;
     if (p->form == PK_QS8_SIGNED)
         w->k->sum_rows((int32_t *)(slot + p->corrections), (const int8_t *)start, lines, channels);
-    const size_t width = p->flat ? 1 : conv->output_width;
+    if (p->flat) { /* one loop, which needs no multiplication: there may be little to do for a row */
+        for (size_t i = 0; i < lines; i++, start += pixel)
+            rows[i] = start;
+        return;
+    }
     for (size_t y = 0; y < lines; y++)
-        for (size_t x = 0; x < width; x++)
+        for (size_t x = 0; x < conv->output_width; x++)
             *rows++ = start + y * p->step_height * line + x * p->step_width * pixel;
 }
 
@@ -277,7 +288,7 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
         const size_t g = b / blocks, panel = b % blocks * k->panels;
         const size_t within = panel * k->lanes;
         for (size_t s = 0; s < l->count; s++)
-            segments[s] = s / l->per_line * conv->dilation_height * line +
+            segments[s] = s / l->per_line * (conv->dilation_height / p->apart) * line +
                           s % l->per_line * conv->dilation_width * pixel +
                           g * conv->group_input * k->element;
         tile.panel = w->packed + (g * l->panels + panel) * l->panel;

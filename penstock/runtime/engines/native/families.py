@@ -14,6 +14,7 @@ from penstock.runtime.engines.native import (
     integers,
     interleave,
     lookup,
+    means,
     plan,
     products,
     sums,
@@ -32,6 +33,7 @@ FAMILIES: tuple[Family, ...] = (
     lookup.FAMILY,
     interleave.FAMILY,
     binary.FAMILY,
+    means.FAMILY,
 )
 
 

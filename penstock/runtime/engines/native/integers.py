@@ -205,11 +205,11 @@ def quantized_bound(bound: float, quantization: PerTensor) -> int:
     """A bound of the output as XNNPACK quantizes it (``xnn_qs8_quantize``)."""
     if math.isinf(bound):
         return 127 if bound > 0 else -128
-    scaled = _float32(_float32(bound) / _float32(quantization.scale))
-    return round(min(max(_float32(scaled + quantization.zero_point), -128.0), 127.0))
+    scaled = float32(float32(bound) / float32(quantization.scale))
+    return round(min(max(float32(scaled + quantization.zero_point), -128.0), 127.0))
 
 
-def _float32(number: float) -> float:
+def float32(number: float) -> float:
     """``number`` rounded to float32. (NumPy's scalars are ten times as slow.) Sums and quotients of
     such numbers are as if rounded once, although Python rounds them to float64 before."""
     return c_float(number).value

@@ -102,6 +102,12 @@ def slower_binary_int8(node: Node, values: Values, library: Library) -> str | No
     return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
 
 
+def slower_mean_int8(node: Node, values: Values, library: Library) -> str | None:
+    """Of means over the pixels of int8 images: both wait for the image, but the graph is not cut
+    where it is between convolutions."""
+    return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
+
+
 def slower_sum(node: Node, values: Values, library: Library) -> str | None:
     """Of sums in fp32: both wait for memory. Ours is for where the products around it are ours, so
     that the graph is not cut there."""

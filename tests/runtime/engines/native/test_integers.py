@@ -68,6 +68,9 @@ def test_large() -> None:
         ((1, 33, 31, 200), 48, ((1, 1), (1, 1), (1, 1))),
         ((3, 33, 31, 64), 90, ((1, 1), (2, 2), (1, 1))),
         ((1, 20, 20, 64), 33, ((1, 7), (1, 1), (1, 1))),
+        # The lines of the input that one of the output reaches over do not fit the cache.
+        ((1, 21, 22, 2048), 5, ((3, 3), (1, 1), (10, 11))),
+        ((2, 23, 20, 1536), 4, ((3, 2), (2, 1), (9, 3))),
     ):
         padding = tuple(k // 2 * window[2][0] for k in (*window[0], *window[0]))
         padding = (padding[0], padding[1], padding[0], padding[1])
