@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.cli.text import printable
 from penstock.errors import InputError
 
 #: How many of the likeliest classes are named.
@@ -48,7 +49,7 @@ def read_labels(which: str) -> list[str]:
         lines.pop()
     if not lines:
         raise InputError(f"the file of labels {which} is empty; give one name a line")
-    return ["".join(c if c.isprintable() else "?" for c in line.strip()) for line in lines]
+    return [printable(line.strip()) for line in lines]
 
 
 def guesses(outputs: Sequence[Any], names: Sequence[str]) -> tuple[int, list[list[Guess]]]:

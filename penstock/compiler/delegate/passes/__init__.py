@@ -12,6 +12,7 @@ from penstock.compiler.delegate.passes import (
     center,
     drop_padding,
     fold_affine,
+    fold_padding,
     fold_scale,
     fuse_clamp,
     fuse_quantized,
@@ -52,6 +53,7 @@ PIPELINE: Sequence[Step[XnnGraph]] = (
     Step(drop_padding.crop, "before integers: float taps are cut without their scales"),
     Step(quantize_at_run_time.apply, "its conversions are none for fuse_quantized to settle"),
     Step(fuse_quantized.apply, "all passes behind it see settled integers"),
+    Step(fold_padding.apply, "needs settled integers: convolutions pad with their input's zero"),
     Step(
         slices_to_transpose.apply,
         "needs conversions out of the way of slices",
