@@ -12,9 +12,9 @@ from penstock.errors import BackendUnavailableError
 from penstock.runtime.engines.native import library as native
 from penstock.runtime.engines.native.families import kernel_names
 from penstock.runtime.engines.native.isa import VARIABLE
+from penstock.runtime.engines.processor import processor
 from penstock.runtime.engines.threads import default_threads
 from penstock.runtime.engines.xnnpack.library import find
-from penstock.tools.processor import processor
 
 
 def describe_machine() -> dict[str, Any]:

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
-from penstock.tools.processor import processor
+from penstock.runtime.engines.processor import processor
 
 #: Instruction sets that the speed of a model depends on, by their names in /proc/cpuinfo.
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve")

@@ -21,7 +21,7 @@ import numpy as np
 from penstock.errors import BackendUnavailableError
 from penstock.runtime.engines.native import library as native
 from penstock.runtime.engines.native.isa import Isa
-from penstock.tools.processor import processor
+from penstock.runtime.engines.processor import processor
 
 #: Functions of our own kernels that do multiply-adds on registers alone, the best first.
 _FP32 = ((Isa.AVX512, "pk_peak_avx512"), (Isa.AVX2, "pk_peak_avx2"))

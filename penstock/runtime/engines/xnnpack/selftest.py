@@ -1,4 +1,4 @@
-"""A small graph with a known answer: is this the XNNPACK that we know?"""
+"""Small graphs with known answers: is this the XNNPACK that we know, and is it right here?"""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from penstock.errors import BackendUnavailableError, PenstockError
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.processor import processor
 from penstock.runtime.engines.protocol import Executable
-from penstock.runtime.engines.xnnpack.library import REQUIREMENT, Library
+from penstock.runtime.engines.xnnpack.kernel_families import (
+    empty_outputs,
+    families,
+    given,
+    wrong_families,
+)
+from penstock.runtime.engines.xnnpack.library import REQUIREMENT, VARIABLE, Library
 
 _INPUT = np.array([[1.0, -2.0, 3.0, -4.0]], np.float32)
 _WEIGHT = np.array([[1, 0, 2, 0], [0, 1, 0, 1], [1, 1, 1, 1], [2, 0, 0, -1]], np.float32)
@@ -21,11 +28,11 @@ _ADDEND = np.array([4, 5, 6, 100], np.int8)
 
 
 def self_test(library: Library, compile: Callable[[XnnGraph], Executable]) -> None:
-    """Run a graph through ``library`` that touches what differs between versions; ``compile``
-    makes it executable there.
+    """Run a graph through ``library`` that touches what differs between versions, and one with a
+    product of each family of kernels; ``compile`` makes them executable there.
 
     Raises:
-        BackendUnavailableError: the answer is not the known one.
+        BackendUnavailableError: an answer is not the known one.
     """
     output = np.empty((1, 4), np.int8)
     try:
@@ -38,6 +45,23 @@ def self_test(library: Library, compile: Callable[[XnnGraph], Executable]) -> No
         raise BackendUnavailableError(
             f"XNNPACK's library at {library.path} fails its self-test"
             f" (got {got}, expected {expected}); use that of {REQUIREMENT}"
+        )
+    _test_families(library, compile)
+
+
+def _test_families(library: Library, compile: Callable[[XnnGraph], Executable]) -> None:
+    found = families()
+    outputs = empty_outputs(found)
+    try:
+        compile(found.graph).run([given()], outputs)
+        wrong = wrong_families(found, outputs)
+    except PenstockError as error:
+        wrong = [str(error)]
+    if wrong:
+        raise BackendUnavailableError(
+            f"XNNPACK's library at {library.path} computes wrongly on this processor,"
+            f" {processor()}: {', '.join(wrong)}; switch off the feature that its kernels use (in"
+            f" an emulator: QEMU_CPU=max,sme=off), or point {VARIABLE} to another build"
         )
 
 
