@@ -12,7 +12,7 @@ import { quantization } from "./inspect/values.js";
 const valueColumns = [
   { title: "Name", value: (one) => one.name },
   { title: "Type", value: (one) => one.dtype ?? one.text },
-  { title: "Shape", value: (one) => (one.shape ? one.shape.join(" × ") || "scalar" : "–"), text: (one) => (one.shape ? `${one.dynamic ? "at most " : ""}${one.shape.join(" × ") || "scalar"}` : "–") },
+  { title: "Shape", value: (one) => (one.shape ? one.shape.join(" × ") || "scalar" : "–"), text: (one) => (one.shape ? `${one.dynamic ? "at most " : ""}${one.shape.join("\u00a0×\u00a0") || "scalar"}` : "–") },
   { title: "Quantization", value: (one) => (one.quantization ? quantization(one.quantization) : "–") },
   { title: "Size", value: (one) => one.bytes ?? 0, text: (one) => bytes(one.bytes ?? 0), number: true },
 ];
@@ -76,9 +76,9 @@ function methodSection(method) {
       ...method.outputs.map((id, index) => ({ name: `output ${index}`, ...method.values[id] })),
     ] }),
     method.delegates.length > 0 && h("div", {}, h("h3", {}, "Delegates"), table({
-      caption: "Delegates", tall: method.delegates.length > 12, rows: method.delegates.map((one, number) => ({ ...one, number })),
+      caption: "Delegates", quiet: true, tall: method.delegates.length > 12, rows: method.delegates.map((one, number) => ({ ...one, number })),
       columns: [
-        { title: "Number", value: (one) => one.number, number: true },
+        { title: "Delegate", value: (one) => one.number, text: (one) => `delegate ${one.number}` },
         { title: "Backend", value: (one) => one.backend },
         { title: "Nodes", value: (one) => one.nodes?.length, text: (one) => (one.nodes ? count(one.nodes.length) : one.error ? `cannot be read: ${one.error}` : "known to the backend alone"), number: true },
         { title: "Payload", value: (one) => one.bytes, text: (one) => bytes(one.bytes), number: true },

@@ -18,6 +18,6 @@ export function figure({ title, draw, columns, rows, summary, onPick, sort }) {
     return chart;
   });
   const numbers = columns &&
-    h("details", { class: "data" }, h("summary", {}, "As a table"), table({ columns, rows, caption: title, onPick, sort }));
+    h("details", { class: "data" }, h("summary", {}, "As a table"), table({ columns, rows, caption: title, quiet: true, onPick, sort }));
   return h("figure", {}, h("figcaption", {}, title), drawing, numbers);
 }

@@ -118,8 +118,10 @@ function stacked(pieces, notes) {
     const twin = anchor && graph.node(anchor.id);
     const boxes = [...ids, ...own.map((one) => one.id)].map((id) => graph.node(id));
     const middle = (Math.min(...boxes.map((at) => at.x - at.width / 2)) + Math.max(...boxes.map((at) => at.x + at.width / 2))) / 2;
-    // pieces stand one below the other; the rank of the anchor's twin takes the place of the last one
-    const [dx, dy] = [-middle, start ? bottom - RANK_GAP - (twin.y + twin.height / 2) : bottom];
+    // Pieces stand one below the other. The rank of the anchor's twin takes the place of the last
+    // rank above, unless something else stands in it.
+    const top = Math.min(...boxes.map((at) => at.y - at.height / 2));
+    const [dx, dy] = [-middle, Math.max(bottom - top, start ? bottom - RANK_GAP - (twin.y + twin.height / 2) : bottom)];
     let lowest = bottom;
     for (const id of [...ids, ...own.map((one) => one.id)]) {
       const { x, y, width, height } = graph.node(id);

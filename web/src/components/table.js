@@ -7,9 +7,10 @@ const AT_FIRST = 200;
  *
  * columns: [{ title, value(row) -> number|string, text?(row) -> string, number?: true, pick?: true }]
  * With onPick(row), cells of the column marked `pick` are buttons. `sort` is the column to sort by at
- * first (largest first), else the order of `rows` stays. Long tables show their first rows.
+ * first (largest first), else the order of `rows` stays. Long tables show their first rows. With
+ * `quiet` the caption, which stands in a heading already, is for screen readers alone.
  */
-export function table({ columns, rows, caption, sort, onPick, tall = true }) {
+export function table({ columns, rows, caption, sort, onPick, tall = true, quiet = false }) {
   let by = columns.findIndex((column) => column.title === sort);
   let descending = true;
   let limit = AT_FIRST;
@@ -43,7 +44,8 @@ export function table({ columns, rows, caption, sort, onPick, tall = true }) {
   function cell(column, row) {
     const text = String(column.text ? column.text(row) : (column.value(row) ?? "–"));
     const inner = column.pick && onPick ? h("button", { class: "link", onclick: () => onPick(row) }, text) : text;
-    return h("td", { class: column.number ? "number" : null }, inner);
+    const long = /\S{25}/.test(text) ? "long" : null; // to be broken anywhere
+    return h("td", { class: column.number ? "number" : long }, inner);
   }
 
   function draw() {
@@ -65,7 +67,7 @@ export function table({ columns, rows, caption, sort, onPick, tall = true }) {
     "div",
     // what scrolls can be reached by keyboard
     { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": caption ?? "Table" },
-    h("table", {}, caption && h("caption", {}, caption), h("thead", {}, h("tr", {}, heads.map((head) => head.cell))), body),
+    h("table", {}, caption && h("caption", { class: quiet ? "hidden" : null }, caption), h("thead", {}, h("tr", {}, heads.map((head) => head.cell))), body),
     more,
   );
 }
