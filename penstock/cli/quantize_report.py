@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -12,8 +14,10 @@ from rich.table import Table
 
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
+from penstock.cli.text import printable
 from penstock.compiler.quantize.cost import HEADINGS, QuantizationCost, row
 from penstock.compiler.quantize.quantization import SCHEMES, Quantization, parse_scheme
+from penstock.pages import write_page
 
 if TYPE_CHECKING:
     from penstock.cli.sources import Source
@@ -61,6 +65,10 @@ def quantize_report_command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     rows: Annotated[int, typer.Option(min=1, help="So many layers in the table.")] = 20,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write a page with bars, histograms and all layers."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything as JSON, and nothing else.")
     ] = False,
@@ -68,7 +76,7 @@ def quantize_report_command(
 ) -> None:
     """Show what int8 costs each layer of a model, the worst first.
 
-    Example: penstock quantize-report mv2 --held-out pictures/
+    Example: penstock quantize-report mv2 --held-out pictures/ --html mv2.html
     """
     stages = Stages(quiet=quiet or as_json)
     asked = None if scheme is None else parse_scheme(scheme)
@@ -84,6 +92,11 @@ def quantize_report_command(
     )
     quantization = Quantization(scheme=asked or source.scheme)
     cost = _cost(source, quantization, (seen, unseen), stages)
+    if html is not None:
+        write_page(
+            html, "quantization", f"{source.name} in int8",
+            {"model": source.name, **{f.name: getattr(cost, f.name) for f in fields(cost)}},
+        )  # fmt: skip
     if as_json:
         print(json.dumps({"model": source.name, **cost.as_dict()}, allow_nan=False))
         return
@@ -124,8 +137,3 @@ def table(cost: QuantizationCost, rows: int) -> Table:
     for layer in cost.quantized[:rows]:
         result.add_row(*map(escape, map(printable, row(layer))))
     return result
-
-
-def printable(text: str) -> str:
-    """Names come out of archives, which may hold what a terminal would obey."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -10,7 +10,7 @@ from typing import Any
 from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.operators.registry import QuantizationRule
 from penstock.compiler.fx.culprits import locate
-from penstock.compiler.fx.origins import source_line
+from penstock.compiler.fx.origins import origin
 from penstock.compiler.quantize.accuracy import BudgetOutcome
 from penstock.compiler.quantize.calibrate import Batch, Batches
 from penstock.compiler.quantize.cost import QuantizationCost, columns
@@ -144,7 +144,7 @@ class QuantizationReport:
                 reason=decision.reason,
                 form=_form(decision),
                 comparison=comparison,
-                source=source_line(decision.node),
+                source=origin(decision.node).source,
                 head=decision.node.name,
                 rule=decision.rule or _rule(decision),
                 scheme=decision.scheme if decision.quantized else None,
