@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,8 +11,12 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import InputError
+from penstock.formats.program import Tensor
+from penstock.llm import assets as settings
 from penstock.llm.memory import give_back_memory
+from penstock.llm.shorter import CannotShorten, shortened
 from penstock.runtime import LoadedProgram, Method, TensorSpec
+from penstock.runtime.program import DEFAULT_METHOD
 
 #: Told how many tokens of how many were read.
 Reading = Callable[[int, int], None]
@@ -18,6 +24,8 @@ Reading = Callable[[int, int], None]
 #: After so many tokens at once memory is given back: what they took (for 128 of SmolLM2 10 MB, and
 #: the pages of the embedding that their rows lie in) the next ones, one by one, do not need.
 MANY = 64
+#: Rows that caches begin with; they double when a conversation needs more.
+ROWS = 512
 
 #: What a file may say of itself, and what it is taken for where it does not.
 _METADATA: dict[str, Any] = {
@@ -37,21 +45,20 @@ class Decoder:
         """Raises :class:`InputError` for a program that is no language model."""
         self.program = program
         said = {name: _constant(program, name, value) for name, value in _METADATA.items()}
-        method = _method(program, path)
-        chunk = _chunk(method)
-        self._single = len(method.inputs) == 1
-        self.method = method
-        limit = said["get_max_seq_len"]
-        self.chunk = chunk if not isinstance(limit, int) else max(1, min(chunk, limit))
-        longest = said["get_max_context_len"]
+        limit, longest = said["get_max_seq_len"], said["get_max_context_len"]
         longest = limit if longest is None else longest
+        #: positions that a context may have
+        self.longest = longest if isinstance(longest, int) else 0
+        #: positions that there are rows for as yet
+        self.room = self.longest
+        self.method = method = _checked(self._of_length(ROWS), path)
+        chunk = _chunk(method)
+        self.chunk = chunk if not isinstance(limit, int) else max(1, min(chunk, limit))
         if not isinstance(longest, int) or longest < 1 or said["use_kv_cache"] is False:
             raise InputError(
                 f"{path} does not say how long a context it holds (get_max_context_len), or keeps "
                 "none (use_kv_cache)"
             )
-        #: positions that a context may have
-        self.longest = longest
         self.ends = _integers(said["get_eos_ids"])
         begin = said["get_bos_id"]
         self.begin = begin if isinstance(begin, int) else None
@@ -63,10 +70,12 @@ class Decoder:
         self._positions = self._takes_positions()
         self.lock = threading.RLock()
         self._active: Context | None = None
+        file = program.program.method(method.name)
         self._rows = {
-            name: axis
-            for name, array in method.buffers.items()
-            if (axis := _axis(array.shape, longest)) is not None
+            value.name: axis
+            for value in (file.values if file else ())
+            if isinstance(value, Tensor) and value.name in method.buffers
+            if value.name and (axis := _axis(value.shape, longest)) is not None
         }
 
     def _takes_positions(self) -> bool:
@@ -75,8 +84,40 @@ class Decoder:
         assert isinstance(spec, TensorSpec)
         return spec.dynamic and spec.shape[-1:] == self.method.inputs[0].shape[-1:]  # type: ignore[union-attr]
 
+    def _of_length(self, rows: int) -> Method | None:
+        """The method with caches of ``rows`` rows, where it can be had, or of all."""
+        found = self.program.program.method(DEFAULT_METHOD)
+        if found is None:
+            return None
+        if rows < self.longest and settings.KEY in self.program.program.named_data:
+            with contextlib.suppress(CannotShorten):
+                short = shortened(found, self.longest, rows)
+                method = self.program.prepare(short.method, short.adapt)
+                self.room = rows
+                return method
+        self.room = self.longest
+        return self.program.method(DEFAULT_METHOD)
+
+    def _reserve(self, count: int) -> None:
+        """Makes room for ``count`` positions; what the caches hold stays."""
+        rows = self.room
+        if count <= rows:
+            return
+        held = self._copies(rows)
+        while rows < count:
+            rows *= 2
+        method = self._of_length(min(rows, self.longest))
+        assert method is not None
+        buffers = method.buffers
+        for name, old in held.items():
+            buffers[name][_first(self._rows[name], old.shape[self._rows[name]])] = old
+        self.method = method
+        gc.collect()  # the method that was: its weights are as large as these
+        give_back_memory()
+
     def run(self, tokens: Sequence[int], start: int) -> np.ndarray:
         """The logits float32 [vocabulary] behind the last of at most ``chunk`` tokens."""
+        self._reserve(min(start + len(tokens), self.longest))
         inputs = np.asarray([tokens], self._dtype)
         place = np.arange(start, start + len(tokens)) if self._positions else np.array([start])
         (logits,) = self.method.run([inputs, place.astype(np.int64)])
@@ -92,6 +133,7 @@ class Decoder:
             return
         if self._active is not None:
             self._active.rows = self._copies(len(self._active.tokens))
+        self._reserve(len(context.tokens) if context.rows else 0)
         buffers = self.method.buffers
         for name, rows in context.rows.items():
             buffers[name][_first(self._rows[name], rows.shape[self._rows[name]])] = rows
@@ -188,18 +230,17 @@ def _integers(found: Any) -> tuple[int, ...]:
     return tuple(int(item) for item in items if isinstance(item, int))
 
 
-def _method(program: LoadedProgram, path: str) -> Method:
-    if "forward" in program.methods:
-        method = program.method("forward")
-        specs = method.inputs
-        if (
-            len(specs) == 2
-            and len(method.outputs) == 1
-            and all(isinstance(spec, TensorSpec) and spec.dtype.kind == "i" for spec in specs)
-            and isinstance(specs[0], TensorSpec)
-            and len(specs[0].shape) == 2
-        ):
-            return method
+def _checked(method: Method | None, path: str) -> Method:
+    specs = method.inputs if method is not None else ()
+    if (
+        method is not None
+        and len(specs) == 2
+        and len(method.outputs) == 1
+        and all(isinstance(spec, TensorSpec) and spec.dtype.kind == "i" for spec in specs)
+        and isinstance(specs[0], TensorSpec)
+        and len(specs[0].shape) == 2
+    ):
+        return method
     raise InputError(
         f"{path} is no language model: its method takes no tokens [1, n] and position; compile one "
         "with penstock compile and a checkpoint"

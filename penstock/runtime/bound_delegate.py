@@ -235,9 +235,10 @@ def compile_delegate(
     named_data: Mapping[str, Buffer],
     engines: Callable[[], Sequence[Engine]],
     threads: Threads,
+    adapt: Callable[[Delegate, XnnGraph], XnnGraph] | None = None,
 ) -> BoundDelegate:
     """Read and compile a delegate's payload; ``engines`` (the preferred one first) are asked only
-    then.
+    then. ``adapt`` gives the graph to compile in place of the one that was read.
 
     Raises UnsupportedError for a backend other than XNNPACK, InvalidProgramError for a damaged
     payload, InputError for one whose constants are in a data file that was not given.
@@ -250,5 +251,7 @@ def compile_delegate(
     from penstock.runtime.engines.planner import compile_graph
 
     graph = read_payload(delegate.payload, named_data)
+    if adapt is not None:
+        graph = adapt(delegate, graph)
     executable = compile_graph(graph, engines(), threads=threads)
     return BoundDelegate(delegate.id, graph, executable)

@@ -29,6 +29,7 @@ from penstock.runtime.profile import Profile
 from penstock.runtime.specs import listed
 
 if TYPE_CHECKING:
+    from penstock.graph.graph import XnnGraph
     from penstock.runtime.engines.protocol import Engine
 
 DEFAULT_METHOD = "forward"
@@ -298,8 +299,23 @@ class LoadedProgram:
             f"the program has no method {DEFAULT_METHOD!r}; name one of {listed(names)}"
         )
 
-    def _prepare(self, method: formats.Method) -> Method:
-        original = self._original
+    def prepare(
+        self,
+        method: formats.Method,
+        adapt: Callable[[formats.Delegate, XnnGraph], XnnGraph] | None = None,
+    ) -> Method:
+        """A method that is no part of the program, made out of one of its own: on the program's
+        engines and threads, with memory for itself. ``adapt`` gives the graph to compile in place
+        of a delegate's own. Raises what :meth:`method` raises.
+        """
+        return self._prepare(method, adapt)
+
+    def _prepare(
+        self,
+        method: formats.Method,
+        adapt: Callable[[formats.Delegate, XnnGraph], XnnGraph] | None = None,
+    ) -> Method:
+        original = self._original if adapt is None else None
         packed: dict[int, BoundDelegate] = {}
         if original is not None:
             delegates = original.method(method.name).delegates
@@ -311,7 +327,7 @@ class LoadedProgram:
                 if clone is not None:
                     return clone
             bound = compile_delegate(
-                delegate, self.program.named_data, self._open_engines, self._threads
+                delegate, self.program.named_data, self._open_engines, self._threads, adapt
             )
             self.release_pages()
             return bound

@@ -17,6 +17,7 @@ from penstock.compiler.rewrite import (
     additive_masks,
     cached_rows,
     complex_pairs,
+    computed_slices,
     constant_products,
     constant_selection,
     constants_of_bodies,
@@ -52,6 +53,7 @@ CANONICALIZE: Sequence[Rewrite] = (
     Step(promote_operands.apply, "casts of mixed operands become nodes that can be folded"),
     Step(additive_masks.apply, "needs the casts of masks to be nodes"),
     Step(fold_constants.apply, "masks, indices and weights that the steps before made constant"),
+    Step(computed_slices.apply, "caches written by slices are rows at positions to the next step"),
     Step(cached_rows.apply, "needs masks to be numbers; what it leaves are operators with entries"),
     Step(
         complex_pairs.apply, "windows and tables of turns must be constants; makes real operators"

@@ -279,7 +279,7 @@ def _shared(tensor: Node, query: Node) -> Node:
         return tensor
     if tensor.target is aten.repeat_interleave.self_int and _axis(tensor, 2) == 1:
         return tensor.args[0]  # type: ignore[return-value]
-    if tensor.target not in (aten.reshape.default, aten.view.default):
+    if MOVES.get(tensor.target) is not _reshaped or tensor.target is aten.expand.default:
         return tensor
     wide = tensor.args[0]
     narrow = wide.args[0] if isinstance(wide, Node) and wide.target is aten.expand.default else None
@@ -362,7 +362,10 @@ def _reshaped(s: Splitter, node: Node) -> Parts | None:
     for part in (parts.old, parts.new):
         shape = list(node.meta["val"].shape)
         shape[axis] = part.meta["val"].shape[parts.axis]
-        made.append(s.call(node, node.target, part, list(s.sizes.replace(shape))))
+        # A part of what is contiguous need not be.
+        unsafe = node.target is aten._unsafe_view.default
+        target = aten.reshape.default if unsafe else node.target
+        made.append(s.call(node, target, part, list(s.sizes.replace(shape))))
     return Parts(made[0], made[1], axis, parts.clean)
 
 
@@ -376,6 +379,7 @@ MOVES: dict[object, Callable[[Splitter, Node], Parts | None]] = {
     aten.repeat_interleave.self_int: _along_others,
     aten.select.int: _select,
     aten.view.default: _reshaped,
+    aten._unsafe_view.default: _reshaped,
     aten.reshape.default: _reshaped,
     aten.expand.default: _reshaped,
 }

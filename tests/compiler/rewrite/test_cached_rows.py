@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import penstock
+from penstock.formats.program import KernelCall
 
 HEADS, SHARED, SIZE, LENGTH = 4, 2, 8, 24
 Attend = Callable[[Any, Any, Any, Any], torch.Tensor]
@@ -65,6 +66,23 @@ def copied(cache: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -> 
 def put(cache: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     cache[:, :, positions] = rows
     return cache
+
+
+def assigned(cache: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """The commonest way: a slice from a number on."""
+    start, count = positions[0].item(), rows.shape[2]
+    torch._check(start >= 0)
+    torch._check(start + count <= LENGTH)
+    cache[:, :, start : start + count] = rows
+    return cache
+
+
+def scattered(cache: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    start, count = positions[0].item() + 1, rows.shape[2]
+    torch._check(start >= 1)
+    torch._check(start + count <= LENGTH + 1)
+    new = torch.slice_scatter(cache, rows, 2, start - 1, start - 1 + count)
+    return cache.copy_(new)
 
 
 class Layer(nn.Module):
@@ -129,6 +147,10 @@ ONE_DELEGATE = {
     f"{attend.__name__}_{write.__name__}": (attend, write)
     for attend in ATTENTIONS
     for write in (copied, put)
+} | {
+    "grouped_assigned": (grouped, assigned),
+    "by_hand_assigned": (by_hand, assigned),
+    "grouped_scattered": (grouped, scattered),
 }
 CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     **{name: (lambda pair=pair: Decoder(*pair), {}) for name, pair in ONE_DELEGATE.items()},
@@ -173,5 +195,8 @@ def test_one_delegate(name: str, made: dict[str, Any]) -> None:
     delegation = made[name][0].delegation
     assert len(delegation.subgraphs) == 1
     outside = [node.target for node, _ in delegation.undelegated]
-    assert outside.count("aten.index_put_.default") == 4  # the rows, in place
+    method = made[name][0].program.methods[0]
+    calls = [i for i in method.instructions if isinstance(i, KernelCall)]
+    names = [str(method.operators[one.operator]) for one in calls]
+    assert names.count("aten::index_put_") == 4  # the rows, in place
     assert not {"aten.copy_.default", "aten.index_copy.default"}.intersection(outside)

@@ -235,6 +235,8 @@ def lower_slice_scatter(b: GraphBuilder, node: Node) -> Tensor:
     extent = x.shape[dim]
     if not isinstance(extent, int):
         raise LoweringError("it replaces a part of a dynamic dimension")
+    if any(isinstance(named.get(place), Node) for place in ("start", "end", "index")):
+        raise LoweringError("it replaces a part whose place is computed")
     if node.target is aten.select_scatter.default:
         start, end = named["index"] % extent, named["index"] % extent + 1
         source = b.reshape(source, (*x.shape[:dim], 1, *x.shape[dim + 1 :]))
