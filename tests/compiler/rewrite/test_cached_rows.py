@@ -78,7 +78,8 @@ def assigned(cache: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -
 
 
 def scattered(cache: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    start, count = positions[0].item() + 1, rows.shape[2]
+    start: Any = positions[0].item() + 1
+    count = rows.shape[2]
     torch._check(start >= 1)
     torch._check(start + count <= LENGTH + 1)
     new = torch.slice_scatter(cache, rows, 2, start - 1, start - 1 + count)
@@ -143,7 +144,7 @@ class Reads(Decoder):
 
 
 ATTENTIONS = (grouped, repeated, interleaved, by_hand, soft_capped, no_softmax)
-ONE_DELEGATE = {
+ONE_DELEGATE: dict[str, tuple[Attend, Any]] = {
     f"{attend.__name__}_{write.__name__}": (attend, write)
     for attend in ATTENTIONS
     for write in (copied, put)
