@@ -7,7 +7,9 @@ each flow, and two networks of the zoo at their real size. Needs torch; running 
 
 from __future__ import annotations
 
+import importlib
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,9 +109,26 @@ def make(folder: Path) -> None:
         path = folder / f"{name}.pte"
         if not path.exists():
             lower().save(path)
+    _compile_language_model(folder)
     for zoo_model in ("mv3", "mv2"):
         for quantize in (False, True):
             _compile_zoo(folder, zoo_model, quantize)
+
+
+def _compile_language_model(folder: Path) -> None:
+    """The tiny one of the tests, with weights of 4 bits."""
+    from penstock.llm.export.compile import compile_model
+
+    path = folder / "language_4bit.pte"
+    if path.exists():
+        return
+    sys.path.insert(0, str(ROOT / "tests" / "llm"))
+    tiny = importlib.import_module("tiny_models")
+    with tempfile.TemporaryDirectory() as place:
+        compiled = compile_model(
+            tiny.folder("llama2", Path(place)), scheme="dynamic_4bit", longest=tiny.LONGEST, chunk=8
+        )
+        compiled.save(path)
 
 
 def _compile_zoo(folder: Path, name: str, quantize: bool) -> None:
