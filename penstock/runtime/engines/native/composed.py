@@ -116,7 +116,7 @@ class PlannedGraph(Composed):
             check_array(array, self._shapes[i], self._dtypes[i])
             if placed(array, overread=overread) is not array:
                 return None
-        run, process = plan.fixed([address(array) for array in arrays]), self._process
+        run, process = plan.fixed(arrays), self._process
         turn: AbstractContextManager[None] = self._turns[0] if self._turns else nullcontext()
 
         def call() -> None:

@@ -29,6 +29,7 @@ from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import Blocks, PackedWeights
 from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, field_address
 from penstock.runtime.engines.native.survey import Survey
+from penstock.runtime.engines.native.tables import Tables
 from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
@@ -56,7 +57,7 @@ class NativeEngine:
         self._blocks = Blocks()
         #: Blocks of zeros that padding is read from: the largest is the last.
         self._zeros: list[np.ndarray] = []
-        self._tables = lookup.Tables()
+        self._tables = Tables()
         #: what was found about the graph that was asked about last
         self._survey = Survey(XnnGraph(), self._tables)
 
@@ -224,7 +225,7 @@ class NativeExecutable:
             check_array(array, self._shapes[i], dtype)
             if placed(array, overread=self.overreads) is not array:
                 return None
-        run, process = plan.fixed([address(array) for array in arrays]), self._process
+        run, process = plan.fixed(arrays), self._process
 
         def call() -> None:
             if process is not None:

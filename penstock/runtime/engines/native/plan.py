@@ -12,6 +12,8 @@ from ctypes import POINTER, Structure, c_int, c_size_t, c_void_p
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from penstock.runtime import blocks
 from penstock.runtime.blocks import address
 from penstock.runtime.engines import arena
@@ -138,10 +140,15 @@ class Plan:
         status: int = self._run(self._plan_address, self._ports)
         return status
 
-    def fixed(self, addresses: Sequence[int]) -> Callable[[], int]:
-        """A function that is :meth:`run` with these addresses."""
-        ports = (c_size_t * max(len(addresses), 1))(*addresses)
-        return lambda: self._run(self._plan_address, ports)
+    def fixed(self, arrays: Sequence[np.ndarray]) -> Callable[[], int]:
+        """A function that is :meth:`run` on these arrays, which it keeps."""
+        ports = (c_size_t * max(len(arrays), 1))(*map(address, arrays))
+
+        def call(kept: object = arrays) -> int:
+            status: int = self._run(self._plan_address, ports)
+            return status
+
+        return call
 
     def run_step(self, index: int, addresses: Sequence[int]) -> None:
         """Run one step alone, to measure it."""

@@ -13,6 +13,7 @@ from penstock.graph.graph import Node, XnnGraph
 from penstock.runtime.engines.native import lookup
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
+from penstock.runtime.engines.native.tables import Tabled, Tables
 
 
 class Found(NamedTuple):
@@ -26,7 +27,7 @@ class Survey:
     """What was found about ``graph``, which has been checked. It keeps the graph, so that nodes can
     go by their identity."""
 
-    def __init__(self, graph: XnnGraph, tables: lookup.Tables) -> None:
+    def __init__(self, graph: XnnGraph, tables: Tables) -> None:
         self.graph = graph
         self.values = {value.id: value for value in graph.values}
         self._nodes = {id(node) for node in graph.nodes}
@@ -34,7 +35,7 @@ class Survey:
             v.id for v in graph.values if v.data is None and v.dtype.traits.array is None
         }  # of what cannot leave the part that makes it
         self._makers = {i: n for n in graph.nodes for i in n.outputs if i in inside}
-        self._chains: dict[int, lookup.Tabled] = {}
+        self._chains: dict[int, Tabled] = {}
         for chain in tables.of(graph, lookup.chains(graph)):
             self._chains.update(dict.fromkeys(map(id, chain.nodes), chain))
         self._found: dict[int, Found | str] = {}
@@ -43,7 +44,7 @@ class Survey:
         """Whether ``node`` is one of the graph's."""
         return id(node) in self._nodes
 
-    def chain_of(self, node: Node) -> lookup.Tabled | None:
+    def chain_of(self, node: Node) -> Tabled | None:
         """The chain that ``node`` belongs to."""
         return self._chains.get(id(node))
 

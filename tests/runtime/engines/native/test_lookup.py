@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,9 @@ from native_harness import ISAS, THREADS, guarded, native, xnnpack
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind, TransposeAttributes
+from penstock.runtime.engines.native import tables
 from penstock.runtime.engines.native.lookup import chains
+from penstock.runtime.engines.native.tables import Tables
 from penstock.runtime.engines.planner import choose
 
 FP32, QINT8 = DataType.FP32, DataType.QINT8
@@ -106,6 +111,50 @@ def test_two_chains_in_a_row_and_sizes_that_change() -> None:
             np.testing.assert_array_equal(
                 answer(native(isa), graph, x), answer(xnnpack(), graph, x)
             )
+
+
+def side_by_side(graphs: Sequence[XnnGraph]) -> XnnGraph:
+    """One graph of several with one input and one output each."""
+    whole = XnnGraph()
+    for number, graph in enumerate(graphs):
+        step = 10 * number
+        for value in graph.values:
+            external = None if value.external_id is None else number
+            external = len(graphs) + number if value.is_output else external
+            whole.values.append(replace(value, id=value.id + step, external_id=external))
+        for node in graph.nodes:
+            inputs, outputs = ([i + step for i in ids] for ids in (node.inputs, node.outputs))
+            whole.nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(outputs)))
+        whole.inputs.append(step)
+        whole.outputs.append(graph.outputs[0] + step)
+    return whole
+
+
+@pytest.mark.parametrize("conversions", ["right", "wrong"])
+def test_chains_that_are_alike(conversions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share their part in float32. If NumPy's conversions are not XNNPACK's, they do not."""
+    graphs = [make((2, 256), seed) for seed in range(25) for make in (silu, hard_sigmoid)]
+    for seed, graph in enumerate(graphs):  # some of which end in steps that halves fall between
+        if seed % 3 == 0:
+            graph.values[4].quantization = PerTensor(2.0 ** -(seed % 8), seed - 20)
+            graph.values[0].quantization = PerTensor(2.0 ** -(seed % 5), seed - 30)
+    runs: list[int] = []
+    run, quantized = tables._run, tables._quantized
+
+    def counted(*arguments: Any) -> list[np.ndarray]:
+        runs.append(len(arguments[2]))
+        return run(*arguments)
+
+    monkeypatch.setattr(tables, "_run", counted)
+    if conversions == "wrong":
+        monkeypatch.setattr(tables, "_quantized", lambda *a: quantized(*a) ^ np.uint8(1))
+    whole = side_by_side(graphs)
+    found = Tables().of(whole, chains(whole))
+    assert runs == ([4] if conversions == "right" else [4, 48])
+    x = np.arange(256, dtype=np.uint8).view(np.int8)
+    for chain, graph in zip(found, graphs, strict=True):
+        expected = answer(xnnpack(), graph, np.stack([x, x]))[0]
+        np.testing.assert_array_equal(chain.table.view(np.int8), expected)
 
 
 def test_no_chains() -> None:
