@@ -32,7 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "llm.export": {"errors", "faults", "llm", "compiler", "formats", "graph"},
     "pages": {"errors"},
     "tools": {
-        "errors", "faults", "formats", "graph", "runtime", "runtime.blocks", "runtime.engines",
+        "errors", "faults", "formats", "graph", "notebook", "runtime", "runtime.blocks",
+        "runtime.engines",
     },
     "": {"errors", "runtime", "compiler", "cli"},
 }  # fmt: skip

@@ -12,6 +12,14 @@ import torch
 
 import penstock
 from penstock.notebook import MOST_ROWS, Table, facts, render
+from penstock.tools.bench.contest import Spread
+from penstock.tools.bench.report import BenchReport, Row
+from penstock.tools.compare.compare import compare
+from penstock.tools.compare.taps import ProgramSide
+from penstock.tools.describe.program import describe
+from penstock.tools.profiling.machine import Peaks
+from penstock.tools.profiling.measure import measure
+from penstock.tools.profiling.report import report
 
 
 class Cells(HTMLParser):
@@ -115,3 +123,46 @@ def test_ipython_shows_them() -> None:
     formatters = pytest.importorskip("IPython.core.formatters")
     shown, _ = formatters.DisplayFormatter().format(penstock.lower(Model(), (torch.randn(2, 8),)))
     assert shown["text/html"].startswith("<table>")
+
+
+def test_tools_in_a_notebook(tmp_path: Path) -> None:
+    lowered = penstock.lower(Model(), (torch.randn(2, 8),))
+    path = tmp_path / "model.pte"
+    lowered.save(path)
+    program = penstock.load(path, profile=True, threads=1)
+    described = describe(program.program, str(path), path.stat().st_size)
+    heads, row, *constants = Cells(described._repr_html_()).rows
+    assert row[0] == "forward" and "[2, 8]" in row[1] and "[2, 4]" in row[2]
+    assert any("first" in name for _, name, *_ in constants)
+    peaks = Peaks("a processor", 1, fp32=1e11, int8=None, memory=1e10, cache=1e11, cache_bytes=1000)
+    calls = measure(program, None, [np.ones((2, 8), np.float32)], runs=3)
+    found = report(program, str(path), "auto", 1, calls, peaks)
+    heads, *rows = Cells(found._repr_html_()).rows
+    assert heads[:2] == ["ms", "share"] and {"first", "second"} <= {row[4] for row in rows}
+    sides = [ProgramSide(path, label=name) for name in ("a", "b")]
+    compared = compare(
+        *sides, [[np.ones((2, 8), np.float32)]], inputs="1 sample", threshold_db=40.0
+    )
+    text = compared._repr_html_()
+    assert "a and b agree" in text and ["judged on", "1 sample"] in Cells(text).rows
+
+
+def test_a_bench_in_a_notebook() -> None:
+    rows = (
+        Row(
+            "own", "Penstock", "m.pte", "float", 1, best_ms=1.25, times_ms=Spread(1.3, 1.2, 1.4),
+            ratio=Spread(1.0, 1.0, 1.0), turns=3, load_ms=2.0, growth_mb=3.0, peak_mb=9.0,
+            sqnr_db=None,
+        ),
+        Row(
+            "x", "X", "m.pte", "float", 1, None, None, None, 0, None, None, None, None,
+            error="is not installed",
+        ),
+    )  # fmt: skip
+    found = BenchReport({"processor": "p"}, 1.0, 1, 1, rows, ("the machine is busy",))
+    text = found._repr_html_()
+    assert "the machine is busy" in text
+    heads, first, second = Cells(text).rows
+    assert heads[:4] == ["runtime", "file", "", "threads"]
+    assert first == ["Penstock", "m.pte", "float", "1", "1.25", "1.00 (1.00 to 1.00)", "2"]
+    assert second[5] == "is not installed"

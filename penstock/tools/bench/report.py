@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.notebook import Table, render
 from penstock.tools.bench.contest import Spread
 
 #: A runtime whose turns differ by more (the quartiles' distance, of the median) was disturbed.
@@ -55,6 +56,25 @@ class BenchReport:
         """As JSON can hold it: numbers that are not finite as strings."""
         found: dict[str, Any] = _plain(dataclasses.asdict(self))
         return found
+
+    def _repr_html_(self) -> str:
+        headings = ("runtime", "file", "", "threads", "ms", "times the first row's", "load, ms")
+        rows = [
+            (
+                row.title, row.file, row.precision, row.threads, _number(row.best_ms),
+                row.error or _ratio(row.ratio), _number(row.load_ms),
+            )
+            for row in self.rows
+        ]  # fmt: skip
+        return render(Table("Bench", headings, rows, "; ".join(self.warnings)))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _ratio(ratio: Spread | None) -> str:
+    return "" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _plain(value: Any) -> Any:

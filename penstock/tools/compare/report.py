@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.notebook import Table, facts, render
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -71,6 +73,40 @@ class CompareReport:
         found = dataclasses.asdict(self) | {"agree": self.agree, "layers": layers}
         plain: dict[str, Any] = _plain(found)
         return plain
+
+    def _repr_html_(self) -> str:
+        """The outputs, and the layers that lose most first."""
+        verdict = "agree" if self.agree else "do not agree"
+        first = None if self.first is None else self.layers[self.first].name
+        summary = facts(
+            f"{self.a} and {self.b} {verdict}",
+            (
+                ("judged on", self.inputs),
+                *(
+                    (
+                        f"output {i}",
+                        f"{list(output.shape)}, {_decibel(output.sqnr_db)},"
+                        f" largest difference {output.largest:.3g} of {output.extent:.3g}",
+                    )
+                    for i, output in enumerate(self.outputs)
+                ),
+                (f"below {self.threshold_db:.0f} dB first", first),
+            ),
+        )
+        layers = sorted(self.layers, key=lambda layer: -(layer.loss_db or -math.inf))
+        rows = [
+            (
+                layer.name, " ".join(dict.fromkeys(layer.dtypes)), _decibel(layer.sqnr_db),
+                "" if layer.loss_db is None else f"{layer.loss_db:.1f} dB", f"{layer.largest:.2g}",
+            )
+            for layer in layers
+        ]  # fmt: skip
+        table = Table("", ("layer", "types", "SQNR", "loses", "largest difference"), rows)
+        return render(summary, *([table] if rows else []))
+
+
+def _decibel(ratio: float) -> str:
+    return "equal" if ratio == math.inf else f"{ratio:.1f} dB"
 
 
 def _plain(value: Any) -> Any:

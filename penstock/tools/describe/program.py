@@ -10,6 +10,7 @@ from typing import Any
 from penstock.errors import InvalidProgramError
 from penstock.formats.program import Method, Program
 from penstock.formats.sources import KEY, MethodSources, decode_sources
+from penstock.notebook import Table, render
 from penstock.tools.describe.constants import (
     Constant,
     delegate_constants,
@@ -25,6 +26,9 @@ from penstock.tools.describe.instructions import (
 from penstock.tools.describe.memory import MemoryPlan, describe_memory
 from penstock.tools.describe.quantizations import known_quantizations
 from penstock.tools.describe.values import ValueDescription, method_values
+
+#: Constants that a notebook shows.
+MOST_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,29 @@ class ProgramDescription:
             plain["delegation"]["share"] = method.delegation.share
             plain["memory"]["peak"] = method.memory.peak
         return found
+
+    def _repr_html_(self) -> str:
+        methods = [
+            (
+                method.name,
+                ", ".join(method.values[number].text for number in method.inputs),
+                ", ".join(method.values[number].text for number in method.outputs),
+                len(method.instructions),
+                _share(method.delegation),
+            )
+            for method in self.methods
+        ]
+        constants = [(f"{one.bytes:,}", one.name, one.dtype) for one in self.constants[:MOST_SHOWN]]
+        title = f"{self.path}: {self.bytes:,} bytes, {self.constant_bytes:,} of them constants"
+        headings = ("method", "inputs", "outputs", "instructions", "delegated")
+        tables = [Table(title, headings, methods)]
+        if constants:
+            tables.append(Table("Largest constants", ("bytes", "name", "type"), constants))
+        return render(*tables)
+
+
+def _share(delegation: Delegation) -> str:
+    return "" if delegation.share is None else f"{delegation.share:.1%}"
 
 
 def describe(program: Program, path: str = "", size: int = 0) -> ProgramDescription:

@@ -11,6 +11,7 @@ from penstock.formats.payload_reader import read_payload
 from penstock.formats.program import DelegateCall, Method
 from penstock.formats.sources import UNKNOWN, Origin
 from penstock.graph.shapes import infer
+from penstock.notebook import Table, render
 from penstock.runtime.profile import InstructionProfile, NodeProfile
 from penstock.runtime.program import LoadedProgram
 from penstock.tools.profiling.fusion import carriers
@@ -88,6 +89,26 @@ class ProfileReport:
         for row, plain in zip(self.rows, found["rows"], strict=True):
             plain["operator"] = row.operator
         return found
+
+    def _repr_html_(self) -> str:
+        """What took longest."""
+        rows = [
+            (
+                f"{1e3 * row.seconds:.3f}", f"{row.share:.1%}", _part_of_roof(row), row.label,
+                row.origin.module, row.engine,
+            )
+            for row in sorted(self.rows, key=lambda row: -row.seconds)
+        ]  # fmt: skip
+        title = f"{self.path}, {self.method}: {1e3 * self.seconds:.3f} ms a call"
+        note = f"medians over {self.calls} calls, threads: {self.threads}, engine: {self.engine}"
+        headings = ("ms", "share", "of what the machine can do", "what", "module", "engine")
+        return render(Table(title, headings, rows, note))
+
+
+def _part_of_roof(row: Row) -> str:
+    if row.least_seconds is None or not row.seconds:
+        return ""
+    return f"{min(row.least_seconds / row.seconds, 1.0):.0%}"
 
 
 def report(
