@@ -139,10 +139,8 @@ def test_tools_in_a_notebook(tmp_path: Path) -> None:
     found = report(program, str(path), "auto", 1, calls, peaks)
     heads, *rows = Cells(found._repr_html_()).rows
     assert heads[:2] == ["ms", "share"] and {"first", "second"} <= {row[4] for row in rows}
-    sides = [ProgramSide(path, label=name) for name in ("a", "b")]
-    compared = compare(
-        *sides, [[np.ones((2, 8), np.float32)]], inputs="1 sample", threshold_db=40.0
-    )
+    a, b = ProgramSide(path, label="a"), ProgramSide(path, label="b")
+    compared = compare(a, b, [[np.ones((2, 8), np.float32)]], inputs="1 sample", threshold_db=40.0)
     text = compared._repr_html_()
     assert "a and b agree" in text and ["judged on", "1 sample"] in Cells(text).rows
 
