@@ -82,7 +82,7 @@ def test_a_click_shows_the_details(quantized: Path, opened: Any) -> None:
     details = page.locator("aside.details")
     text = details.inner_text()
     for part in (
-        "conv_2d", "Time", "µs a call", "%", "Engine here", "Module", "Source", "Operator",
+        "conv_2d", "Time", "µs a call", "%", "Engine", "XNNPACK", "Module", "Source", "Operator",
         "aten.conv2d.default", "an operator", "qint8 1 × ", "scale 0.0", "zero point",
         "scales per channel", "kernel", "3, 3", "node ",
     ):  # fmt: skip
@@ -158,7 +158,7 @@ def test_zoom_and_colours(quantized: Path, opened: Any) -> None:
     page.wait_for_timeout(50)
     assert view.get_attribute("transform") not in places
     legends = set()
-    for name in ("time", "kind", "engine here"):
+    for name in ("time", "kind", "engine"):
         page.get_by_label("Colour by").select_option(label=name)
         legends.add(page.locator(".legend").first.inner_text())
     assert len(legends) == 3
@@ -193,6 +193,7 @@ def test_on_a_phone_in_the_dark(quantized: Path, opened: Any) -> None:
     node = page.locator(".node.picked").bounding_box()
     panel = page.locator("aside.details").bounding_box()
     assert node["y"] + node["height"] <= panel["y"]
+    page.locator(".workspace").scroll_into_view_if_needed()
     one.picture("inspect-phone-details", full=False)
     check_page(page)
 

@@ -72,13 +72,13 @@ function methodSection(method) {
       ["Planned memory", bytes(method.memory.sizes.reduce((a, b) => a + b, 0))],
     ]),
     table({ caption: "Inputs and outputs", tall: false, columns: valueColumns, rows: [
-      ...method.inputs.map((id, index) => ({ name: `input ${index}`, ...method.values[id] })),
-      ...method.outputs.map((id, index) => ({ name: `output ${index}`, ...method.values[id] })),
+      ...method.inputs.map((id, index) => ({ name: `input\u00a0${index}`, ...method.values[id] })),
+      ...method.outputs.map((id, index) => ({ name: `output\u00a0${index}`, ...method.values[id] })),
     ] }),
     method.delegates.length > 0 && h("div", {}, h("h3", {}, "Delegates"), table({
       caption: "Delegates", quiet: true, tall: method.delegates.length > 12, rows: method.delegates.map((one, number) => ({ ...one, number })),
       columns: [
-        { title: "Delegate", value: (one) => one.number, text: (one) => `delegate ${one.number}` },
+        { title: "Delegate", value: (one) => one.number, text: (one) => `delegate\u00a0${one.number}` },
         { title: "Backend", value: (one) => one.backend },
         { title: "Nodes", value: (one) => one.nodes?.length, text: (one) => (one.nodes ? count(one.nodes.length) : one.error ? `cannot be read: ${one.error}` : "known to the backend alone"), number: true },
         { title: "Payload", value: (one) => one.bytes, text: (one) => bytes(one.bytes), number: true },

@@ -66,6 +66,6 @@ export function explorer({ nodes, edges, label, details, palettes = [] }) {
   const element = h("div", {},
     h("div", { class: "tools" }, field, previous, next, said, drawing.buttons, choice),
     palettes.length > 0 && legend,
-    h("div", { class: "workspace" }, drawing.element, panel.element));
+    h("div", { class: "workspace", style: { "--drawn": `${drawing.height}px` } }, drawing.element, panel.element));
   return { element, open: (id) => drawing.pick(id, true) };
 }

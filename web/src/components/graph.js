@@ -10,6 +10,8 @@ const HEIGHT = 40;
 const WIDEST = 250;
 const NARROWEST = 70;
 const PAD = 14;
+/** Below this scale colours are shown, and no text. */
+const READABLE = 0.3;
 
 const pen = document.createElement("canvas").getContext("2d");
 function widthOf(text, font) {
@@ -30,8 +32,8 @@ function fitted(text, font, most) {
  *
  * nodes: [{ id, label, sub?, tone?, spoken? }], edges: [{ from, to, dashed? }] by id; onPick(node).
  * covered() says how many pixels at the bottom lie under something else.
- * Returns { element, buttons, pick(id), find(ids), paint(tone(node)), clear() }. By keyboard: one stop of the Tab key,
- * arrows along the edges and between neighbours, Enter picks.
+ * Returns { element, height, buttons, pick(id), find(ids), paint(tone(node)), clear() }. By keyboard: one stop of the Tab key,
+ * up and down arrows along the edges, left and right in the order of `nodes`, Enter picks.
  */
 export function drawGraph({ nodes, edges, onPick, label, covered = () => 0 }) {
   const font = "system-ui, sans-serif";
@@ -59,11 +61,12 @@ export function drawGraph({ nodes, edges, onPick, label, covered = () => 0 }) {
     const [left, top] = [-node.width / 2, -HEIGHT / 2];
     const shape = s("g", {
       class: "node", transform: `translate(${at.x},${at.y})`, role: "button", tabindex: "-1", "data-id": node.id,
+      style: node.tone ? { "--tone": node.tone } : null,
       "aria-label": node.spoken ?? [node.label, node.sub].filter(Boolean).join(", "),
       onclick: () => pick(node.id), onkeydown: (event) => keyed(event, node),
     },
     s("rect", { x: left, y: top, width: node.width, height: HEIGHT, rx: 5 }),
-    s("rect", { class: "stripe", x: left, y: top + 4, width: 4, height: HEIGHT - 8, rx: 2, style: node.tone ? { "--tone": node.tone } : null }),
+    s("rect", { class: "stripe", x: left, y: top + 4, width: 4, height: HEIGHT - 8, rx: 2 }),
     s("text", { x: left + PAD, y: node.sub ? -3 : 5 }, node.text),
     node.sub && s("text", { class: "sub", x: left + PAD, y: 13 }, node.sub),
     s("title", {}, [node.label, node.sub].filter(Boolean).join("\n")));
@@ -78,13 +81,16 @@ export function drawGraph({ nodes, edges, onPick, label, covered = () => 0 }) {
   const svg = s("svg", { role: "group", "aria-label": `${label}: ${nodes.length} nodes. Arrow keys walk along the edges, Enter shows details.` }, s("defs", {}, marker), view);
   const element = h("div", { class: "canvas" }, svg);
 
-  const behaviour = zoom().scaleExtent([0.02, 4]).on("zoom", (event) => view.setAttribute("transform", event.transform));
+  const behaviour = zoom().scaleExtent([0.005, 4]).on("zoom", ({ transform }) => {
+    view.setAttribute("transform", transform);
+    element.classList.toggle("far", transform.k < READABLE);
+  });
   const selection = select(svg).call(behaviour).on("dblclick.zoom", null);
   const size = graph;
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const moved = (soft) => (soft && !calm ? selection.transition().duration(250) : selection);
   const frame = () => [svg.clientWidth || 600, svg.clientHeight || 400];
-  const rows = prepared.slice().sort((a, b) => a.y - b.y || a.x - b.x);
+  const rows = prepared; // in the order of execution
 
   /** The whole graph. */
   function fit() {
@@ -161,9 +167,9 @@ export function drawGraph({ nodes, edges, onPick, label, covered = () => 0 }) {
     for (const [id, shape] of shapes) shape.classList.toggle("found", found.has(id));
   }
 
-  /** Colours the nodes. */
+  /** Colours the nodes: a stripe of each; from afar all of it. */
   function paint(tone) {
-    for (const node of nodes) shapes.get(node.id).querySelector(".stripe").style.setProperty("--tone", tone(node));
+    for (const node of nodes) shapes.get(node.id).style.setProperty("--tone", tone(node));
   }
 
   const step = (factor) => moved(true).call(behaviour.scaleBy, factor);
@@ -179,5 +185,5 @@ export function drawGraph({ nodes, edges, onPick, label, covered = () => 0 }) {
     begun = true;
     begin();
   }).observe(element);
-  return { element, buttons, pick, find, paint, clear: () => mark(null), centre: (id) => byId.has(id) && centre(byId.get(id)) };
+  return { element, height: graph.height, buttons, pick, find, paint, clear: () => mark(null), centre: (id) => byId.has(id) && centre(byId.get(id)) };
 }

@@ -5,6 +5,10 @@ import { Graph, layout } from "@dagrejs/dagre";
 const NODE_GAP = 18;
 const RANK_GAP = 34;
 const MARGIN = 20;
+const COLUMN_GAP = 60;
+/** Graphs of more pixels stand in columns, together so many times as wide as they are high. */
+const TALL = 2200;
+const ASPECT = 1.6;
 /** A piece has at least so many nodes, if it can be cut off at all. */
 const PIECE = 24;
 /** Above so many nodes a piece is laid out with shorter edges only, and in the quicker way. */
@@ -102,48 +106,61 @@ function laidOut({ anchor, members, edges }, notes) {
   return graph;
 }
 
-/** All pieces, each below the one before, with its anchor below where that stands already. */
+/** A piece laid out, its middle at 0, its top at 0: boxes, edges, and where its anchor's twin is. */
+function prepared(piece, notes) {
+  const ids = new Set(piece.members.map(({ id }) => id));
+  const own = notes.filter(({ to }) => ids.has(to));
+  const graph = laidOut(piece, own);
+  const twin = piece.anchor && graph.node(piece.anchor.id);
+  const boxes = [...piece.members, ...own].map((one) => ({ one, isNote: !ids.has(one.id), at: graph.node(one.id) }));
+  const left = Math.min(...boxes.map(({ at }) => at.x - at.width / 2));
+  const right = Math.max(...boxes.map(({ at }) => at.x + at.width / 2));
+  // The rank of the anchor's twin takes the place of the last rank above, unless something else
+  // stands in it.
+  const first = Math.min(...boxes.map(({ at }) => at.y - at.height / 2));
+  const top = twin ? Math.min(first, twin.y + twin.height / 2 + RANK_GAP) : first;
+  const bottom = Math.max(...boxes.map(({ at }) => at.y + at.height / 2));
+  return { piece, graph, boxes, twin, middle: (left + right) / 2, top, width: right - left, height: bottom - top + RANK_GAP };
+}
+
+/** All pieces, each below the one before, in as many columns as make the whole about as wide as a
+ * window is. */
 function stacked(pieces, notes) {
-  const places = new Map();
-  const lines = [];
-  const placed = [];
-  let bottom = MARGIN;
-  let [left, right] = [Infinity, -Infinity];
-  for (const piece of pieces) {
-    const ids = new Set(piece.members.map(({ id }) => id));
-    const own = notes.filter(({ to }) => ids.has(to));
-    const graph = laidOut(piece, own);
-    const { anchor } = piece;
-    const start = anchor && places.get(anchor.id);
-    const twin = anchor && graph.node(anchor.id);
-    const boxes = [...ids, ...own.map((one) => one.id)].map((id) => graph.node(id));
-    const middle = (Math.min(...boxes.map((at) => at.x - at.width / 2)) + Math.max(...boxes.map((at) => at.x + at.width / 2))) / 2;
-    // Pieces stand one below the other. The rank of the anchor's twin takes the place of the last
-    // rank above, unless something else stands in it.
-    const top = Math.min(...boxes.map((at) => at.y - at.height / 2));
-    const [dx, dy] = [-middle, Math.max(bottom - top, start ? bottom - RANK_GAP - (twin.y + twin.height / 2) : bottom)];
-    let lowest = bottom;
-    for (const id of [...ids, ...own.map((one) => one.id)]) {
-      const { x, y, width, height } = graph.node(id);
-      const at = { x: x + dx, y: y + dy };
-      if (ids.has(id)) places.set(id, at);
-      else placed.push({ ...own.find((one) => one.id === id), ...at });
-      lowest = Math.max(lowest, at.y + height / 2 + RANK_GAP);
-      [left, right] = [Math.min(left, at.x - width / 2), Math.max(right, at.x + width / 2)];
+  const parts = pieces.filter(({ members }) => members.length).map((piece) => prepared(piece, notes));
+  const height = parts.reduce((sum, part) => sum + part.height, 0);
+  const width = Math.max(0, ...parts.map((part) => part.width)) + COLUMN_GAP;
+  const columns = height > TALL ? Math.max(1, Math.round(Math.sqrt((ASPECT * height) / width))) : 1;
+  const full = height / columns;
+  const [places, lines, placed] = [new Map(), [], []];
+  let [column, y, lowest] = [0, 0, 0];
+  for (const part of parts) {
+    // the column ends where that is nearer to its share than one part later
+    const turned = y > 0 && y + part.height / 2 > full && column + 1 < columns;
+    if (turned) [column, y] = [column + 1, 0];
+    const [dx, dy] = [column * width + width / 2 - part.middle, MARGIN + y - part.top];
+    for (const { one, isNote, at } of part.boxes) {
+      const place = { x: at.x + dx, y: at.y + dy };
+      if (isNote) placed.push({ ...one, ...place });
+      else places.set(one.id, place);
     }
-    for (const ends of graph.edges()) {
-      const { points, dashed, source } = graph.edge(ends);
-      const moved = points.map(({ x, y }) => ({ x: x + dx, y: y + dy }));
-      if (start && ends.v === anchor.id) moved[0] = { x: start.x, y: start.y + anchor.height / 2 };
-      if (start && ends.w === anchor.id) moved[moved.length - 1] = { x: start.x, y: start.y + anchor.height / 2 };
-      for (const { x } of moved) [left, right] = [Math.min(left, x), Math.max(right, x)];
-      lines.push({ from: source ?? ends.v, to: ends.w, points: moved, dashed: Boolean(dashed || source) });
-    }
-    bottom = lowest;
+    lines.push(...linesOf(part, dx, dy, places, turned ? column * width : null));
+    y += part.height;
+    lowest = Math.max(lowest, y);
   }
-  const shift = MARGIN - (Number.isFinite(left) ? left : 0);
-  for (const at of places.values()) at.x += shift;
-  for (const at of placed) at.x += shift;
-  for (const { points } of lines) for (const point of points) point.x += shift;
-  return { places, lines, notes: placed, width: Math.max(0, right - left) + 2 * MARGIN, height: bottom - RANK_GAP + MARGIN };
+  return { places, lines, notes: placed, width: (column + 1) * width, height: lowest + 2 * MARGIN - RANK_GAP };
+}
+
+/** The edges of a part where it stands. Those of its anchor begin where that stands already; from
+ * the column before they go up at `border`. */
+function linesOf({ piece: { anchor }, graph }, dx, dy, places, border) {
+  return graph.edges().map((ends) => {
+    const { points, dashed, source } = graph.edge(ends);
+    const moved = points.map(({ x, y }) => ({ x: x + dx, y: y + dy }));
+    const start = anchor && places.get(anchor.id);
+    const foot = start && { x: start.x, y: start.y + anchor.height / 2 };
+    const around = foot && border !== null ? [{ x: border, y: foot.y + RANK_GAP / 2 }, { x: border, y: foot.y }, { x: border, y: MARGIN }, { x: border, y: MARGIN / 2 }] : [];
+    if (start && ends.v === anchor.id) moved.splice(0, 1, foot, ...around);
+    if (start && ends.w === anchor.id) moved.splice(-1, 1, ...around.reverse(), foot);
+    return { from: source ?? ends.v, to: ends.w, points: moved, dashed: Boolean(dashed || source) };
+  });
 }

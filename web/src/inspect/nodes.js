@@ -38,11 +38,16 @@ export function methodGraph(method, data) {
       for (const other of row.with_nodes ?? []) carriers.set(`i${row.instruction}n${other}`, id);
     }
   }
-  const nodes = method.drawing.nodes.map((box) => ({ ...boxOf(box, method, data), time: times.get(box.id), carrier: carriers.get(box.id) }));
+  const nodes = method.drawing.nodes.map((box) => {
+    const [node, time] = [boxOf(box, method, data), times.get(box.id)];
+    // what ran it says more than what would
+    const engine = time?.engine in ENGINES ? time.engine : node.engine;
+    return { ...node, time, engine, carrier: carriers.get(box.id) };
+  });
   const used = (table, key) => Object.entries(table).filter(([name]) => nodes.some((node) => node[key] === name)).map(([, [name, tone]]) => ({ name, tone }));
   const palettes = [
     { name: "kind", tone: (node) => FAMILIES[node.family][1], legend: used(FAMILIES, "family") },
-    { name: "engine here", tone: (node) => ENGINES[node.engine][1], legend: used(ENGINES, "engine") },
+    { name: "engine", tone: (node) => ENGINES[node.engine][1], legend: used(ENGINES, "engine") },
   ];
   if (times.size) {
     const step = (node) => HEAT.findIndex(([least]) => (node.time?.share ?? 0) >= least);
@@ -101,7 +106,7 @@ function detailsOf(node, names) {
   const content = pairs([
     ["Time", node.time && `${seconds(node.time.seconds)} a call, ${percent(node.time.share)}`],
     ["Its time is in", node.carrier && names.get(node.carrier)?.place],
-    ["Engine here", node.engine !== "none" && ENGINES[node.engine][0]],
+    ["Engine", node.engine !== "none" && ENGINES[node.engine][0]],
     ["Ran as", node.time?.operators?.join(", ")],
     ["Module", origin.module && h("code", {}, origin.module)],
     ["Source", origin.source && h("code", {}, origin.source)],
