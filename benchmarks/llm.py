@@ -137,6 +137,7 @@ def compiled(scheme: str, folder: Path) -> Column:
 
 def peers(folder: Path) -> Iterator[Column]:
     """The peers whose files are there."""
+    from penstock.formats.program import DelegateCall
     from penstock.formats.program_reader import read_program
 
     made = folder / "made.json"
@@ -152,7 +153,8 @@ def peers(folder: Path) -> Iterator[Column]:
         if runtime == "stock":
             method = read_program(path.read_bytes()).method("forward")
             assert method is not None
-            figures["delegates a token"] = len(method.delegates)
+            calls = [i for i in method.instructions if isinstance(i, DelegateCall)]
+            figures["delegates a token"] = len(calls)
         yield Column(name, runtime, path, figures)
 
 

