@@ -24,7 +24,8 @@ def page(results: dict[str, Any]) -> str:
             "",
             "Made by `make zoo`. Every model of the zoo with seeded random weights, "
             "EfficientNet-Lite0 with its trained ones, compiled by Penstock and by the stock "
-            "flow of the `executorch` package from the same weights, example inputs and calibration data, and run on four samples.",
+            "flow of the `executorch` package from the same weights, example "
+            "inputs and calibration data, and run on four samples.",
             "",
             *(f"- {key}: {value}" for key, value in results["machine"].items()),
             "",
