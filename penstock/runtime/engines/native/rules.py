@@ -45,10 +45,11 @@ _VECTORS = Isa.AVX2 | Isa.AVXVNNI | Isa.AVX512VNNI
 def slower_product_int8(node: Node, values: Values, library: Library) -> str | None:
     """Of convolutions and fully-connected in int8 with static quantization.
 
-    With VNNI ours are as fast as XNNPACK's where these reach the peak, 1.1 to 1.2 times as fast
-    with few input channels, 2 to 2.8 times with three. With AVX2 alone XNNPACK widens both operands
-    in its inner loop: ours are 1.4 times as fast, 2 to 3 times with 3x3 taps; of a single row 0.9
-    times, which is not worth a part of its own.
+    With VNNI ours are as fast as XNNPACK's where these reach the peak (within a few per cent, less
+    than a cut of the graph costs), 1.1 to 1.2 times as fast with few input channels, 2 to 2.8 times
+    with three. With AVX2 alone XNNPACK widens both operands in its inner loop: ours are 1.4 times
+    as fast, 2 to 3 times with 3x3 taps; of a single row 0.9 times, which is not worth a part of its
+    own.
     """
     return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
 
