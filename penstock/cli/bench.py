@@ -16,7 +16,10 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from penstock.cli.console import Stages
+from penstock.cli.output import writable
 from penstock.errors import InputError
+from penstock.pages import write_page
+from penstock.pages.document import plain
 from penstock.tools.bench.report import BenchReport, Row
 
 _HELP = """Measure .pte files, and the other runtimes beside them, by turns.
@@ -76,6 +79,10 @@ def bench_command(
     launches: Annotated[
         int, typer.Option(min=1, help="How often each runtime is started anew.")
     ] = 2,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--html", help="Write a page with charts to this file."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the table and errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -86,6 +93,8 @@ def bench_command(
     from penstock.tools.bench.run import bench
 
     counts = _counts(threads)
+    if html is not None:
+        writable(html, "--html")
     stages = Stages(quiet=quiet or as_json)
     notices: list[str] = []
     request = BenchRequest(
@@ -103,8 +112,13 @@ def bench_command(
             report = bench(
                 found, threads=counts, seconds=seconds, launches=launches, progress=progress
             )
+    plain_report = report.as_dict() | {"notices": notices}
+    if html is not None:
+        write_page(
+            html, "bench", f"Bench of {', '.join(Path(t).name for t in targets)}", plain_report
+        )
     if as_json:
-        print(json.dumps(report.as_dict() | {"notices": notices}, indent=2))
+        print(json.dumps(plain(plain_report), indent=2))
     else:
         show(report, notices)
     if all(row.error is not None for row in report.rows):
@@ -201,11 +215,13 @@ def _cells(row: Row, judged: bool) -> list[Any]:
     cells = [
         f"{row.best_ms:.3g}",
         f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
-        _number(row.load_ms, ".3g"),
+        _number(row.load_ms, ".0f"),
         _number(row.growth_mb, ".0f"),
     ]
     return [*names, *cells, *([_number(row.sqnr_db, ".1f")] if judged else [])]
 
 
 def _number(value: float | None, form: str) -> str:
+    if value == float("inf"):
+        return "equal"
     return "" if value is None else f"{value:{form}}"

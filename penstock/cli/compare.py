@@ -15,7 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.cli.console import Stages
+from penstock.cli.output import writable
 from penstock.errors import InputError
+from penstock.pages import write_page
+from penstock.pages.document import plain
 from penstock.tools.compare import CompareReport, Layer, ProgramSide, Side, compare
 from penstock.tools.samples import random_inputs
 
@@ -84,11 +87,17 @@ def compare_command(
         Optional[int],  # noqa: UP045
         typer.Option("--threads", "-t", help="Default: one for each CPU."),
     ] = None,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--html", help="Write a page with charts to this file."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the table and errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare two programs, or a program and its model, layer by layer."""
     stages = Stages(quiet=quiet or as_json)
+    if html is not None:
+        writable(html, "--html")
     if second is None:
         if engine_a == engine_b:
             raise InputError(
@@ -115,8 +124,10 @@ def compare_command(
         report = compare(
             sides[0], sides[1], given, inputs=about, threshold_db=threshold, progress=stage.advance
         )
+    if html is not None:
+        write_page(html, "compare", f"{report.a} and {report.b}", report.as_dict())
     if as_json:
-        print(json.dumps(report.as_dict(), indent=2))
+        print(json.dumps(plain(report.as_dict()), indent=2))
     else:
         show(report, top)
 

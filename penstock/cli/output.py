@@ -24,7 +24,8 @@ _BITS: Mapping[Scheme | None, str] = {None: "fp32", "dynamic_4bit": "4bit"}
 def writable(path: Path, option: str = "--output-dir") -> Path:
     """Gives ``path`` back if a file can be written there; makes its directory if that is missing.
 
-    Called before the work begins. Raises ``InputError`` when it cannot be written.
+    Called before the work begins. Raises ``InputError``, which names the ``option`` that changes
+    it, when it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

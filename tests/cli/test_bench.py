@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
+from children import environment
 from cli_harness import Shell
 
 from penstock.tools.bench import peers
@@ -50,6 +56,49 @@ def test_a_peer_that_needs_the_model(shell: Shell) -> None:
     done = shell.call("penstock", "bench", "a.pte", "--against", "torch", *QUICK)
     assert done.returncode == 0, done.stderr
     assert "needs the model; name that with --model" in " ".join(done.stdout.split())
+
+
+def test_a_page(shell: Shell) -> None:
+    shell.compiled("linear", "--output", "a.pte")
+    done = shell.call("penstock", "bench", "a.pte", "--html", "out/page.html", *QUICK)
+    assert done.returncode == 0, done.stderr
+    text = (shell.folder / "out" / "page.html").read_text()
+    assert '"best_ms":' in text and "Bench of a.pte" in text
+    shell.fails("penstock", "bench", "a.pte", "--html", "/proc/no/x.html", message="--html")
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == parent and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def test_it_stops_cleanly(shell: Shell) -> None:
+    shell.compiled("linear", "--output", "a.pte")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "penstock", "bench", "a.pte", "--seconds", "600"],
+        cwd=shell.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    workers: list[int] = []
+    for _ in range(600):
+        workers = _children(process.pid)
+        if workers:
+            break
+        time.sleep(0.1)
+    assert workers
+    time.sleep(1)  # into the measuring, or nearly so
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and error.strip() == "interrupted" and not out
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
 
 
 def test_what_is_wrong(shell: Shell) -> None:

@@ -50,6 +50,14 @@ def test_two_engines_and_given_inputs(shell: Shell) -> None:
     assert "a.pte (native) and a.pte (xnnpack) agree: x.npy" in " ".join(done.stdout.split())
 
 
+def test_a_page(shell: Shell) -> None:
+    shell.compiled("linear", "--output", "a.pte")
+    done = shell.call("penstock", "compare", "a.pte", "linear", "--html", "page.html")
+    assert done.returncode == 0, done.stderr
+    text = (shell.folder / "page.html").read_text()
+    assert '"sqnr_db":' in text and "linear (eager) and a.pte" in text
+
+
 def test_what_is_wrong(shell: Shell) -> None:
     shell.compiled("linear", "--output", "a.pte")
     shell.compiled("add", "--output", "b.pte")

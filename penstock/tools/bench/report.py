@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +52,8 @@ class BenchReport:
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it: numbers that are not finite as strings."""
-        found: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return found
+        """As plain data."""
+        return dataclasses.asdict(self)
 
     def _repr_html_(self) -> str:
         headings = ("runtime", "file", "", "threads", "ms", "times the first row's", "load, ms")
@@ -75,14 +73,6 @@ def _number(value: float | None) -> str:
 
 def _ratio(ratio: Spread | None) -> str:
     return "" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def warnings_about(rows: Sequence[Row]) -> list[str]:

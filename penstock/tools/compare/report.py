@@ -68,11 +68,9 @@ class CompareReport:
         return all(output.sqnr_db >= self.threshold_db for output in self.outputs)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON can hold it: numbers that are not finite as strings."""
+        """As plain data."""
         layers = [dataclasses.asdict(layer) | {"name": layer.name} for layer in self.layers]
-        found = dataclasses.asdict(self) | {"agree": self.agree, "layers": layers}
-        plain: dict[str, Any] = _plain(found)
-        return plain
+        return dataclasses.asdict(self) | {"agree": self.agree, "layers": layers}
 
     def _repr_html_(self) -> str:
         """The outputs, and the layers that lose most first."""
@@ -107,11 +105,3 @@ class CompareReport:
 
 def _decibel(ratio: float) -> str:
     return "equal" if ratio == math.inf else f"{ratio:.1f} dB"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

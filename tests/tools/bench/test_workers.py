@@ -62,6 +62,7 @@ def test_ours_beside_the_stock_runtime(linear: tuple[Path, Samples]) -> None:
     assert stock.best_ms is not None and stock.best_ms > 0 and stock.turns >= 5
     assert ours.peak_mb is not None and stock.peak_mb is not None and stock.peak_mb > ours.peak_mb
     assert report.as_dict()["rows"][0]["times_ms"]["median"] > 0
+    assert "executorch" in report._repr_html_()
 
 
 def test_one_that_fails_leaves_the_others(linear: tuple[Path, Samples], tmp_path: Path) -> None:
