@@ -31,7 +31,7 @@ function ratios(of) {
       ...row, ...row.ratio, key,
       label: row.name.length <= letters ? row.name : `${row.name.slice(0, letters - 1)}…`,
     }));
-    const left = Math.max(40, ...named.map((row) => row.label.length * 7 + 12));
+    const left = Math.max(40, ...named.map((row) => row.label.length * 7.6 + 14));
     return plot({
       width, height: named.length * ROW + 56, marginLeft: left, marginRight: 30, marginTop: 8, marginBottom: 44,
       x: { label: null, domain: [0, Math.max(1, ...named.map((row) => row.high)) * 1.05] },

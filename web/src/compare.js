@@ -21,7 +21,7 @@ const tail = (name) => (name.length <= 36 ? name : `…${name.slice(-35)}`);
 const difference = (row) => `${number(row.largest, 2)} of ${number(row.extent, 2)}`;
 
 const named = [
-  { title: "", value: (row) => row.index + 1, number: true },
+  { title: "No.", value: (row) => row.index + 1, number: true },
   { title: "Layer", value: (row) => row.name, pick: true },
   { title: "SQNR", value: (row) => row.sqnr, text: (row) => ratio(row.sqnr_db), number: true },
   { title: "Loses", value: (row) => row.loss_db, text: (row) => (row.loss_db === null ? "–" : decibels(row.loss_db)), number: true },

@@ -18,7 +18,7 @@ export function bars({ title, rows, format, unit, most = 20, measure = "Value", 
   const draw = (width) => {
     const letters = Math.floor((width * 0.38) / 7);
     const names = shown.map((row, index) => ({ ...row, key: index, label: cut(row.name, letters) }));
-    const left = Math.max(40, ...names.map((row) => row.label.length * 7 + 12));
+    const left = Math.max(40, ...names.map((row) => row.label.length * 7.6 + 14));
     return plot({
       width, height: shown.length * ROW + 50, marginLeft: left, marginRight: 70, marginTop: 8, marginBottom: 40,
       x: { domain: [0, largest], label: null },
