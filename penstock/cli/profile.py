@@ -16,6 +16,7 @@ from penstock.cli.pictures import normalization_of
 from penstock.cli.profile_table import show
 from penstock.cli.run_file import split_names, write_file
 from penstock.errors import InputError
+from penstock.pages import write_page
 from penstock.runtime import load
 from penstock.runtime.engines.threads import Threads
 from penstock.tools.profiling.etdump import etdump_of
@@ -70,6 +71,10 @@ def profile_command(
     depth: Annotated[
         int, typer.Option(help="How many levels of modules are shown with --by module.")
     ] = 3,
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--html", help="Write a page: a roofline, modules to drill down in, tables."),
+    ] = None,
     trace_path: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--trace", help="Write the calls as a trace for https://ui.perfetto.dev."),
@@ -118,6 +123,9 @@ def profile_command(
         )
     found = report(program, file, engine, count, calls, machine)
     written = []
+    if html is not None:
+        write_page(html, "profile", f"Profile of {Path(file).name}", found.as_dict())
+        written.append(f"written: {html}")
     if trace_path is not None:
         _write(trace_path, trace(found, calls).encode())
         written.append(f"written: {trace_path}, for https://ui.perfetto.dev")

@@ -26,8 +26,8 @@ def show(report: ProfileReport, by: str, *, top: int | None, depth: int) -> None
     console.print(
         printable(
             f"{report.path}, method {report.method}: {1e3 * report.seconds:.3f} ms a call, the sum"
-            f" of the parts' medians over {report.calls} calls (whole calls, quartiles: {low},"
-            f" {middle}, {high} ms); threads: {report.threads}, engine: {report.engine}"
+            f" of the parts' first deciles over {report.calls} calls (quartiles of whole calls:"
+            f" {low}, {middle}, {high} ms); threads: {report.threads}, engine: {report.engine}"
         ),
         markup=False,
     )

@@ -13,6 +13,7 @@ from penstock.formats.program import DelegateCall
 from penstock.formats.sources import UNKNOWN, MethodSources, Origin
 from penstock.notebook import Table, render
 from penstock.runtime.bound_delegate import BoundDelegate
+from penstock.runtime.engines.protocol import MEASURING
 from penstock.runtime.kernels.registry import Kernel
 
 if TYPE_CHECKING:
@@ -159,6 +160,11 @@ class Recorder:
         nodes = self._nodes[position]
         seen: set[tuple[int, str]] = set()
         for name, microseconds, place, engine in times:
+            if name == MEASURING:
+                spent = round(1e3 * microseconds)
+                self._measuring += spent
+                self._nanoseconds[position] -= spent
+                continue
             key = (-1, name) if place is None else (place, "")
             node = nodes.setdefault(key, _Node())
             node.microseconds += microseconds

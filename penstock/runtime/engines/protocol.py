@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from penstock.runtime.engines.threads import Threads
 
 
+#: The name of a time that went into measuring, and would not be spent otherwise.
+MEASURING = "measuring"
+
+
 class NodeTime(NamedTuple):
     """What an operator of an executable cost in its last run. ``node`` is the position among the
     graph's nodes of the one that it belongs to, None where that is not known; ``engine`` is the

@@ -32,7 +32,7 @@ from penstock.runtime.engines.native.survey import Survey
 from penstock.runtime.engines.native.tables import Tables
 from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
-from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
+from penstock.runtime.engines.protocol import MEASURING, Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
@@ -249,14 +249,19 @@ class NativeExecutable:
     def _run_measured(self, plan: Plan, addresses: Sequence[int]) -> None:
         self._times = []
         kernels = kernel_names(self._engine.library)
+        begin, inside = time.perf_counter_ns(), 0.0
         for index, number in enumerate(self._stepped):
             start = time.perf_counter_ns()
             plan.run_step(index, addresses)
             spent = (time.perf_counter_ns() - start) / 1000
+            inside += spent
             entry = self._prepared[number]
             assert entry is not None
             name = entry[0].name
             self._times.append(NodeTime(f"{name} {kernels[name]}", spent, number, "native"))
+        # Unmeasured, all steps are one call.
+        around = (time.perf_counter_ns() - begin) / 1000 - inside
+        self._times.append(NodeTime(MEASURING, around, None, "native"))
 
     def _linked(self) -> Link:
         """The steps of all nodes."""
