@@ -14,8 +14,9 @@ from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
 from penstock.cli.feeds import ones, read_inputs
 from penstock.cli.pictures import normalization_of
 from penstock.cli.profile_table import show
-from penstock.cli.run_file import split_names, write_file
+from penstock.cli.run_file import split_names
 from penstock.errors import InputError
+from penstock.files import write_file
 from penstock.pages import write_page
 from penstock.runtime import load
 from penstock.runtime.engines.threads import Threads

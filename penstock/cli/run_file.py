@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from penstock.cli.feeds import ones, read_inputs
 from penstock.cli.labels import Guess, guesses, read_labels
 from penstock.cli.pictures import normalization_of
 from penstock.errors import InputError, UnsupportedError
+from penstock.files import write_file
 from penstock.formats.program import XNNPACK_BACKEND
 from penstock.runtime import LoadedProgram, load
 from penstock.runtime.specs import listed
@@ -161,24 +160,6 @@ def write_outputs(path: Path, outputs: Sequence[Any]) -> list[str]:
             write_file(single, array.ravel(order="K").tofile)
         names.append(str(single))
     return names
-
-
-def write_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """The file that ``write`` writes appears at ``path`` whole or not at all. Raises InputError if
-    it cannot be written."""
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = file.name
-            write(file)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def show(report: RunReport, *, print_output: str = "summary", quiet: bool = False) -> None:

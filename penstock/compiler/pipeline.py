@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +34,8 @@ from penstock.compiler.quantize import (
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import InputError
 from penstock.faults import faults
-from penstock.formats.program import Buffer, Program
+from penstock.files import write_file
+from penstock.formats.program import Program
 from penstock.formats.program_writer import program_chunks, write_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import encode_sources
@@ -111,7 +110,8 @@ class LoweredProgram:
         """Writes the ``.pte`` file: all of it, or nothing. Raises :class:`InputError` where the
         place cannot be written to."""
         with faults("write"):
-            write_atomically(Path(path), program_chunks(self.program))
+            chunks = program_chunks(self.program)  # not joined: they are as large as the weights
+            write_file(path, lambda file: file.writelines(chunks), what="program")
 
     def save_etrecord(self, path: str | Path) -> None:
         """Writes the ETRecord, by which ExecuTorch's ``Inspector`` finds the operators that the
@@ -125,33 +125,8 @@ class LoweredProgram:
         if self.record is None:
             raise InputError("there is no ETRecord of this program: lower it with etrecord=True")
         with faults("write"):
-            write_atomically(Path(path), [self.record.to_bytes()])
-
-
-def write_atomically(path: Path, chunks: Iterable[Buffer]) -> None:
-    """Writes a temporary file beside ``path`` and renames it. The chunks are not joined before:
-    they are as large as the weights."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(chunks)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+            content = self.record.to_bytes()
+            write_file(path, lambda file: file.write(content), what="ETRecord")
 
 
 def lower(
@@ -318,4 +293,4 @@ def _only_moves(group: Sequence[Node], lowered: Delegate, split: Partition) -> b
     return moves and bool(inputs) and not delegated.intersection(inputs)
 
 
-__all__ = ["LoweredProgram", "lower", "write_atomically"]
+__all__ = ["LoweredProgram", "lower"]

@@ -8,13 +8,13 @@ import hashlib
 import html
 import json
 import math
-import os
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import BackendUnavailableError, InputError
+from penstock.errors import BackendUnavailableError
+from penstock.files import write_file
 
 ASSETS = Path(__file__).parent / "assets"
 #: JavaScript's names of what JSON has no numbers for.
@@ -72,24 +72,9 @@ def write_page(path: str | Path, kind: str, title: str, data: Mapping[str, Any])
         BackendUnavailableError: the scripts were not built into this installation.
         InputError: the file cannot be written.
     """
-    path = Path(path)
-    text = page(kind, title, data)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.exists() and not path.is_file():  # a directory (an error), or a device
-            path.write_text(text, encoding="utf-8")
-            return path
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"cannot write the page {path}: {reason}; give another path for it"
-        ) from None
-    return path
+    text = page(kind, title, data).encode()
+    write_file(path, lambda file: file.write(text), what="page")
+    return Path(path)
 
 
 def to_json(data: Any) -> str:

@@ -65,7 +65,7 @@ def test_bad_requests(shell: Shell) -> None:
     shell.fails("penstock", "profile", inline, "--engine", "steam", message="engine is 'steam'")
     shell.fails(
         "penstock", "profile", inline, "--runs", "1", "--trace", "/dev/null/t.json",
-        message="cannot write /dev/null/t.json",
+        message="cannot write the file /dev/null/t.json",
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import ctypes
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock.errors import BackendUnavailableError
+from penstock.errors import BackendUnavailableError, InputError
+from penstock.files import write_file
 from penstock.runtime.engines.native import library as native
 from penstock.runtime.engines.native.isa import Isa
 from penstock.runtime.engines.processor import processor
@@ -208,9 +208,8 @@ def _kept() -> dict[str, Any]:
 
 def _keep(found: dict[str, Any]) -> None:
     """Writes the measurements; where that cannot be done they are measured again next time."""
-    with suppress(OSError, RuntimeError):
+    with suppress(OSError, RuntimeError, InputError):
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            json.dump(found, file, indent=2)
-        os.replace(file.name, folder / "machine.json")
+        text = json.dumps(found, indent=2).encode()
+        write_file(folder / "machine.json", lambda file: file.write(text))

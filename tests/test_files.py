@@ -1,4 +1,4 @@
-"""Saving: the old file or the new one, whatever happens meanwhile."""
+"""Writing: the old file or the new one, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from pathlib import Path
 import pytest
 from children import environment
 
-from penstock.compiler.pipeline import write_atomically
 from penstock.errors import InputError
+from penstock.files import write_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SIZE = 1 << 20
 
 
+def save(path: Path, content: bytes) -> None:
+    write_file(path, lambda file: file.writelines([content[: SIZE // 2], content[SIZE // 2 :]]))
+
+
 def test_killed_at_any_point(tmp_path: Path) -> None:
     path = tmp_path / "model.pte"
     contents = [bytes([letter]) * SIZE for letter in b"ab"]
-    write_atomically(path, [contents[0]])
+    write_file(path, lambda file: file.write(contents[0]))
     generator = random.Random(0)
     for _ in range(200):
         child = os.fork()
@@ -31,7 +35,7 @@ def test_killed_at_any_point(tmp_path: Path) -> None:
             try:
                 while True:
                     for content in contents:
-                        write_atomically(path, [content[: SIZE // 2], content[SIZE // 2 :]])
+                        save(path, content)
             finally:
                 os._exit(1)
         time.sleep(generator.random() * 0.01)
@@ -46,10 +50,10 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import penstock
-from penstock.compiler.pipeline import write_atomically
+from penstock.files import write_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 try:
-    write_atomically(Path(sys.argv[1]), [bytes(1 << 15)] * 4)
+    write_file(Path(sys.argv[1]), lambda file: file.writelines([bytes(1 << 15)] * 4))
 except penstock.InputError as error:
     print(error)
 """
@@ -63,10 +67,10 @@ def test_no_room(tmp_path: Path) -> None:
         [sys.executable, "-c", FULL, path], env=environment(), capture_output=True, text=True,
         check=True, timeout=120,
     )  # fmt: skip
-    assert done.stdout == f"cannot write {path}: File too large; choose another place\n"
+    assert done.stdout == f"cannot write the file {path}: File too large; choose another place\n"
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
 def test_no_such_place(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file or directory; choose another place"):
-        write_atomically(tmp_path / "nowhere" / "model.pte", [b""])
+        write_file(tmp_path / "nowhere" / "model.pte", lambda file: file.write(b""))
