@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from children import environment
+from children import environment, interruptible
 from cli_harness import Shell
 
 from penstock.tools.bench import peers
@@ -85,7 +85,7 @@ def test_it_stops_cleanly(shell: Shell) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "penstock", "bench", "a.pte", "--seconds", "600"],
         cwd=shell.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
+        text=True, preexec_fn=interruptible,
     )  # fmt: skip
     workers: list[int] = []
     for _ in range(600):
@@ -96,7 +96,10 @@ def test_it_stops_cleanly(shell: Shell) -> None:
     assert workers
     time.sleep(1)  # into the measuring, or nearly so
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
+    try:
+        out, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and error.strip() == "interrupted" and not out
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from children import interruptible
 from cli_harness import Shell
 
 from penstock.cli.completion import among, files, models
@@ -102,7 +103,7 @@ def test_ctrl_c_ends_a_compile_with_one_line(moment: str, tmp_path: Path) -> Non
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=interruptible,
     )  # fmt: skip
     assert (done.returncode, done.stderr, done.stdout) == (130, "interrupted\n", "")
     assert list(tmp_path.iterdir()) == []
@@ -113,7 +114,7 @@ def test_ctrl_c_while_a_program_runs(tmp_path: Path, shell: Shell) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "penstock", "run", "m.pte", "-n", "1000000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=shell.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=interruptible,
     )  # fmt: skip
     maps = Path(f"/proc/{process.pid}/maps")
     if not maps.exists():
@@ -124,5 +125,8 @@ def test_ctrl_c_while_a_program_runs(tmp_path: Path, shell: Shell) -> None:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, out, err) == (130, "", "interrupted\n")

@@ -136,6 +136,8 @@ def test_an_interrupt_leaves_the_program_usable() -> None:
 
     thread = threading.Thread(target=interrupt)
     interrupts = 0
+    # Where the tests run in the background of a script, SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread.start()
     try:
         while interrupts < 20:
@@ -151,4 +153,37 @@ def test_an_interrupt_leaves_the_program_usable() -> None:
                 thread.join()
             except KeyboardInterrupt:
                 continue
+        signal.signal(signal.SIGINT, before)
     np.testing.assert_array_equal(answers(program), expected)
+
+
+INTERRUPTED = """
+import signal, sys
+import penstock
+from penstock.runtime.engines.xnnpack import packing
+
+large = packing.large
+
+def interrupted(size):
+    signal.raise_signal(signal.SIGINT)
+    return large(size)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+program = penstock.load(sys.argv[1], threads=1, engine="xnnpack")
+penstock.load(sys.argv[1], threads=1, engine="xnnpack").method()  # the library's self-test is over
+packing.large = interrupted
+try:
+    program.method()
+except KeyboardInterrupt:
+    packing.large = large
+    program.method()
+    print("interrupted, and well again")
+"""
+
+
+def test_an_interrupt_while_weights_are_packed_is_not_lost() -> None:
+    command = [sys.executable, "-c", INTERRUPTED, STOCK / "image_fp32.pte"]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, check=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("interrupted, and well again\n", "")

@@ -23,6 +23,7 @@ from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.define import define_graph
 from penstock.runtime.engines.xnnpack.empty import Rest, filling
 from penstock.runtime.engines.xnnpack.input_shapes import Reduced, ShapeChecker
+from penstock.runtime.engines.xnnpack.interrupts import interrupts_held
 from penstock.runtime.engines.xnnpack.library import Library, shared
 from penstock.runtime.engines.xnnpack.node_times import nodes_of
 from penstock.runtime.engines.xnnpack.packing import PackedWeights
@@ -97,7 +98,7 @@ class XnnpackEngine:
         flags = FLAG_BASIC_PROFILING if self._profile else 0
         arrays = (a for arrays in subgraph.constants.values() for a in arrays)
         packed = PackedWeights(arrays, weights)
-        with self._turn:
+        with interrupts_held(), self._turn:
             status = library.xnn.xnn_create_runtime_v4(
                 subgraph.handle,
                 packed.provider,
@@ -107,7 +108,7 @@ class XnnpackEngine:
                 byref(runtime),
             )
             library.xnn.xnn_delete_subgraph(subgraph.handle)
-        packed.finish()
+            packed.finish()
         if status:
             raise UnsupportedError(
                 f"XNNPACK cannot run this graph ({library.status(status)}); compile the model again"

@@ -48,7 +48,7 @@ OPERATIONS: dict[str, tuple[NodeKind, Callable[[Tensor], Tensor]]] = {
     "slice": (NodeKind.STATIC_SLICE, lambda x: x[:, 2:7]),
     "index": (NodeKind.STATIC_SLICE, lambda x: x[:, INDEX]),
     "split": (NodeKind.STATIC_SLICE, lambda x: x.chunk(2, 1)[1]),
-    "pad": (NodeKind.STATIC_CONSTANT_PAD, lambda x: F.pad(x, (1, 2, 0, 1))),
+    "pad": (NodeKind.STATIC_CONSTANT_PAD, lambda x: F.pad(x.relu(), (1, 2, 0, 1)).clamp(max=2)),
     "pad by a value": (NodeKind.STATIC_CONSTANT_PAD, lambda x: F.pad(x, (1, 2), value=0.5)),
     "pad reflect": (NodeKind.CONCATENATE_3, lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")),
     "bilinear": (
