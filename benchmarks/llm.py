@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.llm_worker import LONGEST, PROSE
+from penstock.runtime.engines.processor import processor
 
 ROOT = Path(__file__).parent.parent
 TOKENS = 400
@@ -221,13 +221,8 @@ def _cell(value: float | None) -> str:
 
 def machine() -> str:
     """One line about where and when."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     date = time.strftime("%Y-%m-%d")
-    return f"{date}, {os.cpu_count()} CPUs of {names[0] if names else platform.processor()}"
+    return f"{date}, {os.cpu_count()} CPUs of {processor()}"
 
 
 def write(text: str) -> None:

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 STOCK = ROOT / "tests" / "formats" / "stock"
 #: Files beyond this size are drawn seldom: one case of theirs takes as long as fifty others.
 LARGE = 1 << 20
+#: Programs with larger inputs are loaded and not run: the time of a case is in making them.
+MANY_ELEMENTS = 1 << 20
 
 
 def make(folder: Path) -> None:

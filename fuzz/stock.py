@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from fuzz.corpus import MANY_ELEMENTS
 from fuzz.mutations import Mutant
-
-MANY_ELEMENTS = 1 << 20
 
 
 def stock_run() -> Callable[[Mutant], str]:

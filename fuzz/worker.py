@@ -20,15 +20,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fuzz.corpus import LARGE, corpus
+from fuzz.corpus import LARGE, MANY_ELEMENTS, corpus
 from fuzz.mutations import Mutant, Seed, mutant
 
 #: What a process may map beyond what it has when it begins; docs/security.md states it.
 MEMORY = 2 << 30
-#: Programs with larger inputs are loaded and not run: the time of a case is in making them.
-MANY_ELEMENTS = 1 << 20
 
 #: What stands on the board: a case, -1 if none is at work, and a process.
 BOARD = struct.Struct("<qq")
@@ -48,6 +44,7 @@ def case(seeds: Sequence[Seed], number: int) -> tuple[Seed, Mutant]:
 def penstock_run(engine: str) -> Run:
     """Loads with ``engine`` and runs every method twice; says how far the file came."""
     import penstock
+    from penstock.cli.feeds import ones
     from penstock.formats.sources import KEY, decode_sources
 
     def run(hostile: Mutant) -> str:
@@ -62,9 +59,10 @@ def penstock_run(engine: str) -> Run:
             for name in program.methods:
                 stage = "prepare"
                 method = program.method(name)
-                inputs = [_input(spec) for spec in method.inputs]
-                if any(given is None for given in inputs):
+                tensors = [s for s in method.inputs if isinstance(s, penstock.TensorSpec)]
+                if any(prod(spec.shape) > MANY_ELEMENTS for spec in tensors):
                     return "too large to run"
+                inputs = ones(method.inputs)
                 stage = "run"
                 method.run(inputs)
                 method.run(inputs)
@@ -76,16 +74,6 @@ def penstock_run(engine: str) -> Run:
             return f"refused at {stage}"
 
     return run
-
-
-def _input(spec: Any) -> Any:
-    from penstock import ScalarSpec
-
-    if isinstance(spec, ScalarSpec):
-        return spec.value
-    if prod(spec.shape) > MANY_ELEMENTS:
-        return None
-    return np.ones(spec.shape, spec.dtype)
 
 
 def main(runtime: str, folder: str, board_path: str) -> None:

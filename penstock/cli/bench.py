@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from penstock.cli.console import Stages
+from penstock.cli.options import Charts, Json, ModelWeights, QuietTable, SampleInputs
 from penstock.cli.output import writable
 from penstock.errors import InputError
 from penstock.pages import write_page
@@ -53,10 +54,7 @@ def bench_command(
             "answer is to eager PyTorch's."
         ),
     ] = None,
-    weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The model's weights, as for penstock compile."),
-    ] = None,
+    weights: ModelWeights = None,
     quantize: Annotated[
         bool, typer.Option("--quantize", "-q", help="Of models that are compiled first: in 8 bits.")
     ] = False,
@@ -66,25 +64,16 @@ def bench_command(
     engine: Annotated[
         str, typer.Option(help="Penstock's engines, separated by commas: auto, xnnpack, native.")
     ] = "auto",
-    inputs: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="Input files, separated by commas: .npy, .npz, images or raw bytes. Default: the "
-            "model's samples, else random numbers."
-        ),
-    ] = None,
+    inputs: SampleInputs = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="How long the turns of one launch take, in all.")
     ] = 5.0,
     launches: Annotated[
         int, typer.Option(min=1, help="How often each runtime is started anew.")
     ] = 2,
-    html: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--html", help="Write a page with charts to this file."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the table and errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    html: Charts = None,
+    quiet: QuietTable = False,
+    as_json: Json = False,
 ) -> None:
     """Measure .pte files, and other runtimes beside them, by turns."""
     from penstock.cli.bench_targets import BenchRequest, contestants

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.cli.console import Stages
+from penstock.cli.options import Charts, Json, ModelWeights, QuietTable, SampleInputs, ThreadCount
 from penstock.cli.output import writable
 from penstock.errors import InputError
 from penstock.pages import write_page
@@ -60,17 +61,8 @@ def compare_command(
             help="Whose samples are taken: a model of the zoo or package.module:callable."
         ),
     ] = None,
-    weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The model's weights, as for penstock compile."),
-    ] = None,
-    inputs: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="Input files, separated by commas: .npy, .npz, images or raw bytes. Default: the "
-            "model's samples, else random numbers."
-        ),
-    ] = None,
+    weights: ModelWeights = None,
+    inputs: SampleInputs = None,
     samples: Annotated[int, typer.Option(min=1, help="How many samples or random inputs.")] = 4,
     seed: Annotated[int, typer.Option(help="Of random inputs.")] = 0,
     agree: Annotated[
@@ -83,16 +75,10 @@ def compare_command(
     top: Annotated[
         int, typer.Option(help="Show so many layers, those that lose most; 0 for all.")
     ] = 25,
-    threads: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--threads", "-t", help="Default: one for each CPU."),
-    ] = None,
-    html: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--html", help="Write a page with charts to this file."),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the table and errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    threads: ThreadCount = None,
+    html: Charts = None,
+    quiet: QuietTable = False,
+    as_json: Json = False,
 ) -> None:
     """Compare two programs, or a program and its model, layer by layer."""
     stages = Stages(quiet=quiet or as_json)

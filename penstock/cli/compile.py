@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
+from penstock.cli.options import Calibration, Seed
 from penstock.compiler.quantize.quantization import SCHEMES
 from penstock.errors import InputError
 
@@ -57,14 +58,8 @@ def compile_command(
             help="'default' for the library's pretrained weights, 'random', or a checkpoint."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
-    calibration: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="A folder of .npy, .npz or image files, or package.module:callable that gives an "
-            "iterable of input tuples."
-        ),
-    ] = None,
+    seed: Seed = 0,
+    calibration: Calibration = None,
     calibration_batches: Annotated[
         int, typer.Option(min=1, help="At most so many samples are taken.")
     ] = 16,

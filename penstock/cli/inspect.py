@@ -12,6 +12,7 @@ from rich.console import Console
 from penstock.cli.completion import PROGRAMS
 from penstock.cli.inspect_text import show_program
 from penstock.cli.machine import show_machine
+from penstock.cli.options import DataPath
 from penstock.cli.run_file import split_names
 from penstock.cli.text import printable
 from penstock.errors import InputError
@@ -41,10 +42,7 @@ def inspect_command(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Times for the page: what penstock profile --json printed of the file."),
     ] = None,
-    data_path: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The data files (.ptd) with its weights, separated by commas."),
-    ] = None,
+    data_path: DataPath = None,
     machine: Annotated[
         bool,
         typer.Option("--machine", help="Show what runs delegates on this machine; takes no file."),

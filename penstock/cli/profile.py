@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
 from penstock.cli.feeds import ones, read_inputs
+from penstock.cli.options import DataPath, Json, MethodName, ThreadCount
 from penstock.cli.pictures import normalization_of
 from penstock.cli.profile_table import show
 from penstock.cli.run_file import split_names
@@ -44,14 +45,8 @@ def profile_command(
             " if their sizes are fixed."
         ),
     ] = None,
-    data_path: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The data files (.ptd) with its weights, separated by commas."),
-    ] = None,
-    threads: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--threads", "-t", help="Default: one for each CPU."),
-    ] = None,
+    data_path: DataPath = None,
+    threads: ThreadCount = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -59,10 +54,7 @@ def profile_command(
             help="What runs delegates: auto (the fastest here), xnnpack, native.",
         ),
     ] = "auto",
-    method_name: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Default: forward, or the only one there is."),
-    ] = None,
+    method_name: MethodName = None,
     runs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="How many calls are measured; default: as many as --seconds allow."),
@@ -90,7 +82,7 @@ def profile_command(
             "--measure-machine", help="Measure anew what this machine can do; else done once."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show where the time of a .pte file goes, beside what this machine can do.
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
+from penstock.cli.options import Calibration, Seed
 from penstock.cli.text import printable
 from penstock.compiler.quantize.cost import HEADINGS, QuantizationCost, row
 from penstock.compiler.quantize.quantization import SCHEMES, Quantization, parse_scheme
@@ -39,13 +40,7 @@ def quantize_report_command(
             help=f"{', '.join(SCHEMES)}; default: the one that suits the model.",
         ),
     ] = None,
-    calibration: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="A folder of .npy, .npz or image files, or package.module:callable that gives an "
-            "iterable of input tuples."
-        ),
-    ] = None,
+    calibration: Calibration = None,
     calibration_batches: Annotated[
         int, typer.Option(min=1, help="At most so many samples to calibrate with.")
     ] = 16,
@@ -63,7 +58,7 @@ def quantize_report_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="'default' for the library's pretrained weights, or a checkpoint."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    seed: Seed = 0,
     rows: Annotated[int, typer.Option(min=1, help="So many layers in the table.")] = 20,
     html: Annotated[
         Optional[Path],  # noqa: UP045

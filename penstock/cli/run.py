@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
+from penstock.cli.options import DataPath, Json, MethodName, ThreadCount
 from penstock.cli.run_file import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError
 
@@ -19,10 +20,7 @@ def run_command(
             help="Input files, separated by commas: .npy, .npz, images or raw bytes. Default: ones."
         ),
     ] = None,
-    data_path: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The data files (.ptd) with its weights, separated by commas."),
-    ] = None,
+    data_path: DataPath = None,
     output_file: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Where the outputs go: NAME.npz, NAME.npy, or NAME for raw files."),
@@ -33,10 +31,7 @@ def run_command(
     num_executions: Annotated[
         int, typer.Option("--num-executions", "-n", help="With more than one, print the latency.")
     ] = 1,
-    threads: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--threads", "-t", help="Default: one for each CPU."),
-    ] = None,
+    threads: ThreadCount = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -45,10 +40,7 @@ def run_command(
             " native.",
         ),
     ] = "auto",
-    method_name: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Default: forward, or the only one there is."),
-    ] = None,
+    method_name: MethodName = None,
     labels: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -57,7 +49,7 @@ def run_command(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a .pte file.
 

@@ -179,9 +179,7 @@ class LoadedProgram:
         self.program = program
         self._mappings = mappings
         self._options = _Options(threads, engine, profile, False)
-        self._profile = profile
         self._threads = Threads(threads)
-        self._engine = engine
         self._engines: Sequence[Engine] | None = None
         self._methods: dict[str, Method] = {}
         self._lock = threading.RLock()
@@ -333,7 +331,8 @@ class LoadedProgram:
             return bound
 
         try:
-            return Method(method, compile, self._lock, self._profile, self._sources(method.name))
+            profile = self._options.profile
+            return Method(method, compile, self._lock, profile, self._sources(method.name))
         except PenstockError:
             raise
         except (ValueError, TypeError, OverflowError, IndexError) as error:
@@ -361,7 +360,7 @@ class LoadedProgram:
     def _sources(self, method: str) -> MethodSources:
         """The source map of a method, where there is one and profiles ask for it."""
         data = self.program.named_data.get(SOURCES)
-        if data is None or not self._profile:
+        if data is None or not self._options.profile:
             return MethodSources()
         return decode_sources(data).get(method, MethodSources())
 
@@ -374,11 +373,12 @@ class LoadedProgram:
 
     def _open_engines(self) -> Sequence[Engine]:
         if self._engines is None:
-            if not isinstance(self._engine, str):
-                given = self._engine
+            engine = self._options.engine
+            if not isinstance(engine, str):
+                given = engine
                 self._engines = given if isinstance(given, Sequence) else (given,)
             else:
                 from penstock.runtime.engines.named import engines_named
 
-                self._engines = engines_named(self._engine, profile=self._profile)
+                self._engines = engines_named(engine, profile=self._options.profile)
         return self._engines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,11 +21,17 @@ def sqnr(reference: Any, values: Any) -> float:
         difference = np.where(reference == values, 0.0, reference - values)
         noise = float(np.square(difference).sum())
         signal = float(np.square(reference).sum())
-        if noise == 0.0:
-            return float("inf")
-        if not np.isfinite(noise) or signal == 0.0:
-            return float("-inf")
-        return float(10.0 * np.log10(signal / noise))
+        return decibels(signal, noise)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """The ratio of two powers: infinite without noise, minus infinity without a signal or where the
+    noise is not finite."""
+    if noise == 0.0:
+        return math.inf
+    if not math.isfinite(noise) or signal == 0.0:
+        return -math.inf
+    return 10.0 * math.log10(signal / noise)
 
 
 def largest_difference(reference: Any, values: Any) -> float:

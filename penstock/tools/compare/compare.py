@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.errors import InputError
+from penstock.tools.agreement import decibels
 from penstock.tools.compare.match import counts, in_layout_of, matched
 from penstock.tools.compare.report import CompareReport, Layer, Output
 from penstock.tools.compare.taps import Side, Tap
@@ -42,11 +43,7 @@ class Sums:
 
     @property
     def sqnr_db(self) -> float:
-        if self.noise == 0.0:
-            return math.inf
-        if not math.isfinite(self.noise) or self.signal == 0.0:
-            return -math.inf
-        return 10.0 * math.log10(self.signal / self.noise)
+        return decibels(self.signal, self.noise)
 
 
 def compare(

@@ -98,3 +98,19 @@ class SmallNet(nn.Module):
         x = self.stem(x)
         x = x + self.depthwise(x)
         return self.head(x.mean((2, 3)))
+
+
+class Model(nn.Module):
+    """A model of one function over named parts."""
+
+    def __init__(self, function: Any, **parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+        self.function = function
+
+    def forward(self, *args: torch.Tensor) -> Any:
+        return self.function(*self.parts.values(), *args)
+
+
+def conv(inputs: int = 3, outputs: int = 4, size: int = 1, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, **options)

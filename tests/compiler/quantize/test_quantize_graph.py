@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from graphs import (
+    Model,
     SmallNet,
     aten,
     calls,
     captured,
+    conv,
     give_rule,
     is_quantized,
     parameters_after,
@@ -31,22 +33,6 @@ from penstock.errors import QuantizationError
 
 torch.manual_seed(0)
 IMAGES = torch.randn(2, 3, 8, 8)
-
-
-class Model(nn.Module):
-    """A model of one function over named parts."""
-
-    def __init__(self, function: Any, **parts: nn.Module) -> None:
-        super().__init__()
-        self.parts = nn.ModuleDict(parts)
-        self.function = function
-
-    def forward(self, *args: torch.Tensor) -> Any:
-        return self.function(*self.parts.values(), *args)
-
-
-def conv(inputs: int = 3, outputs: int = 4, size: int = 1, **options: Any) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, **options)
 
 
 def assert_complete(module: GraphModule) -> None:
@@ -235,35 +221,6 @@ def test_a_model_of_additions_alone() -> None:
     assert sqnr_db(Adds()(IMAGES, 0.1 * IMAGES), run(module, IMAGES, 0.1 * IMAGES)) > 38
 
 
-def test_alone_between_float_operators_it_stays_in_float() -> None:
-    model = Model(lambda f, x: f(torch.erf(torch.erf(x) + torch.erf(2 * x))), f=nn.Linear(8, 3))
-    module, report = quantized(model, (IMAGES,))
-    assert not any(map(is_quantized, calls(module, aten.add.Tensor)))
-    assert {layer.operator for layer in report.quantized} == {"linear"}
-    reasons = {layer.operator: layer.reason for layer in report.floating}
-    assert "stands alone" in reasons["add"] or "neighbours" in reasons["add"]
-
-
-class Residuals(nn.Module):
-    """A small row beside large ones, linear layers around which sums go; a norm before each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.small = nn.Parameter(0.02 * torch.randn(1, 1, 16))
-        self.norms = nn.ModuleList(nn.LayerNorm(16) for _ in range(4))
-        self.linears = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
-        for linear in self.linears:
-            assert isinstance(linear, nn.Linear)
-            linear.weight.data *= 0.02
-            linear.bias.data *= 0.02
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.cat([self.small.expand(len(x), -1, -1), self.norms[3](x)], 1)
-        for norm, linear in zip(self.norms, self.linears, strict=False):
-            x = x + linear(norm(x))
-        return self.norms[3](x[:, 0])
-
-
 @pytest.mark.parametrize(("scheme", "products"), [("static", 0), ("dynamic", 1)])
 def test_layer_scales_are_in_the_weights(scheme: str, products: int) -> None:
     scale = nn.ParameterList([torch.tensor([1e-3, 1.0, 1e-3, 10.0])[:, None, None]])
@@ -271,44 +228,6 @@ def test_layer_scales_are_in_the_weights(scheme: str, products: int) -> None:
     module, _ = quantized(model, (IMAGES,), scheme)
     assert len(calls(module, aten.mul.Tensor)) == products
     assert sqnr_db(model(IMAGES), run(module, IMAGES)) > 30
-
-
-def test_sums_between_float_norms_stay_in_float() -> None:
-    torch.manual_seed(2)
-    model, x = Residuals().eval(), 5 * torch.randn(2, 12, 16)
-    module, report = quantized(model, (x,), calibration=[(x,), (5 * torch.randn(2, 12, 16),)])
-    assert {layer.operator for layer in report.quantized} == {"linear"}
-    reasons = {layer.operator: layer.reason for layer in report.floating}
-    assert "as many conversions as in float" in str(reasons["add"])
-    assert sqnr_db(model(x), run(module, x)) > 35
-
-
-def test_concatenations_that_save_no_conversion_are_int8() -> None:
-    model = Model(
-        lambda a, b, x: torch.erf(torch.cat([torch.erf(torch.cat([a(x), b(x)], 1)), a(x)], 1)),
-        a=conv(3, 3), b=conv(3, 3),
-    )  # fmt: skip
-    _, report = quantized(model, (IMAGES,))
-    cats = [layer for layer in report.layers if layer.operator == "cat"]
-    assert [layer.quantized for layer in cats] == [True, False]
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        # Residuals around convolutions, a float operator at one end only.
-        lambda a, b, c, x: torch.erf(c(b(a(x)) + a(x)) + b(a(x))),
-        # A gate from a float operator: one conversion, where the float product needed two.
-        lambda a, b, c, x: c(a(x) * torch.erf(b(x))),
-        # Read by int8 and by float operators alike.
-        lambda a, b, c, x: c(a(x) + b(x)) + torch.erf(a(x) + b(x)).sum(),
-    ],
-)
-def test_joins_with_more_int8_neighbours_are_int8(function: Any) -> None:
-    model = Model(function, a=conv(3, 3), b=conv(3, 3), c=conv(3, 3))
-    _, report = quantized(model, (IMAGES,))
-    joins = [layer for layer in report.layers if layer.operator in ("add", "mul")]
-    assert joins[0].quantized
 
 
 def test_integers_masks_and_ids() -> None:
