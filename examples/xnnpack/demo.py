@@ -66,11 +66,15 @@ def measured(outcomes: Sequence[Outcome]) -> Table:
     """Sizes, times, and how near the answers are to eager PyTorch's."""
     import torch
 
-    table = Table(title="On a photograph, against eager PyTorch")
+    # 80 columns wide.
+    table = Table(
+        title="On a photograph, against eager PyTorch", box=None, pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
     table.add_column("file", no_wrap=True)
-    milliseconds = (f"ms, {n} thread{'s' if n > 1 else ''}" for n in THREADS)
-    for column in ("MB", "in XNNPACK", *milliseconds, "same top 5", "SQNR, dB"):
-        table.add_column(column, justify="right")
+    milliseconds = (f"ms, {n}\nthread{'s' if n > 1 else ''}" for n in THREADS)
+    for column in ("MB", "in\nXNNPACK", *milliseconds, "same\ntop 5", "SQNR,\ndB"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name in MODELS:
         model = zoo.create(name)
         with torch.no_grad():
