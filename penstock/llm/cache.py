@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import InputError
+from penstock.formats import program as formats
 from penstock.formats.program import Tensor
 from penstock.llm import assets as settings
 from penstock.llm.memory import give_back_memory
@@ -24,8 +24,9 @@ Reading = Callable[[int, int], None]
 #: After so many tokens at once memory is given back: what they took (for 128 of SmolLM2 10 MB, and
 #: the pages of the embedding that their rows lie in) the next ones, one by one, do not need.
 MANY = 64
-#: Rows that caches begin with; they double when a conversation needs more.
-ROWS = 512
+#: Rows that caches begin with, and how many times as many they get when a conversation needs more:
+#: it costs as much as 10 tokens or so, and a row about 3 microseconds a token.
+ROWS, GROWTH = 128, 4
 
 #: What a file may say of itself, and what it is taken for where it does not.
 _METADATA: dict[str, Any] = {
@@ -51,6 +52,9 @@ class Decoder:
         self.longest = longest if isinstance(longest, int) else 0
         #: positions that there are rows for as yet
         self.room = self.longest
+        #: the method with caches of so many rows; all on the same packed weights
+        self._methods: dict[int, Method] = {}
+        self._shortens = settings.KEY in program.program.named_data
         self.method = method = _checked(self._of_length(ROWS), path)
         chunk = _chunk(method)
         self.chunk = chunk if not isinstance(limit, int) else max(1, min(chunk, limit))
@@ -89,35 +93,44 @@ class Decoder:
         found = self.program.program.method(DEFAULT_METHOD)
         if found is None:
             return None
-        if rows < self.longest and settings.KEY in self.program.program.named_data:
-            with contextlib.suppress(CannotShorten):
-                short = shortened(found, self.longest, rows)
-                method = self.program.prepare(short.method, short.adapt)
-                self.room = rows
-                return method
-        self.room = self.longest
-        return self.program.method(DEFAULT_METHOD)
+        rows = min(rows, self.longest) if self._shortens else self.longest
+        if rows not in self._methods:
+            like = next(iter(self._methods.values()), None)
+            try:
+                self._methods[rows] = self._made(found, rows, like)
+            except CannotShorten:
+                self._shortens, rows = False, self.longest
+                self._methods[rows] = self._made(found, rows, None)
+        self.room = rows
+        return self._methods[rows]
 
-    def _reserve(self, count: int) -> None:
-        """Makes room for ``count`` positions; what the caches hold stays."""
-        rows = self.room
-        if count <= rows:
+    def _made(self, method: formats.Method, rows: int, like: Method | None) -> Method:
+        if rows == self.longest:
+            return self.program.prepare(method, like=like)
+        short = shortened(method, self.longest, rows)
+        return self.program.prepare(short.method, short.adapt, like)
+
+    def _fit(self, count: int, keep: int) -> None:
+        """Makes room for ``count`` positions; the caches' first ``keep`` rows stay. Where none have
+        to, the least room that is enough."""
+        if not self._shortens or (keep and count <= self.room):
             return
-        held = self._copies(rows)
-        while rows < count:
-            rows *= 2
-        method = self._of_length(min(rows, self.longest))
+        rows = ROWS
+        while rows < min(count, self.longest) or (keep and rows < self.room):
+            rows *= GROWTH
+        if min(rows, self.longest) == self.room:
+            return
+        held = self._copies(keep) if keep else {}
+        method = self._of_length(rows)
         assert method is not None
         buffers = method.buffers
         for name, old in held.items():
             buffers[name][_first(self._rows[name], old.shape[self._rows[name]])] = old
         self.method = method
-        gc.collect()  # the method that was: its weights are as large as these
-        give_back_memory()
 
     def run(self, tokens: Sequence[int], start: int) -> np.ndarray:
         """The logits float32 [vocabulary] behind the last of at most ``chunk`` tokens."""
-        self._reserve(min(start + len(tokens), self.longest))
+        self._fit(start + len(tokens), start)
         inputs = np.asarray([tokens], self._dtype)
         place = np.arange(start, start + len(tokens)) if self._positions else np.array([start])
         (logits,) = self.method.run([inputs, place.astype(np.int64)])
@@ -133,7 +146,7 @@ class Decoder:
             return
         if self._active is not None:
             self._active.rows = self._copies(len(self._active.tokens))
-        self._reserve(len(context.tokens) if context.rows else 0)
+        self._fit(len(context.tokens) if context.rows else 0, 0)
         buffers = self.method.buffers
         for name, rows in context.rows.items():
             buffers[name][_first(self._rows[name], rows.shape[self._rows[name]])] = rows

@@ -11,7 +11,7 @@ import numpy as np
 from penstock.errors import InvalidProgramError, UnsupportedError
 from penstock.formats.program import XNNPACK_BACKEND, Buffer, Delegate
 from penstock.runtime.blocks import Array
-from penstock.runtime.engines.protocol import Fixable
+from penstock.runtime.engines.protocol import Adaptable, Fixable
 from penstock.runtime.slots import Layout, Slot
 
 if TYPE_CHECKING:
@@ -236,9 +236,11 @@ def compile_delegate(
     engines: Callable[[], Sequence[Engine]],
     threads: Threads,
     adapt: Callable[[Delegate, XnnGraph], XnnGraph] | None = None,
+    packed: BoundDelegate | None = None,
 ) -> BoundDelegate:
     """Read and compile a delegate's payload; ``engines`` (the preferred one first) are asked only
-    then. ``adapt`` gives the graph to compile in place of the one that was read.
+    then. ``adapt`` gives the graph to compile in place of the one that was read; ``packed`` is the
+    same delegate, compiled at other sizes, whose packed weights are used where they can be.
 
     Raises UnsupportedError for a backend other than XNNPACK, InvalidProgramError for a damaged
     payload, InputError for one whose constants are in a data file that was not given.
@@ -253,5 +255,9 @@ def compile_delegate(
     graph = read_payload(delegate.payload, named_data)
     if adapt is not None:
         graph = adapt(delegate, graph)
-    executable = compile_graph(graph, engines(), threads=threads)
+    executable = None
+    if packed is not None and isinstance(packed.executable, Adaptable):
+        executable = packed.executable.adapted(graph)
+    if executable is None:
+        executable = compile_graph(graph, engines(), threads=threads)
     return BoundDelegate(delegate.id, graph, executable)

@@ -50,6 +50,7 @@ from penstock.runtime.method_values import (
 from penstock.runtime.outputs import fill, lend
 from penstock.runtime.planned_memory import arenas, check_total, private_values
 from penstock.runtime.profile import Profile, Recorder
+from penstock.runtime.row_writes import fuse_row_writes
 from penstock.runtime.short_call import ShortCall, short_call
 from penstock.runtime.slots import Layout, Slot
 from penstock.runtime.specs import Spec, TensorSpec
@@ -177,6 +178,8 @@ class Method:
             timed, values = self._recorder.timed, self._state.values
             self._steps = [timed(step, i, values) for i, step in enumerate(self._steps)]
         self._jumps = any(isinstance(one, JumpFalseCall) for one in method.instructions)
+        if self._recorder is None and not self._jumps:
+            self._steps = fuse_row_writes(self._steps, bound, method, self._state)
         self._computes = any(isinstance(one, KernelCall) for one in method.instructions)
         # What holds arrays of the caller after a call, hence is let go.
         self._transient = [

@@ -301,18 +301,22 @@ class LoadedProgram:
         self,
         method: formats.Method,
         adapt: Callable[[formats.Delegate, XnnGraph], XnnGraph] | None = None,
+        like: Method | None = None,
     ) -> Method:
         """A method that is no part of the program, made out of one of its own: on the program's
         engines and threads, with memory for itself. ``adapt`` gives the graph to compile in place
-        of a delegate's own. Raises what :meth:`method` raises.
+        of a delegate's own; ``like`` is the same method at other sizes, whose packed weights it
+        shares. Raises what :meth:`method` raises.
         """
-        return self._prepare(method, adapt)
+        return self._prepare(method, adapt, like)
 
     def _prepare(
         self,
         method: formats.Method,
         adapt: Callable[[formats.Delegate, XnnGraph], XnnGraph] | None = None,
+        like: Method | None = None,
     ) -> Method:
+        alike = dict(zip(map(id, method.delegates), like.delegates, strict=True)) if like else {}
         original = self._original if adapt is None else None
         packed: dict[int, BoundDelegate] = {}
         if original is not None:
@@ -325,7 +329,12 @@ class LoadedProgram:
                 if clone is not None:
                     return clone
             bound = compile_delegate(
-                delegate, self.program.named_data, self._open_engines, self._threads, adapt
+                delegate,
+                self.program.named_data,
+                self._open_engines,
+                self._threads,
+                adapt,
+                alike.get(id(delegate)),
             )
             self.release_pages()
             return bound

@@ -19,6 +19,7 @@ TOKENS = [int(t) for t in np.random.default_rng(0).integers(0, 250, LONGEST)]
 def contexts(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Context, Context]:
     """One on all rows, one that begins with 12."""
     made = []
+    monkeypatch.setattr(cache, "GROWTH", 2)
     for rows in (LONGEST, 12):
         monkeypatch.setattr(cache, "ROWS", rows)
         made.append(Context(Decoder(load_program(path, threads=1), str(path))))
@@ -47,6 +48,33 @@ def test_the_same_logits_on_fewer_rows(
     short.rewind(6)
     whole.rewind(6)
     np.testing.assert_allclose(short.feed(TOKENS[:7]), whole.feed(TOKENS[:7]), atol=2e-4)
+
+
+def test_growing_packs_no_weights_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "GROWTH", 2)
+    compiled = compile_model(
+        folder("llama2", tmp_path), scheme="dynamic_4bit", longest=LONGEST, chunk=8
+    )
+    compiled.save(tmp_path / "model.pte")
+    packed = []
+    for rows in (LONGEST, 12):
+        monkeypatch.setattr(cache, "ROWS", rows)
+        program = load_program(tmp_path / "model.pte", threads=1, engine="xnnpack")
+        context = Context(Decoder(program, ""))
+        logits = [context.feed(TOKENS[:7]), context.feed(TOKENS[7:14]), context.feed(TOKENS[14:15])]
+        methods = context.decoder._methods.values()
+        packed.append(
+            [sum(c.nbytes for c in m.delegates[0].executable._packed._chunks) for m in methods]
+        )
+        if rows == LONGEST:
+            wanted = logits
+    assert [np.array_equal(a, b) for a, b in zip(logits, wanted, strict=True)] == [True] * 3
+    (whole,), (first, *grown) = packed
+    assert whole == first > 0 and grown == [0]
+    # A new conversation begins on few rows again.
+    context.rewind(0)
+    assert np.array_equal(context.feed(TOKENS[:7]), wanted[0])
+    assert context.decoder.room == 12
 
 
 def test_contexts_of_different_lengths_take_turns(

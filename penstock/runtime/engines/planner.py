@@ -14,7 +14,13 @@ from penstock.graph.shapes import ShapeError
 from penstock.runtime import blocks
 from penstock.runtime.engines import arena
 from penstock.runtime.engines.parts import Part, cut
-from penstock.runtime.engines.protocol import Clonable, Engine, Executable, NodeTime
+from penstock.runtime.engines.protocol import (
+    Adaptable,
+    Clonable,
+    Engine,
+    Executable,
+    NodeTime,
+)
 from penstock.runtime.engines.threads import Threads
 
 
@@ -123,12 +129,32 @@ class Composed:
             if clone is None:
                 return None
             executables.append(clone)
-        return self._of([part for part, _ in self._steps], executables, threads)
+        return self._of(self._graph, [part for part, _ in self._steps], executables, threads)
+
+    def adapted(self, graph: XnnGraph) -> Composed | None:
+        """See :meth:`penstock.runtime.engines.protocol.Adaptable.adapted`."""
+        engines = [0] * len(graph.nodes)
+        for part, _ in self._steps:
+            for position in part.nodes:
+                engines[position] = part.engine
+        parts = cut(graph, engines)
+        executables = []
+        for (old, executable), part in zip(self._steps, parts, strict=True):
+            same = old.nodes == part.nodes and isinstance(executable, Adaptable)
+            adapted = executable.adapted(part.graph) if same else None
+            if adapted is None:
+                return None
+            executables.append(adapted)
+        return self._of(graph, parts, executables)
 
     def _of(
-        self, parts: Sequence[Part], executables: Sequence[Executable], threads: Threads
+        self,
+        graph: XnnGraph,
+        parts: Sequence[Part],
+        executables: Sequence[Executable],
+        threads: Threads | None = None,
     ) -> Composed:
-        return Composed(self._graph, parts, executables)
+        return Composed(graph, parts, executables)
 
     def profile(self) -> list[NodeTime]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""

@@ -112,6 +112,21 @@ class Clonable(Protocol):
 
 
 @runtime_checkable
+class Adaptable(Protocol):
+    """An executable whose packed weights serve the same graph at other sizes."""
+
+    def adapted(self, graph: XnnGraph) -> Executable | None:
+        """An executable of ``graph`` on the weights that this one packed, by the same engine. None
+        where a part of it has no such thing.
+
+        ``graph`` has the nodes of this one's graph, in the same order, and the same constants;
+        shapes, and the sizes in attributes of nodes that move data, may be others.
+
+        Raises what :meth:`Engine.compile` raises.
+        """
+
+
+@runtime_checkable
 class Sibling(Protocol):
     """An engine whose executables write to memory that they share."""
 

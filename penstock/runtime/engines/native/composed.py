@@ -130,9 +130,13 @@ class PlannedGraph(Composed):
         return call
 
     def _of(
-        self, parts: Sequence[Part], executables: Sequence[Executable], threads: Threads
+        self,
+        graph: XnnGraph,
+        parts: Sequence[Part],
+        executables: Sequence[Executable],
+        threads: Threads | None = None,
     ) -> Composed:
-        return PlannedGraph(self._graph, parts, executables, self._library, threads)
+        return PlannedGraph(graph, parts, executables, self._library, threads or self._threads)
 
     def _planned(self) -> Plan | None:
         """The plan at the shapes at hand; None where some part cannot be in one."""

@@ -242,6 +242,19 @@ class NativeExecutable:
             self._engine, self._graph, checker, self._prepared, self._packed, threads
         )
 
+    def adapted(self, graph: XnnGraph) -> NativeExecutable | None:
+        """See :meth:`penstock.runtime.engines.protocol.Adaptable.adapted`. What was prepared has the
+        node's own attributes, so it serves a node that is the same; chains have no sizes."""
+        pairs = list(zip(graph.nodes, self._graph.nodes, self._prepared, strict=True))
+        if not all(
+            new == old or entry is None or entry[0] is lookup.FAMILY for new, old, entry in pairs
+        ):
+            return None
+        checker = ShapeChecker(graph)
+        return NativeExecutable(
+            self._engine, graph, checker, self._prepared, self._packed, self._threads
+        )
+
     def profile(self) -> list[NodeTime]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.profile`."""
         return self._times

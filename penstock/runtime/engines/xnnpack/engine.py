@@ -288,6 +288,10 @@ class XnnpackExecutable:
         assert isinstance(engine, XnnpackEngine)
         return engine._compiled(self._graph, threads, self._packed)
 
+    def adapted(self, graph: XnnGraph) -> XnnpackExecutable:
+        """See :meth:`penstock.runtime.engines.protocol.Adaptable.adapted`."""
+        return self._engine._compiled(graph, self._threads, self._packed)
+
     @property
     def turn(self) -> Turn:
         """The right to run, to be taken by who calls what :meth:`runtime` names."""
