@@ -14,6 +14,10 @@ from penstock.runtime import row_writes
 class Caches(nn.Module):
     """Three caches with rows along the same axis, written at the same positions."""
 
+    a: torch.Tensor
+    b: torch.Tensor
+    c: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         for name in "abc":

@@ -243,8 +243,8 @@ class NativeExecutable:
         )
 
     def adapted(self, graph: XnnGraph) -> NativeExecutable | None:
-        """See :meth:`penstock.runtime.engines.protocol.Adaptable.adapted`. What was prepared has the
-        node's own attributes, so it serves a node that is the same; chains have no sizes."""
+        """See :meth:`penstock.runtime.engines.protocol.Adaptable.adapted`. What was prepared has
+        the node's own attributes, so it serves a node that is the same; chains have no sizes."""
         pairs = list(zip(graph.nodes, self._graph.nodes, self._prepared, strict=True))
         if not all(
             new == old or entry is None or entry[0] is lookup.FAMILY for new, old, entry in pairs
