@@ -138,10 +138,11 @@ class Composed:
             for position in part.nodes:
                 engines[position] = part.engine
         parts = cut(graph, engines)
-        executables = []
+        executables: list[Executable] = []
         for (old, executable), part in zip(self._steps, parts, strict=True):
-            same = old.nodes == part.nodes and isinstance(executable, Adaptable)
-            adapted = executable.adapted(part.graph) if same else None
+            adapted = None
+            if old.nodes == part.nodes and isinstance(executable, Adaptable):
+                adapted = executable.adapted(part.graph)
             if adapted is None:
                 return None
             executables.append(adapted)
