@@ -26,7 +26,7 @@ from penstock.errors import (
 from penstock.runtime import LoadedProgram, Method, ScalarSpec, TensorSpec, load
 
 if TYPE_CHECKING:
-    from penstock import llm
+    from penstock import batch, llm
     from penstock.compiler import AccuracyBudget, Lowered, Quantization, lower
     from penstock.runtime.pool import Pool
 
@@ -50,6 +50,7 @@ __all__ = [
     "ScalarSpec",
     "TensorSpec",
     "UnsupportedError",
+    "batch",
     "llm",
     "load",
     "lower",
@@ -60,8 +61,11 @@ _COMPILER = frozenset({"AccuracyBudget", "Lowered", "Quantization", "lower"})
 
 
 def __getattr__(name: str) -> Any:
-    if name == "llm":
-        return importlib.import_module("penstock.llm")
+    if name in ("batch", "llm"):
+        try:
+            return importlib.import_module(f"penstock.{name}")
+        except ModuleNotFoundError as error:
+            raise for_missing_package(error) or error from error
     if name == "Pool":  # asyncio is slow to import
         return importlib.import_module("penstock.runtime.pool").Pool
     if name not in _COMPILER:

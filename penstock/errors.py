@@ -62,7 +62,7 @@ class InternalError(PenstockError):
 #: The name under which Penstock is installed; ``penstock`` on the package index is another
 #: project's. As in ``pyproject.toml``; a test compares them.
 DISTRIBUTION = "penstock-xnnpack"
-#: What the extras ``compile``, ``zoo``, ``llm`` and ``bench`` add.
+#: Which extra brings a package.
 _EXTRAS = {
     "torch": "compile",
     "torchao": "compile",
@@ -76,6 +76,11 @@ _EXTRAS = {
     "tokenizers": "llm",
     "jinja2": "llm",
     "gguf": "llm",
+    "pyarrow": "batch",
+    "ray": "ray",
+    "dask": "dask",
+    "distributed": "dask",
+    "pyspark": "spark",
     "onnx": "bench",
     "onnxscript": "bench",
     "onnxruntime": "bench",

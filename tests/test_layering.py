@@ -16,6 +16,9 @@ ALLOWED: dict[str, set[str]] = {
     "notebook": set(),
     "faults": {"errors"},
     "files": {"errors"},
+    "text": set(),
+    "labels": {"errors", "text"},
+    "pictures": {"errors", "runtime", "zoo"},
     "graph": {"errors"},
     "formats": {"errors", "graph"},
     "runtime.blocks": set(),
@@ -35,6 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "tools": {
         "errors", "files", "faults", "formats", "graph", "notebook", "runtime", "runtime.blocks",
         "runtime.engines",
+    },
+    "batch": {
+        "errors", "files", "labels", "pictures", "runtime", "runtime.engines", "zoo",
     },
     "": {"errors", "runtime", "compiler", "cli"},
 }  # fmt: skip

@@ -19,8 +19,8 @@ from rich.table import Table
 import penstock
 from penstock import zoo
 from penstock.cli.console import Stages, errors_in_one_line
-from penstock.cli.labels import guesses, read_labels
 from penstock.cli.pipeline import Outcome, Request, compile_model
+from penstock.labels import guesses, read_labels
 from penstock.tools.agreement import sqnr
 
 MODELS = ("mv2", "efficientnet_lite0")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from penstock.cli.pictures import SUFFIXES, from_image
 from penstock.cli.sources import Source, call
 from penstock.errors import InputError
+from penstock.pictures import SUFFIXES, from_image
 from penstock.runtime.specs import TensorSpec
 
 _ARRAYS = {".npy", ".npz"}

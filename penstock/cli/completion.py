@@ -58,4 +58,5 @@ def among(*choices: str) -> Completer:
 
 
 PROGRAMS = files(".pte")
+TABLES = files(".parquet")
 ENGINE_NAMES = among("auto", "xnnpack", "native")

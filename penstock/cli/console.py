@@ -24,7 +24,7 @@ from penstock.errors import PenstockError, for_missing_package
 from penstock.faults import fault
 
 
-class _Stage:
+class Stage:
     """A stage on the screen; the compiler tells it how far it is and what it found."""
 
     def __init__(self, bar: Bar | None, task: int) -> None:
@@ -50,7 +50,7 @@ class Stages:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
 
     @contextmanager
-    def stage(self, name: str, total: int | None = None) -> Iterator[_Stage]:
+    def stage(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Stage]:
         start = time.perf_counter()
         bar = Bar(
             SpinnerColumn(),
@@ -63,7 +63,7 @@ class Stages:
             disable=not self.console.is_terminal or self.console.quiet,
         )
         with bar:
-            stage = _Stage(bar, bar.add_task(name, total=total))
+            stage = Stage(bar, bar.add_task(name, total=total, completed=done))
             yield stage
         remark = f"  [dim]{stage.remark}[/dim]" if stage.remark else ""
         seconds = time.perf_counter() - start

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock.cli.pictures import SUFFIXES, from_image
 from penstock.errors import InputError
+from penstock.pictures import SUFFIXES, from_image
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec
 from penstock.zoo.images import IMAGENET, Normalization
 

@@ -14,10 +14,10 @@ from penstock.cli.inspect_text import show_program
 from penstock.cli.machine import show_machine
 from penstock.cli.options import DataPath
 from penstock.cli.run_file import split_names
-from penstock.cli.text import printable
 from penstock.errors import InputError
 from penstock.pages import plain, write_page
 from penstock.runtime import load
+from penstock.text import printable
 from penstock.tools.describe import describe
 from penstock.tools.describe.page import page_data
 from penstock.tools.describe.timings import read_timings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from penstock.cli.text import printable
 from penstock.formats.sources import Origin
+from penstock.text import printable
 from penstock.tools.describe.delegates import DelegateDescription, NodeDescription
 from penstock.tools.describe.program import MethodDescription, ProgramDescription
 from penstock.tools.describe.values import ValueDescription

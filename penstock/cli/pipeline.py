@@ -98,8 +98,8 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         import penstock
         from penstock.cli import sources
         from penstock.cli.calibration import calibration_data, split_data
-        from penstock.cli.pictures import constant_methods
         from penstock.cli.shapes import dynamic_shapes
+        from penstock.pictures import constant_methods
     timings["import torch"] = time.perf_counter() - start
     with _timed(timings, "model"), stages.stage("model"):
         source = sources.find(request.source, weights=request.weights, seed=request.seed)

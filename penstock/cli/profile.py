@@ -13,12 +13,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
 from penstock.cli.feeds import ones, read_inputs
 from penstock.cli.options import DataPath, Json, MethodName, ThreadCount
-from penstock.cli.pictures import normalization_of
 from penstock.cli.profile_table import show
 from penstock.cli.run_file import split_names
 from penstock.errors import InputError
 from penstock.files import write_file
 from penstock.pages import write_page
+from penstock.pictures import normalization_of
 from penstock.runtime import load
 from penstock.runtime.engines.threads import Threads
 from penstock.tools.profiling.etdump import etdump_of

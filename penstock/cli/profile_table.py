@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from penstock.cli.text import printable
+from penstock.text import printable
 from penstock.tools.profiling.groups import GROUPINGS, Group, by_module, row_name
 from penstock.tools.profiling.machine import Peaks
 from penstock.tools.profiling.report import ProfileReport

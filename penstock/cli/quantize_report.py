@@ -15,10 +15,10 @@ from rich.table import Table
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
 from penstock.cli.options import Calibration, Seed
-from penstock.cli.text import printable
 from penstock.compiler.quantize.cost import HEADINGS, QuantizationCost, row
 from penstock.compiler.quantize.quantization import SCHEMES, Quantization, parse_scheme
 from penstock.pages import write_page
+from penstock.text import printable
 
 if TYPE_CHECKING:
     from penstock.cli.sources import Source

@@ -1,4 +1,5 @@
-"""``penstock run``: the same work as ``xnn_executor_runner``."""
+"""``penstock run``: the same work as ``xnn_executor_runner``, and with ``--batch`` the rows of a
+Parquet file."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
+from penstock.cli.batch import run_batch
+from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, TABLES, among
 from penstock.cli.options import DataPath, Json, MethodName, ThreadCount
 from penstock.cli.run_file import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError
@@ -23,7 +25,12 @@ def run_command(
     data_path: DataPath = None,
     output_file: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Where the outputs go: NAME.npz, NAME.npy, or NAME for raw files."),
+        typer.Option(
+            "--output-file",
+            "--output",
+            help="Where the outputs go: NAME.npz, NAME.npy, or NAME for raw files; with --batch "
+            "NAME.parquet.",
+        ),
     ] = None,
     print_output: Annotated[
         str, typer.Option(help="none, summary or all.", autocompletion=among(*PRINT_CHOICES))
@@ -48,13 +55,61 @@ def run_command(
             "name in each line."
         ),
     ] = None,
+    batch: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="A Parquet file: run every row of it; a run that was stopped goes on.",
+            autocompletion=TABLES,
+        ),
+    ] = None,
+    columns: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="With --batch: the columns that are the inputs, in order, separated by commas."
+        ),
+    ] = None,
+    keep: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --batch: the columns to hand on. Default: all others."),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="With --batch: rows of one call, where the program takes several."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run a .pte file.
 
     Example: penstock run mv2_xnnpack_q8.pte --inputs photograph.jpg --labels imagenet
+
+    Example: penstock run mv2_xnnpack_q8.pte --batch images.parquet --output answers.parquet
     """
+    if batch is not None:
+        if inputs is not None or num_executions != 1 or print_output != "summary":
+            raise InputError(
+                "--batch takes its inputs from the Parquet file and prints no outputs; leave"
+                " --inputs, --num-executions and --print-output out"
+            )
+        run_batch(
+            file,
+            batch,
+            output_file,
+            columns=columns,
+            keep=keep,
+            labels=labels,
+            data_path=data_path,
+            engine=engine,
+            method=method_name,
+            batch_size=batch_size,
+            threads=threads,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        return
+    for option, value in (("columns", columns), ("keep", keep), ("batch-size", batch_size)):
+        if value is not None:
+            raise InputError(f"--{option} goes with --batch; give a Parquet file to it")
     if print_output not in PRINT_CHOICES:
         raise InputError(f"--print-output is {print_output!r}; give none, summary or all")
     report = run_file(

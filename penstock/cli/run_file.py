@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from penstock.cli.feeds import ones, read_inputs
-from penstock.cli.labels import Guess, guesses, read_labels
-from penstock.cli.pictures import normalization_of
 from penstock.errors import InputError, UnsupportedError
 from penstock.files import write_file
 from penstock.formats.program import XNNPACK_BACKEND
+from penstock.labels import Guess, guesses, read_labels
+from penstock.pictures import normalization_of
 from penstock.runtime import LoadedProgram, load
 from penstock.runtime.specs import listed
 

@@ -46,6 +46,17 @@ class Signature:
         named += [(f"input {key!r}", one) for key, one in pairs]
         return [label for name, one in named for label in _labels(name, one)]
 
+    @property
+    def names(self) -> list[str]:
+        """A name for each flat input, as of a column: a keyword input's own, else ``input_N``."""
+        found = [f"input_{i}" for i in range(self._count)]
+        position = sum(child.leaves for child in self._positional.children)
+        for key, child in zip(self._keywords.keys, self._keywords.children, strict=True):
+            if child == LEAF:
+                found[position] = str(key)
+            position += child.leaves
+        return found
+
     def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any]:
         """The inputs as a flat list. Keyword inputs may come by position, too, after the others;
         nested inputs may come flat.

@@ -331,6 +331,19 @@ class Method:
             if value.allocation is not None and slot is not None
         }
 
+    @property
+    def stateful(self) -> bool:
+        """Whether it has mutable buffers, so that an answer may depend on the calls before."""
+        return any(
+            isinstance(value, Tensor) and value.data is not None and value.allocation is not None
+            for value in self._method.values
+        )
+
+    @property
+    def input_names(self) -> list[str]:
+        """A name for each input: a keyword input's own, else ``input_N``."""
+        return self._signature.names
+
     def profile(self, *, reset: bool = False) -> Profile:
         """What the calls cost so far, by instruction and node; ``reset`` then forgets them.
 

@@ -11,9 +11,9 @@ import torch
 from cli_harness import Shell
 
 import penstock
-from penstock.cli.labels import guesses, read_labels
-from penstock.cli.pictures import MEAN, STD, constant_methods, from_image, normalization_of
 from penstock.errors import InputError
+from penstock.labels import guesses, read_labels
+from penstock.pictures import MEAN, STD, constant_methods, from_image, normalization_of
 from penstock.runtime.specs import TensorSpec
 from penstock.zoo.images import IMAGENET, LITE, photographs
 from penstock.zoo.libraries import require

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from penstock import zoo
-from penstock.cli.labels import read_labels
 from penstock.errors import InputError
+from penstock.labels import read_labels
 from penstock.zoo.registry import ENTRIES
 
 EXAMPLE = {

@@ -6,6 +6,7 @@ numbers each, :data:`MEAN` and :data:`STD`; where there are none, it is what mos
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,30 +53,45 @@ def normalization_of(program: LoadedProgram) -> Normalization:
     return Normalization(*parts)
 
 
-def from_image(path: Path, spec: TensorSpec, normalization: Normalization = IMAGENET) -> np.ndarray:
+def check_takes_images(spec: TensorSpec, name: str) -> None:
+    """Raises InputError unless the image ``name`` can be an input of the kind ``spec``."""
+    if len(spec.shape) not in (3, 4) or spec.shape[-3] not in (1, 3) or min(spec.shape) < 1:
+        raise InputError(f"{name} is an image, but the input {spec} is no image (N, 1 or 3, H, W)")
+    if spec.dtype.name not in ("float32", "float16", "float64", "uint8"):
+        raise InputError(f"{name} is an image, but the input is {spec.dtype}; give a .npy file")
+
+
+def from_image(
+    image: Path | bytes, spec: TensorSpec, normalization: Normalization = IMAGENET, *,
+    name: str | None = None,
+) -> np.ndarray:  # fmt: skip
     """An image as torchvision's models take it: resized (bilinear) so that it covers the input's
     height and width, cropped at the centre, RGB or grey, channels first.
 
     Float inputs get the pixels divided by 255 and, with three channels, normalised; uint8 inputs
     get the pixels themselves.
 
+    Args:
+        image: a file, or the content of one.
+        name: what error messages call it; by default its path.
+
     Raises InputError when the input is no image, or Pillow is missing or cannot read the file.
     """
-    if len(spec.shape) not in (3, 4) or spec.shape[-3] not in (1, 3) or min(spec.shape) < 1:
-        raise InputError(f"{path} is an image, but the input {spec} is no image (N, 1 or 3, H, W)")
-    if spec.dtype.name not in ("float32", "float16", "float64", "uint8"):
-        raise InputError(f"{path} is an image, but the input is {spec.dtype}; give a .npy file")
+    name = name or ("the image" if isinstance(image, bytes) else str(image))
+    check_takes_images(spec, name)
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise InputError(f"to read the image {path}: pip install pillow") from None
+        raise InputError(f"to read the image {name}: pip install pillow") from None
     channels, height, width = spec.shape[-3:]
     try:
-        with Image.open(path) as image:
-            fitted = _fit(image.convert("RGB" if channels == 3 else "L"), height, width)
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            fitted = _fit(opened.convert("RGB" if channels == 3 else "L"), height, width)
         pixels = np.asarray(fitted)
+    except UnidentifiedImageError:
+        raise InputError(f"cannot read the image {name}: Pillow knows no such format") from None
     except Exception as error:  # Pillow raises errors of all kinds for damaged files
-        raise InputError(f"cannot read the image {path}: {error}") from None
+        raise InputError(f"cannot read the image {name}: {error}") from None
     pixels = pixels.reshape(height, width, channels).transpose(2, 0, 1)
     if spec.dtype != np.uint8:
         scaled = pixels.astype(np.float32) / np.float32(255)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock.cli.text import printable
 from penstock.errors import InputError
+from penstock.text import printable
 
 #: How many of the likeliest classes are named.
 _TOP = 5

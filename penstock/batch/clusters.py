@@ -1,0 +1,56 @@
+"""A :class:`~penstock.batch.scorer.Scorer` at work in Ray Data, Dask and Spark.
+
+Each function takes a data set of the library and gives one: reading, writing, spreading over
+machines and doing again what a lost worker had are the library's own. Extras: ``[ray]``,
+``[dask]``, ``[spark]``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from penstock.batch.scorer import Scorer
+
+
+def with_ray(dataset: Any, scorer: Scorer, *, workers: int, batch_size: int = 64) -> Any:
+    """The answers to a ``ray.data.Dataset``: ``workers`` actors of one CPU, each of which loads the
+    program once and gets ``batch_size`` rows at a time."""
+    from ray.data import ActorPoolStrategy
+
+    return dataset.map_batches(
+        _Actor, fn_constructor_args=(scorer,), batch_format="pyarrow",
+        batch_size=batch_size, compute=ActorPoolStrategy(size=workers), num_cpus=1,
+    )  # fmt: skip
+
+
+class _Actor:
+    """Ray makes one of these in each worker, and has the worker's rows go through it."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    def __call__(self, table: Any) -> Any:
+        return self._scorer(table)
+
+
+def with_dask(frame: Any, scorer: Scorer) -> Any:
+    """The answers to a ``dask.dataframe.DataFrame``, partition by partition.
+
+    Its columns must have Arrow's types, which say what is in a list:
+    ``read_parquet(..., dtype_backend="pyarrow")``.
+    """
+    import pandas
+
+    schema = scorer.schema(pa.Schema.from_pandas(frame._meta, preserve_index=False))
+    meta = schema.empty_table().to_pandas(types_mapper=pandas.ArrowDtype)
+    return frame.map_partitions(scorer, meta=meta)
+
+
+def with_spark(frame: Any, scorer: Scorer) -> Any:
+    """The answers to a ``pyspark.sql.DataFrame``, by ``mapInArrow``."""
+    from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+
+    schema = scorer.schema(to_arrow_schema(frame.schema))
+    return frame.mapInArrow(scorer.stream, from_arrow_schema(schema))

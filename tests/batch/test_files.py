@@ -1,0 +1,225 @@
+"""A Parquet file to another: in order, within memory, and however often it is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from batch_harness import IMAGE, answers, array, flat, samples, table
+from children import environment
+
+from penstock.batch import Scorer, files, score_file
+from penstock.errors import InputError
+
+
+def written(path: Path, rows: Any, group: int = 100) -> Path:
+    pq.write_table(rows, path, row_group_size=group)
+    return path
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_all_rows_in_order(workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CHUNK_BYTES", 50_000)
+    monkeypatch.setattr(files, "PART_SECONDS", 0.0)
+    source = written(tmp_path / "in.parquet", table(333))
+    told: list[tuple[int, int]] = []
+    done = score_file(
+        Scorer(IMAGE), source, tmp_path / "out.parquet", workers=workers,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert done == 333 and found["id"].to_pylist() == list(range(333))
+    np.testing.assert_array_equal(array(found["output_0"]), answers(333))
+    assert told[0] == (0, 333) and told[-1] == (333, 333) and told == sorted(told)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+RUN = """
+import sys
+from penstock.batch import Scorer, files, score_file
+files.CHUNK_BYTES, files.PART_SECONDS = 20_000, 0.005
+score_file(Scorer(sys.argv[1]), sys.argv[2], sys.argv[3], workers=2)
+"""
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    source, target = written(tmp_path / "in.parquet", table(1500)), tmp_path / "out.parquet"
+    command = [sys.executable, "-c", RUN, IMAGE, source, target]
+    parts, generator, kills = tmp_path / "out.parquet.parts", random.Random(0), 0
+    while not target.exists():
+        before = len([*parts.glob("rows-*")])
+        with subprocess.Popen(command, env=environment()) as child:
+            # It is killed some parts later, or in between, unless it is done before.
+            wanted, wait = before + generator.randrange(8, 20), generator.random() * 0.01
+            while child.poll() is None and len([*parts.glob("rows-*")]) < wanted:
+                time.sleep(0.001)
+            time.sleep(wait)
+            if child.poll() is None and kills < 4:
+                child.send_signal(signal.SIGKILL)
+                kills += 1
+            child.wait(timeout=120)
+        assert kills < 5 and (target.exists() or child.returncode == -signal.SIGKILL)
+    assert kills >= 3
+    found = pq.read_table(target)
+    assert found["id"].to_pylist() == list(range(1500))
+    np.testing.assert_array_equal(array(found["output_0"]), answers(1500))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+def stopped(source: Path, target: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends when some rows are done."""
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "CHUNK_BYTES", 50_000)
+        patch.setattr(files, "PART_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            score_file(scorer, source, target, workers=1, progress=stop)
+    assert not target.exists()
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = written(tmp_path / "in.parquet", table(200)), tmp_path / "out.parquet"
+    stopped(source, target, Scorer(IMAGE), monkeypatch)
+    begun: list[int] = []
+    answer = Scorer.answers
+    monkeypatch.setattr(
+        Scorer, "answers", lambda self, b, first=0: begun.append(first) or answer(self, b, first)
+    )
+    told: list[int] = []
+    score_file(Scorer(IMAGE), source, target, progress=lambda done, total: told.append(done))
+    assert min(begun) == told[0] > 0
+    np.testing.assert_array_equal(array(pq.read_table(target)["output_0"]), answers(200))
+
+
+def test_parts_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = written(tmp_path / "in.parquet", table(50)), tmp_path / "out.parquet"
+    stopped(source, target, Scorer(IMAGE), monkeypatch)
+    with pytest.raises(InputError, match="parts of an unfinished run of other files or options"):
+        score_file(Scorer(IMAGE, keep=()), source, target)
+    os.utime(source, (1, 1))
+    with pytest.raises(InputError, match="parts of an unfinished run of other files or options"):
+        score_file(Scorer(IMAGE), source, target)
+
+
+def test_a_lost_or_damaged_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is computed again, together with what came after it."""
+    source, target = written(tmp_path / "in.parquet", table(50)), tmp_path / "out.parquet"
+    stopped(source, target, Scorer(IMAGE), monkeypatch)
+    (part,) = (tmp_path / "out.parquet.parts").glob("rows-*")
+    part.write_bytes(b"no Parquet")
+    with pytest.raises(Exception, match="is damaged: .*; remove it"):
+        score_file(Scorer(IMAGE), source, target)
+    part.unlink()
+    score_file(Scorer(IMAGE), source, target)
+    np.testing.assert_array_equal(array(pq.read_table(target)["output_0"]), answers(50))
+
+
+def test_two_runs_into_one_file(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    source, target = written(tmp_path / "in.parquet", table(20)), tmp_path / "out.parquet"
+
+    def another(done: int, total: int) -> None:
+        with pytest.raises(InputError, match="another run writes"):
+            score_file(Scorer(IMAGE), source, target)
+
+    score_file(Scorer(IMAGE), source, target, progress=another)
+    with pytest.raises(InputError, match="is there already; remove it"):
+        score_file(Scorer(IMAGE), source, target)
+
+
+def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
+    target = tmp_path / "out.parquet"
+    with pytest.raises(InputError, match="there is no file .*absent"):
+        score_file(Scorer(IMAGE), tmp_path / "absent", target)
+    with pytest.raises(InputError, match="no Parquet file that can be read"):
+        score_file(Scorer(IMAGE), IMAGE, target)
+    source = written(tmp_path / "in.parquet", table(64), 8)
+    content = bytearray(source.read_bytes())
+    content[4:64] = b"\xff" * 60
+    source.write_bytes(content)
+    with pytest.raises(InputError, match="no Parquet file that can be read"):
+        score_file(Scorer(IMAGE), source, target)
+    assert not target.exists()
+    with pytest.raises(InputError, match="nowhere.*No such file"):
+        score_file(
+            Scorer(IMAGE), written(source, table(4)), tmp_path / "nowhere" / "out.parquet"
+        )  # fmt: skip
+
+
+def test_the_row_is_the_files(tmp_path: Path) -> None:
+    rows = [[0.5] * 768 for _ in range(300)]
+    rows[277] = rows[277][1:]
+    source = written(tmp_path / "in.parquet", pa.table({"x": rows}))
+    with pytest.raises(InputError, match=r"row 277 of the column 'x' has shape \(767,\)"):
+        score_file(Scorer(IMAGE), source, tmp_path / "out.parquet")
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    source = written(tmp_path / "in.parquet", table(1).slice(0, 0))
+    assert score_file(Scorer(IMAGE), source, tmp_path / "out.parquet") == 0
+    assert pq.read_table(tmp_path / "out.parquet").column_names == ["id", "output_0"]
+
+
+FULL = """
+import resource, sys
+from penstock.batch import Scorer, score_file
+from penstock.errors import InputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+try:
+    score_file(Scorer(sys.argv[1]), sys.argv[2], sys.argv[3])
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits")
+def test_no_room(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk; with more room the run goes on."""
+    source, target = written(tmp_path / "in.parquet", table(1000)), tmp_path / "out.parquet"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, IMAGE, source, target], env=environment(), text=True,
+        capture_output=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert "cannot write the answers to " in done.stdout and "File too large" in done.stdout
+    assert not target.exists()
+    assert score_file(Scorer(IMAGE), source, target) == 1000
+
+
+MEMORY = """
+import sys
+from penstock.batch import Scorer, files, score_file
+files.CHUNK_BYTES, files.PART_SECONDS = 1 << 20, 0.1
+score_file(Scorer(sys.argv[1]), sys.argv[2], sys.argv[3], workers=2)
+# Not getrusage, whose peak begins with that of the process that started this one.
+(peak,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak) >> 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    peaks = []
+    for count in (1000, 15000):
+        rows = pa.table({"id": np.arange(count), "x": flat(samples(100).repeat(count // 100, 0))})
+        # One group: what is read at a time must not hang on how the file was written.
+        source = written(tmp_path / f"{count}.parquet", rows, count)
+        command = [sys.executable, "-c", MEMORY, IMAGE, source, tmp_path / f"{count}.out"]
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, check=True, timeout=240
+        )
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 25, peaks  # the larger file has 43 MB more
