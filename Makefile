@@ -12,7 +12,7 @@ TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head 
 # The driver of the pages' tests; the browser itself is the system's.
 BROWSER := $(shell sed -n 's/^ *"\(playwright==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
-.PHONY: help setup native pages demo chat test test-pages sweep fuzz lint types zoo bench docs clean
+.PHONY: help setup native pages demo chat test test-pages test-clusters sweep fuzz lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile two image models in fp32 and int8, run them on photographs'
@@ -21,6 +21,7 @@ help:
 	@echo 'make native  build the C files in native/ anew, after a change'
 	@echo 'make pages   bundle the scripts in web/ anew, after a change'
 	@echo 'make test-pages  the pages in a real browser (chromium, installed if need be)'
+	@echo 'make test-clusters  Ray Data, Dask and Spark (with java, if there is one) on two workers'
 	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
 	@echo 'make fuzz    a million damaged files, loaded and run; goes on where it stopped (long)'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
@@ -65,6 +66,11 @@ test-pages: setup
 	@$(PIP) '$(BROWSER)'
 	@.ci/chromium || true
 	@$(BIN)/python -m pytest tests/pages -m 'browser or not browser' -rs
+
+# Where there is no java, Spark's test is skipped, with the reason.
+test-clusters: setup
+	@$(PIP) --editable '.[ray,dask,spark]'
+	@$(BIN)/python -m pytest tests/batch -m cluster -rs
 
 sweep: setup
 	@$(BIN)/python -m pytest tests/sweeps tests/compiler/program -m 'sweep or not sweep'

@@ -19,10 +19,10 @@ settings.load_profile("penstock")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what is marked slow, sweep or browser, unless it was asked for with ``-m``."""
+    """Leaves out what has one of the markers below, unless it was asked for with ``-m``."""
     if config.option.markexpr:
         return
     for item in items:
-        for marker in ("slow", "sweep", "browser"):
+        for marker in ("slow", "sweep", "browser", "cluster"):
             if marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"{marker}; ask for it with -m {marker}"))
