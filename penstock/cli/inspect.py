@@ -13,6 +13,7 @@ from penstock.cli.completion import PROGRAMS
 from penstock.cli.inspect_text import show_program
 from penstock.cli.machine import show_machine
 from penstock.cli.options import DataPath
+from penstock.cli.requires_text import show_requires
 from penstock.cli.run_file import split_names
 from penstock.errors import InputError
 from penstock.pages import plain, write_page
@@ -20,6 +21,7 @@ from penstock.runtime import load
 from penstock.text import printable
 from penstock.tools.describe import describe
 from penstock.tools.describe.page import page_data
+from penstock.tools.describe.requires import requires as requires_of
 from penstock.tools.describe.timings import read_timings
 
 
@@ -43,6 +45,10 @@ def inspect_command(
         typer.Option(help="Times for the page: what penstock profile --json printed of the file."),
     ] = None,
     data_path: DataPath = None,
+    requires: Annotated[
+        bool,
+        typer.Option("--requires", help="Show what the file needs, and which ExecuTorch has it."),
+    ] = False,
     machine: Annotated[
         bool,
         typer.Option("--machine", help="Show what runs delegates on this machine; takes no file."),
@@ -61,6 +67,9 @@ def inspect_command(
         raise InputError("name a .pte file, or give --machine")
     if profile is not None and html is None:
         raise InputError("--profile is for the page; give --html too")
+    if requires:
+        _show_requires(file, as_json=as_json)
+        return
     program = load(file, data=split_names(data_path)).program
     found = describe(program, str(file), file.stat().st_size)
     if html is not None:
@@ -74,3 +83,11 @@ def inspect_command(
         show_program(found, console, nodes=nodes)
     else:
         console.print(printable(f"written: {html}"), markup=False)
+
+
+def _show_requires(file: Path, *, as_json: bool) -> None:
+    found = requires_of(file)
+    if as_json:
+        print(json.dumps(plain(found.as_dict()), indent=2, allow_nan=False))
+    else:
+        show_requires(found, Console(highlight=False, soft_wrap=True))

@@ -51,6 +51,23 @@ def read_payload(data: Buffer, named_data: Mapping[str, Buffer] | None = None) -
         InputError: ``named_data`` lacks a constant, which therefore is in a data file.
         UnsupportedError: another version of the format.
     """
+    root, constants = _opened(data)
+    graph = _Reader(root, constants, named_data or {}).graph()
+    check_graph(graph)
+    graph.sound = True
+    return graph
+
+
+def payload_root(data: Buffer) -> Table:
+    """The root table of a payload's graph; what it says is not checked yet.
+
+    Raises InvalidProgramError and UnsupportedError as :func:`read_payload` does.
+    """
+    return _opened(data)[0]
+
+
+def _opened(data: Buffer) -> tuple[Table, memoryview | None]:
+    """The root table, and the constants behind the graph if they are there."""
     view = as_bytes(data)
     magic = bytes(view[4:8])
     constants: memoryview | None = None
@@ -80,11 +97,7 @@ def read_payload(data: Buffer, named_data: Mapping[str, Buffer] | None = None) -
         raise InvalidProgramError(
             f"not an XNNPACK payload: it has {identifier!r} instead of {IDENTIFIERS[1]!r}"
         )
-    root = decode(load("xnnpack"), flatbuffer, "the XNNPACK payload")
-    graph = _Reader(root, constants, named_data or {}).graph()
-    check_graph(graph)
-    graph.sound = True
-    return graph
+    return decode(load("xnnpack"), flatbuffer, "the XNNPACK payload"), constants
 
 
 class _Reader:

@@ -49,3 +49,14 @@ def test_a_page_with_times(shell: Shell) -> None:
     shell.call("penstock", "inspect", "l.pte", "--html", "l.html", "--profile", "p.json")
     page = (shell.folder / "l.html").read_text()
     assert '"timings":{"method":"forward"' in page
+
+
+def test_what_a_file_requires(shell: Shell) -> None:
+    shell.compiled("linear", "--output", "l.pte")
+    shown = shell.call("penstock", "inspect", "l.pte", "--requires").stdout
+    assert "l.pte runs on ExecuTorch 0.6.0 and later (known up to " in shown
+    assert "node      fully_connected" in shown
+    found = json.loads(shell.call("penstock", "inspect", "l.pte", "--requires", "--json").stdout)
+    assert (found["first"], found["last"], found["unknown"]) == ("0.6.0", None, [])
+    assert {"fully_connected", "fp32", "named data"} <= {o["name"] for o in found["requirements"]}
+    shell.fails("penstock", "inspect", "absent.pte", "--requires", message="absent.pte")
