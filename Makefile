@@ -12,7 +12,10 @@ TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head 
 # The driver of the pages' tests; the browser itself is the system's.
 BROWSER := $(shell sed -n 's/^ *"\(playwright==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
-.PHONY: help setup native pages demo chat test test-pages test-clusters sweep fuzz lint types zoo bench docs clean
+# What builds and checks wheels has an environment of its own.
+TOOLS   := build/wheel-tools
+
+.PHONY: help setup wheels native pages demo chat test test-pages test-clusters sweep fuzz lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile two image models in fp32 and int8, run them on photographs'
@@ -24,6 +27,7 @@ help:
 	@echo 'make test-clusters  Ray Data, Dask and Spark (with java, if there is one) on two workers'
 	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
 	@echo 'make fuzz    a million damaged files, loaded and run; goes on where it stopped (long)'
+	@echo 'make wheels  build and check the sdist and the wheel of each platform, in dist/'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
 	@echo 'make bench   measure against the stock runtime; writes docs/benchmarks.md'
 	@echo 'make docs    write the generated tables in docs/'
@@ -44,6 +48,15 @@ $(STAMP): pyproject.toml
 # An editable install builds them; so does a cc of the system, faster (build_backend/native_library.py).
 native: setup
 	@$(PIP) --no-deps --editable .
+
+wheels: $(TOOLS)/.installed
+	@$(TOOLS)/bin/python build_backend/wheels.py dist
+
+$(TOOLS)/.installed: pyproject.toml
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet 'pip>=25.1'
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet --group wheels
+	@touch $@
 
 pages:
 	@$(PYTHON) build_backend/pages.py

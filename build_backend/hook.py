@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import native_library
 import pages
-from xnnpack_library import REQUIREMENT, provide, wheel_for
+import xnnpack_library
+from target import VARIABLE, host, target
 
 
 class XnnpackHook(BuildHookInterface):  # type: ignore[type-arg,misc]
@@ -25,23 +26,29 @@ class XnnpackHook(BuildHookInterface):  # type: ignore[type-arg,misc]
         self._bundle_pages()
         if os.environ.get("PENSTOCK_WITHOUT_XNNPACK"):
             self.app.display_warning(
-                f"Building without XNNPACK: at run time, install {REQUIREMENT} or set"
-                " PENSTOCK_XNNPACK_LIBRARY"
+                f"Building without XNNPACK: at run time, install {xnnpack_library.REQUIREMENT} or"
+                " set PENSTOCK_XNNPACK_LIBRARY"
             )
+            xnnpack_library.remove(Path(self.root))
+            native_library.remove(Path(self.root))
             return
-        wheel = wheel_for()
-        provide(Path(self.root), wheel)
-        self._build_kernels()
+        platform = target()
+        if version == "editable" and platform != host():
+            raise ValueError(f"an editable install is for this machine; unset {VARIABLE}")
+        wheel = xnnpack_library.wheel_for(*platform)
+        xnnpack_library.provide(Path(self.root), wheel)
+        self._build_kernels(platform)
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{wheel.tag}"
 
-    def _build_kernels(self) -> None:
+    def _build_kernels(self, platform: tuple[str, str]) -> None:
         """Penstock works without them; a compiler that was asked for must build them, though."""
         try:
-            native_library.provide(Path(self.root))
+            native_library.provide(Path(self.root), *platform)
         except (native_library.NoCompilerError, native_library.CompilerError) as error:
             if os.environ.get("CC"):
                 raise
+            native_library.remove(Path(self.root))
             self.app.display_warning(f"Building without our own kernels: {error}")
 
     def _bundle_pages(self) -> None:

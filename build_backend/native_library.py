@@ -8,6 +8,7 @@ is loaded. Needs the standard library alone.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -91,35 +92,56 @@ def file_name(system: str = sys.platform) -> str:
     return f"lib{STEM}.dylib" if system == "darwin" else f"lib{STEM}.so"
 
 
-def provide(root: Path) -> Path:
-    """Make sure that the library, built from the sources as they are, lies in :data:`FOLDER` below
-    ``root``. Compiles only if it does not yet. Returns its path.
+def provide(root: Path, system: str = sys.platform, machine: str | None = None) -> Path:
+    """Make sure that the library for a platform (default: this one), built from the sources as they
+    are, lies in :data:`FOLDER` below ``root``, and no other. Compiles only if it does not yet.
+    Returns its path.
 
     Raises:
         NoCompilerError: it is not there, and there is no compiler.
         CompilerError: the compiler refuses a file.
     """
+    machine = machine or platform.machine()
     folder = root / FOLDER
-    library, source = folder / file_name(), folder / SOURCE
-    digest = _digest(root)
+    library, source = folder / file_name(system), folder / SOURCE
+    digest = _digest(root, machine)
     if library.is_file() and source.is_file() and source.read_text().startswith(digest):
         return library
-    command = compiler()
+    command = compiler(system, machine)
+    remove(root)
     folder.mkdir(parents=True, exist_ok=True)
-    source.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        built = _build(command, sources(root), Path(temporary))
+        # memcpy and memset are the process's own: no version of libc is asked for.
+        plain = ("-nostdlib", "-s") if system == "linux" else ()
+        built = _build(command, sources(root, machine), plain, Path(temporary) / library.name)
         # In one step: a process that has the old library mapped keeps it.
         prepared = folder / f".{library.name}.{os.getpid()}"
         shutil.copyfile(built, prepared)
         os.replace(prepared, library)
-    source.write_text(f"{digest}\n{' '.join(command)}\n")
+    source.write_text(f"{digest}\n{_provenance(command)}\n")
     return library
 
 
+def remove(root: Path) -> None:
+    """Take away what was built for whichever platform."""
+    folder = root / FOLDER
+    for name in (SOURCE, *(file_name(system) for system in ("linux", "darwin"))):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _provenance(command: Sequence[str]) -> str:
+    """The compiler, in words that are the same on every machine that has it."""
+    if "ziglang" not in command:
+        return " ".join(command)
+    version = importlib.metadata.version("ziglang")
+    return " ".join([f"ziglang {version}", *command[command.index("ziglang") + 1 :]])
+
+
 def _build(
-    command: Sequence[str], files: Sequence[tuple[Path, tuple[str, ...]]], folder: Path
-) -> Path:
+    command: Sequence[str], files: Sequence[tuple[Path, tuple[str, ...]]],
+    link: Sequence[str], library: Path,
+) -> Path:  # fmt: skip
+    folder = library.parent
     environment = dict(os.environ)
     if "ziglang" in command:  # else it writes to the home folder, which may not be there
         environment["ZIG_GLOBAL_CACHE_DIR"] = str(folder / "cache")
@@ -140,16 +162,13 @@ def _build(
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(pool.map(compiled, files))
-    library = folder / file_name()
-    # memcpy and memset are the process's own: no version of libc is asked for.
-    plain = ("-nostdlib", "-s") if sys.platform == "linux" else ()
-    run("-shared", *plain, *objects, "-o", str(library))
+    run("-shared", *link, *objects, "-o", str(library))
     return library
 
 
-def _digest(root: Path) -> str:
+def _digest(root: Path, machine: str) -> str:
     """Of all that the library depends on but the compiler."""
-    found = hashlib.sha256(repr((FLAGS, INSTRUCTION_SETS, platform.machine())).encode())
+    found = hashlib.sha256(repr((FLAGS, INSTRUCTION_SETS, machine)).encode())
     for path in sorted((root / SOURCES).glob("*.[ch]")):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()

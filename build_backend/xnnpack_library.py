@@ -74,8 +74,9 @@ def wheel_for(system: str = sys.platform, machine: str | None = None) -> Wheel:
     if wheel is None:
         known = ", ".join(f"{s} {m}" for s, m in WHEELS)
         raise BuildError(
-            f"{REQUIREMENT} has no XNNPACK library for {system} {machine} (only for {known});"
-            " set PENSTOCK_WITHOUT_XNNPACK=1 to build without it"
+            f"{REQUIREMENT} has no XNNPACK library for {system} {machine} (only for {known}):"
+            " models can be compiled here and not run; set PENSTOCK_WITHOUT_XNNPACK=1 to install"
+            " Penstock so"
         )
     return wheel
 
@@ -99,7 +100,7 @@ def provide(root: Path, wheel: Wheel) -> Path:
     ):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    source.unlink(missing_ok=True)
+    remove(root)
     with tempfile.TemporaryDirectory() as temporary:
         archive = download(wheel, Path(temporary))
         with zipfile.ZipFile(archive) as content:
@@ -109,6 +110,14 @@ def provide(root: Path, wheel: Wheel) -> Path:
             _write(folder / "LICENSE.executorch", content.read(licence))
     _write(source, origin.encode())
     return folder
+
+
+def remove(root: Path) -> None:
+    """Take away the libraries of whichever platform."""
+    for wheel in WHEELS.values():
+        for stem in STEMS:
+            (root / FOLDER / f"{wheel.prefix}{stem}{wheel.suffix}").unlink(missing_ok=True)
+    (root / FOLDER / SOURCE).unlink(missing_ok=True)
 
 
 def download(wheel: Wheel, folder: Path) -> Path:

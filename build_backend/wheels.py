@@ -1,0 +1,100 @@
+"""Builds the sdist and, out of it, the wheel of every platform; then has them checked by others'
+tools: ``python build_backend/wheels.py FOLDER``, in an environment with the dependency group
+``wheels`` of ``pyproject.toml`` (``make wheels``).
+
+The sdist is unpacked elsewhere, so that the libraries of another platform never lie in this tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from libraries import problems
+from native_library import TARGETS
+from target import VARIABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Bytes that a wheel may have.
+LARGEST = 6_000_000
+
+
+class WheelError(RuntimeError):
+    """A wheel was not built, or is not as it should be."""
+
+
+def build(folder: Path) -> tuple[Path, list[Path]]:
+    """Make the sdist and the wheels of all platforms in ``folder``; returns them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in (*folder.glob("penstock_xnnpack-*.whl"), *folder.glob("penstock_xnnpack-*.tar.gz")):
+        stale.unlink()
+    run("build", "--sdist", "--outdir", str(folder), str(ROOT))
+    (sdist,) = folder.glob("penstock_xnnpack-*.tar.gz")
+    with tempfile.TemporaryDirectory() as temporary:
+        with tarfile.open(sdist) as archive:
+            archive.extractall(temporary, filter="data")
+        (tree,) = Path(temporary).iterdir()
+        wheels = [build_wheel(tree, folder, f"{s}-{m}") for s, m in TARGETS]
+    return sdist, wheels
+
+
+def build_wheel(tree: Path, folder: Path, platform: str) -> Path:
+    """The wheel for ``platform`` (``linux-aarch64``) of the sources in ``tree``."""
+    before = set(folder.glob("*.whl"))
+    environment = {VARIABLE: platform, "CC": ""}
+    run("build", "--wheel", "--outdir", str(folder), str(tree), environment=environment)
+    (made,) = set(folder.glob("*.whl")) - before
+    return made
+
+
+def check(sdist: Path, wheels: list[Path]) -> None:
+    """Raise WheelError for the first thing that is wrong."""
+    run("twine", "check", "--strict", str(sdist), *map(str, wheels))
+    run("check_wheel_contents", *map(str, wheels))
+    for wheel in wheels:
+        if wheel.stat().st_size > LARGEST:
+            raise WheelError(f"{wheel.name} has {wheel.stat().st_size} bytes, more than {LARGEST}")
+        if "manylinux" in wheel.name:
+            said = run("auditwheel", "show", str(wheel))
+            tag = wheel.stem.rpartition("-")[2]
+            if f'"{tag}"' not in "".join(said.split("\n")):
+                raise WheelError(f"auditwheel does not find {wheel.name} to be {tag}: {said}")
+        with zipfile.ZipFile(wheel) as archive:
+            found = problems({name: archive.read(name) for name in archive.namelist()})
+        if found:
+            raise WheelError(f"{wheel.name}: {'; '.join(found)}")
+        print(f"{wheel.name}  {wheel.stat().st_size / 1e6:.2f} MB")
+
+
+def run(module: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    """Run a tool of this environment; returns what it says. Raises WheelError where it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True, text=True, env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    if done.returncode:
+        raise WheelError(f"{module} {arguments[0]}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "dist")
+    folder = parser.parse_args().folder
+    try:
+        sdist, wheels = build(folder)
+        check(sdist, wheels)
+    except WheelError as error:
+        sys.exit(f"error: {error}")
+    print(f"{sdist.name}  {sdist.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
