@@ -30,7 +30,9 @@ OWNERS: tuple[tuple[str, str], ...] = (
     (r"_Z\w*?(7xnnpack|9copy_bias)", "XNNPACK"),
 )
 #: What systems bring: C++'s library, whose templates leave symbols, and the linker's own.
-_SYSTEM = re.compile(r"_Z(N?K?St|NK?9__gnu_cxx|T[ISV]N?St|Zw?N?St|Gv|d[la]|n[wa])|_(init|fini|edata|end)$|__\w+")
+_SYSTEM = re.compile(
+    r"_Z(N?K?St|NK?9__gnu_cxx|T[ISV]N?St|Zw?N?St|Gv|d[la]|n[wa])|_(init|fini|edata|end)$|__\w+"
+)
 #: Functions of C without a prefix belong to the project whose library they are in.
 _BY_LIBRARY = {
     "executorch": "ExecuTorch", "executorch_threadpool": "pthreadpool",
@@ -136,11 +138,10 @@ def _macho(data: bytes) -> Library:
         elif kind == "LC_LOAD_DYLIB":
             needed.append(rest.rstrip(b"\0").decode())
         signed |= kind == "LC_CODE_SIGNATURE"
-    names = [{_plain(name) for _, name in symbols} for symbols in (table.extdefsyms, table.undefsyms)]
+    exported = frozenset(_plain(name) for _, name in table.extdefsyms)
+    imported = frozenset(_plain(name) for _, name in table.undefsyms)
     machine = {0x0100000C: "arm64"}.get(header.header.cputype, "another processor")
-    return Library(
-        machine, frozenset(names[0]), frozenset(names[1]), tuple(needed), macos, signed
-    )
+    return Library(machine, exported, imported, tuple(needed), macos, signed)
 
 
 def _plain(name: bytes) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from libraries import problems
@@ -30,10 +31,10 @@ class WheelError(RuntimeError):
     """A wheel was not built, or is not as it should be."""
 
 
-def build(folder: Path) -> tuple[Path, list[Path]]:
-    """Make the sdist and the wheels of all platforms in ``folder``; returns them."""
+def build(folder: Path, platforms: Sequence[str]) -> tuple[Path, list[Path]]:
+    """Make the sdist and the wheels of ``platforms`` in ``folder``; returns them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in (*folder.glob("penstock_xnnpack-*.whl"), *folder.glob("penstock_xnnpack-*.tar.gz")):
+    for stale in folder.glob("penstock_xnnpack-*"):
         stale.unlink()
     run("build", "--sdist", "--outdir", str(folder), str(ROOT))
     (sdist,) = folder.glob("penstock_xnnpack-*.tar.gz")
@@ -41,7 +42,7 @@ def build(folder: Path) -> tuple[Path, list[Path]]:
         with tarfile.open(sdist) as archive:
             archive.extractall(temporary, filter="data")
         (tree,) = Path(temporary).iterdir()
-        wheels = [build_wheel(tree, folder, f"{s}-{m}") for s, m in TARGETS]
+        wheels = [build_wheel(tree, folder, platform) for platform in platforms]
     return sdist, wheels
 
 
@@ -63,14 +64,22 @@ def check(sdist: Path, wheels: list[Path]) -> None:
             raise WheelError(f"{wheel.name} has {wheel.stat().st_size} bytes, more than {LARGEST}")
         if "manylinux" in wheel.name:
             said = run("auditwheel", "show", str(wheel))
-            tag = wheel.stem.rpartition("-")[2]
-            if f'"{tag}"' not in "".join(said.split("\n")):
-                raise WheelError(f"auditwheel does not find {wheel.name} to be {tag}: {said}")
+            if not _consistent(wheel.stem.rpartition("-")[2], "".join(said.split("\n"))):
+                raise WheelError(f"auditwheel finds {wheel.name} to be another: {said}")
         with zipfile.ZipFile(wheel) as archive:
             found = problems({name: archive.read(name) for name in archive.namelist()})
         if found:
             raise WheelError(f"{wheel.name}: {'; '.join(found)}")
         print(f"{wheel.name}  {wheel.stat().st_size / 1e6:.2f} MB")
+
+
+def _consistent(tag: str, said: str) -> bool:
+    """Whether what auditwheel says allows ``tag``: the system that it asks for is no newer."""
+    form = r"manylinux_(\d+)_(\d+)_(\w+)"
+    claimed, found = re.fullmatch(form, tag), re.search(f'platform tag: "{form}"', said)
+    if claimed is None or found is None or claimed[3] != found[3]:
+        return False
+    return (int(found[1]), int(found[2])) <= (int(claimed[1]), int(claimed[2]))
 
 
 def run(module: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
@@ -87,9 +96,12 @@ def run(module: str, *arguments: str, environment: dict[str, str] | None = None)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "dist")
-    folder = parser.parse_args().folder
+    every = [f"{system}-{machine}" for system, machine in TARGETS]
+    parser.add_argument("--platform", choices=every, help="this one alone")
+    arguments = parser.parse_args()
+    platforms = [arguments.platform] if arguments.platform else every
     try:
-        sdist, wheels = build(folder)
+        sdist, wheels = build(arguments.folder, platforms)
         check(sdist, wheels)
     except WheelError as error:
         sys.exit(f"error: {error}")

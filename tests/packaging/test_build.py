@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "build_backend"))
 
 import native_library  # noqa: E402
+import target  # noqa: E402
 import xnnpack_library  # noqa: E402
 from xnnpack_library import FOLDER, STEMS, WHEELS, BuildError, Wheel  # noqa: E402
 
@@ -89,9 +91,33 @@ def test_a_wheel_that_cannot_be_had(wheel: Wheel, tmp_path: Path) -> None:
 
 def test_platforms() -> None:
     assert xnnpack_library.wheel_for("linux", "x86_64").tag == TAG
-    with pytest.raises(BuildError, match="no XNNPACK library for win32 AMD64"):
+    with pytest.raises(BuildError, match="no XNNPACK library for win32 AMD64") as caught:
         xnnpack_library.wheel_for("win32", "AMD64")
+    # What is missing, what works all the same, and how to have that, in pip's last line.
+    assert "can be compiled here and not run" in str(caught.value)
+    assert "PENSTOCK_WITHOUT_XNNPACK=1" in str(caught.value)
+    assert set(WHEELS) == set(native_library.TARGETS)
     assert all(len(wheel.sha256) == 64 for wheel in WHEELS.values())
+
+
+def test_a_build_for_another_platform(
+    wheel: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(target.VARIABLE, raising=False)
+    assert target.target() == target.host() == (sys.platform, platform.machine())
+    monkeypatch.setenv(target.VARIABLE, "linux-aarch64")
+    assert xnnpack_library.wheel_for(*target.target()).tag == "manylinux_2_28_aarch64"
+    monkeypatch.setenv(target.VARIABLE, "linux")
+    with pytest.raises(ValueError, match="'linux'; write SYSTEM-MACHINE"):
+        target.target()
+    # Another platform's libraries do not stay beside those that were asked for.
+    folder = tmp_path / FOLDER
+    folder.mkdir(parents=True)
+    (folder / "libexecutorch.dylib").write_text("of macOS")
+    xnnpack_library.provide(tmp_path, wheel)
+    assert not list(folder.glob("*.dylib"))
+    xnnpack_library.remove(tmp_path)
+    assert not list(folder.glob("*.so"))
 
 
 def test_no_host_is_named_in_the_build() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import weakref
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from penstock.errors import InputError
+
+if TYPE_CHECKING:
+    from penstock.runtime.engines.xnnpack.pools import Pools
 
 #: Beyond this a count is a mistake, and a pool of it would exhaust the machine.
 MAX_THREADS = 1024
@@ -26,7 +28,7 @@ class Pool(NamedTuple):
 
     #: the ``pthreadpool_t``
     handle: int
-    #: the address of ``pthreadpool_parallelize_1d``
+    #: the address of ``pthreadpool_parallelize_1d``; 0 where the library hides it
     parallelize_1d: int
 
 
@@ -75,17 +77,16 @@ class Threads:
         # A program without delegates does not need the library.
         from penstock.runtime.engines.xnnpack.library import shared
 
-        functions = shared().threads
-        handle = functions.pthreadpool_create(self.count)
+        pools = shared().pools
+        handle = pools.create(self.count)
         if not handle:
             raise InputError(f"the system refuses {self.count} threads; ask for fewer")
-        end = weakref.finalize(self, _end, functions, handle, os.getpid())
+        end = weakref.finalize(self, _end, pools, handle, os.getpid())
         end.atexit = False  # the system frees faster, and other threads may still run
-        address = ctypes.cast(functions.pthreadpool_parallelize_1d, ctypes.c_void_p).value
-        return Pool(handle, address or 0)
+        return Pool(handle, pools.parallelize_1d)
 
 
-def _end(functions: ctypes.CDLL, handle: int, process: int) -> None:
+def _end(pools: Pools, handle: int, process: int) -> None:
     """Ends a pool and waits for its threads, which a child of a fork does not have."""
     if process == os.getpid():
-        functions.pthreadpool_destroy(handle)
+        pools.destroy(handle)

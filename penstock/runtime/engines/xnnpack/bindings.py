@@ -208,19 +208,10 @@ XNNPACK: dict[str, tuple[type, ...]] = {
 }
 # fmt: on
 
-PTHREADPOOL: dict[str, tuple[type, ...]] = {
-    "pthreadpool_create": (c_size_t,),
-    "pthreadpool_destroy": (_handle,),
-    "pthreadpool_parallelize_1d": (_handle, c_void_p, c_void_p, c_size_t, c_uint32),
-}
-
-RESULTS: dict[str, type | None] = {"pthreadpool_create": c_void_p}
-RESULTS |= dict.fromkeys(("pthreadpool_destroy", "pthreadpool_parallelize_1d"))
-
 
 def bind(library: ctypes.CDLL, prototypes: dict[str, tuple[type, ...]]) -> None:
     """Give the functions of ``library`` their types. Raises AttributeError for a missing one."""
     for name, arguments in prototypes.items():
         function = getattr(library, name)
         function.argtypes = arguments
-        function.restype = RESULTS.get(name, c_int)
+        function.restype = c_int

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
 from penstock.runtime.engines.xnnpack import bindings
+from penstock.runtime.engines.xnnpack.pools import Pools, pools
 
 #: Environment variable: the library itself, or the folder that it lies in.
 VARIABLE = "PENSTOCK_XNNPACK_LIBRARY"
@@ -37,11 +38,11 @@ def file_name(stem: str) -> str:
 
 @dataclass(frozen=True)
 class Library:
-    """The bound libraries: ``xnn`` has the ``xnn_*`` functions, ``threads`` ``pthreadpool_*``."""
+    """The bound libraries: ``xnn`` has the ``xnn_*`` functions."""
 
     path: Path
     xnn: ctypes.CDLL
-    threads: ctypes.CDLL
+    pools: Pools
 
     def status(self, code: int) -> str:
         """What an ``xnn_status`` means, in words."""
@@ -110,10 +111,9 @@ def open_library(path: Path) -> Library:
             f"XNNPACK's library at {path} cannot be loaded ({error}); use that of {REQUIREMENT}"
         ) from None
     # A library that is linked statically has the thread pool in it.
-    threads = handles[1] or xnn
     try:
         bindings.bind(xnn, bindings.XNNPACK)
-        bindings.bind(threads, bindings.PTHREADPOOL)
+        threads = pools(handles[1] or xnn)
     except AttributeError as error:
         raise BackendUnavailableError(
             f"XNNPACK's library at {path} is of another version ({error});"
