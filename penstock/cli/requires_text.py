@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from penstock.cli.text import printable
+from penstock.text import printable
 from penstock.tools.describe.requires import Requirement, Requires
 
 _COUNTED = ("node", "datatype", "kernel", "backend")
