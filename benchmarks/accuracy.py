@@ -75,12 +75,13 @@ def digits() -> Case:
     )  # fmt: skip
 
 
-def efficientnet_lite0() -> Case:
+def efficientnet_lite0(search: int = 64) -> Case:
     """Crops of the photographs, brighter, darker, noisier, blurred; by the first choice."""
     module = zoo.create("efficientnet_lite0", "default").module
-    crops: Data = [(torch.from_numpy(x),) for x in distorted(16 + 64 + 512)]
+    end = 16 + search
+    crops: Data = [(torch.from_numpy(x),) for x in distorted(end + 512)]
     return Case(
-        module, "static", crops[:16], crops[16:80], crops[80:], first_choices,
+        module, "static", crops[:16], crops[16:end], crops[end:], first_choices,
         lambda _, found: [int(x.argmax()) for x in found], "same first choice",
     )  # fmt: skip
 
@@ -113,6 +114,18 @@ def minilm() -> Case:
 
 def first_choices(found: list[np.ndarray], truth: list[int]) -> float:
     return float(np.mean([int(x.argmax()) == y for x, y in zip(found, truth, strict=True)]))
+
+
+def margins(floats: list[np.ndarray], found: list[np.ndarray]) -> str:
+    """How far apart the float model's two first choices lie where ``found`` chooses another."""
+    sure = np.array([np.diff(np.sort(x.ravel())[-2:])[0] for x in floats])
+    other = [int(a.argmax()) != int(b.argmax()) for a, b in zip(floats, found, strict=True)]
+    if not any(other):
+        return "no first choice differs"
+    return (
+        f"{sum(other)} first choices differ, where float's first two are at most "
+        f"{sure[other].max():.2g} apart (median of all: {np.median(sure):.2g})"
+    )
 
 
 def similarities(found: list[np.ndarray]) -> np.ndarray:
@@ -177,6 +190,9 @@ def compare(case: Case, scheme: str, trials: int) -> Iterator[tuple[str, ...]]:
         )  # fmt: skip
     assert made["in the budget"].quantization is not None
     print(made["in the budget"].quantization.budget)
+    if case.measure is first_choices:
+        for name, answer in found.items():
+            print(f"{name}: {margins(found['fp32'], answer)}")
 
 
 def in_turns(programs: dict[str, Any], batches: Data) -> dict[str, float]:
@@ -192,7 +208,9 @@ def in_turns(programs: dict[str, Any], batches: Data) -> dict[str, float]:
     return {name: statistics.median(all_) for name, all_ in times.items()}
 
 
-CASES = {case.__name__: case for case in (digits, minilm, efficientnet_lite0)}
+CASES: dict[str, Callable[[], Case]] = {
+    case.__name__: case for case in (digits, minilm, efficientnet_lite0)
+}
 
 
 def main() -> None:
@@ -200,9 +218,11 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", choices=[*CASES, []], default=list(CASES))
     parser.add_argument("--scheme", help="another than the one that suits the network")
     parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--search", type=int, default=64, help="crops that the search has")
     options = parser.parse_args()
     for name in options.networks:
-        case = CASES[name]()
+        is_lite = name == "efficientnet_lite0"
+        case = efficientnet_lite0(options.search) if is_lite else CASES[name]()
         scheme = options.scheme or case.scheme
         print(f"\n{name}, {scheme}, {case.unit} of {len(case.test)}", flush=True)
         rows = list(compare(case, scheme, options.trials))
