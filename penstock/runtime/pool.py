@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import queue
+import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ MAX_SIZE = 1024
 
 
 class Pool:
-    """Clones of a program, each lent to one caller at a time; a caller waits while all are lent.
+    """Clones of a program, each lent to one caller at a time; callers wait while all are lent, and
+    get their turns in the order in which they came.
 
     ``pool(x)`` may be called from any number of threads, and ``await pool.acall(x)`` from any
     number of tasks. No lock is held while a clone computes. Weights are there once
@@ -45,9 +47,7 @@ class Pool:
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
             raise InputError(f"the size of a pool is {size!r}; give one from 1 to {MAX_SIZE}")
         self.size = size
-        self._free: queue.LifoQueue[LoadedProgram] = queue.LifoQueue()
-        for _ in range(size):
-            self._free.put(program.clone(threads=threads))
+        self._clones = _Clones([program.clone(threads=threads) for _ in range(size)])
         self._program = program
         self._executor: ThreadPoolExecutor | None = None
 
@@ -57,11 +57,11 @@ class Pool:
     @contextmanager
     def lent(self) -> Iterator[LoadedProgram]:
         """A clone for the caller alone, until the block ends."""
-        clone = self._free.get()
+        clone = self._clones.take()
         try:
             yield clone
         finally:
-            self._free.put(clone)
+            self._clones.give(clone)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the default method on a free clone; see
@@ -79,3 +79,50 @@ class Pool:
             self._executor = ThreadPoolExecutor(self.size, thread_name_prefix="penstock")
         call = partial(self, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+class _Turn:
+    """A caller that waits: its lock is held until it has got a clone."""
+
+    def __init__(self) -> None:
+        self.clone: LoadedProgram | None = None
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+
+class _Clones:
+    """Those that are free, the last used first, for its memory is the warmest. One that is given
+    back goes straight to the caller that waits longest: the queues of the standard library let the
+    one who gave it back take it again at once, and others wait for many calls."""
+
+    def __init__(self, clones: list[LoadedProgram]) -> None:
+        self._free = clones
+        self._waiting: deque[_Turn] = deque()
+        self._lock = threading.Lock()
+
+    def take(self) -> LoadedProgram:
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            turn = _Turn()
+            self._waiting.append(turn)
+        try:
+            turn.lock.acquire()
+        except BaseException:  # Ctrl-C
+            with self._lock:
+                if turn.clone is None:
+                    self._waiting.remove(turn)
+            if turn.clone is not None:
+                self.give(turn.clone)
+            raise
+        assert turn.clone is not None
+        return turn.clone
+
+    def give(self, clone: LoadedProgram) -> None:
+        with self._lock:
+            if not self._waiting:
+                self._free.append(clone)
+                return
+            turn = self._waiting.popleft()
+            turn.clone = clone
+        turn.lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import signal
 import threading
 import time
 from pathlib import Path
@@ -192,6 +193,46 @@ def test_an_error_gives_the_clone_back() -> None:
     for _ in range(3):
         with pytest.raises(InputError):
             pool(np.zeros(3, np.float32))
+    pool(*inputs(program))
+
+
+def test_turns_are_taken_in_order() -> None:
+    """Who gives a clone back and wants it again waits behind those who were there before."""
+    program = load(STOCK / "image_fp32.pte", threads=1)
+    pool, order = Pool(program, 1), list[int]()
+
+    def call(number: int) -> None:
+        with pool.lent():
+            order.append(number)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+    with pool.lent():
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(pool._clones._waiting) <= number:
+                time.sleep(0.001)
+    call(9)
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 9]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
+def test_an_interrupt_while_waiting_loses_no_clone() -> None:
+    program = load(STOCK / "image_fp32.pte", threads=1)
+    pool = Pool(program, 1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pool.lent():
+            timer = threading.Timer(
+                0.1, signal.pthread_kill, [threading.get_ident(), signal.SIGINT]
+            )
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                pool(*inputs(program))
+            timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     pool(*inputs(program))
 
 
