@@ -1,9 +1,10 @@
 /* fp32 products: packing of weights, blocking for caches, spreading over threads. */
 #include "f32_igemm.h"
+#include "f32_winograd.h"
 
 #include <math.h>
 
-static const struct pk_f32_igemm_kernel *kernel_for(uint32_t isa)
+const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_for(uint32_t isa)
 {
 #if PK_X86
     if (isa & PK_ISA_AVX512)
@@ -17,7 +18,7 @@ static const struct pk_f32_igemm_kernel *kernel_for(uint32_t isa)
 
 PK_EXPORT const char *pk_f32_igemm_kernel(uint32_t isa)
 {
-    return kernel_for(isa)->name;
+    return pk_f32_igemm_kernel_for(isa)->name;
 }
 
 /* A panel is `width * vectors` output channels of one group; the last one of a group has as few
@@ -48,7 +49,7 @@ static size_t group_size(const struct panels *p)
 
 PK_EXPORT size_t pk_f32_igemm_packed_size(const struct pk_f32_igemm_shape *shape)
 {
-    const struct panels p = panels_of(kernel_for(shape->isa), shape);
+    const struct panels p = panels_of(pk_f32_igemm_kernel_for(shape->isa), shape);
     return shape->groups * group_size(&p) * sizeof(float);
 }
 
@@ -56,7 +57,7 @@ PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const f
                                  size_t output_stride, size_t input_stride, const float *bias,
                                  float *packed)
 {
-    const struct panels p = panels_of(kernel_for(shape->isa), shape);
+    const struct panels p = panels_of(pk_f32_igemm_kernel_for(shape->isa), shape);
     for (size_t group = 0; group < shape->groups; group++) {
         for (size_t panel = 0; panel < p.count; panel++) {
             const size_t width = panel + 1 < p.count ? p.full_width : p.last_width;
@@ -96,7 +97,7 @@ static struct plan planned(const struct pk_f32_igemm_task *task, size_t threads)
 {
     struct plan plan;
     plan.task = task;
-    plan.kernel = kernel_for(task->shape.isa);
+    plan.kernel = pk_f32_igemm_kernel_for(task->shape.isa);
     plan.panels = panels_of(plan.kernel, &task->shape);
     plan.rows = task->batch * task->output_height * task->output_width;
     const size_t cache = task->caches.l2 ? task->caches.l2 : 256 * 1024;
@@ -297,10 +298,19 @@ static void run_piece(void *context, size_t index)
     }
 }
 
+PK_EXPORT size_t pk_f32_igemm_scratch_size(const struct pk_f32_igemm_task *task)
+{
+    return task->winograd ? pk_f32_winograd_scratch_size(task) : 0;
+}
+
 PK_EXPORT void pk_f32_igemm_run(const struct pk_f32_igemm_task *task, const struct pk_pool *pool)
 {
     if (task->batch * task->output_height * task->output_width == 0)
         return;
+    if (task->winograd) {
+        pk_f32_winograd_run(task, pool);
+        return;
+    }
     struct plan plan = planned(task, pk_threads(pool));
     pk_parallelize(pool, run_piece, &plan, plan.blocks * plan.strips);
 }

@@ -75,6 +75,11 @@ struct pk_f32_igemm_task {
     size_t input_pixel, output_pixel; /* from pixel to pixel, in elements */
     float min, max;
     struct pk_caches caches;
+    uint32_t winograd; /* whether F(2x2, 3x3) makes it: see f32_winograd.h */
+    size_t threads;    /* for which scratch memory is there */
+    void *scratch;
 };
+
+const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_for(uint32_t isa);
 
 #endif

@@ -28,6 +28,7 @@ from penstock.runtime.engines.native.family import (
 )
 from penstock.runtime.engines.native.library import Caches
 from penstock.runtime.engines.native.rules import slower_product
+from penstock.runtime.engines.native.winograd import pays as winograd_pays
 
 
 class CShape(Structure):
@@ -69,6 +70,9 @@ class CTask(Structure):
         ("min", c_float),
         ("max", c_float),
         ("caches", Caches),
+        ("winograd", c_uint32),
+        ("threads", c_size_t),
+        ("scratch", c_void_p),
     ]
 
 
@@ -84,29 +88,31 @@ class Product:
     shape: CShape
     packed: int
     zero: int
-    caches: Caches
+    workshop: Workshop
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         source, result = self.node.inputs[0], self.node.outputs[0]
         read, written = shapes[source], shapes[result]
-        a = self.node.attributes
+        a, winograd = self.node.attributes, False
         if isinstance(a, Conv2dAttributes):
+            winograd = winograd_pays(a, read, written)
             padding, kernel, stride, dilation = padding_of(self.node, read, written), *windows(a)
         else:
             padding, kernel, stride, dilation = POINTWISE
             read = (1, 1, math.prod(read[:-1]), read[-1])
             written = (1, 1, read[2], written[-1])
-        groups = self.shape.groups
+        groups, library = self.shape.groups, self.workshop.library
         clamp = self.node.clamp or (-math.inf, math.inf)
         task = CTask(
             self.shape, self.packed, self.zero, None, None,
             read[0], read[1], read[2], written[1], written[2],
             *kernel, *stride, *dilation, padding[0], padding[3],
             groups * self.shape.input_channels, groups * self.shape.output_channels,
-            *clamp, self.caches,
+            *clamp, library.caches(), winograd, self.workshop.threads, None,
         )  # fmt: skip
-        return Step("pk_f32_igemm_run", task, ((source, "input"), (result, "output")))
+        scratch = library.functions.pk_f32_igemm_scratch_size(byref(task))
+        return Step("pk_f32_igemm_run", task, ((source, "input"), (result, "output")), scratch)
 
 
 def windows(a: Conv2dAttributes) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -161,7 +167,7 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
     packed = workshop.packed.reserve(functions.pk_f32_igemm_packed_size(byref(shape)))
     functions.pk_f32_igemm_pack(byref(shape), address(weights), *strides, bias_at, packed)
     zeros = 4 * width * shape.groups * shape.input_channels + OVERREAD
-    return Product(node, shape, packed, workshop.zeros(zeros), workshop.library.caches())
+    return Product(node, shape, packed, workshop.zeros(zeros), workshop)
 
 
 FAMILY = Family(
@@ -175,6 +181,7 @@ FAMILY = Family(
             None,
             (POINTER(CShape), c_void_p, c_size_t, c_size_t, c_void_p, c_void_p),
         ),
+        "pk_f32_igemm_scratch_size": (c_size_t, (POINTER(CTask),)),
         "pk_f32_igemm_run": (None, (c_void_p, c_void_p)),
     },
 )

@@ -12,6 +12,7 @@ from penstock.graph.kinds import Conv2dAttributes
 from penstock.runtime.engines.native.family import Values
 from penstock.runtime.engines.native.isa import Isa
 from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.native.winograd import pays as winograd_pays
 
 #: A product of one row with so many weights waits for memory, and ours fetches ahead.
 _MANY_WEIGHTS = 1 << 20
@@ -27,8 +28,10 @@ def slower_product(node: Node, values: Values, library: Library) -> str | None:
     a = node.attributes
     rows = prod(values[node.outputs[0]].shape[:-1])
     if Isa.AVX512 in library.isa:
-        if isinstance(a, Conv2dAttributes) and max(a.dilation) > 1 and any(a.padding):
-            return None
+        if isinstance(a, Conv2dAttributes):
+            shapes = values[node.inputs[0]].shape, values[node.outputs[0]].shape
+            if (max(a.dilation) > 1 and any(a.padding)) or winograd_pays(a, *shapes):
+                return None
         if rows == 1 and prod(values[node.inputs[1]].shape) >= _MANY_WEIGHTS:
             return None
         return "XNNPACK is as fast with it on AVX-512"

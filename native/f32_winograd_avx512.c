@@ -1,0 +1,24 @@
+/* The transforms of F(2x2, 3x3) with AVX-512. */
+#include <immintrin.h>
+#include <stddef.h>
+
+#define WIDTH 16
+#define V __m512
+#define LOAD(address) _mm512_loadu_ps(address)
+#define STORE(address, value) _mm512_storeu_ps(address, value)
+#define SET(value) _mm512_set1_ps(value)
+#define ADD(a, b) _mm512_add_ps(a, b)
+#define SUB(a, b) _mm512_sub_ps(a, b)
+#define MUL(a, b) _mm512_mul_ps(a, b)
+#define FMA(a, b, sum) _mm512_fmadd_ps(a, b, sum)
+#define FNMA(a, b, sum) _mm512_fnmadd_ps(a, b, sum)
+#define MIN(a, b) _mm512_min_ps(a, b)
+#define MAX(a, b) _mm512_max_ps(a, b)
+#define MASK(count) ((__mmask16)((1u << (count)) - 1))
+#define LOAD_SOME(address, count) _mm512_maskz_loadu_ps(MASK(count), address)
+#define STORE_SOME(address, value, count) _mm512_mask_storeu_ps(address, MASK(count), value)
+#define ALL_ZERO(value) (_mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_EQ_OQ) == 0xffff)
+
+#include "f32_winograd_tile.h"
+
+const struct pk_f32_winograd_kernel pk_f32_winograd_avx512 = KERNEL;
