@@ -16,7 +16,7 @@ import native_library  # noqa: E402
 
 FLAGS = ("-fsanitize=address", "-fno-omit-frame-pointer", "-g")
 #: Those of the float kernels: the others may read some bytes past an input that lie in its page.
-TESTS = ("test_products.py",)
+TESTS = ("test_products.py", "test_winograd.py")
 
 
 @pytest.mark.slow
