@@ -22,8 +22,9 @@ def slower_product(node: Node, values: Values, library: Library) -> str | None:
     """Of convolutions and fully-connected in fp32.
 
     XNNPACK's kernels for AVX-512 are as good as ours (95 % of the peak), but compute with padding
-    as with pixels, and make all products of a 3x3 kernel. With AVX2 its indirect ones (all but 1x1 with stride 1) reach a third of the
-    peak, ours 95 %; the direct ones are as good as ours, but where few rows meet many weights.
+    as with pixels, and make all products of a 3x3 kernel. With AVX2 its indirect ones (all but 1x1
+    with stride 1) reach a third of the peak, ours 95 %; the direct ones are as good as ours, but
+    where few rows meet many weights.
     """
     a = node.attributes
     rows = prod(values[node.outputs[0]].shape[:-1])
