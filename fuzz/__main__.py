@@ -1,6 +1,7 @@
-"""``make fuzz``: mutated programs, loaded and run.
+"""``make fuzz``: mutated programs, loaded and run; and other files that Penstock reads.
 
     python -m fuzz [--runtime auto|xnnpack|native|executorch] [--files 1000000] [--seconds N]
+    python -m fuzz --runtime checkpoints|inputs     # GGUF files and folders; arrays, pictures ...
     python -m fuzz --show 123456     # writes the file of that case, and tries it here
 
 Goes on where it stopped; what was found stands in ``build/fuzz/<runtime>.json``, and the files at
@@ -14,22 +15,29 @@ import sys
 import time
 from pathlib import Path
 
+from fuzz.checkpoints import checkpoint_tries
+from fuzz.checkpoints import make as make_checkpoints
 from fuzz.corpus import ROOT, corpus, make
 from fuzz.drive import Tally, digest, drive
+from fuzz.inputs import input_tries
 from fuzz.worker import case, penstock_run
 
 FOLDER = ROOT / "build" / "fuzz"
 RUNTIMES = ("auto", "xnnpack", "native", "executorch")
+#: What else is read, by the module that mutates and reads it.
+OTHERS = ("checkpoints", "inputs")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("--runtime", choices=RUNTIMES, default="auto")
+    parser.add_argument("--runtime", choices=(*RUNTIMES, *OTHERS), default="auto")
     parser.add_argument("--files", type=int, default=1_000_000, help="cases in all")
     parser.add_argument("--seconds", type=float, help="stop after so long")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--show", type=int, metavar="CASE")
     asked = parser.parse_args()
+    if asked.runtime in OTHERS:
+        return others(asked)
     files = FOLDER / "corpus"
     if not files.exists():
         print("compiling the files to start from ...", flush=True)
@@ -39,8 +47,25 @@ def main() -> int:
     seeds = corpus(files)
     if asked.show is not None:
         return show(asked.show, asked.runtime, FOLDER)
+    return run(asked, files, digest(seeds))
+
+
+def others(asked: argparse.Namespace) -> int:
+    files = FOLDER / "checkpoints"
+    if asked.runtime == "checkpoints" and not files.exists():
+        part = FOLDER / "checkpoints.part"
+        make_checkpoints(part)
+        part.rename(files)
+    if asked.show is not None:
+        tries = checkpoint_tries(files) if asked.runtime == "checkpoints" else input_tries()
+        print(tries(asked.show))
+        return 0
+    return run(asked, files, digest([], ("checkpoints.py", "inputs.py")))
+
+
+def run(asked: argparse.Namespace, files: Path, name: str) -> int:
+    """Tries the cases, goes on where a tally of this ``name`` stopped, and prints it."""
     path = FOLDER / f"{asked.runtime}.json"
-    name = digest(seeds)
     tally = Tally.load(path) if path.exists() else Tally(name)
     if tally.corpus != name:
         print("the files or the mutations are others than before: beginning anew")
@@ -65,7 +90,8 @@ def main() -> int:
     for outcome, count in tally.outcomes.most_common():
         print(f"{count:10,}  {outcome}")
     for number, what in (*tally.crashes, *((hang, "hang") for hang in tally.hangs)):
-        write(number, path.parent)
+        if asked.runtime in RUNTIMES:
+            write(number, path.parent)
         print(f"case {number}: {what if what == 'hang' else f'signal {what}'}")
     for number, error in tally.failures[:20]:
         print(f"case {number}: {error}")

@@ -56,13 +56,17 @@ class Tally:
         return cls(**data)
 
 
-def digest(seeds: Sequence[Seed]) -> str:
+#: The code that makes a case of a program.
+_CODE = ("mutations.py", "sites.py", "worker.py")
+
+
+def digest(seeds: Sequence[Seed], code: Sequence[str] = _CODE) -> str:
     """Names a corpus and the code that mutates it: cases have the same numbers as long as it is
     the same."""
     found = hashlib.sha256()
     for seed in seeds:
         found.update(seed.program + (seed.data_file or b""))
-    for file in ("mutations.py", "sites.py", "worker.py"):
+    for file in code:
         found.update((Path(__file__).parent / file).read_bytes())
     return found.hexdigest()[:16]
 

@@ -68,17 +68,38 @@ def penstock_run(engine: str) -> Run:
                 method.run(inputs)
             return "ran"
         except penstock.PenstockError as error:
-            message = str(error)
-            if not 10 < len(message) < 1000 or not all(c.isprintable() for c in message):
-                raise AssertionError(f"unfit to be printed: {message!r}") from error
+            check_message(error)
             return f"refused at {stage}"
 
     return run
 
 
+def check_message(error: Exception) -> None:
+    """Raises AssertionError where an error is not one that people can be shown."""
+    message = str(error)
+    if not 10 < len(message) < 1000 or not all(c.isprintable() for c in message):
+        raise AssertionError(f"unfit to be printed: {message!r}") from error
+
+
 def main(runtime: str, folder: str, board_path: str) -> None:
+    if runtime == "checkpoints":
+        from fuzz.checkpoints import checkpoint_tries
+
+        serve(checkpoint_tries(Path(folder)), board_path)
+        return
+    if runtime == "inputs":
+        from fuzz.inputs import input_tries
+
+        serve(input_tries(), board_path)
+        return
     seeds = corpus(Path(folder))
     run = _stock_run() if runtime == "executorch" else penstock_run(runtime)
+    serve(lambda number: run(case(seeds, number)[1]), board_path)
+
+
+def serve(tries: Callable[[int], str], board_path: str) -> None:
+    """Answers the lines of the standard input: ``tries`` takes the number of a case and says how
+    it ended."""
     limit = _mapped() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -89,23 +110,20 @@ def main(runtime: str, folder: str, board_path: str) -> None:
         first, count = map(int, line.split())
         child = os.fork()
         if child == 0:
-            print(json.dumps(_tried(seeds, run, first, count, board)), flush=True)
+            print(json.dumps(_tried(tries, first, count, board)), flush=True)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status):
             print(json.dumps({"died": os.waitstatus_to_exitcode(status)}), flush=True)
 
 
-def _tried(
-    seeds: Sequence[Seed], run: Run, first: int, count: int, board: mmap.mmap
-) -> dict[str, Any]:
+def _tried(tries: Callable[[int], str], first: int, count: int, board: mmap.mmap) -> dict[str, Any]:
     outcomes: Counter[str] = Counter()
     failures: list[tuple[int, str]] = []
     for number in range(first, first + count):
         BOARD.pack_into(board, 0, number, os.getpid())
-        _, hostile = case(seeds, number)
         try:
-            outcomes[run(hostile)] += 1
+            outcomes[tries(number)] += 1
         except Exception as error:
             outcomes["failed"] += 1
             failures.append((number, f"{type(error).__name__}: {error}"[:300]))

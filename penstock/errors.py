@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.text import printable
+
 
 class PenstockError(Exception):
     """Root of every error that Penstock raises on purpose."""
@@ -107,6 +109,7 @@ def for_missing_package(error: ModuleNotFoundError) -> BackendUnavailableError |
 
 
 def shorten(value: Any, limit: int = 120) -> str:
-    """The value as a piece of a one-line message: files may hold names and lists of any length."""
-    text = " ".join(str(value).split())
+    """The value as a piece of a one-line message: files may hold names and lists of any length,
+    and characters that a terminal obeys."""
+    text = printable(" ".join(str(value).split()))
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from penstock.errors import InputError, InternalError, OutOfMemoryError, PenstockError
+from penstock.errors import InputError, InternalError, OutOfMemoryError, PenstockError, shorten
 
 PACKAGE = Path(__file__).parent
 _PREFIX = str(PACKAGE) + os.sep
@@ -93,9 +93,7 @@ def fault(error: Exception, stage: str, locate: Locate | None = None) -> Penstoc
 
 def one_line(error: BaseException) -> str:
     """The error's type and what it says, shortened."""
-    text = " ".join(str(error).split())
-    if len(text) > _MAX_REASON:
-        text = text[: _MAX_REASON - 3] + "..."
+    text = shorten(error, _MAX_REASON)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

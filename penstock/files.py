@@ -1,14 +1,35 @@
-"""Writing files: all of one, or nothing."""
+"""Writing files: all of one, or nothing. Reading: files alone, no devices."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from penstock.errors import InputError
+from penstock.errors import InputError, shorten
+
+
+def readable(path: str | os.PathLike[str], what: str = "file") -> Path:
+    """The path of a regular file. A pipe would wait for whoever writes to it, and a device has no
+    end.
+
+    Raises InputError if there is none; ``what`` is the name there of what it is.
+    """
+    name = shorten(os.fspath(path), 300)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"there is no {what} {name}") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero in it
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read the {what} {name}: {reason}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise InputError(f"cannot read the {what} {name}: it is {kind}; give a file")
+    return Path(path)
 
 
 def write_file(path: str | Path, write: Callable[[IO[bytes]], Any], *, what: str = "file") -> None:

@@ -7,12 +7,14 @@ numbers each, :data:`MEAN` and :data:`STD`; where there are none, it is what mos
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.errors import InputError
+from penstock.errors import InputError, shorten
+from penstock.files import readable
 from penstock.runtime import LoadedProgram
 from penstock.runtime.specs import TensorSpec
 from penstock.zoo.images import IMAGENET, Normalization
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 #: What files of pictures end in, in lower case.
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
-
+#: What Pillow may take them for. It tells formats by their first bytes, and some that it knows
+#: (PostScript) are programs that it would have another program run.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 #: Constant methods with the parts of a :class:`Normalization`.
 MEAN, STD = "image_mean", "image_std"
@@ -85,13 +89,19 @@ def from_image(
         raise InputError(f"to read the image {name}: pip install pillow") from None
     channels, height, width = spec.shape[-3:]
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            fitted = _fit(opened.convert("RGB" if channels == 3 else "L"), height, width)
+        source = io.BytesIO(image) if isinstance(image, bytes) else readable(image, "image")
+        with warnings.catch_warnings():
+            # Pillow refuses pictures beyond 179 million pixels, and warns from the half on.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(source, formats=_FORMATS) as opened:
+                fitted = _fit(opened.convert("RGB" if channels == 3 else "L"), height, width)
         pixels = np.asarray(fitted)
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(f"cannot read the image {name}: Pillow knows no such format") from None
     except Exception as error:  # Pillow raises errors of all kinds for damaged files
-        raise InputError(f"cannot read the image {name}: {error}") from None
+        raise InputError(f"cannot read the image {name}: {shorten(error)}") from None
     pixels = pixels.reshape(height, width, channels).transpose(2, 0, 1)
     if spec.dtype != np.uint8:
         scaled = pixels.astype(np.float32) / np.float32(255)

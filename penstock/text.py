@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def printable(text: str) -> str:
     """``text`` out of a file, with nothing in it that a terminal obeys."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def one_line(text: str) -> str:
+    """A message as one line that can be printed: names in it may be anybody's."""
+    return printable(" ".join(text.split()))
+
+
+def prose(text: str) -> str:
+    """What a model says, with nothing in it that a terminal obeys: its lines stay, and characters
+    that join others, such as parts of emojis."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in _OBEYED else "?" for c in text
+    )
+
+
+#: Control characters, and halves of characters, which no terminal can show.
+_OBEYED = frozenset({"Cc", "Cs"})

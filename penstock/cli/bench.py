@@ -18,9 +18,11 @@ from rich.table import Table
 from penstock.cli.console import Stages
 from penstock.cli.options import Charts, Json, ModelWeights, QuietTable, SampleInputs
 from penstock.cli.output import writable
+from penstock.cli.safe_console import SafeConsole
 from penstock.errors import InputError
 from penstock.pages import write_page
 from penstock.pages.document import plain
+from penstock.runtime.engines.threads import MAX_THREADS
 from penstock.tools.bench.report import BenchReport, Row
 
 _HELP = """Measure .pte files, and the other runtimes beside them, by turns.
@@ -122,8 +124,10 @@ def _counts(text: str) -> list[int]:
         counts = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         counts = []
-    if not counts or min(counts) < 1:
-        raise InputError(f"--threads is {text!r}; give positive numbers, such as 1,2")
+    if not counts or not all(1 <= count <= MAX_THREADS for count in counts):
+        raise InputError(
+            f"--threads is {text!r}; give numbers from 1 to {MAX_THREADS}, such as 1,2"
+        )
     return list(dict.fromkeys(counts))
 
 
@@ -158,7 +162,7 @@ def _measuring(console: Console, total: float) -> Iterator[_Shown]:
 
 def show(report: BenchReport, notices: Sequence[str]) -> None:
     """Prints the tables, one for each number of threads, and what to mind."""
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     for threads in dict.fromkeys(row.threads for row in report.rows):
         console.print(_table(report, threads))
     console.print(

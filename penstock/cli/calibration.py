@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from penstock.cli.feeds import read_arrays
 from penstock.cli.sources import Source, call
 from penstock.errors import InputError
+from penstock.files import readable
 from penstock.pictures import SUFFIXES, from_image
 from penstock.runtime.specs import TensorSpec
 
@@ -93,12 +95,11 @@ class _Files:
 
 
 def _arrays(file: Path) -> tuple[torch.Tensor, ...]:
+    arrays = read_arrays(readable(file, "calibration sample"))
     try:
-        loaded = np.load(file)
-        arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[k] for k in loaded.files]
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the calibration sample {file}: {error}") from error
-    return tuple(torch.from_numpy(array) for array in arrays)
+        return tuple(torch.from_numpy(array) for array in arrays)
+    except TypeError as error:  # texts, dates
+        raise InputError(f"the calibration sample {file} holds no numbers: {error}") from error
 
 
 def _picture(file: Path, source: Source) -> torch.Tensor:

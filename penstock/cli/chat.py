@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -27,6 +26,7 @@ from penstock.cli.generate import (
     speed,
 )
 from penstock.errors import InputError
+from penstock.text import one_line, printable, prose
 
 if TYPE_CHECKING:
     from penstock.llm import Conversation
@@ -63,8 +63,6 @@ def chat_command(
     """
     from penstock import llm
 
-    if not Path(file).is_file():
-        raise InputError(f"there is no file {file}")
     model = llm.load(file, threads=threads, tokenizer=tokenizer)
     options = given(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p,
@@ -72,7 +70,7 @@ def chat_command(
         overflow="slide" if slide else None,
     )  # fmt: skip
     model.chat_tokens([{"role": "user", "content": ""}])  # whether it has a chat template
-    print(f"{model}\n{_HELP}", file=sys.stderr)
+    print(f"{printable(str(model))}\n{_HELP}", file=sys.stderr)
     conversation = model.conversation(system)
     for line in _lines():
         if line == "/quit":
@@ -103,11 +101,11 @@ def _answer(conversation: Conversation, text: str, options: dict[str, Any]) -> N
     try:
         with closing(conversation.stream(text, progress=ReadingLine(), **options)) as pieces:
             for piece in pieces:
-                print(piece, end="", flush=True)
+                print(prose(piece), end="", flush=True)
         print()
     except KeyboardInterrupt:
         print(" [stopped]")
     except InputError as error:  # the context's end: the conversation can go back or begin anew
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return
     print(speed(conversation.last), file=sys.stderr)

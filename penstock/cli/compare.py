@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from penstock.cli.console import Stages
 from penstock.cli.options import Charts, Json, ModelWeights, QuietTable, SampleInputs, ThreadCount
 from penstock.cli.output import writable
+from penstock.cli.safe_console import SafeConsole
 from penstock.errors import InputError
 from penstock.pages import write_page
 from penstock.pages.document import plain
@@ -197,7 +197,7 @@ def _plain(leaf: Any) -> Any:
 
 def show(report: CompareReport, top: int) -> None:
     """Prints the verdict and the layers."""
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     verdict = "agree" if report.agree else "do not agree"
     lines = [
         f"{report.a} and {report.b} {verdict}: {report.inputs}, at least "

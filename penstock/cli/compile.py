@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 from typer.core import TyperCommand
 
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
 from penstock.cli.options import Calibration, Seed
+from penstock.cli.safe_console import SafeConsole
 from penstock.compiler.quantize.quantization import SCHEMES
 from penstock.errors import InputError
 
@@ -144,7 +144,7 @@ def compile_command(
     if as_json:
         print(json.dumps(as_dict(outcome), indent=2))
     elif not quiet:
-        console = Console(highlight=False)
+        console = SafeConsole(highlight=False)
         if print_graph:
             console.print(str(outcome.lowered.graph), markup=False, soft_wrap=True)
         console.print(as_table(outcome))

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,8 +20,10 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from penstock.errors import PenstockError, for_missing_package
+from penstock.cli.safe_console import SafeConsole
+from penstock.errors import InputError, PenstockError, for_missing_package, shorten
 from penstock.faults import fault
+from penstock.text import one_line
 
 
 class Stage:
@@ -47,7 +49,7 @@ class Stages:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = SafeConsole(stderr=True, quiet=quiet, highlight=False)
 
     @contextmanager
     def stage(self, name: str, total: int | None = None, done: int = 0) -> Iterator[Stage]:
@@ -65,7 +67,7 @@ class Stages:
         with bar:
             stage = Stage(bar, bar.add_task(name, total=total, completed=done))
             yield stage
-        remark = f"  [dim]{stage.remark}[/dim]" if stage.remark else ""
+        remark = f"  [dim]{escape(stage.remark)}[/dim]" if stage.remark else ""
         seconds = time.perf_counter() - start
         self.console.print(f"[green]✓[/green] {name:<12} {seconds:7.2f} s{remark}")
 
@@ -86,7 +88,7 @@ def errors_in_one_line() -> Iterator[None]:
     except BrokenPipeError:
         raise SystemExit(1) from None
     except Exception as error:
-        print(f"error: {' '.join(str(known_error(error)).split())}", file=sys.stderr)
+        print(f"error: {one_line(str(known_error(error)))}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -94,6 +96,8 @@ def known_error(error: Exception) -> PenstockError:
     """``error``, or what it means to a person."""
     if isinstance(error, PenstockError):
         return error
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return InputError(f"cannot use {shorten(error.filename, 300)}: {error.strerror}")
     missing = for_missing_package(error) if isinstance(error, ModuleNotFoundError) else None
     return missing or fault(error, "command line")
 

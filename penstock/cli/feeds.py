@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from penstock.errors import InputError
+from penstock.errors import InputError, shorten
+from penstock.files import readable
 from penstock.pictures import SUFFIXES, from_image
+from penstock.runtime.free_memory import available_memory
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec
 from penstock.zoo.images import IMAGENET, Normalization
 
@@ -36,12 +39,10 @@ def read_inputs(
     tensors = [spec for spec in specs if not _fixed(spec)]
     found: list[Any] = []
     for name in files:
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(f"there is no input file {name}")
+        path = readable(name, "input file")
         suffix = path.suffix.lower()
         if suffix in (".npy", ".npz"):
-            found.extend(_numpy_arrays(path))
+            found.extend(read_arrays(path))
             continue
         if len(found) >= len(tensors):
             raise InputError(f"{name} is one input too many: the program takes {len(tensors)}")
@@ -72,15 +73,33 @@ def _scalar(array: Any, spec: Spec) -> Any:
     return array.item() if isinstance(spec, ScalarSpec) and array.size == 1 else array
 
 
-def _numpy_arrays(path: Path) -> list[np.ndarray]:
+def read_arrays(path: Path) -> list[np.ndarray]:
+    """The array of a ``.npy`` file, or those of a ``.npz`` archive in their order. Objects, which
+    would be pickles, are refused.
+
+    Raises InputError for a file that cannot be read, or whose arrays do not fit into memory.
+    """
     try:
+        if zipfile.is_zipfile(path):
+            _require_room(path)
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return [loaded]
         with loaded:
-            return [loaded[name] for name in loaded.files]
+            found = [loaded[name] for name in loaded.files]
+        if not all(isinstance(array, np.ndarray) for array in found):
+            raise ValueError("there is something in it that is no array")
+        return found
     except Exception as error:  # zip, pickle, header and memory errors of all kinds
-        raise InputError(f"{path} is not a NumPy file that can be read: {error}") from None
+        raise InputError(f"{path} is not a NumPy file that can be read: {shorten(error)}") from None
+
+
+def _require_room(path: Path) -> None:
+    """An archive of a few MB can hold many GB of zeros."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > (there := available_memory()):
+        raise ValueError(f"it unpacks to {size >> 20:,} MiB, and {there >> 20:,} are free")
 
 
 def from_bytes(path: Path, spec: TensorSpec) -> np.ndarray:

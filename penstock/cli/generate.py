@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from penstock.cli.completion import PROGRAMS
-from penstock.errors import InputError
+from penstock.text import prose
 
 if TYPE_CHECKING:
     from penstock.llm import Answer
@@ -110,8 +110,6 @@ def generate_command(
     """
     from penstock import llm
 
-    if not Path(file).is_file():
-        raise InputError(f"there is no file {file}")
     model = llm.load(file, threads=threads, tokenizer=tokenizer)
     answer = llm.Answer()
     pieces = model.stream(
@@ -125,7 +123,7 @@ def generate_command(
         ),
     )  # fmt: skip
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(prose(piece), end="", flush=True)
     print()
     if not quiet:
         print(speed(answer), file=sys.stderr)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 
 from penstock.cli.completion import PROGRAMS
 from penstock.cli.inspect_text import show_program
@@ -15,6 +14,7 @@ from penstock.cli.machine import show_machine
 from penstock.cli.options import DataPath
 from penstock.cli.requires_text import show_requires
 from penstock.cli.run_file import split_names
+from penstock.cli.safe_console import SafeConsole
 from penstock.errors import InputError
 from penstock.pages import plain, write_page
 from penstock.runtime import load
@@ -78,7 +78,7 @@ def inspect_command(
     if as_json:
         print(json.dumps(plain(found.as_dict()), indent=2, allow_nan=False))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole(highlight=False, soft_wrap=True)
     if html is None:
         show_program(found, console, nodes=nodes)
     else:
@@ -90,4 +90,4 @@ def _show_requires(file: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(plain(found.as_dict()), indent=2, allow_nan=False))
     else:
-        show_requires(found, Console(highlight=False, soft_wrap=True))
+        show_requires(found, SafeConsole(highlight=False, soft_wrap=True))

@@ -6,8 +6,7 @@ import json
 import os
 from typing import Any
 
-from rich.console import Console
-
+from penstock.cli.safe_console import SafeConsole
 from penstock.errors import BackendUnavailableError
 from penstock.runtime.engines.native import library as native
 from penstock.runtime.engines.native.families import kernel_names
@@ -55,7 +54,7 @@ def show_machine(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole(highlight=False, soft_wrap=True)
     lines = [f"processor  {found['processor']}, {found['threads']} threads"]
     for name, engine in found["engines"].items():
         lines.append(f"engine {name}: {engine.get('library', engine.get('missing'))}")

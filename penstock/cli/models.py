@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from penstock.cli.safe_console import SafeConsole
 from penstock.llm.export.named import PACKAGES
 from penstock.zoo.registry import ENTRIES, Entry
 
@@ -39,7 +39,7 @@ def models_command(
             entry.quantization,
             f"{entry.summary}\n[dim]{entry.library or 'penstock'}, {entry.inputs}[/dim]",
         )
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     console.print(table)
     console.print()
     for entry in entries:

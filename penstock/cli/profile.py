@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
@@ -15,12 +14,14 @@ from penstock.cli.feeds import ones, read_inputs
 from penstock.cli.options import DataPath, Json, MethodName, ThreadCount
 from penstock.cli.profile_table import show
 from penstock.cli.run_file import split_names
+from penstock.cli.safe_console import SafeConsole
 from penstock.errors import InputError
 from penstock.files import write_file
 from penstock.pages import write_page
 from penstock.pictures import normalization_of
 from penstock.runtime import load
 from penstock.runtime.engines.threads import Threads
+from penstock.text import printable
 from penstock.tools.profiling.etdump import etdump_of
 from penstock.tools.profiling.groups import GROUPINGS
 from penstock.tools.profiling.machine import peaks
@@ -101,7 +102,7 @@ def profile_command(
     machine = peaks(count, anew=measure_machine)
     bar = Progress(
         TextColumn("measuring"), BarColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
+        console=SafeConsole(stderr=True), transient=True,
     )  # fmt: skip
     bar.disable = not bar.console.is_terminal
     with bar:
@@ -132,7 +133,7 @@ def profile_command(
         return
     show(found, by, top=top or None, depth=depth)
     for line in written:
-        print(line)
+        print(printable(line))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from penstock.cli.safe_console import SafeConsole
 from penstock.text import printable
 from penstock.tools.profiling.groups import GROUPINGS, Group, by_module, row_name
 from penstock.tools.profiling.machine import Peaks
@@ -19,7 +19,7 @@ CLOCK = 2e-6
 
 def show(report: ProfileReport, by: str, *, top: int | None, depth: int) -> None:
     """Prints ``report``, ``top`` rows of it, grouped ``by``; ``depth`` levels of modules."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 200  # what reads it has no edge
     low, middle, high = (f"{1e3 * time:.3f}" for time in report.quartiles)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
 from penstock.cli.options import Calibration, Seed
+from penstock.cli.safe_console import SafeConsole
 from penstock.compiler.quantize.cost import HEADINGS, QuantizationCost, row
 from penstock.compiler.quantize.quantization import SCHEMES, Quantization, parse_scheme
 from penstock.pages import write_page
@@ -95,8 +95,8 @@ def quantize_report_command(
     if as_json:
         print(json.dumps({"model": source.name, **cost.as_dict()}, allow_nan=False))
         return
-    console = Console(highlight=False)
-    wide = console if console.is_terminal else Console(highlight=False, width=120)
+    console = SafeConsole(highlight=False)
+    wide = console if console.is_terminal else SafeConsole(highlight=False, width=120)
     for line in cost.summary():
         console.print(printable(line), markup=False, soft_wrap=True)
     wide.print(table(cost, rows))

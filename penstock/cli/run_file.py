@@ -25,6 +25,7 @@ from penstock.labels import Guess, guesses, read_labels
 from penstock.pictures import normalization_of
 from penstock.runtime import LoadedProgram, load
 from penstock.runtime.specs import listed
+from penstock.text import printable
 
 PRINT_CHOICES = ("none", "summary", "all")
 
@@ -180,7 +181,7 @@ def show(report: RunReport, *, print_output: str = "summary", quiet: bool = Fals
     if quiet:
         return
     for name in report.files:
-        print(f"written: {name}")
+        print(f"written: {printable(name)}")
     if len(report.latencies) > 1:
         latency = ", ".join(f"{name} {value:.3f} ms" for name, value in report.latency().items())
         print(f"latency of {len(report.latencies)} executions: {latency}")

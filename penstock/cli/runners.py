@@ -10,6 +10,7 @@ import typer
 from penstock.cli.console import known_error
 from penstock.cli.run_file import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError, PenstockError
+from penstock.text import one_line
 
 # typer reads these at run time, hence Optional and not "| None".
 _ModelPath = Annotated[
@@ -159,7 +160,7 @@ def _main(app: typer.Typer) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -18,6 +18,7 @@ import torch
 from penstock import zoo
 from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
 from penstock.errors import ExportError, InputError, PenstockError
+from penstock.files import readable
 from penstock.zoo.images import IMAGENET, Normalization
 from penstock.zoo.model import variations
 
@@ -71,8 +72,7 @@ def _from_zoo(name: str, weights: str | None, seed: int) -> Source:
 
 
 def _from_archive(path: Path) -> Source:
-    if not path.is_file():
-        raise InputError(f"no archive at {path}; torch.export.save makes one")
+    readable(path, "archive of torch.export.save")
     try:
         program = torch.export.load(os.fspath(path))
     except Exception as error:  # whatever the archive makes torch stumble over

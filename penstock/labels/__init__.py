@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import InputError
+from penstock.files import readable
 from penstock.text import printable
 
 #: How many of the likeliest classes are named.
 _TOP = 5
+#: A million classes of 64 letters.
+_MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,9 @@ def read_labels(which: str) -> list[str]:
     """
     path = Path(__file__).with_name("imagenet.txt") if which == "imagenet" else Path(which)
     try:
+        if readable(path, "file of labels").stat().st_size > _MOST_BYTES:
+            raise InputError(f"{which} is too large to be a file of labels; give one name a line")
         lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(
-            f"there is no file of labels {which}; give imagenet, or a text file with one name in "
-            "each line"
-        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise InputError(f"cannot read the labels in {which}: {reason}") from None

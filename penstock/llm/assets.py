@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
-from penstock.errors import InputError, InvalidProgramError
+from penstock.errors import InputError, InvalidProgramError, shorten
 from penstock.formats.blobs import as_bytes
 from penstock.formats.program import Buffer, Program
 
@@ -65,9 +65,9 @@ def decode(data: Buffer) -> Assets:
         found = Assets(**{key: value for key, value in raw.items() if key in known})
         _check(found)
         return found
-    except (zlib.error, ValueError, TypeError, AttributeError) as error:
+    except (zlib.error, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidProgramError(
-            f"the language model's tokenizer and settings in the file are damaged: {error}"
+            f"the language model's tokenizer and settings in the file are damaged: {shorten(error)}"
         ) from error
 
 
@@ -79,5 +79,9 @@ def _check(assets: Assets) -> None:
     maps = isinstance(assets.special_tokens, Mapping) and isinstance(assets.generation, Mapping)
     if not (texts and whole and maps):
         raise ValueError("an entry has another type than it should")
-    if not all(isinstance(value, (int, float)) for value in assets.generation.values()):
-        raise ValueError("a default of the generation is no number")
+    texts = isinstance(assets.name, str) and isinstance(assets.architecture, str)
+    if not texts or not all(isinstance(text, str) for text in assets.special_tokens.values()):
+        raise ValueError("a name or a special token is no text")
+    for value in assets.generation.values():
+        if not isinstance(value, (int, float)) or not abs(value) < 1e9:
+            raise ValueError("a default of the generation is no number")

@@ -1,9 +1,22 @@
-"""Memory that was freed, back to the system."""
+"""Memory: what a conversation takes; what was freed, back to the system."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+
+from penstock.errors import OutOfMemoryError
+from penstock.runtime.free_memory import available_memory
+
+
+def require_memory(size: int, what: str, advice: str) -> None:
+    """Raises :class:`OutOfMemoryError` where ``size`` bytes are not to be had: before they are
+    taken, for a system may end the process that takes them."""
+    there = available_memory()
+    if size > there:
+        raise OutOfMemoryError(
+            f"{what} takes {size >> 20:,} MiB, and {there >> 20:,} are free; {advice}"
+        )
 
 
 def give_back_memory() -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import InputError
+from penstock.errors import InputError, shorten
 from penstock.faults import faults
+from penstock.files import readable
 from penstock.llm import assets as settings
 from penstock.llm.assets import Assets
 from penstock.llm.cache import Context, Decoder, Reading
@@ -320,6 +321,6 @@ def load(
 
 def _given(path: Path) -> Assets:
     try:
-        return Assets("", "", path.read_text(encoding="utf-8"), 1)
+        return Assets("", "", readable(path, "tokenizer").read_text(encoding="utf-8"), 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the tokenizer {path}: {error}") from error
+        raise InputError(f"cannot read the tokenizer {path}: {shorten(error)}") from error

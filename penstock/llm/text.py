@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.errors import BackendUnavailableError, InputError, install_hint
+from penstock.errors import BackendUnavailableError, InputError, install_hint, shorten
 
 #: What decoders put where bytes are no character, or not yet.
 REPLACEMENT = "\ufffd"
@@ -27,8 +27,10 @@ class Tokenizer:
             ) from error
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(definition)
-        except Exception as error:  # the library raises Exception itself
-            raise InputError(f"the tokenizer cannot be read: {error}") from error
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises Exception itself, and panics beyond
+            raise InputError(f"the tokenizer cannot be read: {shorten(error)}") from error
 
     @property
     def size(self) -> int:

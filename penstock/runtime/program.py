@@ -13,6 +13,7 @@ import numpy as np
 
 from penstock.errors import InputError, InvalidProgramError, PenstockError
 from penstock.faults import IF_SOUND, fault, faults
+from penstock.files import readable
 from penstock.formats import program as formats
 from penstock.formats.data_file import attach, read_data_file
 from penstock.formats.program import Buffer
@@ -147,13 +148,12 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
 
     Raises InputError if it cannot be read, InvalidProgramError if it is empty.
     """
+    readable(path)
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise InvalidProgramError(f"{os.fspath(path)} is empty")
             return memoryview(MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except FileNotFoundError:
-        raise InputError(f"there is no file {os.fspath(path)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {os.fspath(path)!r}: {reason}") from None

@@ -10,7 +10,6 @@ classifier is scaled to the differences between these inputs.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from penstock.errors import InputError
+from penstock.errors import InputError, PenstockError, shorten
+from penstock.files import readable
 
 if TYPE_CHECKING:
     from penstock.zoo.model import Batches
@@ -193,11 +193,12 @@ def load(module: nn.Module, path: str, model: str) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
+    try:
+        readable(path, "checkpoint")
+    except InputError as error:
         raise InputError(
-            f"no checkpoint at {path}; --weights takes 'default' or the path of a .pt, .pth or "
-            ".safetensors file"
-        )
+            f"{error}; --weights takes 'default' or the path of a .pt, .pth or .safetensors file"
+        ) from None
     try:
         if path.suffix == ".safetensors":
             from penstock.zoo.libraries import require
@@ -205,8 +206,10 @@ def _read(path: Path) -> Mapping[str, Any]:
             state = require("safetensors.torch").load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except PenstockError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the libraries stumble over
+        reason = shorten((str(error).splitlines() or [type(error).__name__])[0])
         raise InputError(f"checkpoint {path} cannot be read: {reason}") from error
     if not isinstance(state, Mapping):
         raise InputError(

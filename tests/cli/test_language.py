@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,17 @@ def test_the_contexts_end_leaves_the_program(compiled: Path) -> None:
 def test_wrong_use(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, InputError) and said in str(done.exception)
+
+
+def test_nothing_in_a_vocabulary_is_obeyed(compiled: Path, tmp_path: Path) -> None:
+    """Each token is a title for the terminal's window."""
+    path = tmp_path / "tokenizer.json"
+    tokenizer = json.loads(compiled.with_suffix(".tokenizer.json").read_text())
+    words = {f"\x1b]0;{i}\x07\x9b31m": i for i in range(256)}
+    tokenizer["model"] = {"type": "WordLevel", "vocab": words, "unk_token": next(iter(words))}
+    tokenizer.update(pre_tokenizer=None, decoder=None, normalizer=None)
+    path.write_text(json.dumps(tokenizer))
+    options = ("--max-tokens", "4", "-t", "1", "--tokenizer", str(path))
+    done = penstock("generate", str(compiled), "Hello", *options)
+    assert done.returncode == 0 and "?]0;" in done.stdout
+    assert not {"\x1b", "\x07", "\x9b"} & set(done.stdout + done.stderr)

@@ -132,7 +132,7 @@ def test_command_says_latency_and_nothing_when_quiet(doubles: Path) -> None:
     [
         ([], "Missing option '--model_path'", 2),
         (["--model_path", "nowhere.pte"], "there is no file nowhere.pte", 1),
-        (["--model_path", "."], "cannot read '.'", 1),
+        (["--model_path", "."], "cannot read the file .: it is a directory", 1),
         (["--model_path", "{text}"], "not a .pte program", 1),
         (["--model_path", "{empty}"], "is empty", 1),
         (["--model_path", "{model}", "--what"], "No such option: --what", 2),

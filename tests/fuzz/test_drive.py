@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fuzz import drive as driving
+from fuzz.checkpoints import make as make_checkpoints
 from fuzz.corpus import corpus
 from fuzz.drive import Tally, digest, drive
 from fuzz.worker import case
@@ -29,6 +30,26 @@ def test_no_file_brings_the_process_down(engine: str, first: int, count: int) ->
     assert not (tally.crashes or tally.hangs or tally.failures)
     assert tally.tried == count
     for outcome in ("ran", "refused at load", "refused at prepare"):
+        assert tally.outcomes[outcome] > count // 20, tally.outcomes
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("inputs", 1500),
+        ("checkpoints", 300),
+        pytest.param("checkpoints", 20_000, marks=pytest.mark.slow),
+    ],
+)
+def test_other_files_bring_nothing_down(kind: str, count: int, tmp_path: Path) -> None:
+    """Checkpoints of language models; arrays, pictures, labels and profiles."""
+    if kind == "checkpoints":
+        make_checkpoints(tmp_path)
+    tally = Tally("")
+    drive(kind, tmp_path, tally, until=count)
+    assert not (tally.crashes or tally.hangs or tally.failures)
+    assert tally.tried == count
+    for outcome in ("ran", "refused at load"):
         assert tally.outcomes[outcome] > count // 20, tally.outcomes
 
 

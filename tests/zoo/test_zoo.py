@@ -169,7 +169,7 @@ def test_a_checkpoint_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no checkpoint at"),
+        (None, "there is no checkpoint"),
         (b"", "cannot be read"),
         (b"not a checkpoint", "cannot be read"),
         ({"fc.weight": torch.zeros(2)}, "does not fit resnet18: it lacks conv1.weight and"),

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from penstock import zoo
 from penstock.cli.console import Stages, errors_in_one_line
+from penstock.cli.safe_console import SafeConsole
 from penstock.errors import InputError
 
 
@@ -80,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
             Stages(),
         )
         print(outcome.lowered.graph)
-        Console(highlight=False).print(as_table(outcome))
+        SafeConsole(highlight=False).print(as_table(outcome))
 
 
 if __name__ == "__main__":

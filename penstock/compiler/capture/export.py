@@ -35,6 +35,7 @@ from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.rewrite import fold_constants, inline_regions, quantized_tensors
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.errors import ExportError, InputError, UnsupportedError
+from penstock.files import readable
 
 
 @dataclass
@@ -206,8 +207,7 @@ def _exported(
     if isinstance(model, ExportedProgram):
         return model
     if isinstance(model, (str, Path)):
-        if not Path(model).is_file():
-            raise InputError(f"no archive at {model}; torch.export.save makes one")
+        readable(model, "archive of torch.export.save")
         try:
             return torch.export.load(str(model))
         except Exception as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from penstock.errors import InputError, shorten
+from penstock.errors import InputError, PenstockError, shorten
+from penstock.faults import IF_SOUND, one_line
 from penstock.llm.export.blocks import Blocks
 from penstock.llm.export.config import DecoderConfig
 from penstock.llm.export.decoder import Decoder
@@ -35,6 +37,24 @@ class Checkpoint:
     generation: Mapping[str, float] = field(default_factory=dict)
     begin: int | None = None
     ends: tuple[int, ...] = ()
+
+
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Turns what a damaged or hostile checkpoint makes its readers stumble over (numbers that are
+    texts, lists that are objects, sizes that do not fit) into :class:`InputError`.
+
+    Panics of the libraries that are written in Rust are no ``Exception``; interrupts go by.
+    """
+    try:
+        yield
+    except (PenstockError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise InputError(
+            f"the checkpoint {shorten(source)} is damaged, or says what makes no sense: "
+            f"{one_line(error)}; {IF_SOUND}"
+        ) from error
 
 
 def fill(decoder: Decoder, tensors: Mapping[str, Tensor], *, exact_blocks: bool) -> None:

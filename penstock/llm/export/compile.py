@@ -10,13 +10,14 @@ import torch
 
 from penstock.compiler import Lowered, Quantization, lower
 from penstock.compiler.progress import Progress, Silent
-from penstock.errors import InputError
+from penstock.errors import InputError, shorten
 from penstock.faults import faults
 from penstock.llm.assets import KEY, Assets
 from penstock.llm.export import folder, gguf_file
-from penstock.llm.export.checkpoint import Checkpoint, fill
+from penstock.llm.export.checkpoint import Checkpoint, fill, reading
 from penstock.llm.export.decoder import Decoder
 from penstock.llm.export.layers import Linear, per_row
+from penstock.llm.memory import require_memory
 
 #: How weights are held. ``as_stored`` keeps GGUF's own integers.
 SCHEMES = ("as_stored", "dynamic_4bit", "dynamic_per_channel", "none")
@@ -53,10 +54,11 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
     architecture that is not there.
     """
     path = Path(source)
-    if path.is_dir():
-        return folder.read(path)
-    if path.suffix == ".gguf":
-        return gguf_file.read(path)
+    with reading(str(path)):
+        if path.is_dir():
+            return folder.read(path)
+        if path.suffix == ".gguf":
+            return gguf_file.read(path)
     raise InputError(f"{path} is neither a Hugging Face folder nor a .gguf file")
 
 
@@ -86,11 +88,10 @@ def compile_model(
     progress = progress or Silent()
     with faults("export"), torch.no_grad():
         with progress.stage("read"):
-            checkpoint = source if isinstance(source, Checkpoint) else find_checkpoint(source)
             stored = not isinstance(source, Checkpoint) and str(source).endswith(".gguf")
             scheme = scheme or ("as_stored" if stored else "dynamic_per_channel")
-            longest, chunk = _lengths(checkpoint, longest, chunk)
-            decoder = _decoder(checkpoint, scheme, longest)
+            checkpoint, decoder = read_checkpoint(source, scheme, longest)
+            longest, chunk = decoder.longest, _chunk(chunk, decoder.longest)
         lowered = _lowered(checkpoint, decoder, scheme, chunk, progress)
     assets = Assets(
         name=checkpoint.name,
@@ -105,23 +106,45 @@ def compile_model(
     return CompiledModel(lowered, assets, scheme, longest)
 
 
-def _lengths(checkpoint: Checkpoint, longest: int | None, chunk: int) -> tuple[int, int]:
+def read_checkpoint(
+    source: str | Path | Checkpoint, scheme: str, longest: int | None = None
+) -> tuple[Checkpoint, Decoder]:
+    """A checkpoint, and the decoder with its weights; takes and raises what
+    :func:`compile_model` does."""
+    checkpoint = source if isinstance(source, Checkpoint) else find_checkpoint(source)
+    with reading(checkpoint.name):
+        return checkpoint, _decoder(checkpoint, scheme, _longest(checkpoint, longest))
+
+
+def _longest(checkpoint: Checkpoint, longest: int | None) -> int:
     most = checkpoint.config.longest
     if longest is None:
         longest = min(most, LONGEST)
     if not 2 <= longest <= most:
         raise InputError(
-            f"a longest length of {longest} was asked for; {checkpoint.name} takes 2 to {most}"
+            f"a longest length of {longest} was asked for; {shorten(checkpoint.name)} takes 2 to "
+            f"{most}"
         )
+    return longest
+
+
+def _chunk(chunk: int, longest: int) -> int:
     if chunk < 2:
         raise InputError(f"a chunk of {chunk} tokens was asked for; it must be 2 or more")
-    return longest, min(chunk, longest)
+    return min(chunk, longest)
 
 
 def _decoder(checkpoint: Checkpoint, scheme: str, longest: int) -> Decoder:
     if scheme not in SCHEMES:
         raise InputError(f"unknown scheme {scheme!r}; the schemes are {', '.join(SCHEMES)}")
-    decoder = Decoder(checkpoint.config, longest).eval()
+    config = checkpoint.config
+    rows = 2 * len(config.layers) * config.key_heads + 8
+    require_memory(
+        4 * longest * rows * config.head_size,
+        f"the cache of {longest} positions",
+        "give a shorter --max-length",
+    )
+    decoder = Decoder(config, longest).eval()
     fill(decoder, checkpoint.tensors, exact_blocks=scheme == "as_stored")
     if scheme != "none":
         decoder.quantize_table()

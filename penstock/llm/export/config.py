@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.errors import InputError, UnsupportedError
+from penstock.errors import InputError, UnsupportedError, shorten
 
 #: ``model_type`` of a ``config.json``, or ``general.architecture`` of a GGUF → the family.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
+
+#: Beyond these a number is a mistake, or there to exhaust the machine.
+MOST_LAYERS, LARGEST_HEAD, LARGEST = 4096, 1 << 16, (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,10 @@ class Rope:
 
     inverse_frequencies: tuple[float, ...]
     factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not all(map(_is_real, (*self.inverse_frequencies, self.factor))):
+            raise InputError("the configuration's rotary embedding has angles that are no numbers")
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,11 @@ class DecoderConfig:
             "longest context": self.longest,
         }  # fmt: skip
         for name, count in counts.items():
-            if count < 1:
-                raise InputError(f"the configuration has {name} {count}; it must be 1 or more")
+            if not 1 <= count <= LARGEST:
+                raise InputError(
+                    f"the configuration has {name} {shorten(count)}; it must be 1 or more, and a "
+                    "size that a machine can hold"
+                )
         if self.heads % self.key_heads:
             raise InputError(
                 f"the configuration has {self.heads} heads on {self.key_heads} key-value heads; "
@@ -74,9 +84,34 @@ class DecoderConfig:
             )
         if self.head_size % 2:
             raise UnsupportedError(f"a head size of {self.head_size}, which is odd, is unsupported")
+        numbers = {
+            "epsilon": self.norm_epsilon, "scale of scores": self.score_scale,
+            "cap of scores": self.score_cap, "cap of logits": self.logit_cap,
+            "scale of embeddings": self.embedding_scale,
+        }  # fmt: skip
+        for name, number in numbers.items():
+            if not _is_real(number) or number < 0:
+                raise InputError(f"the configuration has an {name} of {number}; make it a number")
+
+
+def _is_real(number: object) -> bool:
+    """Roots and powers of hostile numbers are complex, too."""
+    return isinstance(number, float | int) and math.isfinite(number)
+
+
+def layer_count(value: Any) -> int:
+    """How many layers there are: before as many of anything are made."""
+    count = int(value)
+    if count > MOST_LAYERS:
+        raise InputError(
+            f"the configuration has {shorten(count)} layers; at most {MOST_LAYERS} are supported"
+        )
+    return count
 
 
 def inverse_frequencies(base: float, size: int) -> tuple[float, ...]:
+    if size > LARGEST_HEAD:
+        raise InputError(f"the configuration has heads of the size {shorten(size)}; it is damaged")
     return tuple(base ** (-2 * i / size) for i in range(size // 2))
 
 
@@ -99,7 +134,8 @@ def rope(parameters: Mapping[str, Any], size: int, longest: int) -> Rope:
     if kind == "yarn":
         return _yarn(parameters, plain, size, longest)
     raise UnsupportedError(
-        f"rope scaling {kind!r} is unsupported; default, linear, llama3 and yarn are supported"
+        f"rope scaling {shorten(kind)!r} is unsupported; default, linear, llama3 and yarn are "
+        "supported"
     )
 
 
@@ -159,14 +195,15 @@ def from_transformers(raw: Mapping[str, Any]) -> DecoderConfig:
         inner = {"model_type": "gemma3_text", **raw["text_config"]}
         return from_transformers({**inner, "model_type": "gemma3_text"})
     if kind not in ARCHITECTURES:
-        called = kind or "without a name (config.json has no model_type)"
+        called = shorten(kind) or "without a name (config.json has no model_type)"
         raise UnsupportedError(
             f"the architecture {called} is unsupported; {', '.join(ARCHITECTURES)} are supported"
         )
     try:
         return _from_transformers(kind, raw)
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else f"makes no sense: {error}"
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        reason = shorten(error)
+        what = f"has no {reason}" if isinstance(error, KeyError) else f"makes no sense: {reason}"
         raise InputError(f"the configuration of the {kind} model {what}") from error
 
 
@@ -177,7 +214,7 @@ _TIED = {"gemma2": True, "gemma3_text": True}
 def _from_transformers(kind: str, raw: Mapping[str, Any]) -> DecoderConfig:
     gemma = kind.startswith("gemma")
     heads, width = int(raw["num_attention_heads"]), int(raw["hidden_size"])
-    layers = int(raw["num_hidden_layers"])
+    layers = layer_count(raw["num_hidden_layers"])
     size = int(raw.get("head_dim") or (256 if gemma else width // heads))
     longest = int(raw.get("max_position_embeddings") or 2048)
     activation = str(raw.get("hidden_activation") or raw.get("hidden_act") or "silu")
@@ -185,7 +222,9 @@ def _from_transformers(kind: str, raw: Mapping[str, Any]) -> DecoderConfig:
         activation = str(raw.get("hidden_activation") or "gelu_pytorch_tanh")
     known = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
     if activation not in known:
-        raise UnsupportedError(f"the activation {activation!r} is unsupported in a decoder")
+        raise UnsupportedError(
+            f"the activation {shorten(activation)!r} is unsupported in a decoder"
+        )
     _refuse_extras(raw)
     bias = bool(raw.get("attention_bias", False))
     scalar = raw.get("query_pre_attn_scalar")
@@ -221,7 +260,9 @@ def _from_transformers(kind: str, raw: Mapping[str, Any]) -> DecoderConfig:
 def _refuse_extras(raw: Mapping[str, Any]) -> None:
     for name in ("num_local_experts", "num_experts", "kv_lora_rank"):
         if raw.get(name):
-            raise UnsupportedError(f"{name}={raw[name]} in the configuration is unsupported")
+            raise UnsupportedError(
+                f"{name}={shorten(raw[name])} in the configuration is unsupported"
+            )
     if raw.get("use_bidirectional_attention"):
         raise UnsupportedError("attention in both directions is unsupported in a decoder")
 
@@ -236,7 +277,7 @@ def _windowed(kind: str, raw: Mapping[str, Any], layers: int) -> tuple[bool, ...
             raise InputError(f"layer_types has {len(named)} entries for {layers} layers")
         wrong = [name for name in named if name not in ("full_attention", "sliding_attention")]
         if wrong:
-            raise UnsupportedError(f"layers of the kind {wrong[0]!r} are unsupported")
+            raise UnsupportedError(f"layers of the kind {shorten(wrong[0])} are unsupported")
         return tuple(name == "sliding_attention" for name in named)
     if kind == "mistral":
         return (True,) * layers

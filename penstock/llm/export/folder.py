@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import InputError
+from penstock.errors import InputError, shorten
 from penstock.llm.export import safetensors
 from penstock.llm.export.checkpoint import Checkpoint, Tensor, check_vocabulary, largest_token
 from penstock.llm.export.config import DecoderConfig, from_transformers
+from penstock.llm.text import Tokenizer
 
 #: The decoder's names of a layer's parts → transformers'.
 _LAYER = {
@@ -44,6 +45,8 @@ def read(path: Path) -> Checkpoint:
     config = from_transformers(raw)
     tokenizer = _json(path, "tokenizer.json", "it turns text into tokens")
     check_vocabulary(config, largest_token(tokenizer), str(path))
+    text = (path / "tokenizer.json").read_text(encoding="utf-8")
+    Tokenizer(text)  # raises for JSON that is none
     settings = _json_if_there(path, "tokenizer_config.json")
     generation = _json_if_there(path, "generation_config.json")
     specials = _special_tokens(settings, _json_if_there(path, "special_tokens_map.json"))
@@ -56,7 +59,7 @@ def read(path: Path) -> Checkpoint:
         name=path.resolve().name,
         config=config,
         tensors=_named(config, _tensors(path)),
-        tokenizer=(path / "tokenizer.json").read_text(encoding="utf-8"),
+        tokenizer=text,
         chat_template=_template(path, settings),
         special_tokens=specials,
         generation={
@@ -73,8 +76,8 @@ def _json(path: Path, name: str, why: str) -> dict[str, Any]:
         raise InputError(f"{path} has no {name}: {why}; give a whole Hugging Face folder")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read as JSON: {shorten(error)}") from error
     if not isinstance(found, dict):
         raise InputError(f"{file} holds a {type(found).__name__}, not an object")
     return found
@@ -120,8 +123,10 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         shards = sorted(file.name for file in path.glob("*.safetensors"))
     found: dict[str, Tensor] = {}
     for shard in sorted(shards):
+        if Path(shard).name != shard:
+            raise InputError(f"{index} names {shorten(shard)}, which is no file beside it")
         if not (path / shard).is_file():
-            raise InputError(f"{path} has no {shard}, which {index.name} names")
+            raise InputError(f"{path} has no {shorten(shard)}, which {index.name} names")
         found.update(safetensors.read(path / shard))
     if not found:
         other = any(path.glob("*.bin"))

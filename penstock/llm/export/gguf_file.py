@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from penstock.errors import BackendUnavailableError, InputError, UnsupportedError, install_hint
+from penstock.errors import (
+    BackendUnavailableError,
+    InputError,
+    UnsupportedError,
+    install_hint,
+    shorten,
+)
+from penstock.files import readable
 from penstock.llm.export.blocks import Blocks
 from penstock.llm.export.checkpoint import Checkpoint, Tensor, check_vocabulary
-from penstock.llm.export.config import DecoderConfig, Rope, rope
+from penstock.llm.export.config import DecoderConfig, Rope, layer_count, rope
 from penstock.llm.export.gguf_blocks import FORMATS
+from penstock.llm.export.gguf_header import Contents, StoredTensor, read_contents
 from penstock.llm.export.gguf_tokenizer import GgufVocabulary, special_texts, tokenizer_json
 
 _NAMES = {"embedding": "token_embd", "norm": "output_norm", "head": "output"}
@@ -36,14 +45,13 @@ _BY_WIDTH = {("gemma2", 46), ("gemma3_text", 62)}
 
 
 class _Metadata:
-    """The key-value pairs of a file, read when asked for."""
+    """The key-value pairs of a file; ``*`` in a key is the architecture."""
 
     def __init__(self, fields: Mapping[str, Any], architecture: str) -> None:
         self.fields, self.architecture = fields, architecture
 
     def get(self, key: str, default: Any = None) -> Any:
-        field = self.fields.get(key.replace("*", self.architecture))
-        return default if field is None else field.contents()
+        return self.fields.get(key.replace("*", self.architecture), default)
 
     def need(self, key: str) -> Any:
         found = self.get(key)
@@ -59,15 +67,15 @@ def read(path: Path) -> Checkpoint:
     Raises :class:`InputError` for a file that is damaged or truncated, :class:`UnsupportedError`
     for an architecture, a tokenizer or a type of tensors that is not there.
     """
-    reader = _reader(path)
-    architecture = str(_Metadata(reader.fields, "").get("general.architecture", ""))
-    data = _Metadata(reader.fields, architecture)
+    contents = _contents(path)
+    architecture = str(contents.fields.get("general.architecture", ""))
+    data = _Metadata(contents.fields, architecture)
     if architecture not in _ARCHITECTURES:
         raise UnsupportedError(
-            f"the architecture {architecture or 'without a name'} is unsupported; "
+            f"the architecture {shorten(architecture) or 'without a name'} is unsupported; "
             f"{', '.join(_ARCHITECTURES)} are supported"
         )
-    raw = {tensor.name: tensor for tensor in reader.tensors}
+    raw = contents.tensors
     config = _config(data, raw)
     vocabulary = GgufVocabulary.read(data.get, data.need)
     check_vocabulary(config, len(vocabulary.tokens) - 1, str(path))
@@ -87,34 +95,19 @@ def read(path: Path) -> Checkpoint:
     )
 
 
-def _reader(path: Path) -> Any:
-    try:
-        import gguf
-    except ModuleNotFoundError as error:
+def _contents(path: Path) -> Contents:
+    if find_spec("gguf") is None:
         raise BackendUnavailableError(
             f"reading {path.name} needs gguf, which is not installed: {install_hint('llm')}"
-        ) from error
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    try:
-        reader = gguf.GGUFReader(path)
-        size = path.stat().st_size
-        for tensor in reader.tensors:
-            if int(tensor.data_offset) + int(tensor.n_bytes) > size:
-                raise ValueError(f"{tensor.name} ends behind the file")
-        return reader
-    except Exception as error:  # whatever a damaged file makes the reader stumble over
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
-        raise InputError(
-            f"{path} is no GGUF file, or damaged or truncated ({reason}); get it again"
-        ) from error
+        )
+    return read_contents(readable(path))
 
 
-def _config(data: _Metadata, raw: Mapping[str, Any]) -> DecoderConfig:
+def _config(data: _Metadata, raw: Mapping[str, StoredTensor]) -> DecoderConfig:
     kind = _ARCHITECTURES[data.architecture]
     gemma = kind.startswith("gemma")
     heads, width = int(data.need("*.attention.head_count")), int(data.need("*.embedding_length"))
-    layers = int(data.need("*.block_count"))
+    layers = layer_count(data.need("*.block_count"))
     size = int(data.get("*.attention.key_length") or width // max(heads, 1))
     if int(data.get("*.rope.dimension_count") or size) != size:
         raise UnsupportedError("rotary embedding of a part of each head is unsupported")
@@ -128,7 +121,7 @@ def _config(data: _Metadata, raw: Mapping[str, Any]) -> DecoderConfig:
     scored = width // heads if (kind, layers) in _BY_WIDTH else size
     return DecoderConfig(
         architecture=kind,
-        vocabulary=int(raw["token_embd.weight"].shape[1]),
+        vocabulary=raw["token_embd.weight"].shape[0],
         width=width,
         feed_forward=int(data.need("*.feed_forward_length")),
         heads=heads,
@@ -163,7 +156,7 @@ def _windowed(kind: str, layers: int) -> tuple[bool, ...]:
 
 
 def _ropes(
-    data: _Metadata, raw: Mapping[str, Any], kind: str, size: int, longest: int
+    data: _Metadata, raw: Mapping[str, StoredTensor], kind: str, size: int, longest: int
 ) -> tuple[Rope, Rope]:
     parameters: dict[str, Any] = {"rope_theta": float(data.get("*.rope.freq_base") or 10000.0)}
     scaling = str(data.get("*.rope.scaling.type") or "none")
@@ -184,34 +177,31 @@ def _ropes(
     return every, every
 
 
-def _real(tensor: Any) -> torch.Tensor:
+def _real(tensor: StoredTensor) -> torch.Tensor:
     import gguf
 
-    if tensor.tensor_type.name == "BF16":
+    if tensor.kind == "BF16":
         raw = np.ascontiguousarray(tensor.data).view(np.int16)
         found = torch.from_numpy(raw.copy()).view(torch.bfloat16).to(torch.float32)
     else:
-        found = torch.from_numpy(
-            np.array(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
-        )
-    return found.reshape(tuple(int(size) for size in reversed(tensor.shape)))
+        kind = gguf.GGMLQuantizationType[tensor.kind]
+        found = torch.from_numpy(np.array(gguf.dequantize(tensor.data, kind), np.float32))
+    return found.reshape(tensor.shape)
 
 
-def _value(tensor: Any) -> torch.Tensor | Blocks:
-    kind = tensor.tensor_type.name
-    if kind in FORMATS:
-        size, unpack = FORMATS[kind]
-        rows = int(tensor.shape[1]) if len(tensor.shape) > 1 else 1
-        return unpack(np.asarray(tensor.data).reshape(rows, -1, size))
+def _value(tensor: StoredTensor) -> torch.Tensor | Blocks:
+    if tensor.kind in FORMATS and tensor.data.size:
+        size, unpack = FORMATS[tensor.kind]
+        return unpack(np.asarray(tensor.data).reshape(len(tensor.data), -1, size))
     try:
         return _real(tensor)
     except NotImplementedError as error:
         raise UnsupportedError(
-            f"{tensor.name} has the type {kind}, which is unsupported"
+            f"{shorten(tensor.name)} has the type {tensor.kind}, which is unsupported"
         ) from error
 
 
-def _named(config: DecoderConfig, raw: Mapping[str, Any]) -> dict[str, Tensor]:
+def _named(config: DecoderConfig, raw: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
     names = dict(_NAMES)
     for layer in range(len(config.layers)):
         names |= {f"layers.{layer}.{ours}": f"blk.{layer}.{name}" for ours, name in _LAYER.items()}
@@ -224,7 +214,9 @@ def _named(config: DecoderConfig, raw: Mapping[str, Any]) -> dict[str, Tensor]:
     return found
 
 
-def _loader(config: DecoderConfig, ours: str, tensor: Any) -> Callable[[], torch.Tensor | Blocks]:
+def _loader(
+    config: DecoderConfig, ours: str, tensor: StoredTensor
+) -> Callable[[], torch.Tensor | Blocks]:
     heads = {"query": config.heads, "key": config.key_heads}.get(ours.rpartition(".")[2])
     # Llama's files have the two halves of each head's rows in turns.
     in_turns = heads is not None and config.architecture in ("llama", "mistral")

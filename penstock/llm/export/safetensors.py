@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from penstock.errors import InputError, UnsupportedError
+from penstock.errors import InputError, UnsupportedError, shorten
 
 _TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -40,8 +40,8 @@ def read(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
         return {
             name: _tensor(path, name, entry, content, 8 + length) for name, entry in entries.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no safetensors file, or damaged: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is no safetensors file, or damaged: {shorten(error)}") from error
 
 
 def _tensor(
@@ -50,16 +50,17 @@ def _tensor(
     kind, shape = str(entry["dtype"]), [int(size) for size in entry["shape"]]
     begin, end = (int(offset) for offset in entry["data_offsets"])
     if kind not in _TYPES:
-        raise UnsupportedError(f"{path} has tensors of type {kind}, which is unsupported")
+        raise UnsupportedError(f"{path} has tensors of type {shorten(kind)}, which is unsupported")
     dtype = _TYPES[kind]
     count = 1
     for extent in shape:
         count *= extent
     if not 0 <= begin <= end or end - begin != count * dtype.itemsize or min(shape, default=1) < 0:
-        raise ValueError(f"the offsets of {name} make no sense")
+        raise ValueError(f"the offsets of {shorten(name)} make no sense")
     if base + end > len(content):
         raise InputError(
-            f"{path} is truncated: {name} ends at byte {base + end} of {len(content)}; get it again"
+            f"{path} is truncated: {shorten(name)} ends at byte {base + end} of {len(content)}; "
+            "get it again"
         )
 
     def load() -> torch.Tensor:

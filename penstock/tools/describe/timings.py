@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import InputError
+from penstock.files import readable
 from penstock.tools.describe.program import MethodDescription, ProgramDescription
 
 
@@ -43,7 +44,7 @@ def read_timings(path: str | Path, program: ProgramDescription) -> Timings:
     Raises InputError if the file cannot be read, is no profile, or is of another program.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(readable(path, "profile").read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"cannot read the profile {path}: {error.strerror or error}; make one with"

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from pathlib import Path
 
 from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import Conv2dAttributes, Pool2dAttributes, ResizeAttributes
-from penstock.runtime.blocks import machine_bytes
 
 _POINTER = 8
-#: Where the system does not tell its memory.
-_UNKNOWN = 1 << 40
 
 
 def peak_memory(nodes: Sequence[Node], shapes: Mapping[int, Shape], bits: Mapping[int, int]) -> int:
@@ -45,32 +41,3 @@ def _indirection(node: Node, shapes: Mapping[int, Shape]) -> int:
     if isinstance(a, ResizeAttributes):
         return a.height * a.width * 5 * _POINTER  # four corners and two weights
     return 0
-
-
-def available_memory() -> int:
-    """Bytes that this process can still get, as far as the system tells."""
-    limits = (machine_bytes(), _meminfo(), _control_group())
-    return min((n for n in limits if n is not None), default=_UNKNOWN)
-
-
-def _meminfo() -> int | None:
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _control_group() -> int | None:
-    """What is left to the container that we may be in."""
-    limit = _lines("/sys/fs/cgroup/memory.max")
-    used = _lines("/sys/fs/cgroup/memory.current")
-    if not limit or not used or not limit[0].strip().isdigit():
-        return None
-    return max(0, int(limit[0]) - int(used[0]))
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from penstock.errors import InputError, InvalidProgramError, UnsupportedError
 from penstock.graph.graph import Shape, XnnGraph
 from penstock.graph.shapes import ShapeError, infer
-from penstock.runtime.engines.xnnpack.budget import available_memory, peak_memory
+from penstock.runtime.engines.xnnpack.budget import peak_memory
 from penstock.runtime.engines.xnnpack.empty import Rest, has_empty, rest
 from penstock.runtime.engines.xnnpack.scratch import Needs, needs, reductions
+from penstock.runtime.free_memory import available_memory
 
 #: Input shapes that are remembered as good.
 _REMEMBERED = 256
