@@ -10,6 +10,7 @@ from penstock.cli.console import Stage, Stages
 from penstock.cli.run_file import split_names
 from penstock.errors import InputError
 from penstock.labels import read_labels
+from penstock.text import printable
 
 
 def run_batch(
@@ -43,7 +44,7 @@ def run_batch(
         report = {"rows": rows, "rows_before": progress.before, "seconds": round(seconds, 3)}
         print(json.dumps({**report, "files": [target]}, indent=2))
     elif not quiet:
-        print(f"written: {target}")
+        print(f"written: {printable(str(target))}")
 
 
 class _Rows(ExitStack):
