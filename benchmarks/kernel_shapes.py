@@ -7,10 +7,18 @@ from math import prod
 
 import numpy as np
 
-from penstock.graph.dtypes import DataType, PerChannel, PerTensor
-from penstock.graph.graph import FLAG_KEEP_DIMS, Node, Value, XnnGraph
+from penstock.graph.dtypes import (
+    Blockwise,
+    DataType,
+    PerChannel,
+    PerTensor,
+    PerToken,
+    Quantization,
+)
+from penstock.graph.graph import FLAG_KEEP_DIMS, INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.graph.shapes import infer
+from penstock.graph.weights import float_to_bfloat16
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,60 @@ class Shape:
         return XnnGraph(values, [Node(self.kind, (0,), (1,), flags=FLAG_KEEP_DIMS)], [0], [1])
 
 
+@dataclass(frozen=True)
+class DynamicShape:
+    """A fully-connected product of rows that are quantized at run time, with the quantization.
+    ``bits`` of a weight; ``block``: weights that share a scale, 0 for those of a channel."""
+
+    size: int
+    inputs: int
+    outputs: int
+    bits: int
+    block: int = 0
+
+    @property
+    def type(self) -> str:
+        """The element type's name in the table."""
+        blocks = f" in blocks of {self.block}" if self.block else ""
+        return f"int{self.bits}{blocks}, rows quantized at run time"
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return f"fully-connected {self.inputs} to {self.outputs}, {self.size} rows"
+
+    @property
+    def operations(self) -> int:
+        """A multiply-add is two."""
+        return 2 * self.size * self.inputs * self.outputs
+
+    def graph(self) -> XnnGraph:
+        """Two nodes with random weights."""
+        rng = np.random.default_rng(0)
+        rows = rng.integers(0, 256, (self.outputs, self.inputs * self.bits // 8)).astype(np.uint8)
+        count = self.outputs * (self.inputs // self.block if self.block else 1)
+        scales = rng.uniform(0.001, 0.01, count).astype(np.float32)
+        quantization: Quantization = PerChannel(scales, 0)
+        dtype, weights = (
+            (DataType.QCINT4, rows) if self.bits == 4 else (DataType.QCINT8, rows.view(np.int8))
+        )
+        if self.block:
+            dtype = DataType.QBINT4
+            quantization = Blockwise(float_to_bfloat16(scales), 0, self.block)
+        fp32, source = DataType.FP32, (self.size, self.inputs)
+        values = [
+            Value(0, fp32, source, external_id=0, is_input=True),
+            Value(1, DataType.QDINT8, source, PerToken(1)),
+            Value(2, dtype, (self.outputs, self.inputs), quantization, weights),
+            Value(3, fp32, (self.size, self.outputs), external_id=1, is_output=True),
+        ]
+        nodes = [
+            Node(NodeKind.CONVERT, (0,), (1,)),
+            Node(NodeKind.FULLY_CONNECTED, (1, 2, INVALID_VALUE_ID), (3,)),
+        ]
+        return XnnGraph(values, nodes, [0], [3])
+
+
 def _convolutions(int8: bool) -> list[Shape]:
     conv = NodeKind.CONV_2D
     return [
@@ -163,11 +225,23 @@ def _fully_connected(int8: bool) -> list[Shape]:
     ]
 
 
-SHAPES: list[Shape] = [
+def _dynamic() -> list[DynamicShape]:
+    sizes = ((576, 576), (576, 192), (576, 1536), (1536, 576), (2048, 2048))
+    return [
+        DynamicShape(rows, inputs, outputs, bits, block)
+        for bits, block in ((4, 32), (4, 0), (8, 0))
+        for rows in (1, 128)
+        for inputs, outputs in (*sizes, *(((576, 49152),) if bits == 8 and rows == 1 else ()))
+    ]
+
+
+SHAPES: list[Shape | DynamicShape] = [
     shape
     for int8 in (False, True)
     for shape in (*_convolutions(int8), *_depthwise(int8), *_fully_connected(int8))
-] + [
+]
+SHAPES += [
     Shape(NodeKind.GLOBAL_AVG_POOLING_2D, size, channels, channels, int8=True)
     for size, channels in ((112, 32), (28, 240), (14, 672), (7, 960))
 ]
+SHAPES += _dynamic()

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.kernel_shapes import SHAPES, Shape
+from benchmarks.kernel_shapes import SHAPES, DynamicShape, Shape
 from penstock.runtime import blocks
 from penstock.runtime.engines.native import library as native
 from penstock.runtime.engines.native.engine import NativeEngine
@@ -60,7 +60,7 @@ def hide_from_xnnpack(isa: Isa) -> None:
         table[index] = 0
 
 
-def runner(engine: Engine, shape: Shape) -> Callable[[], None]:
+def runner(engine: Engine, shape: Shape | DynamicShape) -> Callable[[], None]:
     """A call that runs ``shape`` once, with as little of Python as there is."""
     graph = shape.graph()
     executable = engine.compile(graph, threads=Threads(1))
@@ -90,7 +90,7 @@ def _array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     return blocks.empty(prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
 
-def measured(shape: Shape, engines: dict[str, Engine]) -> dict[str, float]:
+def measured(shape: Shape | DynamicShape, engines: dict[str, Engine]) -> dict[str, float]:
     """Seconds of CPU time, by engine."""
     runs = {name: runner(engine, shape) for name, engine in engines.items()}
     best: dict[str, float] = {}
@@ -120,7 +120,7 @@ def section(isa: str, only: str = "") -> dict[str, Any]:
     auto = NativeEngine()
     rows = []
     for shape in SHAPES:
-        if only not in shape.name:
+        if only not in f"{shape.name}, {shape.type}":
             continue
         graph = shape.graph()
         if engines["native"].reason_against(graph, graph.nodes[-1]) is not None:

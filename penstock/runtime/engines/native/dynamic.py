@@ -138,23 +138,29 @@ def _reason_against_rows(quantization: object) -> str | None:
 
 def examine_product(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`."""
-    if node.flags:
-        return "its weights are transposed"
-    source, filter, result = (values[i] for i in (*node.inputs[:2], node.outputs[0]))
-    if source.dtype is not DataType.QDINT8 or result.dtype is not DataType.FP32:
-        return "its input is not quantized at run time"
+    filter = values[node.inputs[1]]
     if filter.dtype is not DataType.QCINT8 or filter.data is None:
         return "its weights are not constant int8 with scales for each channel"
-    bias = bias_of(node, values)
-    if bias is not None and (bias.dtype is not DataType.FP32 or bias.data is None):
-        return "its bias is not constant float32"
     quantization = filter.quantization
     assert isinstance(quantization, PerChannel)
     if quantization.axis != 0 or quantization.scales.min() < SMALLEST_SCALE:
         return "its scales are out of XNNPACK's range"
+    return reason_against_product(node, values) or partial(prepare_product, node, values)
+
+
+def reason_against_product(node: Node, values: Values) -> str | None:
+    """Why ``node`` is no product of rows that are quantized at run time, whatever its weights."""
+    if node.flags:
+        return "its weights are transposed"
+    source, result = values[node.inputs[0]], values[node.outputs[0]]
+    if source.dtype is not DataType.QDINT8 or result.dtype is not DataType.FP32:
+        return "its input is not quantized at run time"
+    bias = bias_of(node, values)
+    if bias is not None and (bias.dtype is not DataType.FP32 or bias.data is None):
+        return "its bias is not constant float32"
     if node.clamp is not None and not node.clamp[0] < node.clamp[1]:
         return "its output range is empty"
-    return _reason_against_rows(source.quantization) or partial(prepare_product, node, values)
+    return _reason_against_rows(source.quantization)
 
 
 def prepare_product(node: Node, values: Values, workshop: Workshop) -> Product:
