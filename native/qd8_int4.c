@@ -21,17 +21,23 @@ static const struct pk_qd8_int4_kernels *kernels_for(uint32_t isa)
 
 struct layout {
     size_t chunks, blocks;
-    size_t weights; /* bytes of a panel before its weights */
-    size_t panel, panels;
+    size_t group, before; /* chunks of a group; bytes of scales before them */
+    size_t group_size;    /* bytes of both */
+    size_t panel, panels; /* bytes of a panel; their number */
 };
 
+/* With scales of channels a panel is one group. */
 static struct layout layout_of(const struct pk_qd8_int4 *p, const struct pk_qd8_int4_kernels *k)
 {
     struct layout l;
+    const size_t chunk = k->lanes * (PK_INT4_CHUNK / 2);
     l.chunks = pk_divide_up(p->inputs, PK_INT4_CHUNK);
     l.blocks = p->block ? p->inputs / p->block : 0;
-    l.weights = pk_qd8_int4_weights_at(k->lanes, l.blocks);
-    l.panel = l.weights + l.chunks * k->lanes * (PK_INT4_CHUNK / 2);
+    l.group = p->block ? pk_qd8_int4_group(k->lanes) * (p->block / PK_INT4_CHUNK) : l.chunks;
+    l.before = p->block ? PK_ALIGNMENT : 0;
+    l.group_size = l.before + l.group * chunk;
+    l.panel = pk_qd8_int4_header(k->lanes) + pk_divide_up(l.chunks, l.group) * l.before +
+              l.chunks * chunk;
     l.panels = pk_divide_up(p->outputs, k->lanes);
     return l;
 }
@@ -93,7 +99,7 @@ void pk_qd8_int4_pack(const struct pk_qd8_int4 *product, const uint8_t *weights,
 {
     const struct pk_qd8_int4_kernels *k = kernels_for(product->isa);
     const struct layout l = layout_of(product, k);
-    const size_t bytes = product->inputs / 2;
+    const size_t bytes = product->inputs / 2, each = pk_qd8_int4_group(k->lanes);
     /* A bfloat16 times one over `factor`: a number taken from its exponent. */
     const uint16_t less = k->factor == 16 ? 4 << 7 : 0;
     char *to = packed;
@@ -101,15 +107,19 @@ void pk_qd8_int4_pack(const struct pk_qd8_int4 *product, const uint8_t *weights,
         const size_t first = p * k->lanes, channels = pk_min(k->lanes, product->outputs - first);
         float *const sums = (float *)to, *const scales = sums + k->lanes;
         float *const biases = scales + k->lanes;
-        memset(to, 0, channels < k->lanes ? l.panel : l.weights);
+        memset(to, 0, l.panel);
         for (size_t c = 0; c < channels; c++) {
             const uint8_t *const from = weights + (first + c) * bytes;
             const uint16_t *const all = (const uint16_t *)scale + (first + c) * l.blocks;
-            uint16_t *const of_blocks = (uint16_t *)(to + pk_qd8_int4_header(k->lanes)) + c;
-            pack_channel(from, bytes, 4 * k->lanes, k->flip, to + l.weights + 4 * c);
-            biases[c] = bias ? bias[first + c] : 0;
+            char *group = to + pk_qd8_int4_header(k->lanes);
+            for (size_t at = 0; at < bytes; at += 16 * l.group, group += l.group_size)
+                pack_channel(from + at, pk_min(16 * l.group, bytes - at), 4 * k->lanes, k->flip,
+                             group + l.before + 4 * c);
+            group = to + pk_qd8_int4_header(k->lanes);
             for (size_t b = 0; b < l.blocks; b++)
-                of_blocks[b * k->lanes] = (uint16_t)(all[b] - less);
+                ((uint16_t *)(group + b / each * l.group_size))[b % each * k->lanes + c] =
+                    (uint16_t)(all[b] - less);
+            biases[c] = bias ? bias[first + c] : 0;
             if (l.blocks) {
                 sums[c] = sum_of_blocks(from, all, l.blocks, product->block / 2);
             } else {
@@ -175,6 +185,16 @@ static void prepare_row(void *context, size_t row)
                   w->task->product.inputs);
 }
 
+/* The weights of a panel, in scratch memory. */
+static const char *unpacked(const struct work *w, const char *panel, char *to)
+{
+    const char *from = panel + pk_qd8_int4_header(w->k->lanes) + w->l.before;
+    const size_t chunk = w->k->lanes * PK_INT4_CHUNK;
+    for (size_t i = 0; i < w->l.chunks; i += w->l.group, from += w->l.group_size)
+        w->k->unpack(to + i * chunk, from, pk_min(w->l.group, w->l.chunks - i));
+    return to;
+}
+
 static void multiply(void *context, size_t index)
 {
     const struct work *w = context;
@@ -191,14 +211,11 @@ static void multiply(void *context, size_t index)
     };
     for (size_t n = l->panels * part / w->c.parts; n < l->panels * (part + 1) / w->c.parts; n++) {
         tile.panel = (const char *)w->task->packed + n * l->panel;
-        tile.weights = tile.panel + l->weights;
-        if (w->c.wide) {
-            w->k->unpack(wide, tile.weights, l->chunks);
-            tile.weights = wide;
-        }
+        if (w->c.wide)
+            tile.unpacked = unpacked(w, tile.panel, wide);
         tile.channels = pk_min(w->k->lanes, p->outputs - n * w->k->lanes);
         tile.output = w->task->output + first * p->outputs + n * w->k->lanes;
-        w->k->tiles(&tile, rows, w->c.wide != 0);
+        w->k->tiles(&tile, rows);
     }
 }
 

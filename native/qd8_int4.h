@@ -15,9 +15,11 @@
  *
  * rounded after each operation. All instruction sets have these bits.
  *
- * Weights are packed in panels of `lanes` channels: a header, the scales of all blocks, then for each
- * 32 values (a chunk) four vectors with a dword for each channel: the weights of four values in the
- * low halves of its bytes, those of the next four in the high halves.
+ * Weights are packed in panels of `lanes` channels: a header, then for each 32 values (a chunk) four
+ * vectors with a dword for each channel: the weights of four values in the low halves of its bytes,
+ * those of the next four in the high halves. Before each group of as many blocks as fill a cache line
+ * with their scales stands that line: all that a product reads is one stream of memory, or processors
+ * do not fetch it ahead.
  */
 #ifndef PENSTOCK_QD8_INT4_H
 #define PENSTOCK_QD8_INT4_H
@@ -51,7 +53,7 @@ struct pk_qd8_int4_tile {
     const struct pk_qd8_row *rows;
     size_t chunks, block; /* chunks of a row, and of a block (0: scales of channels) */
     const char *panel;
-    const char *weights; /* behind its scales; or, unpacked, a byte a weight */
+    const char *unpacked; /* its weights, a byte each; NULL to take them as they are packed */
     float *output;
     size_t output_stride; /* from row to row, in elements */
     size_t channels;      /* that exist, at most `lanes` */
@@ -69,7 +71,7 @@ struct pk_qd8_int4_kernels {
     void (*prepare)(char *to, const void *from, size_t count);
     /* Weights of chunks as bytes, low halves before high ones; NULL if that does not pay. */
     void (*unpack)(char *to, const char *from, size_t chunks);
-    void (*tiles)(const struct pk_qd8_int4_tile *tile, size_t rows, int unpacked);
+    void (*tiles)(const struct pk_qd8_int4_tile *tile, size_t rows);
 };
 
 extern const struct pk_qd8_int4_kernels pk_qd8_int4_scalar;
@@ -84,10 +86,10 @@ static inline size_t pk_qd8_int4_header(size_t lanes)
     return pk_round_up(12 * lanes, PK_ALIGNMENT);
 }
 
-/* Where its weights begin, in a panel of `blocks` blocks (0: scales of channels). */
-static inline size_t pk_qd8_int4_weights_at(size_t lanes, size_t blocks)
+/* Blocks of a group. */
+static inline size_t pk_qd8_int4_group(size_t lanes)
 {
-    return pk_qd8_int4_header(lanes) + pk_round_up(2 * lanes * blocks, PK_ALIGNMENT);
+    return PK_ALIGNMENT / (2 * lanes);
 }
 
 PK_EXPORT size_t pk_qd8_int4_packed_size(const struct pk_qd8_int4 *product);

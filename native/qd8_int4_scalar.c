@@ -38,38 +38,56 @@ static float fused(float x, float y, float z)
     return (float)odd;
 }
 
-/* A channel's scale of a block. */
-static float scale_of(const struct pk_qd8_int4_tile *t, size_t block, size_t channel)
+/* A channel's scale of a block of a group. */
+static float scale_of(const char *group, size_t block, size_t channel)
 {
     uint16_t half;
-    memcpy(&half, t->panel + pk_qd8_int4_header(LANES) + 2 * (block * LANES + channel), 2);
+    memcpy(&half, group + 2 * (block * LANES + channel), 2);
     const uint32_t bits = (uint32_t)half << 16;
     float scale;
     memcpy(&scale, &bits, 4);
     return scale;
 }
 
-static void tiles(const struct pk_qd8_int4_tile *t, size_t rows, int unpacked)
+static void row_of_blocks(const struct pk_qd8_int4_tile *t, const char *values, int32_t zero_point,
+                          float found[LANES])
 {
-    const float *start = (const float *)t->panel, *scale = start + LANES, *bias = scale + LANES;
-    const size_t block = t->block ? t->block : t->chunks;
-    (void)unpacked;
+    const char *at = t->panel + pk_qd8_int4_header(LANES), *group = NULL;
+    for (size_t c = 0; c < LANES; c++)
+        found[c] = -((const float *)t->panel)[c] * (float)zero_point;
+    for (size_t b = 0; b < t->chunks / t->block; b++) {
+        const size_t within = b % pk_qd8_int4_group(LANES);
+        int32_t sums[LANES] = {0};
+        if (within == 0) {
+            group = at;
+            at += PK_ALIGNMENT;
+        }
+        for (size_t i = 0; i < t->block; i++, values += PK_INT4_CHUNK, at += 16 * LANES)
+            add_chunk(values, at, sums);
+        for (size_t c = 0; c < LANES; c++)
+            found[c] = fused((float)sums[c], scale_of(group, within, c), found[c]);
+    }
+}
+
+static void row_of_channels(const struct pk_qd8_int4_tile *t, const char *values,
+                            int32_t zero_point, float found[LANES])
+{
+    const char *at = t->panel + pk_qd8_int4_header(LANES);
+    int32_t sums[LANES] = {0};
+    for (size_t i = 0; i < t->chunks; i++, values += PK_INT4_CHUNK, at += 16 * LANES)
+        add_chunk(values, at, sums);
+    for (size_t c = 0; c < LANES; c++)
+        found[c] = (float)(sums[c] - zero_point * ((const int32_t *)t->panel)[c]);
+}
+
+static void tiles(const struct pk_qd8_int4_tile *t, size_t rows)
+{
+    const float *const scale = (const float *)t->panel + LANES, *const bias = scale + LANES;
     for (size_t r = 0; r < rows; r++) {
         const struct pk_qd8_row row = t->rows[r];
-        const int32_t zero_point = row.zero_point + 128;
-        const char *values = t->values + r * t->row_size, *weights = t->weights;
         float found[LANES];
-        for (size_t c = 0; c < LANES; c++)
-            found[c] = t->block ? -start[c] * (float)zero_point : 0;
-        for (size_t b = 0; b < t->chunks / block; b++) {
-            int32_t sums[LANES] = {0};
-            for (size_t i = 0; i < block; i++, values += PK_INT4_CHUNK, weights += 16 * LANES)
-                add_chunk(values, weights, sums);
-            for (size_t c = 0; c < LANES; c++)
-                found[c] = t->block
-                               ? fused((float)sums[c], scale_of(t, b, c), found[c])
-                               : (float)(sums[c] - zero_point * ((const int32_t *)start)[c]);
-        }
+        (t->block ? row_of_blocks : row_of_channels)(t, t->values + r * t->row_size,
+                                                     row.zero_point + 128, found);
         for (size_t c = 0; c < t->channels; c++) {
             float x = found[c] * row.scale;
             x = t->block ? x + bias[c] : fused(x, scale[c], bias[c]);
