@@ -28,9 +28,8 @@ def main(folder: Path, files: list[Path]) -> None:
             kept |= {f"{engine}|out|{i}": value for i, value in enumerate(outputs)}
             if engine == "xnnpack":
                 for i, tap in enumerate(taps):
-                    kept[f"tap|{i}|{tap.kind}|{tap.dtype}|{tap.origin.name}"] = tap.array
-                reads = [",".join(map(str, tap.reads)) for tap in taps]
-                kept["reads"] = np.array(reads)
+                    kept[f"tap|{i}|{tap.kind}|{tap.dtype}|{tap.origin.module}"] = tap.array
+                kept["quantized"] = np.array(side.quantized)
         np.savez(folder / f"{file.stem}.npz", **kept)
         print(f"{file.name} {time.monotonic() - begin:.1f} s", flush=True)
 

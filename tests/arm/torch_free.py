@@ -37,7 +37,15 @@ def _within(name: str, package: str) -> bool:
 def files() -> list[Path]:
     """The test files, relative to the folder above ``tests``."""
     found = [path for folder in FOLDERS for path in sorted((TESTS / folder).rglob("test_*.py"))]
-    return [path.relative_to(TESTS.parent) for path in found if not needs_torch(path)]
+    return [path.relative_to(TESTS.parent) for path in found if not _with_conftest(path)]
+
+
+def _with_conftest(path: Path) -> bool:
+    """Whether a test, or what pytest loads before it, needs torch."""
+    before = [
+        folder / "conftest.py" for folder in path.parents if TESTS in (folder, *folder.parents)
+    ]
+    return any(needs_torch(one) for one in (path, *before) if one.is_file())
 
 
 if __name__ == "__main__":

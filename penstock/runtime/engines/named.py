@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from penstock.errors import BackendUnavailableError
@@ -20,10 +21,13 @@ def engines_named(name: str, *, profile: bool = False) -> Sequence[Engine]:
     if name == "xnnpack":
         return (xnnpack,)
     from penstock.runtime.engines.native.engine import NativeEngine
+    from penstock.runtime.engines.native.library import reason_against
 
     try:
         return NativeEngine(everything=name == "native", profile=profile), xnnpack
-    except BackendUnavailableError:
+    except BackendUnavailableError as error:
         if name == "native":
             raise
+        if reason_against() is None:  # they are there, and wrong
+            warnings.warn(f"{error}; XNNPACK does their work", RuntimeWarning, stacklevel=2)
         return (xnnpack,)

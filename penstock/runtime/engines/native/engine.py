@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import os
 import time
@@ -28,6 +29,7 @@ from penstock.runtime.engines.native.family import Family, Prepared, Step, Works
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import Blocks, PackedWeights
 from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, field_address
+from penstock.runtime.engines.native.selftest import self_test
 from penstock.runtime.engines.native.survey import Survey
 from penstock.runtime.engines.native.tables import Tables
 from penstock.runtime.engines.parts import Part
@@ -36,6 +38,23 @@ from penstock.runtime.engines.protocol import MEASURING, Engine, Executable, Nod
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
+
+
+@functools.cache
+def checked_library() -> Library:
+    """The library of this process, loaded and self-tested at the first call.
+
+    Raises: as :func:`penstock.runtime.engines.native.library.shared_library`, and
+        BackendUnavailableError where a kernel computes wrongly.
+    """
+    library = libraries.shared_library()
+    check_library(library)
+    return library
+
+
+def check_library(library: Library) -> None:
+    """Run the self-test on ``library``. Raises BackendUnavailableError where it fails."""
+    self_test(library, NativeEngine(everything=True, library=library))
 
 
 class NativeEngine:
@@ -50,7 +69,7 @@ class NativeEngine:
     def __init__(
         self, *, everything: bool = False, profile: bool = False, library: Library | None = None
     ) -> None:
-        self.library = library or libraries.shared_library()
+        self.library = library or checked_library()
         bind_families(self.library)
         self._everything = everything
         self.profile = profile

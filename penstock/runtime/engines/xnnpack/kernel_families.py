@@ -6,7 +6,8 @@ processor, or what emulates it), all models of that family are, silently.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,16 +22,26 @@ _TOLERANCE = {"fp32": 1e-5, "int8": 0.01, "dynamic": 0.015}
 
 @dataclass
 class Families:
-    """A graph whose outputs are the products; ``expected`` has, in their order, the family of each,
-    its answer and how far off it may be."""
+    """A graph whose outputs are the products, and its ``inputs``; ``expected`` has, in their order,
+    the family of each, its answer and how far off it may be."""
 
     graph: XnnGraph = field(default_factory=XnnGraph)
+    inputs: list[np.ndarray] = field(default_factory=list)
     expected: list[tuple[str, np.ndarray, float]] = field(default_factory=list)
 
     def value(self, shape: tuple[int, ...], **options: object) -> int:
         number = len(self.graph.values)
         dtype = options.pop("dtype", DataType.FP32)
         self.graph.values.append(Value(number, dtype, shape, **options))  # type: ignore[arg-type]
+        return number
+
+    def input(self, array: np.ndarray, **options: object) -> int:
+        """One more input of the graph, which holds ``array``."""
+        number = self.value(
+            array.shape, external_id=len(self.inputs), is_input=True, **options
+        )  # fmt: skip
+        self.graph.inputs.append(number)
+        self.inputs.append(array)
         return number
 
     def node(self, kind: NodeKind, inputs: tuple[int, ...], output: int, **options: object) -> int:
@@ -45,8 +56,8 @@ class Families:
         output = len(self.graph.outputs)
         dtype = DataType.FP32 if quantized is None else DataType.QINT8
         y = self.value(
-            answer.shape, dtype=dtype, quantization=quantized, external_id=1 + output,
-            is_output=True,
+            answer.shape, dtype=dtype, quantization=quantized,
+            external_id=len(self.inputs) + output, is_output=True,
         )  # fmt: skip
         inputs = (
             (x, weights)
@@ -69,13 +80,20 @@ def given() -> np.ndarray:
     return (_pattern(*_SHAPE, step=37, top=16) / 4).astype(np.float32)
 
 
-def families() -> Families:
-    """The graph and its answers."""
+def families(*, convert: bool = True) -> Families:
+    """The graph and its answers. ``convert``: the input of static int8 is a CONVERT's output, else
+    an input of the graph."""
     found = Families()
     x = given()
     rows = x.reshape(_ROWS, _IN).astype(np.float64)
-    source = found.value(_SHAPE, external_id=0, is_input=True)
-    found.graph.inputs.append(source)
+    source = found.input(x)
+    static = PerTensor(0.25, -3)
+    if convert:
+        stored = found.value(_SHAPE, dtype=DataType.QINT8, quantization=static)
+        found.node(NodeKind.CONVERT, (source,), stored)
+    else:
+        signs = (x * 4 - 3).astype(np.int8)
+        stored = found.input(signs, dtype=DataType.QINT8, quantization=static)
     weights = _pattern(_OUT, _IN, step=29, top=7)
     answer = (rows @ weights.T).reshape(*_SHAPE[:-1], _OUT)
     ones = np.full(_OUT, 1.0, np.float32)
@@ -95,8 +113,6 @@ def families() -> Families:
         "fp32 depthwise", NodeKind.DEPTHWISE_CONV_2D, source, constant, deep, attributes=window
     )
 
-    stored = found.value(_SHAPE, dtype=DataType.QINT8, quantization=PerTensor(0.25, -3))
-    found.node(NodeKind.CONVERT, (source,), stored)
     signed = weights.astype(np.int8)
     int8 = found.value(
         (_OUT, 1, 1, _IN), dtype=DataType.QCINT8, quantization=PerChannel(ones, 0), data=signed
@@ -144,6 +160,27 @@ def _depthwise(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
         for column in range(3):
             total += padded[:, row : row + height, column : column + width] * taps[0, row, column]
     return total
+
+
+def those_of(found: Families, runs: Callable[[Node], bool]) -> Families:
+    """``found`` without the nodes that do not ``run``, and without what reads their outputs."""
+    kept, gone = [], set()
+    for node in found.graph.nodes:
+        if runs(node) and gone.isdisjoint(node.inputs):
+            kept.append(node)
+        else:
+            gone.update(node.outputs)
+    pairs = zip(found.graph.outputs, found.expected, strict=True)
+    left = [(output, expected) for output, expected in pairs if output not in gone]
+    outputs = [output for output, _ in left]
+    places = {output: len(found.inputs) + place for place, output in enumerate(outputs)}
+    values = [
+        replace(v, external_id=places[v.id]) if v.id in places
+        else replace(v, external_id=None, is_output=False) if v.is_output else v
+        for v in found.graph.values
+    ]  # fmt: skip
+    graph = XnnGraph(values, kept, list(found.graph.inputs), outputs)
+    return Families(graph, found.inputs, [expected for _, expected in left])
 
 
 def empty_outputs(found: Families) -> list[np.ndarray]:

@@ -1,0 +1,194 @@
+"""The aarch64 wheel at work in an arm64 Debian, emulated: ``make test-arm``.
+
+Makes the root, installs the wheel and what runs there, then: the tests that need no torch, files
+compiled on this machine beside this machine's answers, SmolLM2's sentence, and the self-test on a
+processor that the emulator gets wrong. Writes the tables of ``docs/platforms.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agreement import Agreement, agreement, node_table, table
+from torch_free import files as torch_free_tests
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = Path(os.environ.get("PENSTOCK_ARM_ROOT", "/var/tmp/penstock-arm64"))
+DEBIAN = WORK / "root"
+BUILD = ROOT / "build" / "arm"
+PAGE = ROOT / "docs" / "platforms.md"
+#: A processor with int8 dot products, without matrix instructions: a phone's of 2018.
+PROCESSOR = "cortex-a76"
+#: As in Debian 12.
+PYTHON = "3.11"
+PACKAGES = (
+    "numpy>=2,<3",
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "tokenizers>=0.21,<0.24",
+    "jinja2>=3.1",
+)
+MODELS = ("mv2", "mv3", "efficientnet_lite0", "resnet18", "minilm", "swin_t")
+QUESTION = "What is the capital of France?"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="*", default=MODELS, help="those of the zoo to run")
+    parser.add_argument("--processor", default=PROCESSOR, help="QEMU_CPU")
+    parser.add_argument(
+        "--only", nargs="*", choices=("tests", "models", "chat", "wrong"),
+        default=("tests", "models", "chat", "wrong"),
+    )  # fmt: skip
+    options = parser.parse_args()
+    os.environ["QEMU_CPU"] = options.processor
+    host("sh", str(Path(__file__).parent / "root.sh"), str(DEBIAN), str(WORK / "debs"))
+    install()
+    if "tests" in options.only:
+        run_tests()
+    if "models" in options.only:
+        run_models(options.models)
+    if "chat" in options.only:
+        chat()
+    if "wrong" in options.only:
+        refuse()
+
+
+def host(*command: str) -> str:
+    """Run a command here; returns what it says. Ends with its error where it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command[:6])}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def arm(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the arm64 root, in the folder ``/work``."""
+    given = {"PYTHONPATH": "/opt/penstock", "OMP_NUM_THREADS": "1", "HOME": "/root", **variables}
+    words = [f"{name}={value}" for name, value in given.items()]
+    return subprocess.run(
+        ["chroot", str(DEBIAN), "env", "-C", "/work", *words, *command],
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def install() -> None:
+    """The wheel and what it needs, by this machine's pip; the tests beside them."""
+    (wheel,) = (ROOT / "dist").glob("*manylinux*_aarch64.whl")
+    packages, work = DEBIAN / "opt" / "penstock", DEBIAN / "work"
+    shutil.rmtree(packages, ignore_errors=True)
+    shutil.rmtree(work / "tests", ignore_errors=True)
+    tags = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64",
+            "manylinux2014_aarch64")  # fmt: skip
+    platforms = [word for tag in tags for word in ("--platform", tag)]
+    host(
+        sys.executable, "-m", "pip", "install", "--quiet", "--target", str(packages), *platforms,
+        "--python-version", PYTHON, "--implementation", "cp", "--only-binary=:all:",
+        str(wheel), *PACKAGES,
+    )  # fmt: skip
+    shutil.copytree(ROOT / "tests", work / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "native"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        shutil.rmtree(work / name, ignore_errors=True)
+        copy(source, work / name)  # type: ignore[operator]
+
+
+def run_tests() -> None:
+    """Those that need no torch."""
+    names = [str(path) for path in torch_free_tests()]
+    # The package is the installed one: /work has none.
+    done = arm("python3", "-m", "pytest", "-p", "no:cacheprovider", "-rfEs", *names)
+    (BUILD / "tests.txt").write_text(done.stdout + done.stderr)
+    summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-500:]
+    print(f"tests: {summary}")
+    write("tests", f"`{len(names)}` files of tests that need no torch: {summary.strip('= ')}.")
+    if done.returncode:
+        sys.exit(f"error: tests failed; see {BUILD / 'tests.txt'}")
+
+
+def run_models(models: Sequence[str]) -> None:
+    """Files compiled here, run on both machines."""
+    folder = BUILD / "models"
+    rows: list[Agreement] = []
+    for model in models:
+        for kind, flags in (("fp32", ()), ("q8", ("--quantize",))):
+            file = folder / f"{model}_xnnpack_{kind}.pte"
+            if not file.is_file():
+                host(sys.executable, "-m", "penstock.cli.main", "compile", model, *flags,
+                     "--output-dir", str(folder))  # fmt: skip
+            here = BUILD / "here" / f"{file.stem}.npz"
+            there = BUILD / "there" / f"{file.stem}.npz"
+            answers = Path(__file__).parent / "answers.py"
+            host(sys.executable, str(answers), str(here.parent), str(file))
+            shutil.copyfile(file, DEBIAN / "work" / file.name)
+            done = arm("python3", "tests/arm/answers.py", "there", file.name)
+            if done.returncode:
+                sys.exit(f"error: {file.name}: {done.stderr[-3000:]}")
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(DEBIAN / "work" / "there" / there.name, there)
+            (DEBIAN / "work" / file.name).unlink()
+            rows.append(agreement(f"{model} {kind}", here, there))
+            print(rows[-1], flush=True)
+            (BUILD / f"{file.stem}.nodes.txt").write_text(node_table(here, there))
+    write("models", table(rows))
+    wrong = [row.name for row in rows if not row.kept]
+    if wrong:
+        sys.exit(f"error: less agreement than promised: {', '.join(wrong)}")
+
+
+def chat() -> None:
+    """SmolLM2's answer, and this machine's."""
+    folder = BUILD / "models"
+    file = folder / "smollm2_4bit.pte"
+    if not file.is_file():
+        host(sys.executable, "-m", "penstock.cli.main", "compile", "smollm2", "--output-dir",
+             str(folder))  # fmt: skip
+    for path in folder.glob("smollm2_4bit.*"):
+        shutil.copyfile(path, DEBIAN / "work" / path.name)
+    command = ("-m", "penstock.cli.main", "generate", "smollm2_4bit.pte", QUESTION,
+               "--max-tokens", "16", "--temperature", "0")  # fmt: skip
+    there = arm("python3", *command)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    here = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=folder,
+                          env=environment)  # fmt: skip
+    print(f"here:  {here.stdout.strip()!r}\nthere: {there.stdout.strip()!r}")
+    if there.returncode or not there.stdout.strip():
+        sys.exit(f"error: SmolLM2: {there.stderr[-2000:]}")
+    same = "the same" if here.stdout == there.stdout else f"here it is {here.stdout.strip()!r}"
+    write(
+        "chat", f"SmolLM2, 4 bits, asked {QUESTION!r}: {there.stdout.strip()!r}; {same} on x86-64."
+    )
+
+
+def refuse() -> None:
+    """The emulator's fullest processor computes SME's int8 sums wrongly before QEMU 8 or later:
+    either the answers are right there, or Penstock refuses."""
+    code = "from penstock.runtime.engines.xnnpack.engine import shared_library; shared_library()"
+    done = arm("python3", "-c", code, QEMU_CPU="max")
+    said = done.stderr.strip().splitlines()[-1] if done.returncode else "all families are right"
+    print(f"QEMU_CPU=max: {said}")
+    if done.returncode and "computes wrongly on this processor" not in said:
+        sys.exit(f"error: {done.stderr[-2000:]}")
+    write("wrong", f"```text\n{said}\n```")
+
+
+def write(block: str, text: str) -> None:
+    """Put ``text`` between the marks of a block of the page."""
+    if PAGE.is_file():
+        page = PAGE.read_text()
+        form = rf"(<!-- {block} -->\n).*?(\n<!-- end -->)"
+        PAGE.write_text(re.sub(form, lambda m: m[1] + text + m[2], page, flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    BUILD.mkdir(parents=True, exist_ok=True)
+    main()
