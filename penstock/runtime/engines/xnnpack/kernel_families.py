@@ -164,7 +164,8 @@ def _depthwise(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
 
 def those_of(found: Families, runs: Callable[[Node], bool]) -> Families:
     """``found`` without the nodes that do not ``run``, and without what reads their outputs."""
-    kept, gone = [], set()
+    kept: list[Node] = []
+    gone: set[int] = set()
     for node in found.graph.nodes:
         if runs(node) and gone.isdisjoint(node.inputs):
             kept.append(node)
