@@ -56,7 +56,7 @@ from penstock.runtime.slots import Layout, Slot
 from penstock.runtime.specs import Spec, TensorSpec
 
 #: A program that jumps back more often in one call is taken for one that never ends.
-MAX_BACKWARD_JUMPS = 1 << 18
+MAX_BACKWARD_JUMPS = 1 << 17
 #: Outputs up to this size are computed in memory that stays, so that a delegate needs no new
 #: setup, and copied out; larger ones are computed in a new array each time.
 COPIED_OUTPUT_BYTES = 1 << 16
