@@ -118,9 +118,10 @@ def test_a_clone_outlives_its_original() -> None:
 class Plain:
     """An engine that cannot make siblings, nor its executables clones."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: float = 0.0) -> None:
         self.real = XnnpackEngine()
         self.compiled = 0
+        self.pause = pause
 
     def reason_against(self, graph: Any, node: Any) -> None:
         return None
@@ -130,7 +131,12 @@ class Plain:
         real = self.real.compile(graph, threads=threads)
 
         class Executable:
-            run, reshape, profile = real.run, real.reshape, real.profile
+            reshape, profile = real.reshape, real.profile
+
+            @staticmethod
+            def run(*args: Any) -> Any:
+                time.sleep(self.pause)
+                return real.run(*args)
 
         return Executable()
 
@@ -162,6 +168,26 @@ def test_a_cancelled_task_leaves_the_pool_whole() -> None:
 
     asyncio.run(cancelled())
     np.testing.assert_array_equal(pool(*given)[0], program(*given)[0])
+
+
+def test_cancelled_while_it_computes() -> None:
+    """The task leaves at once, and the clone is lent again when it is done."""
+    program = load(STOCK / "image_fp32.pte", threads=1, engine=Plain(pause=0.2))
+    given = inputs(program)
+    pool = Pool(program, 1)
+    expected = pool(*given)[0].copy()
+
+    async def cancelled() -> float:
+        start = time.perf_counter()
+        for _ in range(2):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(pool.acall(*given), 0.01)
+        left = time.perf_counter() - start
+        np.testing.assert_array_equal((await pool.acall(*given))[0], expected)
+        return left
+
+    assert asyncio.run(cancelled()) < 0.15
+    np.testing.assert_array_equal(pool(*given)[0], expected)
 
 
 def test_the_loop_goes_on() -> None:
