@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -85,10 +85,10 @@ class Scorer:
     """
 
     program: Source
-    columns: tuple[str, ...] | None = None
-    keep: tuple[str, ...] | None = None
-    labels: tuple[str, ...] = ()
-    data: tuple[Source, ...] = ()
+    columns: Sequence[str] | None = None
+    keep: Sequence[str] | None = None
+    labels: Sequence[str] = ()
+    data: Sequence[Source] = ()
     engine: str = "auto"
     method: str | None = None
     batch_size: int | None = None
