@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.batch.scorer import Scorer
+from penstock.errors import InputError
+from penstock.runtime.specs import listed
 
 
 def with_ray(dataset: Any, scorer: Scorer, *, workers: int, batch_size: int = 64) -> Any:
@@ -40,9 +42,17 @@ def with_dask(frame: Any, scorer: Scorer) -> Any:
 
     Its columns must have Arrow's types, which say what is in a list:
     ``read_parquet(..., dtype_backend="pyarrow")``.
+
+    Raises InputError for a column of Python objects, and what ``scorer`` raises.
     """
     import pandas
 
+    objects = [name for name, dtype in frame.dtypes.items() if dtype.name == "object"]
+    if objects:
+        raise InputError(
+            f"the columns {listed(map(str, objects))} hold Python objects, which do not say what is"
+            ' in them; read the files with read_parquet(..., dtype_backend="pyarrow")'
+        )
     schema = scorer.schema(pa.Schema.from_pandas(frame._meta, preserve_index=False))
     meta = schema.empty_table().to_pandas(types_mapper=pandas.ArrowDtype)
     return frame.map_partitions(scorer, meta=meta)

@@ -16,7 +16,7 @@ from batch_harness import FORMS, IMAGE, STOCK, answers, array, flat, samples, ta
 from torch import nn
 
 import penstock
-from penstock.batch import Scorer, scorer
+from penstock.batch import Scorer, scorer, with_dask
 from penstock.errors import InputError, InvalidProgramError
 from penstock.pictures import from_image
 
@@ -187,6 +187,26 @@ def test_it_travels_and_loads_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not wrong and len(loads) == 1
     content = pickle.loads(pickle.dumps(Scorer(IMAGE.read_bytes())))
     np.testing.assert_array_equal(array(content(table(2))["output_0"]), answers(2))
+
+
+def test_weights_in_a_data_file() -> None:
+    files = STOCK / "external" / "kernels.pte", STOCK / "external" / "kernels.ptd"
+    program = penstock.load(files[0], data=files[1], threads=1)
+    (spec,) = program.method().inputs
+    assert isinstance(spec, penstock.TensorSpec)
+    given = np.random.default_rng(0).standard_normal((3, *spec.shape)).astype(spec.dtype)
+    found = Scorer(files[0], data=[files[1]])(pa.table({"x": flat(given)}))
+    for row, one in zip(found["output_0"], given, strict=True):
+        expected = program.method().run([one])[0]
+        np.testing.assert_array_equal(np.array(row.as_py()).reshape(expected.shape), expected)
+    with pytest.raises(InputError, match="data file"):
+        Scorer(files[0])(pa.table({"x": flat(given)}))
+
+
+def test_dask_must_know_what_is_in_lists() -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(InputError, match='columns x hold Python objects.*dtype_backend="pyarrow"'):
+        with_dask(pandas.DataFrame({"id": [1], "x": [[1.0]]}), Scorer(IMAGE))
 
 
 def test_no_rows() -> None:
