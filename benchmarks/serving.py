@@ -62,7 +62,7 @@ WAYS = {
     "pool": (pool, "_ours.pte", "a `Pool`, a clone for each CPU"),
     "clones": (clones, "_ours.pte", "a clone for each caller"),
     "loads": (loads, "_ours.pte", "a load for each caller"),
-    "onnxruntime": (session, ".onnx", "ONNX Runtime, one session"),
+    "onnxruntime": (session, ".onnx", "ONNX Runtime, one session of 1 thread"),
 }
 
 
