@@ -26,10 +26,12 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_that_can_be_parsed(name: str) -> None:
     lines = [line.strip() for line in (COMMANDS[name].help or "").splitlines()]
-    (example,) = [line for line in lines if line.startswith("Example: ")]
-    program, command, *arguments = shlex.split(example.removeprefix("Example: "))
-    assert (program, command) == ("penstock", name)
-    COMMANDS[name].make_context(name, arguments)
+    examples = [line for line in lines if line.startswith("Example: ")]
+    assert examples
+    for example in examples:
+        program, command, *arguments = shlex.split(example.removeprefix("Example: "))
+        assert (program, command) == ("penstock", name)
+        COMMANDS[name].make_context(name, arguments)
 
 
 def test_help_shows_the_example(shell: Shell) -> None:
