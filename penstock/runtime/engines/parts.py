@@ -34,21 +34,32 @@ class Part:
         return self.graph.outputs
 
 
-def cut(graph: XnnGraph, engines: Sequence[int], *, checked: bool = False) -> list[Part]:
+def cut(
+    graph: XnnGraph,
+    engines: Sequence[int],
+    *,
+    checked: bool = False,
+    units: Sequence[Sequence[int]] = (),
+) -> list[Part]:
     """``graph`` (checked) in as few parts as the choice of engines allows, in an order in which
     they can run. ``engines`` has the number of an engine for each node of ``graph.nodes``.
 
     A node that makes what cannot leave a part (a value quantized at run time) goes with each of
     its readers, whatever its own engine. ``checked``: an engine has checked the graph, so that the
-    parts need not be checked again.
+    parts need not be checked again. ``units`` are the positions of nodes, in order, that an engine
+    runs as one: they have the same engine, nothing outside reads what they make but for the last
+    one's, and they are in one part.
 
     Raises ShapeError where a node cannot take the declared shapes of its inputs.
     """
-    return _Cut(graph, checked).parts(engines)
+    return _Cut(graph, checked, units).parts(engines)
 
 
 class _Cut:
-    def __init__(self, graph: XnnGraph, checked: bool) -> None:
+    def __init__(self, graph: XnnGraph, checked: bool, units: Sequence[Sequence[int]]) -> None:
+        #: the nodes of a unit by its last one, and the others, which go with it
+        self.units = {id(graph.nodes[unit[-1]]): [graph.nodes[n] for n in unit] for unit in units}
+        self.inside_units = {id(graph.nodes[n]) for unit in units for n in unit[:-1]}
         self.graph = graph
         self.checked = checked
         self.values = {value.id: value for value in graph.values}
@@ -82,16 +93,19 @@ class _Cut:
         groups: dict[tuple[int, int], dict[int, Node]] = {}
         engine_of = {id(n): e for n, e in zip(self.graph.nodes, engines, strict=True)}
         for node in self.graph.nodes:
-            if self._stays_inside(node):
+            if self._stays_inside(node) or id(node) in self.inside_units:
                 continue
             engine, own = engine_of[id(node)], 0
+            together = self.units.get(id(node), [node])
+            members = {id(member) for member in together}
             inside: list[Node] = []
-            for value in self._sources(node, inside):
+            for value in (v for member in together for v in self._sources(member, inside)):
                 producer = self.producer[value]
-                own = max(own, level[id(producer)] + (engine_of[id(producer)] != engine))
+                if id(producer) not in members:
+                    own = max(own, level[id(producer)] + (engine_of[id(producer)] != engine))
             level[id(node)] = own
             group = groups.setdefault((own, engine), {})
-            for item in (*inside, node):
+            for item in (*inside, *together):
                 group.setdefault(id(item), item)
         return {key: list(group.values()) for key, group in groups.items()}
 

@@ -35,8 +35,9 @@ def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: Thread
     chosen = choose(graph, engines)
     if len(set(chosen)) <= 1:
         return engines[chosen[0] if chosen else -1].compile(graph, threads=threads)
+    units = engines[0].units(graph) if isinstance(engines[0], Composer) else ()
     try:
-        parts = cut(graph, chosen, checked=isinstance(engines[0], Composer))
+        parts = cut(graph, chosen, checked=isinstance(engines[0], Composer), units=units)
     except ShapeError as error:
         raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
     executables = [engines[part.engine].compile(part.graph, threads=threads) for part in parts]
@@ -66,6 +67,10 @@ def choose(graph: XnnGraph, engines: Sequence[Engine]) -> list[int]:
 class Composer(Protocol):
     """An engine that, where it is the preferred one, has a way of its own to run all parts. It has
     checked a graph when it was asked about its nodes."""
+
+    def units(self, graph: XnnGraph) -> Sequence[Sequence[int]]:
+        """The positions of nodes that it runs as one, where it has them; see
+        :func:`penstock.runtime.engines.parts.cut`."""
 
     def composed(
         self,
@@ -137,7 +142,7 @@ class Composed:
         for part, _ in self._steps:
             for position in part.nodes:
                 engines[position] = part.engine
-        parts = cut(graph, engines)
+        parts = cut(graph, engines, units=self._units())
         executables: list[Executable] = []
         for (old, executable), part in zip(self._steps, parts, strict=True):
             adapted = None
@@ -147,6 +152,14 @@ class Composed:
                 return None
             executables.append(adapted)
         return self._of(graph, parts, executables)
+
+    def _units(self) -> Sequence[Sequence[int]]:
+        """See :meth:`Composer.units`."""
+        return [
+            [part.nodes[n] for n in unit]
+            for part, executable in self._steps
+            for unit in getattr(executable, "units", ())
+        ]
 
     def _of(
         self,

@@ -17,7 +17,6 @@ from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
 from penstock.graph.shapes import infer
 from penstock.runtime.blocks import OVERREAD, address
 from penstock.runtime.engines.native import library as libraries
-from penstock.runtime.engines.native import lookup
 from penstock.runtime.engines.native.composed import (
     PlannedGraph,
     check_array,
@@ -78,24 +77,25 @@ class NativeEngine:
         self._zeros: list[np.ndarray] = []
         self._tables = Tables()
         #: what was found about the graph that was asked about last
-        self._survey = Survey(XnnGraph(), self._tables)
+        self._survey = Survey(XnnGraph(), self._tables, self.library)
 
     def reason_against(self, graph: XnnGraph, node: Node) -> str | None:
         """See :meth:`penstock.runtime.engines.protocol.Engine.reason_against`."""
         if graph is not self._survey.graph:
             check_graph(graph)
             self._blocks.expected = _constant_bytes(graph)
-            self._survey = Survey(graph, self._tables)
+            self._survey = Survey(graph, self._tables, self.library)
         survey = self._survey
-        if survey.chain_of(node) is not None:
-            return None if self._everything else lookup.slower_chain(self.library)
+        chain = survey.chain_of(node)
+        if chain is not None:
+            return None if self._everything else chain.slower(self.library)
         found = survey.found(node)
         if isinstance(found, str):
             return found
         for maker in survey.makers(node):  # which goes with this node
             if isinstance(survey.found(maker), str):
                 return f"what makes its input is of kind {maker.kind.name}"
-        if self._everything:
+        if self._everything or survey.decoder:
             return None
         return found.family.slower(node, survey.values, self.library)
 
@@ -108,13 +108,15 @@ class NativeEngine:
         # The nodes of a part are those of the whole, whose survey has them.
         survey = self._survey
         if not all(map(survey.knows, graph.nodes)):
-            survey = Survey(graph, self._tables)
+            survey = Survey(graph, self._tables, self.library)
         prepared: list[tuple[Family, Prepared] | None] = []
+        units: dict[int, list[int]] = {}
         for index, node in enumerate(graph.nodes):
             chain = survey.chain_of(node)
             if chain is not None:
+                units.setdefault(id(chain), []).append(index)
                 last = chain.nodes[-1] is node
-                prepared.append((lookup.FAMILY, chain.packed(workshop)) if last else None)
+                prepared.append((chain.family, chain.packed(workshop)) if last else None)
                 continue
             found = survey.found(node)
             if isinstance(found, str):
@@ -123,7 +125,13 @@ class NativeEngine:
                 )
             prepared.append((found.family, found.pack(workshop)))
             packed.packed()
-        return NativeExecutable(self, graph, checker, prepared, packed, threads)
+        return NativeExecutable(
+            self, graph, checker, prepared, packed, threads, tuple(map(tuple, units.values()))
+        )
+
+    def units(self, graph: XnnGraph) -> Sequence[Sequence[int]]:
+        """See :meth:`penstock.runtime.engines.planner.Composer.units`."""
+        return self._survey.units() if graph is self._survey.graph else ()
 
     def composed(
         self,
@@ -152,7 +160,10 @@ class NativeExecutable:
         prepared: Sequence[tuple[Family, Prepared] | None],
         packed: PackedWeights,
         threads: Threads,
+        units: Sequence[Sequence[int]] = (),
     ) -> None:
+        #: the positions of the nodes that run as one
+        self.units = units
         self._engine = engine
         self._graph = graph
         self._checker = checker
@@ -258,20 +269,18 @@ class NativeExecutable:
         the engine has: it serves the clone too."""
         checker = ShapeChecker(self._graph)
         return NativeExecutable(
-            self._engine, self._graph, checker, self._prepared, self._packed, threads
+            self._engine, self._graph, checker, self._prepared, self._packed, threads, self.units
         )
 
     def adapted(self, graph: XnnGraph) -> NativeExecutable | None:
         """See :meth:`penstock.runtime.engines.protocol.Adaptable.adapted`. What was prepared has
         the node's own attributes, so it serves a node that is the same; chains have no sizes."""
         pairs = list(zip(graph.nodes, self._graph.nodes, self._prepared, strict=True))
-        if not all(
-            new == old or entry is None or entry[0] is lookup.FAMILY for new, old, entry in pairs
-        ):
+        if not all(new == old or entry is None or not entry[0].kinds for new, old, entry in pairs):
             return None
         checker = ShapeChecker(graph)
         return NativeExecutable(
-            self._engine, graph, checker, self._prepared, self._packed, self._threads
+            self._engine, graph, checker, self._prepared, self._packed, self._threads, self.units
         )
 
     def profile(self) -> list[NodeTime]:

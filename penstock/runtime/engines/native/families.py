@@ -9,6 +9,7 @@ from penstock.errors import DISTRIBUTION, BackendUnavailableError
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native import (
     binary,
+    decoder,
     depthwise,
     dynamic,
     int4,
@@ -36,6 +37,7 @@ FAMILIES: tuple[Family, ...] = (
     interleave.FAMILY,
     binary.FAMILY,
     means.FAMILY,
+    *decoder.FAMILIES,
 )
 
 

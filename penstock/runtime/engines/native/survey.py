@@ -11,9 +11,12 @@ from typing import NamedTuple
 
 from penstock.graph.graph import Node, XnnGraph
 from penstock.runtime.engines.native import lookup
+from penstock.runtime.engines.native.chains import Chain, Match
+from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
-from penstock.runtime.engines.native.tables import Tabled, Tables
+from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.native.tables import Tables
 
 
 class Found(NamedTuple):
@@ -27,7 +30,7 @@ class Survey:
     """What was found about ``graph``, which has been checked. It keeps the graph, so that nodes can
     go by their identity."""
 
-    def __init__(self, graph: XnnGraph, tables: Tables) -> None:
+    def __init__(self, graph: XnnGraph, tables: Tables, library: Library) -> None:
         self.graph = graph
         self.values = {value.id: value for value in graph.values}
         self._nodes = {id(node) for node in graph.nodes}
@@ -35,16 +38,26 @@ class Survey:
             v.id for v in graph.values if v.data is None and v.dtype.traits.array is None
         }  # of what cannot leave the part that makes it
         self._makers = {i: n for n in graph.nodes for i in n.outputs if i in inside}
-        self._chains: dict[int, Tabled] = {}
-        for chain in tables.of(graph, lookup.chains(graph)):
-            self._chains.update(dict.fromkeys(map(id, chain.nodes), chain))
+        found: list[Chain] = [*tables.of(graph, lookup.chains(graph)), *decoder_chains(graph)]
+        self._chains = {id(node): chain for chain in found for node in chain.nodes}
+        #: whether it is a decoder whose layers are ours: a cut at each product would cost more than
+        #: another engine's products bring
+        self.decoder = any(
+            isinstance(chain, Match) and not chain.slower(library) for chain in found
+        )
         self._found: dict[int, Found | str] = {}
+
+    def units(self) -> list[list[int]]:
+        """The positions of the nodes of each chain."""
+        position = {id(node): position for position, node in enumerate(self.graph.nodes)}
+        chains = {id(chain): chain for chain in self._chains.values()}
+        return [sorted(position[id(n)] for n in chain.nodes) for chain in chains.values()]
 
     def knows(self, node: Node) -> bool:
         """Whether ``node`` is one of the graph's."""
         return id(node) in self._nodes
 
-    def chain_of(self, node: Node) -> Tabled | None:
+    def chain_of(self, node: Node) -> Chain | None:
         """The chain that ``node`` belongs to."""
         return self._chains.get(id(node))
 

@@ -16,7 +16,9 @@ import numpy as np
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.engines.native.family import Values, Workshop
+from penstock.runtime.engines.native import lookup
+from penstock.runtime.engines.native.family import Family, Values, Workshop
+from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.lookup import Chain, LookUp
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
@@ -35,6 +37,15 @@ class Tabled:
     start: int
     end: int
     table: np.ndarray
+
+    @property
+    def family(self) -> Family:
+        """See :class:`~penstock.runtime.engines.native.chains.Chain`."""
+        return lookup.FAMILY
+
+    def slower(self, library: Library) -> str | None:
+        """See :class:`~penstock.runtime.engines.native.chains.Chain`."""
+        return lookup.slower_chain(library)
 
     def packed(self, workshop: Workshop) -> LookUp:
         """The chain to be run."""

@@ -1,0 +1,345 @@
+/* The layers of decoders for vectors of PK_LANES floats, by the compiler's vector types. The file that
+ * includes this defines PK_LANES and PK_ROWS, the queries whose sums stay in registers together. */
+#ifndef PENSTOCK_F32_DECODER_VECTORS_H
+#define PENSTOCK_F32_DECODER_VECTORS_H
+
+#include "f32_decoder.h"
+
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+
+typedef float vec __attribute__((vector_size(4 * PK_LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * PK_LANES), aligned(4), may_alias));
+
+/* Four vectors cover what is computed of a row of values at once. */
+#define PK_SPAN 4
+
+PK_INLINE vec at(const float *p)
+{
+    return *(const vec *)p;
+}
+
+PK_INLINE vec all(float x)
+{
+    return x - (vec){0};
+}
+
+/* Where `mask` is set a, elsewhere b. */
+PK_INLINE vec chosen(ints mask, vec a, vec b)
+{
+    return (vec)(((ints)a & mask) | ((ints)b & ~mask));
+}
+
+PK_INLINE vec greater(vec a, vec b)
+{
+    return chosen(a > b, a, b);
+}
+
+PK_INLINE float sum_of(vec x)
+{
+    float sum = 0;
+    for (size_t i = 0; i < PK_LANES; i++)
+        sum += x[i];
+    return sum;
+}
+
+PK_INLINE float greatest_of(vec x)
+{
+    float most = x[0];
+    for (size_t i = 1; i < PK_LANES; i++)
+        most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+/* e to the power of x, at most 88; below -87 it is 0. */
+PK_INLINE vec exponential(vec x)
+{
+    const vec magic = all(12582912.0f); /* 1.5 * 2^23 leaves no room for a fraction */
+    const ints whole = x >= all(-87.0f);
+    x = chosen(x < all(88.0f), x, all(88.0f));
+    x = chosen(whole, x, all(0));
+    const vec shifted = x * 1.44269504f + magic;
+    const vec n = shifted - magic;
+    const vec r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    vec p = all(1.98756972e-4f);
+    p = p * r + 1.39819994e-3f;
+    p = p * r + 8.33345205e-3f;
+    p = p * r + 4.16657962e-2f;
+    p = p * r + 1.66666654e-1f;
+    p = p * r + 0.5f;
+    p = p * r * r + r + 1.0f;
+    const ints power = (((ints)shifted - (ints)magic) + 127) << 23;
+    return (vec)((ints)(p * (vec)power) & whole);
+}
+
+static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
+{
+    const size_t channels = task->channels, whole = channels / PK_LANES * PK_LANES;
+    for (size_t r = begin; r < end; r++) {
+        const float *x = task->input + r * channels;
+        float *to = task->output + r * channels;
+        vec sums[4] = {{0}};
+        size_t c = 0;
+        for (; c + 4 * PK_LANES <= channels; c += 4 * PK_LANES)
+            for (size_t i = 0; i < 4; i++)
+                sums[i] += at(x + c + i * PK_LANES) * at(x + c + i * PK_LANES);
+        for (; c < whole; c += PK_LANES)
+            sums[0] += at(x + c) * at(x + c);
+        float sum = sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
+        for (; c < channels; c++)
+            sum += x[c] * x[c];
+        const float scale = 1.0f / __builtin_sqrtf(sum / (float)channels + task->epsilon);
+        for (c = 0; c < whole; c += PK_LANES)
+            *(vec *)(to + c) = at(x + c) * scale * at(task->weight + c);
+        for (; c < channels; c++)
+            to[c] = x[c] * scale * task->weight[c];
+    }
+}
+
+PK_INLINE vec gated(vec a, vec b)
+{
+    return a / (all(1) + exponential(-a)) * b;
+}
+
+static void gate(const struct pk_f32_gate_task *task, size_t begin, size_t end)
+{
+    size_t i = begin;
+    for (; i + PK_LANES <= end; i += PK_LANES)
+        *(vec *)(task->output + i) = gated(at(task->a + i), at(task->b + i));
+    if (i < end) {
+        float a[PK_LANES] = {0}, b[PK_LANES] = {0};
+        memcpy(a, task->a + i, (end - i) * sizeof(float));
+        memcpy(b, task->b + i, (end - i) * sizeof(float));
+        *(vec *)a = gated(at(a), at(b));
+        memcpy(task->output + i, a, (end - i) * sizeof(float));
+    }
+}
+
+/* `count` rows of keys as columns: panel[c * PK_LANES + row]; the rest of the rows is 0. */
+static void transpose_keys(float *panel, const float *keys, size_t step, size_t count, size_t size)
+{
+    size_t c = 0;
+#ifdef PK_TRANSPOSE
+    if (count == PK_LANES)
+        for (; c + PK_LANES <= size; c += PK_LANES)
+            PK_TRANSPOSE(panel + c * PK_LANES, keys + c, step);
+#endif
+    for (; c < size; c++)
+        for (size_t r = 0; r < PK_LANES; r++)
+            panel[c * PK_LANES + r] = r < count ? keys[r * step + c] : 0;
+}
+
+/* Products of `rows` queries with the keys of a panel. */
+PK_INLINE void products(vec *found, const float *const *queries, const float *panel, size_t size,
+                        const size_t rows)
+{
+    vec even[PK_ROWS], odd[PK_ROWS];
+    for (size_t r = 0; r < rows; r++)
+        even[r] = odd[r] = all(0);
+    for (size_t c = 0; c < size; c += 2) {
+        const vec a = at(panel + c * PK_LANES), b = at(panel + (c + 1) * PK_LANES);
+        for (size_t r = 0; r < rows; r++) {
+            even[r] += queries[r][c] * a;
+            odd[r] += queries[r][c + 1] * b;
+        }
+    }
+    for (size_t r = 0; r < rows; r++)
+        found[r] = even[r] + odd[r];
+}
+
+/* Adds to `to` [rows][size], from its column `first` on, so many vectors of the weighted values. */
+PK_INLINE void weighted(float *const *to, const float *const *weights, const float *factors,
+                        const struct pk_f32_columns *blocks, size_t count, size_t first, size_t size,
+                        const size_t rows, const size_t span)
+{
+    vec sums[PK_ROWS][PK_SPAN];
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < span; i++)
+            sums[r][i] = all(0);
+    for (size_t b = 0; b < count; b++)
+        for (size_t j = 0; j < blocks[b].count; j++) {
+            const float *values = blocks[b].values + j * size + first;
+            vec v[PK_SPAN];
+            for (size_t i = 0; i < span; i++)
+                v[i] = at(values + i * PK_LANES);
+            for (size_t r = 0; r < rows; r++)
+                for (size_t i = 0; i < span; i++)
+                    sums[r][i] += weights[r][b * PK_LANES + j] * v[i];
+        }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < span; i++)
+            *(vec *)(to[r] + first + i * PK_LANES) = sums[r][i] * factors[r];
+}
+
+PK_INLINE void weighted_rows(float *const *to, const float *const *weights, const float *factors,
+                             const struct pk_f32_columns *blocks, size_t count, size_t size,
+                             const size_t rows)
+{
+    size_t first = 0;
+    for (; first + PK_SPAN * PK_LANES <= size; first += PK_SPAN * PK_LANES)
+        weighted(to, weights, factors, blocks, count, first, size, rows, PK_SPAN);
+    for (; first < size; first += PK_LANES)
+        weighted(to, weights, factors, blocks, count, first, size, rows, 1);
+}
+
+/* The rows of a tile are its queries: token by token within each head of the group. */
+PK_INLINE size_t mask_row(const struct pk_f32_tile *tile, size_t row)
+{
+    const struct pk_f32_attention_task *t = tile->task;
+    return (row / tile->tokens * t->tokens + tile->first + row % tile->tokens) % t->mask_rows;
+}
+
+/* Where a query, and its result, lies. */
+PK_INLINE size_t place_of(const struct pk_f32_tile *tile, size_t row)
+{
+    const struct pk_f32_attention_task *t = tile->task;
+    const size_t token = tile->first + row % tile->tokens;
+    return ((token * t->key_heads + tile->head) * t->group + row / tile->tokens) * t->size;
+}
+
+static int sees(const struct pk_f32_tile *tile, const float *mask, size_t count)
+{
+    const struct pk_f32_attention_task *t = tile->task;
+    const size_t rows = tile->tokens * t->group, columns = t->old + t->tokens;
+    size_t before = (size_t)-1;
+    for (size_t r = 0; r < rows; r++) {
+        const size_t row = mask_row(tile, r);
+        if (row == before)
+            continue;
+        before = row;
+        const float *m = mask + row * columns;
+        for (size_t j = 0; j < count; j++)
+            if (!(m[j] <= PK_HIDDEN))
+                return 1;
+    }
+    return 0;
+}
+
+/* The blocks of columns that some query sees, or all. Of each the column of the mask's first row. */
+static size_t find_blocks(const struct pk_f32_tile *tile, struct pk_f32_columns *blocks, int every)
+{
+    const struct pk_f32_attention_task *t = tile->task;
+    size_t count = 0;
+    for (size_t part = 0; part < 2; part++) {
+        const size_t size = part ? t->tokens : t->old;
+        const size_t begin = tile->head * size * t->size;
+        const size_t step = part ? t->key_heads * t->size : t->size;
+        const float *keys = part ? t->new_keys + tile->head * t->size : t->old_keys + begin;
+        const float *values = (part ? t->new_values : t->old_values) + begin;
+        const float *mask = t->mask + (part ? t->old : 0);
+        for (size_t j = 0; j < size; j += PK_LANES) {
+            const size_t here = pk_min(PK_LANES, size - j);
+            if (every || sees(tile, mask + j, here))
+                blocks[count++] = (struct pk_f32_columns){
+                    keys + j * step, values + j * t->size, mask + j, step, here};
+        }
+    }
+    return count;
+}
+
+/* Scores of some queries in one block of columns; `most` has the greatest ones lane by lane. */
+PK_INLINE void score(const struct pk_f32_tile *tile, const struct pk_f32_columns *block,
+                     const float *panel, float *scores, size_t stride, vec *most, size_t row,
+                     const size_t rows)
+{
+    const struct pk_f32_attention_task *t = tile->task;
+    const size_t columns = t->old + t->tokens;
+    const float *queries[PK_ROWS];
+    vec found[PK_ROWS];
+    for (size_t r = 0; r < rows; r++)
+        queries[r] = t->query + place_of(tile, row + r);
+    products(found, queries, panel, t->size, rows);
+    for (size_t r = 0; r < rows; r++) {
+        const float *m = block->mask + mask_row(tile, row + r) * columns;
+        vec mask;
+        if (block->count == PK_LANES) {
+            mask = at(m);
+        } else {
+            float tail[PK_LANES];
+            for (size_t j = 0; j < PK_LANES; j++)
+                tail[j] = j < block->count ? m[j] : -3e38f;
+            mask = at(tail);
+        }
+        const vec s = found[r] * t->factor + mask;
+        *(vec *)(scores + (row + r) * stride) = s;
+        most[row + r] = greater(s, most[row + r]);
+    }
+}
+
+/* Calls `work` with a constant number of rows: PK_ROWS, then what is left. */
+#define PK_BY_ROWS(total, work)                                                                    \
+    for (size_t row = 0; row < (total);) {                                                         \
+        const size_t left = (total) - row;                                                         \
+        if (left >= PK_ROWS) {                                                                     \
+            work(PK_ROWS);                                                                         \
+            row += PK_ROWS;                                                                        \
+        } else if (left >= 3 && PK_ROWS > 3) {                                                     \
+            work(3);                                                                               \
+            row += 3;                                                                              \
+        } else if (left >= 2) {                                                                    \
+            work(2);                                                                               \
+            row += 2;                                                                              \
+        } else {                                                                                   \
+            work(1);                                                                               \
+            row += 1;                                                                              \
+        }                                                                                          \
+    }
+
+static void attend(const struct pk_f32_tile *tile)
+{
+    const struct pk_f32_attention_task *t = tile->task;
+    const size_t rows = tile->tokens * t->group;
+    const size_t most_blocks = pk_divide_up(t->old, PK_LANES) + pk_divide_up(t->tokens, PK_LANES);
+    struct pk_f32_columns *blocks = (struct pk_f32_columns *)tile->scratch;
+    float *panel = (float *)(tile->scratch + pk_round_up(most_blocks * sizeof *blocks, PK_ALIGNMENT));
+    float *scores = panel + PK_LANES * t->size;
+    vec *most = (vec *)(scores + rows * most_blocks * PK_LANES);
+    float *factors = (float *)(most + rows);
+    size_t count = find_blocks(tile, blocks, 0), stride;
+    for (int every = 0;; every = 1) {
+        stride = count * PK_LANES;
+        for (size_t r = 0; r < rows; r++)
+            most[r] = all(-3e38f);
+        for (size_t b = 0; b < count; b++) {
+            transpose_keys(panel, blocks[b].keys, blocks[b].key_step, blocks[b].count, t->size);
+#define PK_SCORE(n) \
+    score(tile, blocks + b, panel, scores + b * PK_LANES, stride, most, row, n)
+            PK_BY_ROWS(rows, PK_SCORE)
+#undef PK_SCORE
+        }
+        size_t hidden = 0;
+        for (size_t r = 0; r < rows; r++)
+            hidden += !(greatest_of(most[r]) > 0.5f * PK_HIDDEN);
+        if (every || !hidden)
+            break;
+        /* A query that sees nothing weighs all that is hidden from it. */
+        count = find_blocks(tile, blocks, 1);
+    }
+    for (size_t r = 0; r < rows; r++) {
+        const float greatest = greatest_of(most[r]);
+        vec sum = all(0);
+        float *s = scores + r * stride;
+        for (size_t i = 0; i < stride; i += PK_LANES) {
+            const vec e = exponential(at(s + i) - greatest);
+            *(vec *)(s + i) = e;
+            sum += e;
+        }
+        factors[r] = 1.0f / sum_of(sum);
+    }
+#define PK_WEIGHTED(n)                                                                             \
+    do {                                                                                           \
+        float *to[PK_ROWS];                                                                        \
+        const float *weights[PK_ROWS];                                                             \
+        for (size_t i = 0; i < (n); i++) {                                                         \
+            to[i] = t->output + place_of(tile, row + i);                                           \
+            weights[i] = scores + (row + i) * stride;                                              \
+        }                                                                                          \
+        weighted_rows(to, weights, factors + row, blocks, count, t->size, n);                      \
+    } while (0)
+    PK_BY_ROWS(rows, PK_WEIGHTED)
+#undef PK_WEIGHTED
+}
+#endif

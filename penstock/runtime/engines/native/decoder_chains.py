@@ -1,0 +1,317 @@
+"""Finding a decoder's layers in a graph: attention over a cache and, around it, rotary embeddings,
+norms and gated activations.
+
+A chain is known by what it computes, whoever wrote it: nodes and constants are followed from the
+end to the beginning, and the shapes have to be those of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from penstock.graph.graph import FLAG_TRANSPOSE_B, INVALID_VALUE_ID, Node, XnnGraph
+from penstock.graph.kinds import (
+    ConcatenateAttributes,
+    NodeKind,
+    Pool2dAttributes,
+    SliceAttributes,
+)
+from penstock.graph.shapes import ShapeError
+from penstock.runtime.engines.native import decoder
+from penstock.runtime.engines.native.chains import Match, Pattern
+from penstock.runtime.engines.native.family import Workshop
+
+#: [1, rows, heads, size] to [1, heads, rows, size], and to [1, heads, size, rows].
+_BY_HEAD, _AS_COLUMNS = (0, 2, 1, 3), (0, 2, 3, 1)
+
+
+def decoder_chains(graph: XnnGraph) -> list[Match]:
+    """The chains of the decoder's layers in ``graph``; none where no attention over a cache is."""
+    if not any(node.kind is NodeKind.SOFTMAX for node in graph.nodes):
+        return []
+    try:
+        pattern = Pattern(graph)
+    except ShapeError:
+        return []
+    found = _Found()
+    for node in graph.nodes:
+        if node.kind is NodeKind.SOFTMAX:
+            found.add(_attention(pattern, node, found))
+    if found.matches:
+        for node in graph.nodes:
+            if node.kind is NodeKind.ADD:
+                found.add(_turn(pattern, node))
+        for node in graph.nodes:
+            if node.kind is NodeKind.MULTIPLY:
+                found.add(_norm(pattern, node) or _gate(pattern, node))
+            elif id(node) in found.transposes:
+                found.add(_heads(pattern, node))
+    return found.matches
+
+
+class _Found:
+    def __init__(self) -> None:
+        self.matches: list[Match] = []
+        #: the nodes that belong to a chain
+        self.taken: dict[int, Node] = {}
+        #: the transposes that bring new keys and values by head
+        self.transposes: dict[int, Node] = {}
+
+    def add(self, match: Match | None) -> None:
+        if match is None or any(id(node) in self.taken for node in match.nodes):
+            return
+        self.matches.append(match)
+        self.taken.update((id(node), node) for node in match.nodes)
+
+
+def _attention(p: Pattern, softmax: Node, found: _Found) -> Match | None:
+    """softmax((query @ [old keys, new keys]) * factor + mask) @ [old values, new values]"""
+    masked = p.made(softmax.inputs[0], NodeKind.ADD)
+    for joined, mask in p.pairs(masked):
+        join = p.made(joined, NodeKind.CONCATENATE_2)
+        if join is None or masked is None or join.attributes != ConcatenateAttributes(3):
+            continue
+        old = p.made(join.inputs[0], NodeKind.BATCH_MATRIX_MULTIPLY, FLAG_TRANSPOSE_B)
+        new = p.made(join.inputs[1], NodeKind.BATCH_MATRIX_MULTIPLY)
+        if old is None or new is None or old.inputs[0] != new.inputs[0]:
+            return None
+        columns = p.made(new.inputs[1], NodeKind.STATIC_TRANSPOSE)
+        if columns is None or getattr(columns.attributes, "perm", None) != _AS_COLUMNS:
+            return None
+        weighted = _weighted(p, softmax, p.shapes[join.inputs[0]][-1])
+        queries = _queries(p, old.inputs[0])
+        after = None if weighted is None else _joined_heads(p, weighted[-1].outputs[0])
+        if weighted is None or queries is None or after is None:
+            return None
+        query, factor, before = queries
+        new_keys, (old_values, new_values) = columns.inputs[0], (q.inputs[1] for q in weighted[2:4])
+        nodes = p.ordered([*before, old, new, columns, join, masked, softmax, *weighted, *after])
+        attention = decoder.Attention(
+            query, old.inputs[1], new_keys, old_values, new_values, mask,
+            nodes[-1].outputs[0], factor,
+        )  # fmt: skip
+        if not attention.fits(p.shapes) or nodes[-1] is not after[-1] or not p.closed(nodes):
+            return None
+        for node in (*p.readers(new_keys), p.made(new_values, NodeKind.STATIC_TRANSPOSE)):
+            if node is not None and getattr(node.attributes, "perm", None) == _BY_HEAD:
+                found.transposes[id(node)] = node
+        return Match(nodes, decoder.ATTENTION, partial(decoder.PreparedAttention, attention))
+    return None
+
+
+def _weighted(p: Pattern, softmax: Node, old: int) -> list[Node] | None:
+    """The slices of weights, their products with values, and the sum of both."""
+    slices = p.readers(softmax.outputs[0])
+    if len(slices) != 2 or any(not isinstance(s.attributes, SliceAttributes) for s in slices):
+        return None
+    slices = sorted(slices, key=lambda node: node.attributes.offsets[-1])  # type: ignore[union-attr]
+    products = [p.reader(s.outputs[0], NodeKind.BATCH_MATRIX_MULTIPLY) for s in slices]
+    if any(q is None or q.inputs[0] != s.outputs[0] for q, s in zip(products, slices, strict=True)):
+        return None
+    first, second = (s.attributes for s in slices)
+    assert isinstance(first, SliceAttributes) and isinstance(second, SliceAttributes)
+    whole = p.shapes[softmax.outputs[0]]
+    if any(first.offsets) or any(second.offsets[:-1]) or second.offsets[-1] != old:
+        return None
+    kept = [p.shapes[s.outputs[0]] for s in slices]
+    if (
+        [k[:-1] for k in kept] != [whole[:-1]] * 2
+        or kept[0][-1] != old
+        or sum(k[-1] for k in kept) != whole[-1]
+    ):
+        return None
+    totals = [p.reader(q.outputs[0], NodeKind.ADD) for q in products if q is not None]
+    if totals[0] is None or totals[0] is not totals[1]:
+        return None
+    return [*slices, *(q for q in products if q is not None), totals[0]]
+
+
+def _queries(p: Pattern, value: int) -> tuple[int, float, list[Node]] | None:
+    """The queries [1, tokens, heads, size] behind [1, key heads, group * tokens, size], what they
+    are multiplied by, and the nodes between."""
+    nodes = []
+    reshape = p.made(value, NodeKind.STATIC_RESHAPE)
+    if reshape is not None:
+        nodes.append(reshape)
+        value = reshape.inputs[0]
+    transpose = p.made(value, NodeKind.STATIC_TRANSPOSE)
+    if transpose is None or getattr(transpose.attributes, "perm", None) != _BY_HEAD:
+        return None
+    nodes.append(transpose)
+    value, factor = transpose.inputs[0], 1.0
+    scaled = p.made(value, NodeKind.MULTIPLY)
+    for a, b in p.pairs(scaled):
+        number = p.number(b)
+        if scaled is not None and number is not None:
+            nodes.append(scaled)
+            return a, number, nodes
+    return value, factor, nodes
+
+
+def _joined_heads(p: Pattern, value: int) -> list[Node] | None:
+    """From [1, key heads, group * tokens, size] to [1, tokens, heads * size]."""
+    nodes = []
+    reshape = p.reader(value, NodeKind.STATIC_RESHAPE)
+    if reshape is not None:
+        nodes.append(reshape)
+        value = reshape.outputs[0]
+    transpose = p.reader(value, NodeKind.STATIC_TRANSPOSE)
+    if transpose is None or getattr(transpose.attributes, "perm", None) != _BY_HEAD:
+        return None
+    nodes.append(transpose)
+    last = p.reader(transpose.outputs[0], NodeKind.STATIC_RESHAPE)
+    return nodes if last is None else [*nodes, last]
+
+
+def _turn(p: Pattern, total: Node) -> Match | None:
+    """x * cosine + [second half of x, first half of x] * sine"""
+    if total.clamp is not None or p.values[total.outputs[0]].data is not None:
+        return None
+    for a, b in p.pairs(total):
+        straight, crossed = p.made(a, NodeKind.MULTIPLY), p.made(b, NodeKind.MULTIPLY)
+        for x, cosine in p.pairs(straight):
+            for swapped, sine in p.pairs(crossed):
+                halves = _swapped(p, swapped, x)
+                if halves is None or straight is None or crossed is None:
+                    continue
+                _, rows, heads, size = p.shapes[x]
+                if not p.shapes[cosine] == p.shapes[sine] == (rows, 1, size):
+                    continue
+                return _turned(p, x, cosine, sine, [straight, crossed, *halves, total])
+    return None
+
+
+def _swapped(p: Pattern, value: int, x: int) -> list[Node] | None:
+    """The nodes that swap the halves of the last dimension of ``x`` [1, rows, heads, size]."""
+    join = p.made(value, NodeKind.CONCATENATE_2)
+    shape = p.shapes.get(x, ())
+    if join is None or len(shape) != 4 or shape[0] != 1 or shape[3] % 2:
+        return None
+    half = shape[3] // 2
+    if join.attributes != ConcatenateAttributes(3):
+        return None
+    slices = [p.made(i, NodeKind.STATIC_SLICE) for i in join.inputs]
+    for node, offset in zip(slices, (half, 0), strict=True):
+        if node is None or node.inputs != (x,) or not isinstance(node.attributes, SliceAttributes):
+            return None
+        if node.attributes.offsets != (0, 0, 0, offset):
+            return None
+        if p.shapes[node.outputs[0]] != (*shape[:3], half):
+            return None
+    return [join, *(node for node in slices if node is not None)]
+
+
+def _turned(p: Pattern, x: int, cosine: int, sine: int, nodes: list[Node]) -> Match | None:
+    heads, end = p.shapes[x][2], nodes[-1]
+    source = p.made(x, NodeKind.STATIC_RESHAPE)
+    if source is not None and not p.values[x].is_output:
+        inside = {id(node) for node in nodes}
+        if all(id(reader) in inside for reader in p.readers(x)):
+            nodes.append(source)
+            x = source.inputs[0]
+    ordered = p.ordered(nodes)
+    if ordered[-1] is not end or not p.closed(ordered):
+        return None
+    turn = decoder.Turn(x, cosine, sine, end.outputs[0], heads)
+    return Match(ordered, decoder.TURN, lambda workshop: turn)
+
+
+def _heads(p: Pattern, transpose: Node) -> Match | None:
+    """A transpose to rows by head, of what a product made as [1, rows, heads * size]."""
+    nodes, source = [transpose], transpose.inputs[0]
+    reshape = p.made(source, NodeKind.STATIC_RESHAPE)
+    if reshape is not None and len(p.readers(source)) == 1 and not p.values[source].is_output:
+        nodes.insert(0, reshape)
+        source = reshape.inputs[0]
+    heads = decoder.Heads(source, transpose.outputs[0])
+    return Match(tuple(nodes), decoder.HEADS, lambda workshop: heads)
+
+
+def _norm(p: Pattern, last: Node) -> Match | None:
+    """x / sqrt(mean(x ** 2) + epsilon) * weight"""
+    if last.clamp is not None:
+        return None
+    for scaled, weight in p.pairs(last):
+        elements, scale = p.constant(weight), p.made(scaled, NodeKind.MULTIPLY)
+        for x, root in p.pairs(scale):
+            inverse = p.made(root, NodeKind.RECIPROCAL_SQUARE_ROOT)
+            shifted = inverse and p.made(inverse.inputs[0], NodeKind.ADD)
+            for mean, small in p.pairs(shifted or None):
+                epsilon = p.number(small)
+                if epsilon is None or elements is None or (elements.size,) != p.shapes[x][-1:]:
+                    continue
+                between = _mean_of_squares(p, mean, x)
+                if between is None or p.shapes[root] != (*p.shapes[x][:-1], 1):
+                    continue
+                if p.shapes[last.outputs[0]] != p.shapes[x]:
+                    continue
+                assert scale is not None and inverse is not None and shifted is not None
+                nodes = p.ordered([*between, shifted, inverse, scale, last])
+                if not p.closed(nodes):
+                    return None
+                made = partial(_packed_norm, x, last.outputs[0], epsilon, elements)
+                return Match(nodes, decoder.NORM, made)
+    return None
+
+
+def _packed_norm(
+    x: int, output: int, epsilon: float, weight: np.ndarray, workshop: Workshop
+) -> decoder.Norm:
+    kept = workshop.packed.keep(np.array(weight, np.float32))
+    return decoder.Norm(x, output, epsilon, weight.size, kept, workshop)
+
+
+def _mean_of_squares(p: Pattern, value: int, x: int) -> list[Node] | None:
+    """The nodes by which ``value`` is the mean of x ** 2 over the last dimension: a product with
+    constants, of the squares or of what pooling left of them."""
+    nodes, size = [], p.shapes[x][-1]
+    last = p.made(value, NodeKind.STATIC_RESHAPE)
+    if last is not None:
+        nodes.append(last)
+        value = last.inputs[0]
+    product = p.made(value, NodeKind.FULLY_CONNECTED)
+    if product is None or product.inputs[2] != INVALID_VALUE_ID:
+        return None
+    nodes.append(product)
+    value = product.inputs[0]
+    weights, width = p.constant(product.inputs[1]), p.shapes[value][-1]
+    if weights is None or p.shapes[product.inputs[1]] != (1, width):
+        return None
+    if not np.allclose(weights, 1 / width, rtol=1e-6, atol=0):
+        return None
+    pool = p.made(value, NodeKind.AVG_POOLING_2D)
+    if pool is not None:
+        count = size // width
+        once = Pool2dAttributes((0, 0, 0, 0), (1, count), (1, count))
+        split = p.made(pool.inputs[0], NodeKind.STATIC_RESHAPE)
+        if pool.attributes != once or split is None or count * width != size:
+            return None
+        if p.shapes[split.outputs[0]][-2:] != (count, width):
+            return None
+        nodes += [pool, split]
+        value = split.inputs[0]
+    square = p.made(value, NodeKind.SQUARE)
+    if square is None or square.inputs[0] != x or (pool is None and width != size):
+        return None
+    return [*nodes, square]
+
+
+def _gate(p: Pattern, last: Node) -> Match | None:
+    """a * sigmoid(a) * b"""
+    if last.clamp is not None:
+        return None
+    for weighted, b in p.pairs(last):
+        product = p.made(weighted, NodeKind.MULTIPLY)
+        for a, chosen in p.pairs(product):
+            sigmoid = p.made(chosen, NodeKind.SIGMOID)
+            if sigmoid is None or sigmoid.inputs[0] != a or product is None:
+                continue
+            shapes: Sequence[object] = [p.shapes[i] for i in (a, b, last.outputs[0])]
+            nodes = p.ordered([sigmoid, product, last])
+            if p.constant(b) is None and shapes == [shapes[0]] * 3 and p.closed(nodes):
+                made = partial(decoder.Gate, a, b, last.outputs[0])
+                return Match(nodes, decoder.GATE, made)
+    return None
