@@ -49,6 +49,9 @@ def decoder_chains(graph: XnnGraph) -> list[Match]:
                 found.add(_norm(pattern, node) or _gate(pattern, node))
             elif id(node) in found.transposes:
                 found.add(_heads(pattern, node))
+        for node in graph.nodes:
+            if node.kind is NodeKind.MULTIPLY:
+                found.add(_plain_norm(pattern, node))
     return found.matches
 
 
@@ -236,24 +239,44 @@ def _norm(p: Pattern, last: Node) -> Match | None:
         return None
     for scaled, weight in p.pairs(last):
         elements, scale = p.constant(weight), p.made(scaled, NodeKind.MULTIPLY)
-        for x, root in p.pairs(scale):
-            inverse = p.made(root, NodeKind.RECIPROCAL_SQUARE_ROOT)
-            shifted = inverse and p.made(inverse.inputs[0], NodeKind.ADD)
-            for mean, small in p.pairs(shifted or None):
-                epsilon = p.number(small)
-                if epsilon is None or elements is None or (elements.size,) != p.shapes[x][-1:]:
-                    continue
-                between = _mean_of_squares(p, mean, x)
-                if between is None or p.shapes[root] != (*p.shapes[x][:-1], 1):
-                    continue
-                if p.shapes[last.outputs[0]] != p.shapes[x]:
-                    continue
-                assert scale is not None and inverse is not None and shifted is not None
-                nodes = p.ordered([*between, shifted, inverse, scale, last])
-                if not p.closed(nodes):
-                    return None
-                made = partial(_packed_norm, x, last.outputs[0], epsilon, elements)
-                return Match(nodes, decoder.NORM, made)
+        if elements is not None and scale is not None:
+            found = _normalized(p, scale)
+            if found is not None and (elements.size,) == p.shapes[found[0]][-1:]:
+                return _norm_match(p, last, elements, *found)
+    return None
+
+
+def _plain_norm(p: Pattern, last: Node) -> Match | None:
+    """x / sqrt(mean(x ** 2) + epsilon): the weight went into the products behind it."""
+    found = None if last.clamp is not None else _normalized(p, last)
+    if found is None:
+        return None
+    ones = np.ones(p.shapes[found[0]][-1], np.float32)
+    return _norm_match(p, last, ones, *found)
+
+
+def _norm_match(
+    p: Pattern, last: Node, weight: np.ndarray, x: int, epsilon: float, between: list[Node]
+) -> Match | None:
+    nodes = p.ordered([*between, last])
+    if not p.closed(nodes) or p.shapes[last.outputs[0]] != p.shapes[x]:
+        return None
+    made = partial(_packed_norm, x, last.outputs[0], epsilon, weight)
+    return Match(nodes, decoder.NORM, made)
+
+
+def _normalized(p: Pattern, scale: Node) -> tuple[int, float, list[Node]] | None:
+    """What ``scale`` divides by the root of its mean square and epsilon, and the nodes of that."""
+    for x, root in p.pairs(scale):
+        inverse = p.made(root, NodeKind.RECIPROCAL_SQUARE_ROOT)
+        shifted = None if inverse is None else p.made(inverse.inputs[0], NodeKind.ADD)
+        for mean, small in p.pairs(shifted):
+            epsilon = p.number(small)
+            if epsilon is None or p.shapes[root] != (*p.shapes[x][:-1], 1):
+                continue
+            between = _mean_of_squares(p, mean, x)
+            if between is not None and inverse is not None and shifted is not None:
+                return x, epsilon, [*between, shifted, inverse, scale]
     return None
 
 

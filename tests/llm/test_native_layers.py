@@ -1,0 +1,59 @@
+"""A decoder's layers run on kernels of our own, and give what XNNPACK gives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import LONGEST, TURNS, folder
+
+from penstock import load
+from penstock.formats.payload_reader import read_payload
+from penstock.llm import cache
+from penstock.llm.cache import Context, Decoder
+from penstock.llm.export.compile import compile_model
+from penstock.runtime.engines.native.decoder_chains import decoder_chains
+from penstock.runtime.engines.native.library import reason_against
+
+pytestmark = pytest.mark.skipif(reason_against() is not None, reason="there are no kernels here")
+TOKENS = [int(t) for t in np.random.default_rng(1).integers(0, 250, LONGEST)]
+#: Chains of the two layers, and the norm before the head.
+PLAIN = {"f32_attention": 2, "f32_turn": 4, "f32_heads": 4, "f32_norm": 5, "f32_gate": 2}
+CHAINS = {
+    "llama2": PLAIN,
+    "llama_yarn_biases": PLAIN,
+    "mistral": PLAIN,
+    "qwen2": PLAIN,
+    "qwen3": {**PLAIN, "f32_norm": 9},
+    "gemma2": {},  # its scores have a soft cap
+    "gemma3": {**PLAIN, "f32_norm": 13, "f32_gate": 0},
+}
+
+
+def family_counts(program: object) -> Counter[str]:
+    method = program.program.method("forward")  # type: ignore[attr-defined]
+    (delegate,) = method.delegates
+    graph = read_payload(delegate.payload, program.program.named_data)  # type: ignore[attr-defined]
+    return Counter(match.family.name for match in decoder_chains(graph))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_same_logits_as_xnnpack(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "ROWS", 12)
+    monkeypatch.setattr(cache, "GROWTH", 2)
+    path = tmp_path / "model.pte"
+    compile_model(folder(name, tmp_path), scheme="none", longest=LONGEST, chunk=8).save(path)
+    programs = [load(path, threads=1, engine=engine) for engine in ("xnnpack", "auto")]
+    wanted = {family: count for family, count in CHAINS[name].items() if count}
+    assert family_counts(programs[1]) == wanted
+    theirs, ours = (Context(Decoder(program, "")) for program in programs)
+    done = 0
+    for count in (*TURNS, 8, 1):
+        part = TOKENS[done : done + count]
+        np.testing.assert_allclose(ours.feed(part), theirs.feed(part), atol=1e-4)
+        done += count
+    assert ours.decoder.room == theirs.decoder.room == 48
