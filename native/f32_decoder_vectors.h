@@ -200,20 +200,26 @@ PK_INLINE size_t place_of(const struct pk_f32_tile *tile, size_t row)
     return ((token * t->key_heads + tile->head) * t->group + row / tile->tokens) * t->size;
 }
 
-static int sees(const struct pk_f32_tile *tile, const float *mask, size_t count)
+/* Whether some query of the tile sees one of `count` columns; `mask` is in the mask's first row. */
+PK_INLINE int sees(const struct pk_f32_tile *tile, const float *mask, size_t count)
 {
     const struct pk_f32_attention_task *t = tile->task;
-    const size_t rows = tile->tokens * t->group, columns = t->old + t->tokens;
-    size_t before = (size_t)-1;
-    for (size_t r = 0; r < rows; r++) {
-        const size_t row = mask_row(tile, r);
-        if (row == before)
-            continue;
-        before = row;
-        const float *m = mask + row * columns;
-        for (size_t j = 0; j < count; j++)
-            if (!(m[j] <= PK_HIDDEN))
+    const size_t columns = t->old + t->tokens, groups = t->mask_rows / t->tokens;
+    for (size_t g = 0; g < groups; g++) {
+        const float *m = mask + (g * t->tokens + tile->first) * columns;
+        for (size_t i = 0; i < tile->tokens; i++, m += columns) {
+            int some = 0;
+            if (count == PK_LANES) {
+                const ints hidden = at(m) <= all(PK_HIDDEN);
+                for (size_t j = 0; j < PK_LANES; j++)
+                    some |= ~hidden[j];
+            } else {
+                for (size_t j = 0; j < count; j++)
+                    some |= !(m[j] <= PK_HIDDEN);
+            }
+            if (some)
                 return 1;
+        }
     }
     return 0;
 }

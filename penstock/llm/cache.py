@@ -23,8 +23,9 @@ Reading = Callable[[int, int], None]
 #: After so many tokens at once memory is given back: what they took (for 128 of SmolLM2 10 MB, and
 #: the pages of the embedding that their rows lie in) the next ones, one by one, do not need.
 MANY = 64
-#: Rows that caches begin with, and how many times as many they get when a conversation needs more:
-#: it costs as much as 10 tokens or so, and a row about 3 microseconds a token.
+#: Where attention reads all rows, hidden ones too: those that caches begin with, and how many times
+#: as many they get when a conversation needs more. It costs as much as 10 tokens or so, and a row
+#: about 3 microseconds a token.
 ROWS, GROWTH = 128, 4
 
 #: What a file may say of itself, and what it is taken for where it does not.
@@ -54,7 +55,7 @@ class Decoder:
         #: the method with caches of so many rows; all on the same packed weights
         self._methods: dict[int, Method] = {}
         self._shortens = settings.KEY in program.program.named_data
-        self.method = method = _checked(self._of_length(ROWS), path)
+        self.method = method = _checked(self._first(), path)
         chunk = _chunk(method)
         self.chunk = chunk if not isinstance(limit, int) else max(1, min(chunk, limit))
         if not isinstance(longest, int) or longest < 1 or said["use_kv_cache"] is False:
@@ -87,6 +88,20 @@ class Decoder:
         assert isinstance(spec, TensorSpec)
         return spec.dynamic and spec.shape[-1:] == self.method.inputs[0].shape[-1:]  # type: ignore[union-attr]
 
+    def _first(self) -> Method | None:
+        """The method to begin with: with all rows where attention leaves out those that its mask
+        hides, else with the first ones."""
+        if self._shortens and self.longest > ROWS and len(self.program.engines) > 1:
+            whole = self._of_length(self.longest)
+            if whole is None or whole.skips_hidden:
+                self._shortens = False
+                return whole
+            few = self._of_length(ROWS)
+            if self._shortens:
+                del self._methods[self.longest]
+            return few
+        return self._of_length(ROWS)
+
     def _of_length(self, rows: int) -> Method | None:
         """The method with caches of ``rows`` rows, where it can be had, or of all."""
         found = self.program.program.method(DEFAULT_METHOD)
@@ -99,7 +114,8 @@ class Decoder:
                 self._methods[rows] = self._made(found, rows, like)
             except CannotShorten:
                 self._shortens, rows = False, self.longest
-                self._methods[rows] = self._made(found, rows, None)
+                if rows not in self._methods:
+                    self._methods[rows] = self._made(found, rows, None)
         self.room = rows
         return self._methods[rows]
 

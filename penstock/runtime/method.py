@@ -120,6 +120,14 @@ class Method:
     def __repr__(self) -> str:
         return f"Method {signature_text(self._method)}"
 
+    @property
+    def skips_hidden(self) -> bool:
+        """Whether attention in its delegates leaves out the rows that masks hide; see
+        :class:`~penstock.runtime.engines.protocol.Attending`."""
+        return bool(self.delegates) and all(
+            getattr(delegate.executable, "skips_hidden", False) for delegate in self.delegates
+        )
+
     def _written_outputs(self) -> int:
         """How many of the first outputs are inputs that were written to."""
         written = {self._method.inputs[position] for position in self.written}

@@ -373,6 +373,14 @@ class LoadedProgram:
             return MethodSources()
         return decode_sources(data).get(method, MethodSources())
 
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """What executes the delegates, the preferred one first.
+
+        Raises BackendUnavailableError where they cannot be had.
+        """
+        return self._open_engines()
+
     def release_pages(self) -> None:
         """Lets the file's pages leave memory, as they do once a delegate has packed its weights.
         Those that are needed after all come back from the file, or the system's cache of it."""

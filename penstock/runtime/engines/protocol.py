@@ -127,6 +127,16 @@ class Adaptable(Protocol):
 
 
 @runtime_checkable
+class Attending(Protocol):
+    """An executable that may know what its attention reads."""
+
+    @property
+    def skips_hidden(self) -> bool:
+        """Whether all its attention leaves out the rows that a mask hides, so that long caches cost
+        no time until they are filled."""
+
+
+@runtime_checkable
 class Sibling(Protocol):
     """An engine whose executables write to memory that they share."""
 

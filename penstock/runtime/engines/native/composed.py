@@ -15,6 +15,7 @@ import numpy as np
 
 from penstock.errors import BackendUnavailableError, InputError
 from penstock.graph.graph import Shape, XnnGraph
+from penstock.graph.kinds import NodeKind
 from penstock.runtime import blocks
 from penstock.runtime.blocks import address
 from penstock.runtime.engines.native.library import Library
@@ -62,6 +63,11 @@ class PlannedGraph(Composed):
         turns = {id(e.turn): e.turn for _, e in self._steps if isinstance(e, XnnpackExecutable)}
         self._turns = list(turns.values())
         self._plan: Plan | None = None
+
+    @property
+    def skips_hidden(self) -> bool:
+        """See :class:`penstock.runtime.engines.protocol.Attending`."""
+        return all_attention_in(self._graph, self._units())
 
     def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
         """See :meth:`penstock.runtime.engines.protocol.Executable.reshape`."""
@@ -198,6 +204,13 @@ def _xnnpack_link(executable: XnnpackExecutable, library: Library) -> Link | Non
         link.fields.append(Field(value, field_address(external, "data"), 0))
     link.keep += [externals, placed, task]
     return link
+
+
+def all_attention_in(graph: XnnGraph, units: Sequence[Sequence[int]]) -> bool:
+    """Whether each softmax of ``graph``, of which there is one at least, belongs to a chain."""
+    inside = {position for unit in units for position in unit}
+    softmax = {n for n, node in enumerate(graph.nodes) if node.kind is NodeKind.SOFTMAX}
+    return bool(softmax) and softmax <= inside
 
 
 def check_array(array: np.ndarray, shape: Shape, dtype: np.dtype[Any]) -> None:

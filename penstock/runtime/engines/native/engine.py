@@ -19,6 +19,7 @@ from penstock.runtime.blocks import OVERREAD, address
 from penstock.runtime.engines.native import library as libraries
 from penstock.runtime.engines.native.composed import (
     PlannedGraph,
+    all_attention_in,
     check_array,
     check_process,
     placed,
@@ -210,6 +211,12 @@ class NativeExecutable:
             self._plan = None
             self._given = given
         return tuple(self._shapes[i] for i in self._graph.outputs)
+
+    @property
+    def skips_hidden(self) -> bool:
+        """See :class:`penstock.runtime.engines.protocol.Attending`. Chains with a softmax are all
+        attention."""
+        return all_attention_in(self._graph, self.units)
 
     def link(self) -> Link:
         """What runs at the shapes of the last :meth:`reshape`, for a plan. Values go by the ids of
