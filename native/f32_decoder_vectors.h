@@ -118,6 +118,16 @@ static void gate(const struct pk_f32_gate_task *task, size_t begin, size_t end)
     }
 }
 
+/* Reads `count` floats in a row, for nothing but that: memory brings what is read in order long before
+ * it is used, and what is read here and there when it is waited for. */
+PK_INLINE void touch(const float *from, size_t count)
+{
+    vec sum = all(0);
+    for (size_t i = 0; i + 16 <= count; i += 16)
+        sum += at(from + i);
+    __asm__ volatile("" : : "m"(sum));
+}
+
 /* `count` rows of keys as columns: panel[c * PK_LANES + row]; the rest of the rows is 0. */
 static void transpose_keys(float *panel, const float *keys, size_t step, size_t count, size_t size)
 {
@@ -153,13 +163,15 @@ PK_INLINE void products(vec *found, const float *const *queries, const float *pa
 /* Adds to `to` [rows][size], from its column `first` on, so many vectors of the weighted values. */
 PK_INLINE void weighted(float *const *to, const float *const *weights, const float *factors,
                         const struct pk_f32_columns *blocks, size_t count, size_t first, size_t size,
-                        const size_t rows, const size_t span)
+                        const size_t rows, const size_t span, const int first_time)
 {
     vec sums[PK_ROWS][PK_SPAN];
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < span; i++)
             sums[r][i] = all(0);
-    for (size_t b = 0; b < count; b++)
+    for (size_t b = 0; b < count; b++) {
+        if (first_time)
+            touch(blocks[b].values, blocks[b].count * size);
         for (size_t j = 0; j < blocks[b].count; j++) {
             const float *values = blocks[b].values + j * size + first;
             vec v[PK_SPAN];
@@ -169,6 +181,7 @@ PK_INLINE void weighted(float *const *to, const float *const *weights, const flo
                 for (size_t i = 0; i < span; i++)
                     sums[r][i] += weights[r][b * PK_LANES + j] * v[i];
         }
+    }
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < span; i++)
             *(vec *)(to[r] + first + i * PK_LANES) = sums[r][i] * factors[r];
@@ -176,13 +189,13 @@ PK_INLINE void weighted(float *const *to, const float *const *weights, const flo
 
 PK_INLINE void weighted_rows(float *const *to, const float *const *weights, const float *factors,
                              const struct pk_f32_columns *blocks, size_t count, size_t size,
-                             const size_t rows)
+                             const size_t rows, int first_time)
 {
     size_t first = 0;
-    for (; first + PK_SPAN * PK_LANES <= size; first += PK_SPAN * PK_LANES)
-        weighted(to, weights, factors, blocks, count, first, size, rows, PK_SPAN);
-    for (; first < size; first += PK_LANES)
-        weighted(to, weights, factors, blocks, count, first, size, rows, 1);
+    for (; first + PK_SPAN * PK_LANES <= size; first += PK_SPAN * PK_LANES, first_time = 0)
+        weighted(to, weights, factors, blocks, count, first, size, rows, PK_SPAN, first_time);
+    for (; first < size; first += PK_LANES, first_time = 0)
+        weighted(to, weights, factors, blocks, count, first, size, rows, 1, first_time);
 }
 
 /* The rows of a tile are its queries: token by token within each head of the group. */
@@ -310,6 +323,8 @@ static void attend(const struct pk_f32_tile *tile)
         for (size_t r = 0; r < rows; r++)
             most[r] = all(-3e38f);
         for (size_t b = 0; b < count; b++) {
+            if (blocks[b].key_step == t->size)
+                touch(blocks[b].keys, blocks[b].count * t->size);
             transpose_keys(panel, blocks[b].keys, blocks[b].key_step, blocks[b].count, t->size);
 #define PK_SCORE(n) \
     score(tile, blocks + b, panel, scores + b * PK_LANES, stride, most, row, n)
@@ -343,7 +358,7 @@ static void attend(const struct pk_f32_tile *tile)
             to[i] = t->output + place_of(tile, row + i);                                           \
             weights[i] = scores + (row + i) * stride;                                              \
         }                                                                                          \
-        weighted_rows(to, weights, factors + row, blocks, count, t->size, n);                      \
+        weighted_rows(to, weights, factors + row, blocks, count, t->size, n, row == 0);            \
     } while (0)
     PK_BY_ROWS(rows, PK_WEIGHTED)
 #undef PK_WEIGHTED

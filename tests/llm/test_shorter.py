@@ -1,4 +1,5 @@
-"""Short contexts run on the first rows of the caches, and get more when they need them."""
+"""Short contexts run on the first rows of the caches, and get more when they need them. With our
+own kernels they need not, see ``test_native_layers.py``."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def contexts(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Context, Cont
     monkeypatch.setattr(cache, "GROWTH", 2)
     for rows in (LONGEST, 12):
         monkeypatch.setattr(cache, "ROWS", rows)
-        made.append(Context(Decoder(load_program(path, threads=1), str(path))))
+        made.append(Context(Decoder(load_program(path, threads=1, engine="xnnpack"), str(path))))
     return made[0], made[1]
 
 

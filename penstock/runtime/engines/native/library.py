@@ -23,7 +23,7 @@ from penstock.runtime.engines.native.isa import Isa, allowed
 VARIABLE = "PENSTOCK_NATIVE_LIBRARY"
 FOLDER = Path(__file__).parent / "lib"
 #: ``PK_ABI_VERSION`` of ``native/core.h``.
-ABI_VERSION = 3
+ABI_VERSION = 4
 
 #: A prototype: what a function returns, and its arguments.
 Prototype = tuple[Any, tuple[Any, ...]]
