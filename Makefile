@@ -14,8 +14,11 @@ BROWSER := $(shell sed -n 's/^ *"\(playwright==[^"]*\)".*/\1/p' pyproject.toml |
 
 # What builds and checks wheels has an environment of its own.
 TOOLS   := build/wheel-tools
+# And so has what makes the site.
+SITE    := build/site-tools
+SBOM    := $(shell sed -n 's/^\(sbom\):.*/\1/p' Makefile)
 
-.PHONY: help setup wheels native pages demo chat test test-pages test-clusters sweep fuzz lint types zoo bench docs clean
+.PHONY: help setup wheels test-pythons site release native pages demo chat test test-pages test-clusters sweep fuzz lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile two image models in fp32 and int8, run them on photographs'
@@ -28,6 +31,9 @@ help:
 	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
 	@echo 'make fuzz    a million damaged files, loaded and run; goes on where it stopped (long)'
 	@echo 'make wheels  build and check the sdist and the wheel of each platform, in dist/'
+	@echo 'make test-pythons  the runtime on every Python that there is, and on Debian unstable (as root)'
+	@echo 'make site    the documents and the API reference as a site, in build/site/html'
+	@echo 'make release  test, build and check all that a release is made of, in dist/; publishes nothing'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
 	@echo 'make bench   measure against the stock runtime; writes docs/benchmarks.md'
 	@echo 'make docs    write the generated tables in docs/'
@@ -57,6 +63,24 @@ $(TOOLS)/.installed: pyproject.toml
 	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet 'pip>=25.1'
 	@$(TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet --group wheels
 	@touch $@
+
+test-pythons: setup
+	@$(BIN)/python .ci/pythons.py
+
+site: $(SITE)/.installed
+	@$(SITE)/bin/python docs/build_site.py
+
+$(SITE)/.installed: pyproject.toml
+	@$(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python -m pip --disable-pip-version-check install --quiet 'pip>=25.1'
+	@$(SITE)/bin/python -m pip --disable-pip-version-check install --quiet --group site
+	@touch $@
+
+# Everything that a release needs, from a clean tree, checked, in dist/. It publishes nothing.
+release: setup
+	@$(BIN)/python build_backend/release.py --check
+	@$(MAKE) --no-print-directory test test-pages site wheels $(SBOM)
+	@$(BIN)/python build_backend/release.py
 
 pages:
 	@$(PYTHON) build_backend/pages.py

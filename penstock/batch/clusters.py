@@ -18,7 +18,19 @@ from penstock.runtime.specs import listed
 
 def with_ray(dataset: Any, scorer: Scorer, *, workers: int, batch_size: int = 64) -> Any:
     """The answers to a ``ray.data.Dataset``: ``workers`` actors of one CPU, each of which loads the
-    program once and gets ``batch_size`` rows at a time."""
+    program once and gets ``batch_size`` rows at a time.
+
+    Args:
+        dataset: what is there, by columns (see :class:`~penstock.batch.scorer.Scorer`).
+        scorer: what computes the answers, in each worker.
+        workers: how many actors; Ray waits until it has a CPU for each.
+        batch_size: rows that an actor gets at once.
+
+    Raises:
+        ModuleNotFoundError: Ray is not installed; the extra ``[ray]`` brings it.
+        InputError: a column or a row does not fit; Ray raises it, wrapped in an error of its own,
+            when the answers are asked for.
+    """
     from ray.data import ActorPoolStrategy
 
     return dataset.map_batches(
@@ -43,7 +55,14 @@ def with_dask(frame: Any, scorer: Scorer) -> Any:
     Its columns must have Arrow's types, which say what is in a list:
     ``read_parquet(..., dtype_backend="pyarrow")``.
 
-    Raises InputError for a column of Python objects, and what ``scorer`` raises.
+    Args:
+        frame: what is there, by columns (see :class:`~penstock.batch.scorer.Scorer`).
+        scorer: what computes the answers, in each worker.
+
+    Raises:
+        ModuleNotFoundError: Dask is not installed; the extra ``[dask]`` brings it.
+        InputError: a column does not fit or is of Python objects, at once; a row does not, when the
+            answers are computed.
     """
     import pandas
 
@@ -59,7 +78,17 @@ def with_dask(frame: Any, scorer: Scorer) -> Any:
 
 
 def with_spark(frame: Any, scorer: Scorer) -> Any:
-    """The answers to a ``pyspark.sql.DataFrame``, by ``mapInArrow``."""
+    """The answers to a ``pyspark.sql.DataFrame``, by ``mapInArrow``.
+
+    Args:
+        frame: what is there, by columns (see :class:`~penstock.batch.scorer.Scorer`).
+        scorer: what computes the answers, in each worker.
+
+    Raises:
+        ModuleNotFoundError: Spark is not installed; the extra ``[spark]`` brings it.
+        InputError: a column does not fit, at once; a row does not, when Spark runs, inside an error
+            of its own.
+    """
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
     schema = scorer.schema(to_arrow_schema(frame.schema))

@@ -40,6 +40,9 @@ def score_file(
     one was killed.
 
     Args:
+        scorer: what computes the answers.
+        source: the path of a Parquet file.
+        target: the path of the file to write.
         workers: how many threads compute, on clones of the program; by default one for each CPU
             that the process may use.
         progress: is told how many rows are done (those of an earlier run too), of how many.

@@ -136,7 +136,8 @@ class Scorer:
             return self._plan(program, source).schema(source)
 
     def rows(self, source: Any) -> int:
-        """How many rows of such a table one call of the program takes."""
+        """How many rows of a table of the schema ``source`` one call of the program takes. Raises
+        what a call raises."""
         with self._clones().lent() as program:
             return self._plan(program, source).rows
 

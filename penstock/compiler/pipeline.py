@@ -56,7 +56,8 @@ class LoweredProgram:
     ``graph`` is the lowered graph as text, ``delegation`` says what went to XNNPACK,
     ``quantization`` (``None`` for floating point) what became int8, ``timings`` the seconds that
     each stage took, ``notices`` what a user should know besides: that the compiler made large
-    constants, for one, and for which operators.
+    constants, for one, and for which operators. ``record`` is what an ETRecord is made
+    of, where that was asked for.
     """
 
     program: Program
@@ -107,15 +108,15 @@ class LoweredProgram:
             return write_program(self.program)
 
     def save(self, path: str | Path) -> None:
-        """Writes the ``.pte`` file: all of it, or nothing. Raises :class:`InputError` where the
-        place cannot be written to."""
+        """Writes the ``.pte`` file to ``path``: all of it, or nothing. Raises :class:`InputError`
+        where the place cannot be written to."""
         with faults("write"):
             chunks = program_chunks(self.program)  # not joined: they are as large as the weights
             write_file(path, lambda file: file.writelines(chunks), what="program")
 
     def save_etrecord(self, path: str | Path) -> None:
-        """Writes the ETRecord, by which ExecuTorch's ``Inspector`` finds the operators that the
-        events of a profile (``penstock profile --etdump``) belong to.
+        """Writes the ETRecord to ``path``, by which ExecuTorch's ``Inspector`` finds the operators
+        that the events of a profile (``penstock profile --etdump``) belong to.
 
         Raises:
             InputError: the model was not lowered with ``etrecord=True``, or the place cannot be

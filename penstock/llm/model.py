@@ -27,9 +27,11 @@ from penstock.runtime.program import EngineChoice
 class Answer:
     """What was generated, and how long it took.
 
-    ``finish`` says why it ended: ``"end"`` (the model's own end), ``"stop"`` (a stop string),
-    ``"length"`` (``max_tokens``) or ``"context"`` (no room). ``logprobs`` has one for each token if
-    they were asked for. ``read`` tokens were new in the prompt; the others were in the cache.
+    ``text`` is the answer, of ``tokens``; ``seconds_to_first`` passed until the first of them,
+    ``seconds`` in all. ``finish`` says why it ended: ``"end"`` (the model's own end), ``"stop"`` (a
+    stop string), ``"length"`` (``max_tokens``) or ``"context"`` (no room). ``logprobs`` has one for
+    each token if they were asked for. ``read`` tokens were new in the
+    prompt; the others were in the cache.
     """
 
     text: str = ""
@@ -101,7 +103,8 @@ class LanguageModel:
     def generate(
         self, prompt: str | Sequence[int], *, progress: Reading | None = None, **options: Any
     ) -> Answer:
-        """The continuation of a prompt as a whole; takes and raises what :meth:`stream` does."""
+        """The continuation of a prompt as a whole; takes (``progress`` too) and raises what
+        :meth:`stream` does."""
         answer = Answer()
         for _ in self._stream(self._context, self._tokens(prompt), options, answer, progress):
             pass
@@ -118,12 +121,14 @@ class LanguageModel:
     def chat_stream(
         self, messages: Sequence[Message], *, progress: Reading | None = None, **options: Any
     ) -> Generator[str, None, None]:
-        """As :meth:`chat`, piece by piece."""
+        """As :meth:`chat`, the answer to ``messages`` piece by piece; ``progress`` is told how much
+        of them was read."""
         tokens = self.chat_tokens(messages)
         return self._stream(self._context, tokens, options, Answer(), progress)
 
     def conversation(self, system: str | None = None) -> Conversation:
-        """A new conversation on the same weights, with a cache of its own."""
+        """A new conversation on the same weights, with a cache of its own; ``system`` is the
+        message that it begins with."""
         return Conversation(self, system)
 
     def chat_tokens(self, messages: Sequence[Message]) -> list[int]:
@@ -231,7 +236,8 @@ class LanguageModel:
 class Conversation:
     """Messages that follow one another, with a cache of its own.
 
-    What was said stays in the cache: only what is new is read.
+    What was said stays in the cache: only what is new is read. Made by
+    :meth:`LanguageModel.conversation`.
     """
 
     def __init__(self, model: LanguageModel, system: str | None = None) -> None:
@@ -248,14 +254,15 @@ class Conversation:
         return len(self._context.tokens)
 
     def send(self, text: str, **options: Any) -> str:
-        """The answer to what the user says; takes and raises what :meth:`LanguageModel.stream`
-        does."""
+        """The answer to ``text``, what the user says; takes and raises what
+        :meth:`LanguageModel.stream` does."""
         return "".join(self.stream(text, **options))
 
     def stream(
         self, text: str, *, progress: Reading | None = None, **options: Any
     ) -> Generator[str, None, None]:
-        """As :meth:`send`, piece by piece. What was given before a break (a closed iterator, an
+        """As :meth:`send`, the answer to ``text`` piece by piece; ``progress`` is told how much of
+        it was read. What was given before a break (a closed iterator, an
         exception) stays in the conversation as the answer."""
         asked = [*self.messages, {"role": "user", "content": text}]
         tokens = self._model.chat_tokens(asked)

@@ -242,7 +242,8 @@ class LoadedProgram:
         return method
 
     def backends(self, name: str | None = None) -> tuple[str, ...]:
-        """The ids of the backends that a method needs, without compiling anything."""
+        """The ids of the backends that the method ``name`` needs (as for :meth:`method`), without
+        compiling anything."""
         found = self.program.method(name or self.default_name())
         return () if found is None else tuple(dict.fromkeys(d.id for d in found.delegates))
 
@@ -277,8 +278,8 @@ class LoadedProgram:
         return other
 
     def profile(self, name: str | None = None, *, reset: bool = False) -> Profile:
-        """What the calls of a method cost so far: the time of each instruction, kernel, delegate
-        and node inside it, with counts. Printed, it is a table.
+        """What the calls of the method ``name`` cost so far: the time of each instruction, kernel,
+        delegate and node inside it, with counts. Printed, it is a table. ``reset`` then forgets it.
 
         Raises InputError unless the program was loaded with ``profile=True``.
         """

@@ -11,9 +11,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor. A ``dynamic`` one may be smaller than ``shape`` in any dimension, not larger;
-    ``bounded`` is False where it may have any size. ``dim_order`` lists the dimensions from the
-    outermost to the innermost in memory; an array in another order is copied."""
+    """A tensor of a NumPy ``dtype``. A ``dynamic`` one may be smaller than ``shape`` in any
+    dimension, not larger; ``bounded`` is False where it may have any size. ``dim_order`` lists the
+    dimensions from the outermost to the innermost in memory; an array in another order is copied.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

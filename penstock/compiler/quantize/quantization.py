@@ -93,8 +93,11 @@ class Quantization:
 
     @classmethod
     def parse(cls, value: QuantizationLike) -> Quantization:
-        """A :class:`Quantization` as it is, or from the name of a scheme (``static`` and
-        ``dynamic`` stand for the per-channel ones)."""
+        """``value``: a :class:`Quantization` as it is, or one from the name of a scheme (``static``
+        and ``dynamic`` stand for the per-channel ones).
+
+        Raises :class:`~penstock.errors.QuantizationError` for anything else.
+        """
         if isinstance(value, cls):
             return value
         return cls(scheme=parse_scheme(value))
@@ -113,7 +116,8 @@ class Quantization:
         return self.scheme
 
     def skipped_by(self, module_path: str, operator: str) -> str | None:
-        """The pattern of ``skip`` that an operator falls under, if any."""
+        """The pattern of ``skip`` that an operator falls under, if any; arguments as for
+        :meth:`scheme_for`, ``module_path`` too."""
         for pattern in self.skip:
             if fnmatchcase(operator, pattern) or _fits(pattern, module_path):
                 return pattern
