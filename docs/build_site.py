@@ -54,7 +54,7 @@ def lay_out(source: Path) -> None:
 
 def _bring(file: Path, source: Path) -> None:
     """A file of the sources that a page links to."""
-    if file.is_file() and file.suffix in (".py", ".txt", ".fbs", ".toml", ".h", ".c"):
+    if file.is_file() and file.suffix in (".py", ".txt", ".fbs", ".toml", ".h", ".c", ".cpp"):
         target = source / file.resolve().relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

@@ -25,7 +25,7 @@ def as_markdown(docstring: str) -> str:
     )
 
 
-class Docstrings(griffe.Extension):
+class Docstrings(griffe.Extension):  # type: ignore[misc]
     """Named in ``mkdocs.yml``."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:

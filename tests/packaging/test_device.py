@@ -1,4 +1,4 @@
-"""An app's way to run a file: ExecuTorch's C++ runtime, with what an app links, gives our numbers."""
+"""An app: ExecuTorch's C++ runtime, with the libraries that an app links, gives our numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_app_computes_what_we_do(app: Path, tmp_path: Path, quantize: str | None) -> None:
     model = zoo.create("mv3")
     path = tmp_path / "model.pte"
-    penstock.lower(model.module, model.example_inputs, quantize=quantize).save(path)
+    penstock.lower(model.module, model.args, quantize=quantize).save(path)
     program = penstock.load(path, engine="xnnpack")
     (ours,) = program(np.ones((1, 3, 224, 224), np.float32))
     done = subprocess.run([app, path], capture_output=True, text=True, check=False)
