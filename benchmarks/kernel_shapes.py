@@ -188,6 +188,7 @@ def _convolutions(int8: bool) -> list[Shape]:
         Shape(conv, 28, 128, 128, (3, 3), int8=int8),
         Shape(conv, 14, 256, 256, (3, 3), int8=int8),
         Shape(conv, 7, 512, 512, (3, 3), int8=int8),
+        Shape(conv, 256, 64, 64, (3, 3), int8=int8),
         Shape(conv, 56, 128, 128, (3, 3), 2, int8=int8),
         Shape(conv, 28, 2048, 256, (3, 3), dilation=12, int8=int8),
         Shape(conv, 17, 192, 192, (7, 1), int8=int8),

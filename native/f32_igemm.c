@@ -78,6 +78,11 @@ PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const f
     }
 }
 
+/* The first level of cache: rows that lie a multiple of a way's size apart share lines, of which
+ * there is one in each way. */
+#define CACHE_WAY 4096
+#define CACHE_WAYS 8
+
 /* How the work is cut: blocks of panels whose weights stay in the level 2 cache while rows sweep
  * over them; where one panel alone is too much, it is cut along its depth as well. A block has panels
  * of several groups if those of one are few. */
@@ -86,6 +91,7 @@ struct plan {
     const struct pk_f32_igemm_kernel *kernel;
     struct panels panels;
     size_t rows;                       /* output pixels */
+    size_t tile_rows;                  /* the most of a tile */
     size_t block_panels, blocks;       /* panels in a block (of all groups), blocks */
     size_t block_taps, block_channels; /* in one sweep over the rows */
     size_t tiles, strips;              /* tiles of rows in all, strips of tiles */
@@ -120,7 +126,10 @@ static struct plan planned(const struct pk_f32_igemm_task *task, size_t threads)
     plan.block_panels = pk_min(pk_max(cache / 2 / panel, 1), panels);
     plan.blocks = pk_divide_up(panels, plan.block_panels);
     /* Enough pieces for the threads to share, a multiple of their number; whole tiles in each. */
-    plan.tiles = pk_divide_up(plan.rows, plan.kernel->rows);
+    plan.tile_rows = plan.kernel->rows;
+    if (task->input_pixel * sizeof(float) % CACHE_WAY == 0)
+        plan.tile_rows = pk_min(plan.tile_rows, CACHE_WAYS);
+    plan.tiles = pk_divide_up(plan.rows, plan.tile_rows);
     plan.strips = 1;
     if (threads > 1)
         plan.strips = pk_round_up(pk_divide_up(threads * 4, plan.blocks), threads);
@@ -267,8 +276,8 @@ static void run_piece(void *context, size_t index)
     /* Strips of nearly equal height, and tiles, so that the last one is not a sliver. */
     const size_t first_tile = strip * plan->tiles / plan->strips;
     const size_t tiles = (strip + 1) * plan->tiles / plan->strips - first_tile;
-    const size_t top = pk_min(first_tile * plan->kernel->rows, plan->rows);
-    const size_t bottom = pk_min(top + tiles * plan->kernel->rows, plan->rows);
+    const size_t top = pk_min(first_tile * plan->tile_rows, plan->rows);
+    const size_t bottom = pk_min(top + tiles * plan->tile_rows, plan->rows);
     const size_t lower = (bottom - top) / tiles, higher = (bottom - top) % tiles;
     const size_t y = top / task->output_width;
     const struct pixel start = {top % task->output_width, y % task->output_height,

@@ -14,7 +14,7 @@
 
 /* The least tiles of a chunk that make its weights' transform cheap beside its products. */
 #define ENOUGH_TILES 48
-#define MOST_TILES 192
+#define MOST_TILES 128
 
 static const float zeros[WIDEST_PANEL];
 
@@ -144,9 +144,11 @@ static void transform_tiles(const struct plan *p, size_t begin, size_t end, floa
     }
 }
 
-/* The 16 products of `tiles` tiles and a panel, over a block of input channels. */
+/* The 16 products of `tiles` tiles and a panel, over a block of input channels. Meanwhile the
+ * weights of `next` are fetched, which will be transformed then. */
 static void multiply(const struct plan *p, const float *input, size_t tiles, const float *weights,
-                     size_t channels, size_t width, int first, float *sums)
+                     size_t channels, size_t width, int first, const float *next, size_t tap,
+                     float *sums)
 {
     const size_t pieces = pk_divide_up(tiles, p->kernel->rows);
     const size_t lower = tiles / pieces, higher = tiles % pieces;
@@ -159,6 +161,7 @@ static void multiply(const struct plan *p, const float *input, size_t tiles, con
     };
     for (size_t i = 0; i < POINTS; i++) {
         tile.output = sums;
+        tile.ahead = next && i < PK_F32_WINOGRAD_TAPS ? (size_t)(next + i * tap - weights) : 0;
         const float *row = input;
         for (size_t piece = 0; piece < pieces; piece++) {
             const size_t rows = lower + (piece < higher);
@@ -239,10 +242,15 @@ static void run_panels(const struct plan *p, size_t chunk, size_t begin, size_t 
         const float *packed = (const float *)p->task->packed +
                               channel * (1 + PK_F32_WINOGRAD_TAPS * channels);
         for (size_t c = 0; c < channels; c += p->block) {
-            const size_t count = pk_min(p->block, channels - c);
-            p->transforms->weights(packed + (1 + c) * width, channels * width, count * width, weights,
-                                   p->weights_step);
-            multiply(p, input + c, last - first, weights, count, width, c == 0, sums);
+            const size_t count = pk_min(p->block, channels - c), tap = channels * width;
+            const float *const block = packed + (1 + c) * width;
+            const float *next = NULL;
+            if (c + count < channels)
+                next = block + count * width;
+            else if (panel + 1 < end) /* nearly, if that panel is narrower */
+                next = packed + (2 + PK_F32_WINOGRAD_TAPS * channels) * width;
+            p->transforms->weights(block, tap, count * width, weights, p->weights_step);
+            multiply(p, input + c, last - first, weights, count, width, c == 0, next, tap, sums);
         }
         put_tiles(p, first, last, sums, packed, width, channel);
     }

@@ -29,6 +29,7 @@ from penstock.runtime.engines.native.family import Family, Prepared, Step, Works
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import Blocks, PackedWeights
 from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, field_address
+from penstock.runtime.engines.native.rules import joins
 from penstock.runtime.engines.native.selftest import self_test
 from penstock.runtime.engines.native.survey import Survey
 from penstock.runtime.engines.native.tables import Tables
@@ -97,6 +98,8 @@ class NativeEngine:
             if isinstance(survey.found(maker), str):
                 return f"what makes its input is of kind {maker.kind.name}"
         if self._everything or survey.decoder:
+            return None
+        if found.family.joins and joins(node, self.library, survey.winograd):
             return None
         return found.family.slower(node, survey.values, self.library)
 

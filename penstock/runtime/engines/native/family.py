@@ -69,7 +69,7 @@ class Family:
     kind, or the reason why the family cannot run it; ``slower`` says why another engine should have
     a node all the same, on the library's instruction sets. ``prototypes`` are those of the C
     functions that packing calls. ``overread``: its kernels may read up to ``OVERREAD`` bytes beyond
-    the end of an input.
+    the end of an input. ``joins``: see :func:`~penstock.runtime.engines.native.rules.joins`.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Family:
     slower: Callable[[Node, Values, Library], str | None]
     prototypes: Mapping[str, Prototype]
     overread: bool = False
+    joins: bool = False
 
 
 def bias_of(node: Node, values: Values) -> Value | None:

@@ -184,4 +184,5 @@ FAMILY = Family(
         "pk_f32_igemm_scratch_size": (c_size_t, (POINTER(CTask),)),
         "pk_f32_igemm_run": (None, (c_void_p, c_void_p)),
     },
+    joins=True,
 )

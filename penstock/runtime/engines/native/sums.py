@@ -82,4 +82,5 @@ FAMILY = Family(
     examine,
     slower_sum,
     {"pk_f32_add_run": (None, (c_void_p, c_void_p))},
+    joins=True,
 )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.graph.graph import Node, XnnGraph
-from penstock.runtime.engines.native import lookup
+from penstock.runtime.engines.native import lookup, winograd
 from penstock.runtime.engines.native.chains import Chain, Match
 from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
@@ -46,6 +46,8 @@ class Survey:
             isinstance(chain, Match) and not chain.slower(library) for chain in found
         )
         self._found: dict[int, Found | str] = {}
+        #: which part of the multiply-adds goes Winograd's way
+        self.winograd = winograd.share(graph.nodes, self.values)
 
     def units(self) -> list[list[int]]:
         """The positions of the nodes of each chain."""

@@ -12,13 +12,22 @@ import pytest
 from native_harness import ISAS as ALL_ISAS
 from native_harness import THREADS, answer, guarded, native, numbers, product_graph, xnnpack
 
-from penstock.graph.graph import FLAG_TENSORFLOW_SAME_PADDING, XnnGraph
-from penstock.graph.kinds import Conv2dAttributes
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import (
+    FLAG_TENSORFLOW_SAME_PADDING,
+    INVALID_VALUE_ID,
+    Node,
+    Value,
+    XnnGraph,
+)
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.engines.native import products
 from penstock.runtime.engines.native.engine import NativeEngine, NativeExecutable
 from penstock.runtime.engines.native.family import Step
 from penstock.runtime.engines.native.library import open_library, shared_library
 from penstock.runtime.engines.native.winograd import pays
+from penstock.runtime.engines.planner import compile_graph
+from penstock.runtime.engines.protocol import Executable
 
 #: Those that have kernels in fp32.
 ISAS = [isa for isa in ALL_ISAS if isa in ("scalar", "avx2", "avx512")]
@@ -227,3 +236,40 @@ def test_vectors_take_it_from_xnnpack(isa: str) -> None:
     engine = NativeEngine(library=open_library(library.path, isa))
     graph, _ = convolution((1, 28, 28, 64), 64)
     assert (engine.reason_against(graph, graph.nodes[0]) is None) == (isa != "scalar")
+
+
+def block(size: int) -> XnnGraph:
+    """A 1x1 convolution before one of ``size`` x ``size``, and the sum of both."""
+    fp32, shape = DataType.FP32, (1, 28, 28, 32)
+    values = [Value(0, fp32, shape, external_id=0, is_input=True)]
+    nodes = []
+    for i, side in enumerate((1, size)):
+        filter = numbers((32, side, side, 32), i)
+        values.append(Value(10 + i, fp32, filter.shape, data=filter))
+        values.append(Value(1 + i, fp32, shape))
+        a = Conv2dAttributes((side // 2,) * 4, (side, side), (1, 1), (1, 1), 1, 32, 32)
+        nodes.append(Node(NodeKind.CONV_2D, (i, 10 + i, INVALID_VALUE_ID), (1 + i,), a))
+    values.append(Value(3, fp32, shape, external_id=1, is_output=True))
+    return XnnGraph(values, [*nodes, Node(NodeKind.ADD, (1, 2), (3,))], [0], [3])
+
+
+@pytest.mark.skipif("avx512" not in ISAS, reason="only there XNNPACK is as fast with the others")
+def test_others_join_it() -> None:
+    """Where most of the work goes Winograd's way, what is around it is not left to XNNPACK."""
+    engine = NativeEngine(library=open_library(shared_library().path, "avx512"))
+    for size, taken in ((3, True), (1, False)):
+        graph = block(size)
+        assert [engine.reason_against(graph, n) is None for n in graph.nodes] == [taken] * 3
+        x = numbers((1, 28, 28, 32), 5)
+        found = [
+            answered(compile_graph(graph, (first, xnnpack()), threads=THREADS[1]), x)
+            for first in (engine, xnnpack())
+        ]
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-4)
+
+
+def answered(executable: Executable, x: np.ndarray) -> np.ndarray:
+    (shape,) = executable.reshape([x.shape])
+    output = np.full(shape, np.nan, np.float32)
+    executable.run([x], [output])
+    return output
