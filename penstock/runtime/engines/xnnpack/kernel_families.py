@@ -113,6 +113,15 @@ def families(*, convert: bool = True) -> Families:
         "fp32 depthwise", NodeKind.DEPTHWISE_CONV_2D, source, constant, deep, attributes=window
     )
 
+    # So much padding, so that there are enough outputs for Winograd's way.
+    wide, filter = Conv2dAttributes((3,) * 4, (3, 3), (1, 1), (1, 1), 1, _IN, _IN), (_IN, 3, 3, _IN)
+    taps3 = _pattern(*filter, step=41, top=5)
+    constant = found.value(filter, data=taps3.astype(np.float32))
+    found.product(
+        "fp32 3x3 convolution", NodeKind.CONV_2D, source, constant,
+        _convolution(x.astype(float), taps3), attributes=wide,
+    )  # fmt: skip
+
     signed = weights.astype(np.int8)
     int8 = found.value(
         (_OUT, 1, 1, _IN), dtype=DataType.QCINT8, quantization=PerChannel(ones, 0), data=signed
@@ -159,6 +168,17 @@ def _depthwise(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
     for row in range(3):
         for column in range(3):
             total += padded[:, row : row + height, column : column + width] * taps[0, row, column]
+    return total
+
+
+def _convolution(x: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    padded = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    height, width = padded.shape[1] - 2, padded.shape[2] - 2
+    total = np.zeros((1, height, width, len(taps)))
+    for row in range(3):
+        for column in range(3):
+            part = padded[:, row : row + height, column : column + width]
+            total += part @ taps[:, row, column].T
     return total
 
 

@@ -67,8 +67,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, position: int) -> None:
 
 
 def test_what_our_kernels_compute_is_tested() -> None:
-    assert {"fp32 fully connected", "fp32 depthwise", "int8 convolution", "int8 depthwise",
-            "dynamic int8"} <= set(covered())  # fmt: skip
+    assert {"fp32 fully connected", "fp32 depthwise", "fp32 3x3 convolution", "int8 convolution",
+            "int8 depthwise", "dynamic int8"} <= set(covered())  # fmt: skip
 
 
 @pytest.mark.parametrize("family", covered())

@@ -21,13 +21,14 @@ from penstock.graph.graph import (
     XnnGraph,
 )
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
-from penstock.runtime.engines.native import products
+from penstock.runtime.engines.native import products, winograd
 from penstock.runtime.engines.native.engine import NativeEngine, NativeExecutable
 from penstock.runtime.engines.native.family import Step
 from penstock.runtime.engines.native.library import open_library, shared_library
 from penstock.runtime.engines.native.winograd import pays
 from penstock.runtime.engines.planner import compile_graph
 from penstock.runtime.engines.protocol import Executable
+from penstock.runtime.engines.xnnpack.kernel_families import families
 
 #: Those that have kernels in fp32.
 ISAS = [isa for isa in ALL_ISAS if isa in ("scalar", "avx2", "avx512")]
@@ -228,6 +229,12 @@ def test_where_it_pays() -> None:
     assert not paying(112, 3, 64)
     assert not paying(28, 2048, 256, dilation=12)
     assert not paying(3, 512, 512) and not paying(1, 64, 64)
+
+
+def test_the_self_test_has_one() -> None:
+    graph = families().graph
+    values = {value.id: value for value in graph.values}
+    assert winograd.share(graph.nodes, values) > 0
 
 
 @pytest.mark.parametrize("isa", ISAS)

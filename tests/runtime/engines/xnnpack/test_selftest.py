@@ -20,7 +20,7 @@ NAMES = [name for name, _, _ in families().expected]
 
 def test_each_family_is_there() -> None:
     kinds = {name.split()[0] for name in NAMES}
-    assert kinds == {"fp32", "int8", "dynamic"} and len(set(NAMES)) == 8
+    assert kinds == {"fp32", "int8", "dynamic"} and len(set(NAMES)) == 9
     for part in ("fully connected", "batched", "depthwise", "convolution", "int4"):
         assert any(part in name for name in NAMES)
 
