@@ -18,7 +18,7 @@ TOOLS   := build/wheel-tools
 SITE    := build/site-tools
 SBOM    := $(shell sed -n 's/^\(sbom\):.*/\1/p' Makefile)
 
-.PHONY: help setup wheels test-pythons site release native pages demo chat test test-pages test-clusters sweep fuzz lint types zoo bench docs clean
+.PHONY: help setup wheels test-arm test-pythons site release native pages demo chat test test-pages test-clusters sweep fuzz lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile two image models in fp32 and int8, run them on photographs'
@@ -30,6 +30,7 @@ help:
 	@echo 'make test-clusters  Ray Data, Dask and Spark (with java, if there is one) on two workers'
 	@echo 'make sweep   every operator at its extremes, sizes and states (long)'
 	@echo 'make fuzz    a million damaged files, loaded and run; goes on where it stopped (long)'
+	@echo 'make test-arm  the aarch64 wheel and models compiled here in an emulated arm64 Debian (long, root)'
 	@echo 'make wheels  build and check the sdist and the wheel of each platform, in dist/'
 	@echo 'make test-pythons  the runtime on every Python that there is, and on Debian unstable (as root)'
 	@echo 'make site    the documents and the API reference as a site, in build/site/html'
@@ -57,6 +58,10 @@ native: setup
 
 wheels: $(TOOLS)/.installed
 	@$(TOOLS)/bin/python build_backend/wheels.py dist
+
+test-arm: setup $(TOOLS)/.installed
+	@$(TOOLS)/bin/python build_backend/wheels.py build/arm/dist --platform linux-aarch64
+	@$(BIN)/python tests/arm/run.py
 
 $(TOOLS)/.installed: pyproject.toml
 	@$(PYTHON) -m venv $(TOOLS)

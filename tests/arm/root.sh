@@ -19,10 +19,11 @@ if ! test -e "$root/.ready"; then
   umount "$root/proc" "$root/sys" 2> /dev/null || true
   rm -rf "$root"
   debootstrap --foreign --arch=arm64 --variant=minbase --cache-dir="$cache" \
-    --include=python3,python3-pip,python3-venv bookworm "$root"
+    --include=python3 bookworm "$root"
   mkdir -p "$root/usr/bin"
   cp /usr/bin/qemu-aarch64-static "$root/usr/bin/"
   chroot "$root" /debootstrap/debootstrap --second-stage
+  mkdir -p "$root/work" "$root/opt"
   touch "$root/.ready"
 fi
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agreement import Agreement, agreement, node_table, table
+from agreement import Agreement, agreement, node_table, single_nodes, table
 from torch_free import files as torch_free_tests
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,29 +36,25 @@ PACKAGES = (
     "jinja2>=3.1",
 )
 MODELS = ("mv2", "mv3", "efficientnet_lite0", "resnet18", "minilm", "swin_t")
-QUESTION = "What is the capital of France?"
+STEPS = ("nodes", "models", "chat", "wrong", "tests")
+PROMPT = "The capital of France is"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=MODELS, help="those of the zoo to run")
     parser.add_argument("--processor", default=PROCESSOR, help="QEMU_CPU")
-    parser.add_argument(
-        "--only", nargs="*", choices=("tests", "models", "chat", "wrong"),
-        default=("tests", "models", "chat", "wrong"),
-    )  # fmt: skip
+    parser.add_argument("--only", nargs="*", choices=STEPS, default=STEPS, help="these steps alone")
     options = parser.parse_args()
     os.environ["QEMU_CPU"] = options.processor
     host("sh", str(Path(__file__).parent / "root.sh"), str(DEBIAN), str(WORK / "debs"))
     install()
-    if "tests" in options.only:
-        run_tests()
-    if "models" in options.only:
-        run_models(options.models)
-    if "chat" in options.only:
-        chat()
-    if "wrong" in options.only:
-        refuse()
+    steps = {
+        "nodes": run_nodes, "models": lambda: run_models(options.models), "chat": chat,
+        "wrong": refuse, "tests": run_tests,
+    }  # fmt: skip
+    for name in options.only:
+        steps[name]()
 
 
 def host(*command: str) -> str:
@@ -82,7 +78,7 @@ def arm(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def install() -> None:
     """The wheel and what it needs, by this machine's pip; the tests beside them."""
-    (wheel,) = (ROOT / "dist").glob("*manylinux*_aarch64.whl")
+    (wheel,) = (BUILD / "dist").glob("*manylinux*_aarch64.whl")
     packages, work = DEBIAN / "opt" / "penstock", DEBIAN / "work"
     shutil.rmtree(packages, ignore_errors=True)
     shutil.rmtree(work / "tests", ignore_errors=True)
@@ -95,7 +91,7 @@ def install() -> None:
         str(wheel), *PACKAGES,
     )  # fmt: skip
     shutil.copytree(ROOT / "tests", work / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "native"):
+    for name in ("pyproject.toml", "native", "build_backend"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         shutil.rmtree(work / name, ignore_errors=True)
@@ -113,6 +109,19 @@ def run_tests() -> None:
     write("tests", f"`{len(names)}` files of tests that need no torch: {summary.strip('= ')}.")
     if done.returncode:
         sys.exit(f"error: tests failed; see {BUILD / 'tests.txt'}")
+
+
+def run_nodes() -> None:
+    """Single nodes, on both machines."""
+    here, there = BUILD / "here" / "nodes.npz", BUILD / "there" / "nodes.npz"
+    for path in (here, there):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    host(sys.executable, str(Path(__file__).parent / "nodes.py"), str(here))
+    done = arm("python3", "tests/arm/nodes.py", "nodes.npz")
+    if done.returncode:
+        sys.exit(f"error: nodes: {done.stderr[-3000:]}")
+    shutil.move(DEBIAN / "work" / "nodes.npz", there)
+    write("nodes", single_nodes(here, there))
 
 
 def run_models(models: Sequence[str]) -> None:
@@ -154,8 +163,8 @@ def chat() -> None:
              str(folder))  # fmt: skip
     for path in folder.glob("smollm2_4bit.*"):
         shutil.copyfile(path, DEBIAN / "work" / path.name)
-    command = ("-m", "penstock.cli.main", "generate", "smollm2_4bit.pte", QUESTION,
-               "--max-tokens", "16", "--temperature", "0")  # fmt: skip
+    command = ("-m", "penstock.cli.main", "generate", "smollm2_4bit.pte", PROMPT,
+               "--max-tokens", "12", "--temperature", "0", "--quiet")  # fmt: skip
     there = arm("python3", *command)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     here = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=folder,
@@ -165,13 +174,14 @@ def chat() -> None:
         sys.exit(f"error: SmolLM2: {there.stderr[-2000:]}")
     same = "the same" if here.stdout == there.stdout else f"here it is {here.stdout.strip()!r}"
     write(
-        "chat", f"SmolLM2, 4 bits, asked {QUESTION!r}: {there.stdout.strip()!r}; {same} on x86-64."
+        "chat",
+        f"SmolLM2, 4 bits, goes on from {PROMPT!r}: {there.stdout.strip()!r}; {same} on x86-64.",
     )
 
 
 def refuse() -> None:
-    """The emulator's fullest processor computes SME's int8 sums wrongly before QEMU 8 or later:
-    either the answers are right there, or Penstock refuses."""
+    """The emulator's fullest processor computes SME's int8 sums wrongly in QEMU 7.2: either the
+    answers are right there, or Penstock refuses."""
     code = "from penstock.runtime.engines.xnnpack.engine import shared_library; shared_library()"
     done = arm("python3", "-c", code, QEMU_CPU="max")
     said = done.stderr.strip().splitlines()[-1] if done.returncode else "all families are right"
