@@ -36,6 +36,12 @@ PACKAGES = (
     "jinja2>=3.1",
 )
 MODELS = ("mv2", "mv3", "efficientnet_lite0", "resnet18", "minilm", "swin_t")
+#: Times say nothing in an emulator; /proc/cpuinfo is the host's; two want the package in its place.
+LEFT_OUT = (
+    "test_the_overhead_of_a_call_is_small", "test_both_self_tests_are_short",
+    "test_loading_is_quick_and_imports_neither_torch_nor_executorch",
+    "test_detection_agrees_with_the_system", "test_a_missing_library_is_reported_once_and_clearly",
+)  # fmt: skip
 STEPS = ("nodes", "models", "chat", "wrong", "tests")
 PROMPT = "The capital of France is"
 
@@ -102,7 +108,8 @@ def run_tests() -> None:
     """Those that need no torch."""
     names = [str(path) for path in torch_free_tests()]
     # The package is the installed one: /work has none.
-    done = arm("python3", "-m", "pytest", "-p", "no:cacheprovider", "-rfEs", *names)
+    done = arm("python3", "-m", "pytest", "-p", "no:cacheprovider", "-rfEs",
+               "-k", " and ".join(f"not {name}" for name in LEFT_OUT), *names)  # fmt: skip
     (BUILD / "tests.txt").write_text(done.stdout + done.stderr)
     summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-500:]
     print(f"tests: {summary}")
@@ -195,8 +202,8 @@ def write(block: str, text: str) -> None:
     """Put ``text`` between the marks of a block of the page."""
     if PAGE.is_file():
         page = PAGE.read_text()
-        form = rf"(<!-- {block} -->\n).*?(\n<!-- end -->)"
-        PAGE.write_text(re.sub(form, lambda m: m[1] + text + m[2], page, flags=re.DOTALL))
+        form = rf"(<!-- {block} -->\n)(?:.*?\n)??(<!-- end -->)"
+        PAGE.write_text(re.sub(form, lambda m: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL))
 
 
 if __name__ == "__main__":
