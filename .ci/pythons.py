@@ -42,10 +42,12 @@ class Python:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only")
-    only = parser.parse_args().only
+    parser.add_argument("--only", metavar="VERSION")
+    parser.add_argument("--wheel", type=Path, help="one that is there already, in this folder")
+    arguments = parser.parse_args()
+    only = arguments.only
     FOLDER.mkdir(parents=True, exist_ok=True)
-    wheel = built_wheel()
+    wheel = built_wheel() if arguments.wheel is None else arguments.wheel.resolve()
     wanted = [v for v in (*VERSIONS, *(f"{v}t" for v in VERSIONS[3:])) if only in (None, v)]
     found = {version: python for version in wanted if (python := on_the_path(version))}
     missing = [version for version in wanted if version not in found]

@@ -23,11 +23,11 @@ from penstock.errors import (
     UnsupportedError,
     for_missing_package,
 )
-from penstock.runtime import LoadedProgram, Method, ScalarSpec, TensorSpec, load
 
 if TYPE_CHECKING:
     from penstock import batch, llm
     from penstock.compiler import AccuracyBudget, Lowered, Quantization, lower
+    from penstock.runtime import LoadedProgram, Method, ScalarSpec, TensorSpec, load
     from penstock.runtime.pool import Pool
 
 __version__ = "0.1.0"
@@ -56,22 +56,25 @@ __all__ = [
     "lower",
 ]
 
-#: Imported when first asked for, because they import torch.
-_COMPILER = frozenset({"AccuracyBudget", "Lowered", "Quantization", "lower"})
+#: Where the names are that are imported when first asked for: torch takes seconds, NumPy a tenth of
+#: one, in which a command could not yet say anything to Ctrl-C.
+_HOMES = {
+    **dict.fromkeys(("AccuracyBudget", "Lowered", "Quantization", "lower"), "penstock.compiler"),
+    **dict.fromkeys(
+        ("LoadedProgram", "Method", "ScalarSpec", "TensorSpec", "load"), "penstock.runtime"
+    ),
+    "Pool": "penstock.runtime.pool",
+}
+_PACKAGES = ("batch", "llm", "runtime")
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("batch", "llm"):
-        try:
-            return importlib.import_module(f"penstock.{name}")
-        except ModuleNotFoundError as error:
-            raise for_missing_package(error) or error from error
-    if name == "Pool":  # asyncio is slow to import
-        return importlib.import_module("penstock.runtime.pool").Pool
-    if name not in _COMPILER:
+    if name not in _HOMES and name not in _PACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module("penstock.compiler"), name)
+        if name in _PACKAGES:
+            return importlib.import_module(f"penstock.{name}")
+        value = getattr(importlib.import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         raise for_missing_package(error) or error from error
     globals()[name] = value

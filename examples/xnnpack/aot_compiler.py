@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from penstock import zoo
-from penstock.cli.console import Stages, errors_in_one_line
-from penstock.cli.safe_console import SafeConsole
+from penstock.cli.entry import quick_exit
+
+with quick_exit():
+    from penstock import zoo
+    from penstock.cli.console import Stages, errors_in_one_line
+    from penstock.cli.safe_console import SafeConsole
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -52,10 +55,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    from penstock.cli.pipeline import Request, compile_model
-    from penstock.cli.summary import as_table
-
     with errors_in_one_line():
+        from penstock.cli.pipeline import Request, compile_model
+        from penstock.cli.summary import as_table
+
         zoo.entry(options.model_name)
         outcome = compile_model(
             Request(

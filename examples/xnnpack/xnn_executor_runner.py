@@ -7,7 +7,7 @@ needs no torch.
 
 from __future__ import annotations
 
-from penstock.cli.runners import xnn_executor_runner as main
+from penstock.cli.entry import xnn_executor_runner as main
 
 if __name__ == "__main__":
     main()

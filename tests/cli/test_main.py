@@ -132,3 +132,29 @@ def test_ctrl_c_while_a_program_runs(tmp_path: Path, shell: Shell) -> None:
     finally:
         process.kill()
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "places"),
+    [
+        ("penstock", ("numpy", "typer", "rich", "penstock.runtime.program")),
+        ("examples.xnnpack.aot_compiler", ("rich", "penstock.zoo.registry")),
+    ],
+)
+def test_an_interrupt_while_it_imports(module: str, places: tuple[str, ...]) -> None:
+    """One line, whatever is being imported: the process interrupts itself at several places."""
+    for place in places:
+        code = (
+            "import os, runpy, signal, sys\n"
+            "class Stop:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name == {place!r}:\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Stop())\n"
+            "sys.argv = ['x', 'models']\n"
+            f"runpy.run_module({module!r}, run_name='__main__')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+        )
+        assert (done.returncode, done.stderr) == (130, "interrupted\n"), place

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import argparse
 
-from penstock import zoo
-from penstock.cli.console import Stages, errors_in_one_line
-from penstock.cli.safe_console import SafeConsole
-from penstock.errors import InputError
+from penstock.cli.entry import quick_exit
+
+with quick_exit():
+    from penstock import zoo
+    from penstock.cli.console import Stages, errors_in_one_line
+    from penstock.cli.safe_console import SafeConsole
+    from penstock.errors import InputError
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -61,10 +64,10 @@ def load_operators(path: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    from penstock.cli.pipeline import Request, compile_model
-    from penstock.cli.summary import as_table
-
     with errors_in_one_line():
+        from penstock.cli.pipeline import Request, compile_model
+        from penstock.cli.summary import as_table
+
         zoo.entry(options.model_name)
         if options.so_library is not None:
             load_operators(options.so_library)
