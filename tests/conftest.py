@@ -19,10 +19,24 @@ settings.load_profile("penstock")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what has one of the markers below, unless it was asked for with ``-m``."""
+    """Leaves out what has one of the markers below, unless it was asked for with ``-m``, and what
+    runs our own kernels where their library is missing or of other sources."""
+    reason = None if "CI" in os.environ else _no_kernels()
+    for item in items if reason is not None else ():
+        call = getattr(item, "callspec", None)
+        beside = item.path.parent.name == "tests"  # which looks at sources and runs nothing
+        if call is not None and "native" in call.params.values() and not beside:
+            item.add_marker(pytest.mark.skip(reason=f"{reason}; build them with: make native"))
     if config.option.markexpr:
         return
     for item in items:
         for marker in ("slow", "sweep", "browser", "cluster"):
             if marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"{marker}; ask for it with -m {marker}"))
+
+
+def _no_kernels() -> str | None:
+    """Why our own kernels cannot run here. In CI that is a failure and no reason to skip."""
+    from penstock.runtime.engines.native import library
+
+    return library.reason_against()
