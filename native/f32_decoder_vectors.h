@@ -91,17 +91,17 @@ static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
         float sum = sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
         for (; c < channels; c++)
             sum += x[c] * x[c];
-        const float scale = 1.0f / __builtin_sqrtf(sum / (float)channels + task->epsilon);
+        const float scale = 1.0f / __builtin_sqrtf(sum * (1.0f / (float)channels) + task->epsilon);
         for (c = 0; c < whole; c += PK_LANES)
-            *(vec *)(to + c) = at(x + c) * scale * at(task->weight + c);
+            *(vec *)(to + c) = at(x + c) * (scale * at(task->weight + c));
         for (; c < channels; c++)
-            to[c] = x[c] * scale * task->weight[c];
+            to[c] = x[c] * (scale * task->weight[c]);
     }
 }
 
 PK_INLINE vec gated(vec a, vec b)
 {
-    return a / (all(1) + exponential(-a)) * b;
+    return a * (all(1) / (all(1) + exponential(-a))) * b;
 }
 
 static void gate(const struct pk_f32_gate_task *task, size_t begin, size_t end)
