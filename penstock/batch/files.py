@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.batch.parts import GROUP_BYTES, Parts, fingerprint
+from penstock.batch.plan import Plan
 from penstock.batch.scorer import Scorer
 from penstock.errors import InputError
 from penstock.runtime.engines.threads import default_threads
@@ -63,11 +64,11 @@ def score_file(
                   for f in (scorer.program, *scorer.data)],
         "options": {k: v for k, v in asdict(scorer).items() if k not in ("program", "data")},
     }  # fmt: skip
-    wanted = scorer.schema(schema)
+    plan = scorer.plan(schema)
     total: int = file.metadata.num_rows
-    with Parts(Path(target), about, wanted) as parts:
+    with Parts(Path(target), about, plan.schema(schema)) as parts:
         progress(parts.done, total)
-        size = _chunk_rows(file, scorer.rows(schema))
+        size = _chunk_rows(file, plan)
         chunks = _chunks(file, parts.done, size, source)
         batches: list[Any] = []
         begin = time.monotonic()
@@ -101,13 +102,14 @@ def _unreadable(source: str | os.PathLike[str], error: Exception) -> InputError:
     return InputError(f"{os.fspath(source)} is no Parquet file that can be read: {reason}")
 
 
-def _chunk_rows(file: Any, call: int) -> int:
-    """Rows of a chunk: :data:`CHUNK_BYTES`, a multiple of those of a call if there is room."""
+def _chunk_rows(file: Any, plan: Plan) -> int:
+    """Rows of a chunk, whole calls: as many as take :data:`CHUNK_BYTES` in the file, and as many
+    as do so in memory, where what was packed well is larger, and answers may be."""
     metadata = file.metadata
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     row: int = sum(group.total_byte_size for group in groups) // max(1, metadata.num_rows)
-    rows = max(1, min(MAX_CHUNK_ROWS, CHUNK_BYTES // max(1, row)))
-    return call * max(1, rows // call)
+    rows = min(MAX_CHUNK_ROWS, CHUNK_BYTES // max(1, row, plan.row_bytes))
+    return plan.rows * max(1, rows // plan.rows)
 
 
 def _chunks(

@@ -41,14 +41,17 @@ class Plan:
     @property
     def step(self) -> int:
         """How many rows are made inputs at a time: some calls' worth, if they are not large."""
-        specs = [feed.row for feed in self.feeds if feed is not None]
-        row = sum(
-            math.prod(spec.shape) * spec.dtype.itemsize
-            for spec in specs
-            if isinstance(spec, TensorSpec) and spec.bounded
-        )
+        row = sum(_bytes(feed.row) for feed in self.feeds if feed is not None)
         calls = STEP_BYTES // max(1, row) // self.rows
         return self.rows * min(max(1, calls), MAX_CALLS)
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes at most in tables, as a column of the input and of the answers. Images
+        are encoded there, so that only the file knows."""
+        columns = [feed.row for feed in self.feeds if feed is not None and not feed.images]
+        answers = [_row(r.spec) if r.batched else r.spec for r in self.results]
+        return sum(map(_bytes, (*columns, *answers)))
 
     def schema(self, source: Any) -> Any:
         """The schema of the answers to a table of the schema ``source``."""
@@ -203,6 +206,13 @@ def _kept(
         if name in made or kept.count(name) > 1:
             raise InputError(f"the column {name!r} would be there twice; choose others with --keep")
     return tuple(kept)
+
+
+def _bytes(spec: Spec) -> int:
+    """The size of a tensor at its bounds, if it has some."""
+    if not isinstance(spec, TensorSpec) or not spec.bounded:
+        return 0
+    return math.prod(spec.shape) * spec.dtype.itemsize
 
 
 def _is_free(spec: Spec) -> bool:

@@ -132,14 +132,12 @@ class Scorer:
     def schema(self, source: Any) -> Any:
         """The Arrow schema of the answers to a table of the schema ``source``. Raises what a call
         raises."""
-        with self._clones().lent() as program:
-            return self._plan(program, source).schema(source)
+        return self.plan(source).schema(source)
 
-    def rows(self, source: Any) -> int:
-        """How many rows of a table of the schema ``source`` one call of the program takes. Raises
-        what a call raises."""
+    def plan(self, source: Any) -> Plan:
+        """How tables of the schema ``source`` are run. Raises what a call raises."""
         with self._clones().lent() as program:
-            return self._plan(program, source).rows
+            return self._plan(program, source)
 
     def answers(self, batch: Any, first: int = 0) -> Any:
         """The answers to a record batch, whose first row error messages call ``first``."""

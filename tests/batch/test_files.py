@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from batch_harness import IMAGE, answers, array, flat, samples, table
 from children import environment
+from torch import nn
 
+import penstock
 from penstock.batch import Scorer, files, score_file
 from penstock.errors import InputError
 
@@ -45,31 +47,37 @@ def test_all_rows_in_order(workers: int, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 RUN = """
-import sys
+import os, signal, sys, threading
 from penstock.batch import Scorer, files, score_file
+
 files.CHUNK_BYTES, files.PART_SECONDS = 20_000, 0.005
-score_file(Scorer(sys.argv[1]), sys.argv[2], sys.argv[3], workers=2)
+program, source, target, rows, wait = sys.argv[1:]
+begin = None
+
+def kill(done, total):
+    # Some rows later, at any point of the work: when this is called a chunk has just been done.
+    global begin
+    begin = done if begin is None else begin
+    if done >= begin + int(rows):
+        threading.Timer(float(wait), os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+score_file(Scorer(program), source, target, workers=2, progress=kill)
 """
 
 
 def test_killed_again_and_again(tmp_path: Path) -> None:
     source, target = written(tmp_path / "in.parquet", table(1500)), tmp_path / "out.parquet"
-    command = [sys.executable, "-c", RUN, IMAGE, source, target]
-    parts, generator, kills = tmp_path / "out.parquet.parts", random.Random(0), 0
-    while not target.exists():
-        before = len([*parts.glob("rows-*")])
-        with subprocess.Popen(command, env=environment()) as child:
-            # It is killed some parts later, or in between, unless it is done before.
-            wanted, wait = before + generator.randrange(8, 20), generator.random() * 0.01
-            while child.poll() is None and len([*parts.glob("rows-*")]) < wanted:
-                time.sleep(0.001)
-            time.sleep(wait)
-            if child.poll() is None and kills < 4:
-                child.send_signal(signal.SIGKILL)
-                kills += 1
-            child.wait(timeout=120)
-        assert kills < 5 and (target.exists() or child.returncode == -signal.SIGKILL)
-    assert kills >= 3
+    generator, parts = random.Random(0), tmp_path / "out.parquet.parts"
+    done = 0
+    for rows in (150, 250, 100, 200, 2000):
+        command = [sys.executable, "-c", RUN, IMAGE, source, target, str(rows)]
+        wait = str(generator.random() * 0.01)
+        code = subprocess.run([*command, wait], env=environment(), timeout=240).returncode
+        if rows < 1500:
+            assert code == -signal.SIGKILL and not target.exists()
+            before, done = done, max(int(path.stem[-12:]) for path in parts.glob("rows-*"))
+            assert done > before
+    assert code == 0
     found = pq.read_table(target)
     assert found["id"].to_pylist() == list(range(1500))
     np.testing.assert_array_equal(array(found["output_0"]), answers(1500))
@@ -158,6 +166,36 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
         score_file(
             Scorer(IMAGE), written(source, table(4)), tmp_path / "nowhere" / "out.parquet"
         )  # fmt: skip
+
+
+class Grows(nn.Module):
+    """Answers of 256 KiB to rows of 64 bytes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, None] * torch.ones(4096)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_chunk_is_as_large_as_what_it_becomes(
+    packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large answers, and rows that take less in the file than in memory."""
+    rows = table(64) if packed else pa.table({"x": flat(np.ones((64, 16), np.float32))})
+    if packed:  # all the same: one entry of a dictionary
+        rows = rows.set_column(1, "x", flat(np.ones((64, 768), np.float32)))
+        program, most = str(IMAGE), 100_000
+    else:
+        program, most = str(tmp_path / "grows.pte"), 1 << 20
+        penstock.lower(Grows(), (torch.ones(1, 16),)).save(program)
+    seen: list[int] = []
+    answer = Scorer.answers
+    monkeypatch.setattr(
+        Scorer, "answers", lambda self, b, first=0: seen.append(len(b)) or answer(self, b, first)
+    )
+    monkeypatch.setattr(files, "CHUNK_BYTES", most)
+    source = written(tmp_path / "in.parquet", rows)
+    assert score_file(Scorer(program), source, tmp_path / "out.parquet") == 64
+    assert max(seen) == (most // 3092 if packed else 3)
 
 
 def test_the_row_is_the_files(tmp_path: Path) -> None:

@@ -269,6 +269,6 @@ def test_more_that_does_not_fit(dynamic: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidProgramError):
         Scorer(tmp_path / "no.pte")(table(1))
     found = Scorer(STOCK / "rows_inline.pte")
-    assert found.rows(pa.schema({"x": pa.list_(pa.float32())})) == 1  # an output for all rows
+    assert found.plan(pa.schema({"x": pa.list_(pa.float32())})).rows == 1  # an output for all rows
     with pytest.raises(InputError, match="'output_1', .* has not one entry for each of the 4 rows"):
         Scorer(STOCK / "rows_inline.pte", batch_size=4)(pa.table({"x": pa.array([[1.0] * 16])}))
