@@ -177,12 +177,13 @@ def page(sections: list[dict[str, Any]]) -> str:
     lines = [
         "# Kernels",
         "",
-        "Made by `python -m benchmarks.kernels`. Our own kernels beside XNNPACK's on the same node,"
-        " by turns, one thread, batch 1: billions of operations a second (a multiply-add is two),"
-        ' the best of many runs. The last column says what `engine="auto"` gives such a node, alone, to.'
-        " In the sections without AVX-512, XNNPACK does not see it either. A share of more than 100 %"
-        " is work that was saved: padding left out, Winograd's products. An addition counts one."
-        " int8's peak is four times that of fp32 with VNNI, else twice.",
+        "Made by `python -m benchmarks.kernels`. Our own kernels beside XNNPACK's on the same"
+        " node, by turns, one thread, batch 1: billions of operations a second (a multiply-add"
+        ' is two), the best of many runs. The last column says what `engine="auto"` gives such a'
+        " node, alone, to. In the sections without AVX-512, XNNPACK does not see it either. A"
+        " share of more than 100 % is work that was saved: padding left out, Winograd's"
+        " products. An addition counts one. int8's peak is four times that of fp32 with VNNI,"
+        " else twice.",
         "",
     ]
     for found in sections:
