@@ -18,6 +18,7 @@ from typing import Any
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
 from penstock.runtime.engines.native.isa import Isa, allowed
+from penstock.runtime.engines.shared_objects import open_shared
 
 #: Environment variable: another library than the one beside this file.
 VARIABLE = "PENSTOCK_NATIVE_LIBRARY"
@@ -102,7 +103,7 @@ def open_library(path: Path, highest: str | None = None) -> Library:
             " there is a C compiler for the platform"
         )
     try:
-        functions = ctypes.CDLL(str(path))
+        functions = open_shared(path)
         bind(functions, _CORE)
         version = functions.pk_abi_version()
         if version != ABI_VERSION:

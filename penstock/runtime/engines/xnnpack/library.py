@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.errors import DISTRIBUTION, BackendUnavailableError
+from penstock.runtime.engines.shared_objects import open_shared
 from penstock.runtime.engines.xnnpack import bindings
 from penstock.runtime.engines.xnnpack.pools import Pools, pools
 
@@ -104,8 +105,8 @@ def open_library(path: Path) -> Library:
     try:
         for stem in STEMS[:-1]:
             sibling = path.parent / file_name(stem)
-            handles.append(ctypes.CDLL(str(sibling)) if sibling.is_file() else None)
-        xnn = ctypes.CDLL(str(path))
+            handles.append(open_shared(sibling) if sibling.is_file() else None)
+        xnn = open_shared(path)
     except OSError as error:
         raise BackendUnavailableError(
             f"XNNPACK's library at {path} cannot be loaded ({error}); use that of {REQUIREMENT}"
