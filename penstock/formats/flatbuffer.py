@@ -86,6 +86,13 @@ class _Decoder:
     def error(self, problem: str) -> InvalidProgramError:
         return InvalidProgramError(f"{self.what} is damaged or cut short: {problem}")
 
+    def unknown(self, number: int, name: str) -> InvalidProgramError:
+        """Fields may be added to a format, and are passed over; a new number cannot be."""
+        return InvalidProgramError(
+            f"{self.what} is newer than this version of Penstock, or damaged: {number} is no "
+            f"{name} that it knows; update Penstock, or get the file again"
+        )
+
     def charge(self, size: int) -> None:
         self.bytes_left -= size
         if self.bytes_left < 0:
@@ -207,7 +214,7 @@ class _Decoder:
         def read(position: int) -> Any:
             number = unpack(data, position)[0]
             if number not in enum.numbers:
-                raise self.error(f"{number} is no {enum.name}")
+                raise self.unknown(number, enum.name)
             return number
 
         return read
@@ -222,7 +229,7 @@ class _Decoder:
             if number == 0:
                 return None
             if number > len(types):
-                raise self.error(f"{number} is no {union.name}")
+                raise self.unknown(number, union.name)
             return self.table(self.follow(position), types[number - 1])
 
         return read

@@ -92,7 +92,7 @@ def _opened(data: Buffer) -> tuple[Table, memoryview | None]:
         if len(identifier) == 4 and identifier[:2] == IDENTIFIERS[0][:2]:
             raise UnsupportedError(
                 f"the XNNPACK payload has format version {identifier.decode('ascii', 'replace')},"
-                " only XN00 and XN01 can be read: compile the model again"
+                " only XN00 and XN01 can be read: update Penstock, or compile the model again"
             )
         raise InvalidProgramError(
             f"not an XNNPACK payload: it has {identifier!r} instead of {IDENTIFIERS[1]!r}"

@@ -51,7 +51,7 @@ def read_frame(data: memoryview) -> Frame:
             version = identifier.decode("ascii", "replace")
             raise UnsupportedError(
                 f"the program has format version {version}, only {IDENTIFIER.decode()} can be read:"
-                " compile the model again"
+                " update Penstock, or compile the model again"
             )
         raise InvalidProgramError(
             f"not a .pte program: bytes 4 to 8 are {identifier!r} instead of {IDENTIFIER!r}"

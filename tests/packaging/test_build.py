@@ -82,6 +82,47 @@ def test_another_wheel_is_refused(wheel: Wheel, tmp_path: Path) -> None:
     assert not (tmp_path / FOLDER / "SOURCE").exists()
 
 
+@pytest.mark.slow
+def test_a_tampered_wheel_stops_the_build(tmp_path: Path) -> None:
+    """``pip wheel .`` where an index offers XNNPACK's wheel with one byte changed: the build fails,
+    names the hash, and leaves nothing."""
+    source, links, made = (tmp_path / name for name in ("source", "links", "made"))
+    left_out = shutil.ignore_patterns("lib", "node_modules", "__pycache__")
+    for name in ("penstock", "build_backend", "native", "web"):
+        shutil.copytree(ROOT / name, source / name, ignore=left_out)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    links.mkdir()
+    wheel = xnnpack_library.wheel_for()
+    # With a number of a build, which pip prefers to the same version without one.
+    path = links / f"executorch-1.5.1-9-cp311-cp311-{wheel.tag}.whl"
+    info = "executorch-1.5.1.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for stem in STEMS:
+            name = f"{wheel.prefix}{stem}{wheel.suffix}"
+            content = bytearray((ROOT / FOLDER / name).read_bytes())
+            content[-1] ^= 1
+            archive.writestr(f"executorch/lib/{name}", bytes(content))
+        archive.writestr(f"{info}/licenses/LICENSE", "a licence")
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: executorch\nVersion: 1.5.1\n"
+        )
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: cp311-cp311-{wheel.tag}\n")
+        archive.writestr(f"{info}/RECORD", "")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(made), str(source)],
+        capture_output=True, text=True, env={**os.environ, "PIP_FIND_LINKS": str(links)},
+    )  # fmt: skip
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "is not the wheel that Penstock was made for" in said
+    assert digest in said and wheel.sha256 in said
+    assert not list(made.glob("*.whl"))
+    assert not (source / FOLDER / "SOURCE").exists()
+    assert not list((source / FOLDER).glob(f"*{wheel.suffix}"))
+
+
 def test_a_wheel_that_cannot_be_had(wheel: Wheel, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="pip cannot download executorch==1.5.1") as caught:
         xnnpack_library.provide(tmp_path, replace(wheel, tag="manylinux_2_28_riscv64"))
