@@ -9,6 +9,8 @@ STAMP  := $(VENV)/.installed
 # torch is installed by itself first: a range in some other package must not bring another build.
 TORCH  := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
+# Makes bills of materials.
+CYCLONEDX := cyclonedx-bom==7.5.0
 # The driver of the pages' tests; the browser itself is the system's.
 BROWSER := $(shell sed -n 's/^ *"\(playwright==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
@@ -18,7 +20,7 @@ TOOLS   := build/wheel-tools
 SITE    := build/site-tools
 SBOM    := $(shell sed -n 's/^\(sbom\):.*/\1/p' Makefile)
 
-.PHONY: help setup wheels test-arm test-pythons site release native pages demo chat test test-pages test-clusters sweep fuzz lint types zoo bench docs clean
+.PHONY: help setup wheels test-arm test-pythons site release native pages demo chat test test-pages test-clusters sweep fuzz sanitize sbom lint types zoo bench docs clean
 
 help:
 	@echo 'make demo    set up, compile two image models in fp32 and int8, run them on photographs'
@@ -35,6 +37,8 @@ help:
 	@echo 'make test-pythons  the runtime on every Python that there is, and on Debian unstable (as root)'
 	@echo 'make site    the documents and the API reference as a site, in build/site/html'
 	@echo 'make release  test, build and check all that a release is made of, in dist/; publishes nothing'
+	@echo 'make sanitize  the native kernels under AddressSanitizer, the bindings under valgrind (long)'
+	@echo 'make sbom    a bill of materials of the wheel (CycloneDX): dist/penstock.cdx.json'
 	@echo 'make zoo     compile and check every model of the zoo; writes docs/zoo.md (long)'
 	@echo 'make bench   measure against the stock runtime; writes docs/benchmarks.md'
 	@echo 'make docs    write the generated tables in docs/'
@@ -126,6 +130,21 @@ types: setup
 
 fuzz: setup
 	@$(BIN)/python -m fuzz --workers 2
+
+# With gcc's sanitizer; with valgrind where it is installed.
+sanitize: setup
+	@$(BIN)/python -m pytest tests/runtime/engines/native/test_sanitized.py -m 'slow or not slow' -rs
+
+# Of an environment with the wheel and what it needs, and of what the wheel bundles.
+sbom: setup
+	@$(PIP) '$(CYCLONEDX)'
+	@rm -rf build/sbom && mkdir -p build/sbom dist
+	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps -w build/sbom .
+	@$(PYTHON) -m venv --without-pip build/sbom/env
+	@$(BIN)/python -m pip --disable-pip-version-check --python build/sbom/env/bin/python install --quiet build/sbom/*.whl
+	@$(BIN)/cyclonedx-py environment --spec-version 1.6 --output-format JSON --output-reproducible \
+	  --output-file build/sbom/environment.json build/sbom/env/bin/python
+	@$(BIN)/python build_backend/sbom.py build/sbom/environment.json build/sbom/*.whl dist/penstock.cdx.json
 
 zoo: setup
 	@$(BIN)/python -m benchmarks.zoo
