@@ -76,6 +76,18 @@ enum pk_qs8_form {
     PK_QS8_DYNAMIC, /* the input was quantized at run time, to what kernels multiply */
 };
 
+/* A tile without its first panel. Of a single row panels are taken one after the other: weights are
+ * one stream of memory, which processors fetch ahead. */
+static inline struct pk_qs8_tile pk_qs8_next_panel(const struct pk_qs8_tile *tile, size_t lanes,
+                                                   enum pk_qs8_form form)
+{
+    struct pk_qs8_tile rest = *tile;
+    rest.panel = (const char *)rest.panel + rest.panel_size;
+    rest.channels = rest.channels > lanes ? rest.channels - lanes : 0;
+    rest.output = (char *)rest.output + lanes * (form == PK_QS8_DYNAMIC ? sizeof(float) : 1);
+    return rest;
+}
+
 typedef void (*pk_qs8_tiles)(const struct pk_qs8_tile *tile, size_t pixels, enum pk_qs8_form form);
 
 /* What each instruction set implements. */

@@ -79,13 +79,17 @@ PK_INLINE void put_bytes(const struct pk_qs8_tile *t, size_t pixel, const int ro
     }
 }
 
-/* `weight`: the bytes of a weight in the panels. */
+/* One row by one panel has four sums, as each has to wait for the one before it. `weight`: the bytes
+ * of a weight in the panels. */
 PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, const int panels,
                    const int weight, const enum pk_qs8_form form)
 {
     const char *const panel = t->panel;
     const size_t panel_size = t->panel_size;
+    const int spread = rows == 1 && panels == 1;
     __m256i sums[ROWS][PANELS];
+    if (spread)
+        sums[1][0] = sums[2][0] = sums[3][0] = _mm256_setzero_si256();
     PK_UNROLL
     for (int p = 0; p < panels; p++) {
         const __m256i bias = form == PK_QS8_DYNAMIC
@@ -106,6 +110,7 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
         size_t left = t->segment_depth;
 #define STEP(offset)                                                                               \
     do {                                                                                           \
+        const int part = spread ? (offset) : 0;                                                    \
         __m256i w[PANELS];                                                                         \
         PK_UNROLL                                                                                  \
         for (int p = 0; p < panels; p++)                                                           \
@@ -118,9 +123,10 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
             const __m256i x = _mm256_set1_epi32(four);                                             \
             PK_UNROLL                                                                              \
             for (int p = 0; p < panels; p++) {                                                     \
-                sums[r][p] = form == PK_QS8_SIGNED ? multiply_add(sums[r][p], w[p], x)             \
-                                                   : multiply_add(sums[r][p], x, w[p]);            \
-                PK_KEEP(sums[r][p]);                                                               \
+                __m256i *const sum = &sums[r + part][p];                                           \
+                *sum = form == PK_QS8_SIGNED ? multiply_add(*sum, w[p], x)                         \
+                                             : multiply_add(*sum, x, w[p]);                        \
+                PK_KEEP(*sum);                                                                     \
             }                                                                                      \
         }                                                                                          \
     } while (0)
@@ -143,6 +149,9 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
         }
 #undef STEP
     }
+    if (spread)
+        sums[0][0] = _mm256_add_epi32(_mm256_add_epi32(sums[0][0], sums[1][0]),
+                                      _mm256_add_epi32(sums[2][0], sums[3][0]));
     if (form == PK_QS8_DYNAMIC)
         put_floats(t, pixel, rows, panels, sums);
     else
@@ -172,10 +181,16 @@ PK_INLINE void run_all(const struct pk_qs8_tile *t, size_t pixels, const int pan
 PK_INLINE void run_form(const struct pk_qs8_tile *t, size_t pixels, const int weight,
                         const enum pk_qs8_form form)
 {
-    if (t->channels > LANES)
+    if (pixels == 1) {
+        const struct pk_qs8_tile rest = pk_qs8_next_panel(t, LANES, form);
+        run(t, 0, 1, 1, weight, form);
+        if (t->channels > LANES)
+            run(&rest, 0, 1, 1, weight, form);
+    } else if (t->channels > LANES) {
         run_all(t, pixels, 2, weight, form);
-    else
+    } else {
         run_all(t, pixels, 1, weight, form);
+    }
 }
 
 /* Quantizes a row; `put` stores 16 values with FLIP added to each, of which `count` exist. */

@@ -177,12 +177,16 @@ PK_INLINE void put_bytes(const struct pk_qs8_tile *t, size_t pixel, const int ro
     }
 }
 
+/* One row by one panel has four sums, as each has to wait for the one before it. */
 PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, const int panels,
                    const enum pk_qs8_form form)
 {
     const char *const panel = t->panel;
     const size_t panel_size = t->panel_size;
+    const int spread = rows == 1 && panels == 1;
     __m512i sums[ROWS][PANELS];
+    if (spread)
+        sums[1][0] = sums[2][0] = sums[3][0] = _mm512_setzero_si512();
     PK_UNROLL
     for (int p = 0; p < panels; p++) {
         const __m512i bias = form == PK_QS8_DYNAMIC ? _mm512_setzero_si512()
@@ -202,6 +206,7 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
         size_t left = t->segment_depth;
 #define STEP(offset)                                                                               \
     do {                                                                                           \
+        const int part = spread ? (offset) : 0;                                                    \
         __m512i w[PANELS];                                                                         \
         PK_UNROLL                                                                                  \
         for (int p = 0; p < panels; p++)                                                           \
@@ -212,9 +217,11 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
             __builtin_memcpy(&four, a[r] + 4 * (offset), 4);                                       \
             const __m512i x = _mm512_set1_epi32(four);                                             \
             PK_UNROLL                                                                              \
-            for (int p = 0; p < panels; p++)                                                       \
-                sums[r][p] = form == PK_QS8_SIGNED ? _mm512_dpbusd_epi32(sums[r][p], w[p], x)      \
-                                                   : _mm512_dpbusd_epi32(sums[r][p], x, w[p]);     \
+            for (int p = 0; p < panels; p++) {                                                     \
+                __m512i *const sum = &sums[r + part][p];                                           \
+                *sum = form == PK_QS8_SIGNED ? _mm512_dpbusd_epi32(*sum, w[p], x)                  \
+                                             : _mm512_dpbusd_epi32(*sum, x, w[p]);                 \
+            }                                                                                      \
         }                                                                                          \
     } while (0)
         for (; left >= 4; left -= 4) {
@@ -236,6 +243,9 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
         }
 #undef STEP
     }
+    if (spread)
+        sums[0][0] = _mm512_add_epi32(_mm512_add_epi32(sums[0][0], sums[1][0]),
+                                      _mm512_add_epi32(sums[2][0], sums[3][0]));
     if (form == PK_QS8_DYNAMIC)
         put_floats(t, pixel, rows, panels, sums);
     else
@@ -268,10 +278,16 @@ static void tiles(const struct pk_qs8_tile *t, size_t pixels, enum pk_qs8_form f
 {
 #define CASE(name)                                                                                 \
     case name:                                                                                     \
-        if (t->channels > LANES)                                                                   \
+        if (pixels == 1) {                                                                         \
+            const struct pk_qs8_tile rest = pk_qs8_next_panel(t, LANES, name);                     \
+            run(t, 0, 1, 1, name);                                                                 \
+            if (t->channels > LANES)                                                               \
+                run(&rest, 0, 1, 1, name);                                                         \
+        } else if (t->channels > LANES) {                                                          \
             run_all(t, pixels, 2, name);                                                           \
-        else                                                                                       \
+        } else {                                                                                   \
             run_all(t, pixels, 1, name);                                                           \
+        }                                                                                          \
         break;
     switch (form) {
         CASE(PK_QS8_PREPARED)
