@@ -101,8 +101,8 @@ def slower_int4_product(node: Node, values: Values, library: Library) -> str | N
     """Of fully-connected with int4 weights and rows that are quantized at run time.
 
     In blocks ours are 1.2 times as fast with AVX-512 VNNI, with AVX2 alone twice for one row (1.3
-    times where weights come from memory) and three times for many. With scales of channels and VNNI XNNPACK is as fast; with AVX2 alone ours
-    are 1.1 times as fast for one row and 1.5 times for many.
+    times where weights come from memory) and three times for many. With scales of channels and VNNI
+    XNNPACK is as fast; with AVX2 alone ours are 1.1 times as fast for one row and 1.5 for many.
     """
     vnni = library.isa & (Isa.AVXVNNI | Isa.AVX512VNNI)
     if vnni and values[node.inputs[1]].dtype is DataType.QCINT4:
