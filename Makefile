@@ -105,7 +105,7 @@ chat: setup
 	@echo 'go on with: $(BIN)/penstock chat smollm2_4bit.pte'
 
 test: setup lint types
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # Where there is no chromium and none can be had, these tests are skipped, with the reason.
 test-pages: setup

@@ -72,7 +72,7 @@ def _from_zoo(name: str, weights: str | None, seed: int) -> Source:
 
 
 def _from_archive(path: Path) -> Source:
-    readable(path, "archive of torch.export.save")
+    readable(path, "archive")
     try:
         program = torch.export.load(os.fspath(path))
     except Exception as error:  # whatever the archive makes torch stumble over

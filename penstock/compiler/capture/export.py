@@ -207,7 +207,7 @@ def _exported(
     if isinstance(model, ExportedProgram):
         return model
     if isinstance(model, (str, Path)):
-        readable(model, "archive of torch.export.save")
+        readable(model, "archive")
         try:
             return torch.export.load(str(model))
         except Exception as error:
