@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from native_harness import THREADS
+from native_harness import THREADS, roomy
 
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.graph import (
@@ -119,5 +119,5 @@ def answer(engine: Engine, graph: XnnGraph, x: np.ndarray, threads: int = 1) -> 
     executable = engine.compile(graph, threads=THREADS[threads])
     (shape,) = executable.reshape([x.shape])
     output = np.full(shape, 77, np.int8)
-    executable.run([x], [output])
+    executable.run([roomy(x)], [output])
     return output

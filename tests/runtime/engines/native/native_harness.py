@@ -17,6 +17,7 @@ from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.graph.shapes import infer
+from penstock.runtime import blocks
 from penstock.runtime.engines.native.engine import NativeEngine
 from penstock.runtime.engines.native.library import open_library, shared_library
 from penstock.runtime.engines.protocol import Engine
@@ -71,8 +72,16 @@ def answer(engine: Engine, graph: XnnGraph, x: np.ndarray, threads: int = 1) -> 
     executable = engine.compile(graph, threads=THREADS[threads])
     (shape,) = executable.reshape([x.shape])
     output = np.full(shape, np.nan, np.float32)
-    executable.run([x], [output])
+    executable.run([roomy(x)], [output])
     return output
+
+
+def roomy(x: np.ndarray) -> np.ndarray:
+    """A copy of ``x`` before bytes that kernels may read (``blocks.OVERREAD``). The engine lets
+    them read to the end of the last page of a caller's array; a sanitizer knows nothing of that."""
+    copy = blocks.empty(x.nbytes).view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
 
 
 @contextmanager
@@ -80,14 +89,14 @@ def guarded(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
     """Copies of ``arrays``, each right before a page that cannot be touched."""
     libc = ctypes.CDLL(None, use_errno=True)
     page = mmap.PAGESIZE
-    blocks: list[tuple[Any, int]] = []
+    pages: list[tuple[Any, int]] = []
     copies = []
     for array in arrays:
         size = -(-array.nbytes // page) * page
         block = mmap.mmap(-1, size + page)
         start = ctypes.addressof(ctypes.c_char.from_buffer(block))
         assert libc.mprotect(ctypes.c_void_p(start + size), page, 0) == 0
-        blocks.append((block, start + size))
+        pages.append((block, start + size))
         whole = np.frombuffer(block, np.uint8)
         copy = whole[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
         copy[...] = array
@@ -95,7 +104,7 @@ def guarded(arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
     try:
         yield copies
     finally:
-        for _, end in blocks:
+        for _, end in pages:
             libc.mprotect(ctypes.c_void_p(end), page, mmap.PROT_READ | mmap.PROT_WRITE)
 
 

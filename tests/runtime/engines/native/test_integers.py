@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_cases import Product, answer, convolution
-from native_harness import ISAS, THREADS, guarded, native, xnnpack
+from native_harness import ISAS, THREADS, guarded, native, roomy, xnnpack
 
 from penstock.graph.graph import XnnGraph
 from penstock.graph.kinds import Conv2dAttributes
@@ -106,5 +106,5 @@ def test_sizes_that_change() -> None:
             x = np.random.default_rng(1).integers(-128, 128, shape).astype(np.int8)
             (found,) = executable.reshape([shape])
             output = np.full(found, 77, np.int8)
-            executable.run([x], [output])
+            executable.run([roomy(x)], [output])
             np.testing.assert_array_equal(output, answer(xnnpack(), graph, x))

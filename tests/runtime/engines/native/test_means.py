@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_harness import ISAS, THREADS, guarded, native, xnnpack
+from native_harness import ISAS, THREADS, guarded, native, roomy, xnnpack
 
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import FLAG_KEEP_DIMS, Node, Shape, Value, XnnGraph
@@ -41,7 +41,7 @@ def answer(engine: Engine, graph: XnnGraph, x: np.ndarray, threads: int = 1) -> 
     executable = engine.compile(graph, threads=THREADS[threads])
     (shape,) = executable.reshape([x.shape])
     output = np.full(shape, 77, np.int8)
-    executable.run([x], [output])
+    executable.run([roomy(x)], [output])
     return output
 
 

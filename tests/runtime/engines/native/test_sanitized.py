@@ -65,7 +65,7 @@ def library(sanitizer: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nothing_is_read_or_written_outside(name: str, sanitizer: str, library: Path) -> None:
     """Beyond the bytes behind a block that kernels may read, which belong to it."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", FOLDER / name],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", FOLDER / name],
         capture_output=True, text=True, cwd=ROOT,
         env={
             **os.environ, "PENSTOCK_NATIVE_LIBRARY": str(library), "LD_PRELOAD": sanitizer,
