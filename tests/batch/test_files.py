@@ -251,7 +251,7 @@ print(int(peak) >> 10)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     peaks = []
-    for count in (1000, 15000):
+    for count in (1000, 30000):
         rows = pa.table({"id": np.arange(count), "x": flat(samples(100).repeat(count // 100, 0))})
         # One group: what is read at a time must not hang on how the file was written.
         source = written(tmp_path / f"{count}.parquet", rows, count)
@@ -260,4 +260,4 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
             command, env=environment(), capture_output=True, text=True, check=True, timeout=240
         )
         peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 25, peaks  # the larger file has 43 MB more
+    assert peaks[1] - peaks[0] < 45, peaks  # the larger file has 89 MB more
