@@ -7,7 +7,7 @@ end to the beginning, and the shapes have to be those of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -132,40 +132,44 @@ def _weighted(p: Pattern, softmax: Node, old: int) -> list[Node] | None:
     return [*slices, *(q for q in products if q is not None), totals[0]]
 
 
+def _by_head(
+    value: int, find: Callable[[int, NodeKind], Node | None], beyond: Callable[[Node], int]
+) -> tuple[list[Node], int] | None:
+    """The transposition between [1, heads, tokens, size] and [1, tokens, heads, size], after a
+    reshape if there is one, that ``find`` gives beside ``value``, and the value ``beyond`` it."""
+    nodes = []
+    reshape = find(value, NodeKind.STATIC_RESHAPE)
+    if reshape is not None:
+        nodes.append(reshape)
+        value = beyond(reshape)
+    transpose = find(value, NodeKind.STATIC_TRANSPOSE)
+    if transpose is None or getattr(transpose.attributes, "perm", None) != _BY_HEAD:
+        return None
+    return [*nodes, transpose], beyond(transpose)
+
+
 def _queries(p: Pattern, value: int) -> tuple[int, float, list[Node]] | None:
     """The queries [1, tokens, heads, size] behind [1, key heads, group * tokens, size], what they
     are multiplied by, and the nodes between."""
-    nodes = []
-    reshape = p.made(value, NodeKind.STATIC_RESHAPE)
-    if reshape is not None:
-        nodes.append(reshape)
-        value = reshape.inputs[0]
-    transpose = p.made(value, NodeKind.STATIC_TRANSPOSE)
-    if transpose is None or getattr(transpose.attributes, "perm", None) != _BY_HEAD:
+    found = _by_head(value, p.made, lambda node: node.inputs[0])
+    if found is None:
         return None
-    nodes.append(transpose)
-    value, factor = transpose.inputs[0], 1.0
+    nodes, value = found
     scaled = p.made(value, NodeKind.MULTIPLY)
     for a, b in p.pairs(scaled):
         number = p.number(b)
         if scaled is not None and number is not None:
-            nodes.append(scaled)
-            return a, number, nodes
-    return value, factor, nodes
+            return a, number, [*nodes, scaled]
+    return value, 1.0, nodes
 
 
 def _joined_heads(p: Pattern, value: int) -> list[Node] | None:
     """From [1, key heads, group * tokens, size] to [1, tokens, heads * size]."""
-    nodes = []
-    reshape = p.reader(value, NodeKind.STATIC_RESHAPE)
-    if reshape is not None:
-        nodes.append(reshape)
-        value = reshape.outputs[0]
-    transpose = p.reader(value, NodeKind.STATIC_TRANSPOSE)
-    if transpose is None or getattr(transpose.attributes, "perm", None) != _BY_HEAD:
+    found = _by_head(value, p.reader, lambda node: node.outputs[0])
+    if found is None:
         return None
-    nodes.append(transpose)
-    last = p.reader(transpose.outputs[0], NodeKind.STATIC_RESHAPE)
+    nodes, value = found
+    last = p.reader(value, NodeKind.STATIC_RESHAPE)
     return nodes if last is None else [*nodes, last]
 
 

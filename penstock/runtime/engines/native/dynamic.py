@@ -11,19 +11,24 @@ from functools import partial
 
 import numpy as np
 
-from penstock.graph.dtypes import DataType, PerChannel, PerToken
+from penstock.graph.dtypes import DataType, PerChannel
 from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.blocks import address
 from penstock.runtime.engines.native.family import (
     Family,
     Packer,
     Step,
     Values,
     Workshop,
-    bias_of,
 )
 from penstock.runtime.engines.native.integers import SMALLEST_SCALE
+from penstock.runtime.engines.native.row_products import (
+    RowProduct,
+    pack,
+    prototypes,
+    reason_against_product,
+    reason_against_rows,
+)
 from penstock.runtime.engines.native.rules import slower_dynamic_product, slower_quantize
 
 
@@ -93,47 +98,12 @@ class Quantize:
         )
 
 
-@dataclass(frozen=True)
-class Product:
-    """A fully-connected node with its weights packed."""
-
-    node: Node
-    outputs: int
-    packed: int
-    workshop: Workshop
-
-    def step(self, shapes: Mapping[int, Shape]) -> Step:
-        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
-        source, result = self.node.inputs[0], self.node.outputs[0]
-        *batch, inputs = shapes[source]
-        product = _structure(self.node, inputs, self.outputs, self.workshop)
-        product.rows = math.prod(batch)
-        scratch = self.workshop.library.functions.pk_qd8_product_scratch_size(byref(product))
-        task = CProductTask(product, self.packed, None, None, None)
-        fields = ((source, "input"), (result, "output"))
-        return Step("pk_qd8_product_run", task, fields, scratch)
-
-
-def _structure(node: Node, inputs: int, outputs: int, workshop: Workshop) -> CProduct:
-    clamp = node.clamp or (-math.inf, math.inf)
-    library = workshop.library
-    return CProduct(
-        int(library.isa), *clamp, 0, inputs, outputs, workshop.threads, library.caches().l2
-    )
-
-
 def examine_quantize(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`. There is nothing to pack."""
     source, result = values[node.inputs[0]], values[node.outputs[0]]
     if source.dtype is not DataType.FP32 or result.dtype is not DataType.QDINT8:
         return "it is no conversion of float32 to what is quantized at run time"
-    return _reason_against_rows(result.quantization) or partial(Quantize, node)
-
-
-def _reason_against_rows(quantization: object) -> str | None:
-    if not isinstance(quantization, PerToken) or quantization.nonbatch_dims != 1:
-        return "what is quantized together is more than one row"
-    return None
+    return reason_against_rows(result.quantization) or partial(Quantize, node)
 
 
 def examine_product(node: Node, values: Values) -> Packer | str:
@@ -148,38 +118,18 @@ def examine_product(node: Node, values: Values) -> Packer | str:
     return reason_against_product(node, values) or partial(prepare_product, node, values)
 
 
-def reason_against_product(node: Node, values: Values) -> str | None:
-    """Why ``node`` is no product of rows that are quantized at run time, whatever its weights."""
-    if node.flags:
-        return "its weights are transposed"
-    source, result = values[node.inputs[0]], values[node.outputs[0]]
-    if source.dtype is not DataType.QDINT8 or result.dtype is not DataType.FP32:
-        return "its input is not quantized at run time"
-    bias = bias_of(node, values)
-    if bias is not None and (bias.dtype is not DataType.FP32 or bias.data is None):
-        return "its bias is not constant float32"
-    if node.clamp is not None and not node.clamp[0] < node.clamp[1]:
-        return "its output range is empty"
-    return _reason_against_rows(source.quantization)
-
-
-def prepare_product(node: Node, values: Values, workshop: Workshop) -> Product:
+def prepare_product(node: Node, values: Values, workshop: Workshop) -> RowProduct:
     """Packs the weights of ``node``."""
-    filter = values[node.inputs[1]]
+    filter, library = values[node.inputs[1]], workshop.library
     quantization = filter.quantization
     assert isinstance(quantization, PerChannel)
     outputs, inputs = filter.shape
-    weights = workshop.constant(filter)
-    bias = bias_of(node, values)
-    bias_at = None if bias is None else address(workshop.constant(bias))
-    product = _structure(node, inputs, outputs, workshop)
-    functions = workshop.library.functions
-    packed = workshop.packed.reserve(functions.pk_qd8_product_packed_size(byref(product)))
-    functions.pk_qd8_product_pack(
-        byref(product), address(weights), bias_at,
-        address(np.ascontiguousarray(quantization.scales, np.float32)), packed,
-    )  # fmt: skip
-    return Product(node, outputs, packed, workshop)
+    clamp = node.clamp or (-math.inf, math.inf)
+    product = CProduct(
+        int(library.isa), *clamp, 0, inputs, outputs, workshop.threads, library.caches().l2
+    )
+    scales = np.ascontiguousarray(quantization.scales, np.float32)
+    return pack("qd8_product", product, CProductTask, node, values, scales, workshop)
 
 
 QUANTIZE = Family(
@@ -197,13 +147,5 @@ PRODUCT = Family(
     frozenset({NodeKind.FULLY_CONNECTED}),
     examine_product,
     slower_dynamic_product,
-    {
-        "pk_qd8_product_packed_size": (c_size_t, (POINTER(CProduct),)),
-        "pk_qd8_product_pack": (
-            None,
-            (POINTER(CProduct), c_void_p, c_void_p, c_void_p, c_void_p),
-        ),
-        "pk_qd8_product_scratch_size": (c_size_t, (POINTER(CProduct),)),
-        "pk_qd8_product_run": (None, (c_void_p, c_void_p)),
-    },
+    prototypes("qd8_product", CProduct),
 )

@@ -5,28 +5,28 @@ of its kernels for AVX-512 VNNI, on every processor."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from ctypes import POINTER, Structure, byref, c_float, c_size_t, c_uint32, c_void_p
-from dataclasses import dataclass
+from ctypes import Structure, c_float, c_size_t, c_uint32, c_void_p
 from functools import partial
 
 import numpy as np
 
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel
-from penstock.graph.graph import Node, Shape
+from penstock.graph.graph import Node
 from penstock.graph.kinds import NodeKind
 from penstock.graph.weights import bfloat16_to_float
-from penstock.runtime.blocks import address
-from penstock.runtime.engines.native.dynamic import reason_against_product
 from penstock.runtime.engines.native.family import (
     Family,
     Packer,
-    Step,
     Values,
     Workshop,
-    bias_of,
 )
 from penstock.runtime.engines.native.integers import SMALLEST_SCALE
+from penstock.runtime.engines.native.row_products import (
+    RowProduct,
+    pack,
+    prototypes,
+    reason_against_product,
+)
 from penstock.runtime.engines.native.rules import slower_int4_product
 
 #: Blocks are of a multiple of so many weights.
@@ -65,36 +65,6 @@ class CProductTask(Structure):
     ]
 
 
-@dataclass(frozen=True)
-class Product:
-    """A fully-connected node with its weights packed."""
-
-    node: Node
-    outputs: int
-    block: int
-    packed: int
-    workshop: Workshop
-
-    def step(self, shapes: Mapping[int, Shape]) -> Step:
-        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
-        source, result = self.node.inputs[0], self.node.outputs[0]
-        *batch, inputs = shapes[source]
-        product = _structure(self.node, inputs, self.outputs, self.block, self.workshop)
-        product.rows = math.prod(batch)
-        scratch = self.workshop.library.functions.pk_qd8_int4_scratch_size(byref(product))
-        task = CProductTask(product, self.packed, None, None, None)
-        fields = ((source, "input"), (result, "output"))
-        return Step("pk_qd8_int4_run", task, fields, scratch)
-
-
-def _structure(node: Node, inputs: int, outputs: int, block: int, workshop: Workshop) -> CProduct:
-    clamp = node.clamp or (-math.inf, math.inf)
-    library = workshop.library
-    return CProduct(
-        int(library.isa), *clamp, 0, inputs, outputs, block, workshop.threads, library.caches().l2
-    )
-
-
 def examine(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`."""
     filter = values[node.inputs[1]]
@@ -115,27 +85,19 @@ def examine(node: Node, values: Values) -> Packer | str:
     return reason_against_product(node, values) or partial(prepare, node, values)
 
 
-def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
+def prepare(node: Node, values: Values, workshop: Workshop) -> RowProduct:
     """Packs the weights of ``node``."""
-    filter = values[node.inputs[1]]
+    filter, library = values[node.inputs[1]], workshop.library
     quantization = filter.quantization
-    if isinstance(quantization, Blockwise):
-        block, scales = (
-            quantization.block_size,
-            np.ascontiguousarray(quantization.scales, np.uint16),
-        )
-    else:
-        assert isinstance(quantization, PerChannel)
-        block, scales = 0, np.ascontiguousarray(quantization.scales, np.float32)
+    assert isinstance(quantization, (Blockwise, PerChannel))
+    block = quantization.block_size if isinstance(quantization, Blockwise) else 0
+    scales = np.ascontiguousarray(quantization.scales, np.uint16 if block else np.float32)
     outputs, inputs = filter.shape
-    weights = workshop.constant(filter)
-    bias = bias_of(node, values)
-    bias_at = None if bias is None else address(workshop.constant(bias))
-    product = _structure(node, inputs, outputs, block, workshop)
-    functions = workshop.library.functions
-    packed = workshop.packed.reserve(functions.pk_qd8_int4_packed_size(byref(product)))
-    functions.pk_qd8_int4_pack(byref(product), address(weights), bias_at, address(scales), packed)
-    return Product(node, outputs, block, packed, workshop)
+    clamp = node.clamp or (-math.inf, math.inf)
+    product = CProduct(
+        int(library.isa), *clamp, 0, inputs, outputs, block, workshop.threads, library.caches().l2
+    )
+    return pack("qd8_int4", product, CProductTask, node, values, scales, workshop)
 
 
 FAMILY = Family(
@@ -143,10 +105,5 @@ FAMILY = Family(
     frozenset({NodeKind.FULLY_CONNECTED}),
     examine,
     slower_int4_product,
-    {
-        "pk_qd8_int4_packed_size": (c_size_t, (POINTER(CProduct),)),
-        "pk_qd8_int4_pack": (None, (POINTER(CProduct), c_void_p, c_void_p, c_void_p, c_void_p)),
-        "pk_qd8_int4_scratch_size": (c_size_t, (POINTER(CProduct),)),
-        "pk_qd8_int4_run": (None, (c_void_p, c_void_p)),
-    },
+    prototypes("qd8_int4", CProduct),
 )

@@ -7,14 +7,15 @@ import ctypes
 import functools
 import math
 import mmap
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from penstock.graph.dtypes import DataType
-from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
+from penstock.graph.dtypes import DataType, PerToken, Quantization
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.graph.shapes import infer
 from penstock.runtime import blocks
@@ -65,6 +66,32 @@ def product_graph(
     infer([node], shapes)
     values.append(Value(3, fp32, shapes[3], external_id=1, is_output=True))
     return XnnGraph(values, [node], [0], [3])
+
+
+def row_product_graph(
+    shape: Shape,
+    filter: tuple[DataType, Quantization, np.ndarray],
+    bias: np.ndarray,
+    draw: random.Random,
+    clamp: tuple[float, float] | None,
+) -> XnnGraph:
+    """Quantizes an input of ``shape`` at run time and multiplies it by ``filter`` (type,
+    quantization, data); one in five has no bias."""
+    result = (*shape[:-1], len(bias))
+    dtype, quantization, weights = filter
+    values = [
+        Value(0, DataType.FP32, shape, None, None, 0, True),
+        Value(1, DataType.QDINT8, shape, PerToken(1)),
+        Value(2, dtype, (len(bias), shape[-1]), quantization, weights),
+        Value(3, DataType.FP32, bias.shape, None, bias),
+        Value(4, DataType.FP32, result, None, None, 1, False, True),
+    ]
+    inputs = (1, 2, 3 if draw.random() < 0.8 else INVALID_VALUE_ID)
+    nodes = [
+        Node(NodeKind.CONVERT, (0,), (1,)),
+        Node(NodeKind.FULLY_CONNECTED, inputs, (4,), None, clamp),
+    ]
+    return XnnGraph(values, nodes, [0], [4])
 
 
 def answer(engine: Engine, graph: XnnGraph, x: np.ndarray, threads: int = 1) -> np.ndarray:

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_harness import ISAS, answer, guarded, native, xnnpack
+from native_harness import ISAS, answer, guarded, native, row_product_graph, xnnpack
 
-from penstock.graph.dtypes import DataType, PerChannel, PerToken
-from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
-from penstock.graph.kinds import NodeKind
+from penstock.graph.dtypes import DataType, PerChannel
+from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.runtime.engines.native.engine import NativeEngine
 from penstock.runtime.engines.native.library import open_library, shared_library
 from penstock.runtime.engines.planner import choose, compile_graph
@@ -32,20 +31,8 @@ def product(shape: tuple[int, ...], outputs: int, seed: int) -> tuple[XnnGraph, 
     for row in range(0, len(rows), 3):
         rows[row] = draw.choice((np.abs(rows[row]), -np.abs(rows[row]), 0 * rows[row], 5.5))
     clamp = draw.choice((None, (0.0, math.inf), (-3.0, 2.5)))
-    token, result = PerToken(1), (*shape[:-1], outputs)
-    values = [
-        Value(0, DataType.FP32, shape, None, None, 0, True),
-        Value(1, DataType.QDINT8, shape, token),
-        Value(2, DataType.QCINT8, weights.shape, PerChannel(scales, 0), weights),
-        Value(3, DataType.FP32, bias.shape, None, bias),
-        Value(4, DataType.FP32, result, None, None, 1, False, True),
-    ]
-    inputs = (1, 2, 3 if draw.random() < 0.8 else INVALID_VALUE_ID)
-    nodes = [
-        Node(NodeKind.CONVERT, (0,), (1,)),
-        Node(NodeKind.FULLY_CONNECTED, inputs, (4,), None, clamp),
-    ]
-    return XnnGraph(values, nodes, [0], [4]), x
+    filter = (DataType.QCINT8, PerChannel(scales, 0), weights)
+    return row_product_graph(shape, filter, bias, draw, clamp), x
 
 
 def check(graph: XnnGraph, x: np.ndarray) -> None:

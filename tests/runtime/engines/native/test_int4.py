@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_harness import ISAS, answer, guarded, native, xnnpack
+from native_harness import ISAS, answer, guarded, native, row_product_graph, xnnpack
 
-from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerToken, Quantization
-from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
-from penstock.graph.kinds import NodeKind
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, Quantization
+from penstock.graph.graph import XnnGraph
 from penstock.graph.weights import float_to_bfloat16, real
 from penstock.runtime.engines.native.engine import NativeEngine
 from penstock.runtime.engines.native.isa import Isa
@@ -52,20 +51,7 @@ def product(
     for row in range(0, len(rows), 3):
         rows[row] = draw.choice((np.abs(rows[row]), -np.abs(rows[row]), 0 * rows[row], 5.5))
     clamp = draw.choice((None, (0.0, math.inf), (-3.0, 2.5)))
-    result = (*shape[:-1], outputs)
-    values = [
-        Value(0, DataType.FP32, shape, None, None, 0, True),
-        Value(1, DataType.QDINT8, shape, PerToken(1)),
-        Value(2, dtype, (outputs, shape[-1]), quantization, weights),
-        Value(3, DataType.FP32, bias.shape, None, bias),
-        Value(4, DataType.FP32, result, None, None, 1, False, True),
-    ]
-    inputs = (1, 2, 3 if draw.random() < 0.8 else INVALID_VALUE_ID)
-    nodes = [
-        Node(NodeKind.CONVERT, (0,), (1,)),
-        Node(NodeKind.FULLY_CONNECTED, inputs, (4,), None, clamp),
-    ]
-    return XnnGraph(values, nodes, [0], [4]), x
+    return row_product_graph(shape, (dtype, quantization, weights), bias, draw, clamp), x
 
 
 def check(graph: XnnGraph, x: np.ndarray) -> None:

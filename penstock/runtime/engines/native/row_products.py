@@ -1,0 +1,97 @@
+"""What fully-connected products of rows that are quantized at run time have in common, whatever
+their weights are. A family ``name`` has the C functions ``pk_name_packed_size``, ``pk_name_pack``,
+``pk_name_scratch_size`` and ``pk_name_run``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from ctypes import POINTER, Structure, byref, c_size_t, c_void_p
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from penstock.graph.dtypes import DataType, PerToken
+from penstock.graph.graph import Node, Shape
+from penstock.runtime.blocks import address
+from penstock.runtime.engines.native.family import Step, Values, Workshop, bias_of
+from penstock.runtime.engines.native.library import Prototype
+
+
+@dataclass(frozen=True)
+class RowProduct:
+    """A node with its weights packed. ``product`` is the C structure that says what it is, with
+    fields ``rows`` and ``inputs`` that depend on the call; ``task`` the one around it."""
+
+    node: Node
+    name: str
+    product: Any
+    task: type[Structure]
+    packed: int
+    workshop: Workshop
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
+        source, result = self.node.inputs[0], self.node.outputs[0]
+        *batch, inputs = shapes[source]
+        product = type(self.product).from_buffer_copy(self.product)
+        product.rows, product.inputs = math.prod(batch), inputs
+        functions = self.workshop.library.functions
+        scratch: int = getattr(functions, f"pk_{self.name}_scratch_size")(byref(product))
+        task = self.task(product, self.packed, None, None, None)
+        fields = ((source, "input"), (result, "output"))
+        return Step(f"pk_{self.name}_run", task, fields, scratch)
+
+
+def pack(
+    name: str,
+    product: Structure,
+    task: type[Structure],
+    node: Node,
+    values: Values,
+    scales: np.ndarray,
+    workshop: Workshop,
+) -> RowProduct:
+    """Packs the weights of ``node``, whose ``scales`` are as C takes them."""
+    weights, bias = workshop.constant(values[node.inputs[1]]), bias_of(node, values)
+    bias_at = None if bias is None else address(workshop.constant(bias))
+    functions = workshop.library.functions
+    size = getattr(functions, f"pk_{name}_packed_size")(byref(product))
+    packed = workshop.packed.reserve(size)
+    getattr(functions, f"pk_{name}_pack")(
+        byref(product), address(weights), bias_at, address(scales), packed
+    )
+    return RowProduct(node, name, product, task, packed, workshop)
+
+
+def prototypes(name: str, product: type[Structure]) -> Mapping[str, Prototype]:
+    """The C functions of a family."""
+    return {
+        f"pk_{name}_packed_size": (c_size_t, (POINTER(product),)),
+        f"pk_{name}_pack": (None, (POINTER(product), c_void_p, c_void_p, c_void_p, c_void_p)),
+        f"pk_{name}_scratch_size": (c_size_t, (POINTER(product),)),
+        f"pk_{name}_run": (None, (c_void_p, c_void_p)),
+    }
+
+
+def reason_against_product(node: Node, values: Values) -> str | None:
+    """Why ``node`` is no product of rows that are quantized at run time, whatever its weights."""
+    if node.flags:
+        return "its weights are transposed"
+    source, result = values[node.inputs[0]], values[node.outputs[0]]
+    if source.dtype is not DataType.QDINT8 or result.dtype is not DataType.FP32:
+        return "its input is not quantized at run time"
+    bias = bias_of(node, values)
+    if bias is not None and (bias.dtype is not DataType.FP32 or bias.data is None):
+        return "its bias is not constant float32"
+    if node.clamp is not None and not node.clamp[0] < node.clamp[1]:
+        return "its output range is empty"
+    return reason_against_rows(source.quantization)
+
+
+def reason_against_rows(quantization: object) -> str | None:
+    """Why what is quantized together is no single row."""
+    if not isinstance(quantization, PerToken) or quantization.nonbatch_dims != 1:
+        return "what is quantized together is more than one row"
+    return None
