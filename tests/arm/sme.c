@@ -13,32 +13,34 @@ static int32_t got[64 * 64], want[64 * 64];
 
 static size_t svl_words(void) { uint64_t n; __asm__ volatile(".arch armv9-a+sme\n rdsvl %0, #1" : "=r"(n)); return n / 4; }
 
+/* All vector registers, which streaming mode clears. */
+#define VECTORS                                                                                   \
+  "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14",  \
+      "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27",  \
+      "v28", "v29", "v30", "v31"
+#define OPERANDS "r"(a), "r"(b), "r"(out), "r"(n) : "x9", "x12", "memory", "cc", VECTORS
+#define BEGIN ".arch armv9-a+sme\n smstart\n ptrue p0.b\n zero {za}\n "
+
 /* za<tile>.s = a (4-way) x b, rows stored with ST1W of horizontal slices. */
 #define CASE(T)                                                                                   \
   static void smopa_##T(const int8_t *a, const int8_t *b, int32_t *out, size_t n) {               \
-    __asm__ volatile(".arch armv9-a+sme\n smstart\n ptrue p0.b\n zero {za}\n ld1b {z0.b}, p0/z, [%0]\n"                \
+    __asm__ volatile(BEGIN "ld1b {z0.b}, p0/z, [%0]\n"                                            \
       "ld1b {z1.b}, p0/z, [%1]\n smopa za" #T ".s, p0/m, p0/m, z0.b, z1.b\n mov w12, #0\n"         \
       "mov x9, %2\n 1: st1w {za" #T "h.s[w12, 0]}, p0, [x9]\n add x9, x9, %3, lsl #2\n"            \
       "add w12, w12, #1\n cmp x12, %3\n b.lt 1b\n smstop\n"                                        \
-      :: "r"(a), "r"(b), "r"(out), "r"(n) : "x9", "x12", "memory", "cc",                           \
-      "v0","v1","v2","v3","v4","v5","v6","v7","v8","v9","v10","v11","v12","v13","v14","v15",      \
-      "v16","v17","v18","v19","v20","v21","v22","v23","v24","v25","v26","v27","v28","v29","v30","v31"); } \
+      :: OPERANDS); }                                                                             \
   static void mova_##T(const int8_t *a, const int8_t *b, int32_t *out, size_t n) {                \
-    __asm__ volatile(".arch armv9-a+sme\n smstart\n ptrue p0.b\n zero {za}\n ld1b {z0.b}, p0/z, [%0]\n"                \
+    __asm__ volatile(BEGIN "ld1b {z0.b}, p0/z, [%0]\n"                                            \
       "ld1b {z1.b}, p0/z, [%1]\n smopa za" #T ".s, p0/m, p0/m, z0.b, z1.b\n mov w12, #0\n"         \
       "mov x9, %2\n 1: mova z2.s, p0/m, za" #T "h.s[w12, 0]\n st1w {z2.s}, p0, [x9]\n"             \
       "add x9, x9, %3, lsl #2\n add w12, w12, #1\n cmp x12, %3\n b.lt 1b\n smstop\n"               \
-      :: "r"(a), "r"(b), "r"(out), "r"(n) : "x9", "x12", "memory", "cc",                           \
-      "v0","v1","v2","v3","v4","v5","v6","v7","v8","v9","v10","v11","v12","v13","v14","v15",      \
-      "v16","v17","v18","v19","v20","v21","v22","v23","v24","v25","v26","v27","v28","v29","v30","v31"); } \
+      :: OPERANDS); }                                                                             \
   static void fmopa_##T(const float *a, const float *b, float *out, size_t n) {                   \
-    __asm__ volatile(".arch armv9-a+sme\n smstart\n ptrue p0.b\n zero {za}\n ld1w {z0.s}, p0/z, [%0]\n"                \
+    __asm__ volatile(BEGIN "ld1w {z0.s}, p0/z, [%0]\n"                                            \
       "ld1w {z1.s}, p0/z, [%1]\n fmopa za" #T ".s, p0/m, p0/m, z0.s, z1.s\n mov w12, #0\n"         \
       "mov x9, %2\n 1: st1w {za" #T "h.s[w12, 0]}, p0, [x9]\n add x9, x9, %3, lsl #2\n"            \
       "add w12, w12, #1\n cmp x12, %3\n b.lt 1b\n smstop\n"                                        \
-      :: "r"(a), "r"(b), "r"(out), "r"(n) : "x9", "x12", "memory", "cc",                           \
-      "v0","v1","v2","v3","v4","v5","v6","v7","v8","v9","v10","v11","v12","v13","v14","v15",      \
-      "v16","v17","v18","v19","v20","v21","v22","v23","v24","v25","v26","v27","v28","v29","v30","v31"); }
+      :: OPERANDS); }
 CASE(0) CASE(1) CASE(2) CASE(3)
 
 static void report(const char *name, size_t n) {
