@@ -8,6 +8,7 @@ scaled_dot_product_attention …) stay whole.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import io
 import logging
@@ -185,11 +186,22 @@ def _module(program: ExportedProgram) -> GraphModule:
     module = program.module(check_guards=False)
     if not isinstance(module, GraphModule):
         raise ExportError(f"torch.export gave a {type(module).__name__}, not a graph")
+    _own_bodies(module)
     inline_regions.apply(module)
     for part in all_graphs(module):
         quantized_tensors.apply(part)
         _register_names(part)
     return module
+
+
+def _own_bodies(module: GraphModule) -> None:
+    """``ExportedProgram.module`` copies the model's graph, but not those of branches, loops and
+    regions: what is changed here must not be the caller's, who may lower the program again."""
+    for name, body in list(module.named_children()):
+        if isinstance(body, GraphModule):
+            own = GraphModule(body, copy.deepcopy(body.graph))
+            setattr(module, name, own)
+            _own_bodies(own)
 
 
 def _register_names(module: GraphModule) -> None:

@@ -99,6 +99,38 @@ def test_exported_programs_and_archives(tmp_path: Path) -> None:
         assert (y == 2).all()
 
 
+class Branches(torch.nn.Module):
+    """A branch, and a region of its own in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def affine(x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", enabled=False):
+                return torch.relu(self.linear(x))
+
+        y: torch.Tensor = torch.cond(x.sum() > 0, affine, lambda x: self.linear(x) - 1, (x,))
+        return y
+
+
+def test_an_exported_program_stays_as_it_is() -> None:
+    x = torch.ones(2, 4)
+    model = Branches().eval()
+    exported = torch.export.export(model, (x,))
+    graphs = [str(part.graph) for part in exported.graph_module.modules() if hasattr(part, "graph")]
+    first, second = (penstock.lower(exported, quantize=None).to_bytes() for _ in range(2))
+    assert first == second
+    assert graphs == [
+        str(part.graph) for part in exported.graph_module.modules() if hasattr(part, "graph")
+    ]
+    for sample in (x, -x):
+        (y,) = penstock.load(first)(sample.numpy())
+        torch.testing.assert_close(torch.from_numpy(y), model(sample))
+        torch.testing.assert_close(exported.module()(sample), model(sample))
+
+
 def test_exported_program_with_other_inputs() -> None:
     exported = torch.export.export(Sum(), (X, X))
     with pytest.raises(InputError, match="structure"):
