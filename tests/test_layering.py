@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "runtime.blocks": set(),
     "runtime.mapped": {"runtime.blocks"},
     "runtime.dtypes": {"errors", "formats"},
-    "runtime.kernels": {"runtime.dtypes"},
+    "runtime.kernels": {"runtime.dtypes", "runtime.mapped"},
     "runtime.free_memory": {"runtime.blocks"},
     "runtime.engines": {
         "errors", "graph", "runtime.blocks", "runtime.free_memory", "runtime.mapped",

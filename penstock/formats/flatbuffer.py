@@ -47,7 +47,10 @@ def decode(schema: Schema, data: memoryview, what: str) -> Table:
     decoder = _Decoder(schema, data, what)
     if len(data) < 8:
         raise decoder.error(f"{len(data)} bytes are too few")
-    return decoder.table(decoder.follow(0), schema.tables[schema.root])
+    try:
+        return decoder.table(decoder.follow(0), schema.tables[schema.root])
+    finally:
+        decoder.forget()
 
 
 _Read: TypeAlias = Callable[[int], Any]
@@ -82,6 +85,13 @@ class _Decoder:
         self.layouts: dict[tuple[int, str], _Layout] = {}
         self.readers: dict[str, list[tuple[Field, _Read]]] = {}
         self.defaults: dict[str, dict[str, Any]] = {}
+
+    def forget(self) -> None:
+        """Lets go of the readers, which know the decoder as it knows them: else every table would
+        wait for the garbage collector."""
+        self.readers.clear()
+        self.layouts.clear()
+        self.tables.clear()
 
     def error(self, problem: str) -> InvalidProgramError:
         return InvalidProgramError(f"{self.what} is damaged or cut short: {problem}")

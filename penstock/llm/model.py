@@ -314,7 +314,7 @@ def load(
         InvalidProgramError: it is damaged.
         BackendUnavailableError: a package is missing.
     """
-    program = load_program(path, threads=threads, engine=engine)
+    program = load_program(path, threads=threads, engine=engine, spare=True)
     name = os.fspath(path)
     found = settings.find(program.program, name) if tokenizer is None else _given(Path(tokenizer))
     # Before the weights: what reading a tokenizer leaves behind is 30 MB.

@@ -50,6 +50,7 @@ def load(
     engine: EngineChoice = "auto",
     profile: bool = False,
     copy: bool = False,
+    spare: bool = False,
 ) -> LoadedProgram:
     """Load an ExecuTorch program (``.pte``) from a path or from its bytes.
 
@@ -72,6 +73,8 @@ def load(
         profile: measure each instruction and node, see :meth:`LoadedProgram.profile`; a call takes
             a little longer.
         copy: read the files into memory instead of mapping them, which takes their size more.
+        spare: read rows of large tables (embeddings) from the file each time, so that its pages do
+            not stay in memory: for models that read other rows with each call.
 
     Raises:
         InputError: there is no such file, it cannot be read, a data file does not belong to the
@@ -82,7 +85,7 @@ def load(
     if isinstance(engine, str) and engine not in ENGINES:
         raise InputError(f"engine is {engine!r}; choose {' or '.join(map(repr, ENGINES))}")
     with faults("load"):
-        return _loaded(source, data, _Options(threads, engine, profile, copy))
+        return _loaded(source, data, _Options(threads, engine, profile, copy, spare))
 
 
 class _Options(NamedTuple):
@@ -92,17 +95,17 @@ class _Options(NamedTuple):
     engine: EngineChoice
     profile: bool
     copy: bool
+    spare: bool
 
 
 def _loaded(source: Source, data: Source | Sequence[Source], options: _Options) -> LoadedProgram:
-    copy = options.copy
-    program, mapping = _read(source, "program", read_program, copy)
+    program, mapping = _read(source, "program", read_program, options)
     mappings = [mapping]
     files = [data] if isinstance(data, (str, os.PathLike, *_BUFFERS)) else data
     if not isinstance(files, Sequence):
         raise InputError(f"data is a path, bytes or a list of them, not {type(data).__name__}")
     for file in files:
-        pieces, mapping = _read(file, "data file", read_data_file, copy)
+        pieces, mapping = _read(file, "data file", read_data_file, options)
         mappings.append(mapping)
         attach(program, pieces)
     loaded = LoadedProgram(program, *options[:2], mappings, options.profile)
@@ -122,14 +125,16 @@ def _load_again(files: Sequence[Source], *options: Any) -> LoadedProgram:
 _BUFFERS = (bytes, bytearray, memoryview)
 
 
-def _read(source: Source, what: str, read: Callable[[Buffer], _T], copy: bool) -> tuple[_T, object]:
+def _read(
+    source: Source, what: str, read: Callable[[Buffer], _T], options: _Options
+) -> tuple[_T, object]:
     """What ``read`` makes of the file, and the ``mmap`` that it lies in, if it does."""
     mapping: object = None
     if isinstance(source, _BUFFERS):
         content, name = source, f"the {what}"
     elif isinstance(source, (str, os.PathLike)):
-        content, name = map_file(source), os.fspath(source)
-        if copy:
+        content, name = map_file(source, spare=options.spare), os.fspath(source)
+        if options.copy:
             content = memoryview(bytes(content))
         else:
             mapping = content.obj
@@ -143,8 +148,8 @@ def _read(source: Source, what: str, read: Callable[[Buffer], _T], copy: bool) -
         raise InvalidProgramError(f"{name}: {error}") from error
 
 
-def map_file(path: str | os.PathLike[str]) -> memoryview:
-    """The content of a file, mapped read-only.
+def map_file(path: str | os.PathLike[str], *, spare: bool = False) -> memoryview:
+    """The content of a file, mapped read-only; ``spare`` as for :func:`load`.
 
     Raises InputError if it cannot be read, InvalidProgramError if it is empty.
     """
@@ -153,7 +158,10 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise InvalidProgramError(f"{os.fspath(path)} is empty")
-            return memoryview(MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ))
+            mapping = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if spare and hasattr(os, "preadv"):
+                mapping.keep_open(file.fileno())
+            return memoryview(mapping)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {os.fspath(path)!r}: {reason}") from None
@@ -178,7 +186,7 @@ class LoadedProgram:
         """Those ``mappings`` that are an ``mmap`` are files that the program's data lies in."""
         self.program = program
         self._mappings = mappings
-        self._options = _Options(threads, engine, profile, False)
+        self._options = _Options(threads, engine, profile, False, False)
         self._threads = Threads(threads)
         self._engines: Sequence[Engine] | None = None
         self._methods: dict[str, Method] = {}

@@ -23,9 +23,11 @@ told = model.generate("The capital of France is", max_tokens=8).text
 conversation = model.conversation()
 first = conversation.send("What is the capital of France?", max_tokens=32)
 second = conversation.send("And of Italy?", max_tokens=32)
+read, length = conversation.last.read, conversation.length
+model.generate(list(range(100, 580)), max_tokens=8)
 status = open("/proc/self/status").read()
 memory = int(status.split("VmHWM:")[1].split()[0]) / 1024
-print(json.dumps([told, first, second, conversation.last.read, conversation.length, memory]))
+print(json.dumps([told, first, second, read, length, memory]))
 """
 
 
@@ -51,4 +53,5 @@ def test_it_speaks(file: Path) -> None:
     assert told.startswith(" Paris")
     assert "Paris" in first and "Rome" in second
     assert read < 25 < length  # what was said before is not read again
-    assert memory < file.stat().st_size / 1e6 + 150
+    # Weights, packed; with 480 positions in the cache. Its pages of the file are given back.
+    assert memory < file.stat().st_size / 1e6 + 107

@@ -22,6 +22,7 @@ from penstock.runtime.engines.protocol import (
     NodeTime,
 )
 from penstock.runtime.engines.threads import Threads
+from penstock.runtime.mapped import drop_files
 
 
 def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: Threads) -> Executable:
@@ -33,6 +34,8 @@ def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: Thread
         UnsupportedError: no engine can execute a node of it.
     """
     chosen = choose(graph, engines)
+    # Checks read scales, which lie between the weights: the system brings their neighbours too.
+    drop_files(value.data for value in graph.values)
     if len(set(chosen)) <= 1:
         return engines[chosen[0] if chosen else -1].compile(graph, threads=threads)
     units = engines[0].units(graph) if isinstance(engines[0], Composer) else ()

@@ -19,6 +19,7 @@ from penstock.runtime.kernels.common import (
 )
 from penstock.runtime.kernels.registry import KernelError, kernel, reserve
 from penstock.runtime.kernels.shapes import slice_of
+from penstock.runtime.mapped import take_rows
 
 
 def _integers(index: Array, name: str) -> Array:
@@ -171,7 +172,7 @@ def embedding(
         raise KernelError(f"an embedding table of rank {weight.ndim}")
     where = _in_range(_integers(indices, "an index"), weight.shape[0])
     reserve((*where.shape, weight.shape[1]), out)
-    return np.take(weight, where, 0)
+    return take_rows(weight, where)
 
 
 # -- gather and scatter ----------------------------------------------------------------------------

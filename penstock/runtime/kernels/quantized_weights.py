@@ -9,6 +9,7 @@ import numpy as np
 from penstock.runtime.kernels.blas import matmul
 from penstock.runtime.kernels.common import FLOAT32, Array, documented, is_float, rounded, widened
 from penstock.runtime.kernels.registry import KernelError, kernel, reserve
+from penstock.runtime.mapped import take_rows
 
 
 def _bytes(rows: Array) -> Array:
@@ -58,7 +59,7 @@ def _embedding(
             raise KernelError(f"an index outside of 0..{weight.shape[0] - 1}")
         reserve((*indices.shape, width), out)
         grouped = (*indices.shape, groups, width // groups)
-        value = unpack(weight[indices]).reshape(grouped)
+        value = unpack(take_rows(weight, indices)).reshape(grouped)
         if zero_points is not None:
             value -= _per_group(zero_points, indices, groups)
         value *= _per_group(scales, indices, groups)

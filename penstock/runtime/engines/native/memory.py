@@ -67,6 +67,10 @@ class PackedWeights:
         self._sources.append(found)
         return found
 
+    def drop(self, source: np.ndarray) -> None:
+        """A part of a constant is packed: its pages of the file can go."""
+        drop(source)
+
     def packed(self) -> None:
         """The constants asked for so far are packed: their pages of the file can go."""
         for source in self._sources:

@@ -18,6 +18,10 @@ from penstock.runtime.blocks import address
 from penstock.runtime.engines.native.family import Step, Values, Workshop, bias_of
 from penstock.runtime.engines.native.library import Prototype
 
+#: Channels that are packed at a time, a multiple of a panel's: meanwhile they are in memory twice,
+#: in pages of the file too. Of a head of 28 MB that would be the most a language model ever takes.
+_CHANNELS = 4096
+
 
 @dataclass(frozen=True)
 class RowProduct:
@@ -57,11 +61,23 @@ def pack(
     weights, bias = workshop.constant(values[node.inputs[1]]), bias_of(node, values)
     bias_at = None if bias is None else address(workshop.constant(bias))
     functions = workshop.library.functions
-    size = getattr(functions, f"pk_{name}_packed_size")(byref(product))
-    packed = workshop.packed.reserve(size)
-    getattr(functions, f"pk_{name}_pack")(
-        byref(product), address(weights), bias_at, address(scales), packed
-    )
+    size_of = getattr(functions, f"pk_{name}_packed_size")
+    packed = workshop.packed.reserve(size_of(byref(product)))
+    outputs, row, scale = product.outputs, weights.nbytes, scales.nbytes
+    part = type(product).from_buffer_copy(product)
+    to = packed
+    for first in range(0, outputs, _CHANNELS):
+        part.outputs = min(_CHANNELS, outputs - first)
+        mine = weights[row * first // outputs : row * (first + part.outputs) // outputs]
+        getattr(functions, f"pk_{name}_pack")(
+            byref(part),
+            address(mine),
+            None if bias_at is None else bias_at + 4 * first,
+            address(scales) + scale * first // outputs,
+            to,
+        )
+        to += size_of(byref(part))
+        workshop.packed.drop(mine)
     return RowProduct(node, name, product, task, packed, workshop)
 
 

@@ -57,6 +57,7 @@ def test_large() -> None:
     check(*product((1, 1536), 700, 1))
     check(*product((197, 768), 333, 2))
     check(*product((3, 6000), 40, 3))
+    check(*product((2, 33), 8205, 4))  # packed part by part
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -127,6 +127,7 @@ def test_large(block: int) -> None:
     check(*product((1, 1536), 700, block, 1))
     check(*product((200, 768), 133, block, 2))
     check(*product((3, 6144), 40, block, 3))
+    check(*product((2, 256), 8205, block, 4))  # packed part by part
 
 
 @pytest.mark.parametrize("isa", ISAS)
