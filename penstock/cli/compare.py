@@ -214,6 +214,7 @@ def show(report: CompareReport, top: int) -> None:
         lines.append(
             f"below {report.threshold_db:.0f} dB first: {layer.name}{place}, "
             f"{_ratio(layer.sqnr_db)}, layer {report.first + 1} of {len(report.layers)}"
+            + (f" ({layer.note})" if layer.note else "")
         )
     elif report.layers:
         lines.append(f"no layer of {len(report.layers)} is below {report.threshold_db:.0f} dB")
@@ -221,6 +222,8 @@ def show(report: CompareReport, top: int) -> None:
         console.print(line, markup=False, soft_wrap=True)
     if report.layers:
         console.print(_table(report, top))
+    if report.left_out:
+        console.print(_left_out(report), markup=False, soft_wrap=True)
     for label, names in zip((report.a, report.b), report.unmatched, strict=True):
         if names:
             counted = Counter(name.rpartition(" ")[2] for name in names)
@@ -229,6 +232,19 @@ def show(report: CompareReport, top: int) -> None:
             console.print(
                 f"without a counterpart in {label}: {text}{more}", markup=False, soft_wrap=True
             )
+
+
+def _left_out(report: CompareReport) -> str:
+    """How many pairs were not compared, why, and the farthest apart of them."""
+    farthest = sorted(report.left_out, key=lambda layer: layer.sqnr_db)[:3]
+    named = ", ".join(f"{layer.name} ({_decibel(layer.sqnr_db)} dB)" for layer in farthest)
+    count = len(report.left_out)
+    more = f" and {count - len(farthest)} more" if count > len(farthest) else ""
+    pairs = f"{count} pairs" if count > 1 else "one pair"
+    return (
+        f"left out: {pairs} of values that differ although what follows from them agrees, so that "
+        f"they are not the same thing: {named}{more}"
+    )
 
 
 def _table(report: CompareReport, top: int) -> Table:

@@ -58,7 +58,6 @@ class _Recorder(Interpreter):
                 type_name(str(result.dtype).removeprefix("torch.")),
                 _array(result),
                 reads,
-                self._user(node),
             )
         )
         return result
@@ -67,28 +66,6 @@ class _Recorder(Interpreter):
         if node in self._position:
             return (self._position[node],)
         return self._through.get(node, ())
-
-    def _user(self, node: Node) -> int | None:
-        """The position that the only node that reads this one will have, if that is the next one of
-        its kind and takes nothing else that is computed."""
-        users = [user for user in node.users if user.op == "call_function"]
-        if len(users) != 1 or len(node.users) != 1:
-            return None
-        others = [n for n in users[0].all_input_nodes if n is not node and n.op == "call_function"]
-        return None if others else self._count_to(node, users[0])
-
-    def _count_to(self, node: Node, user: Node) -> int | None:
-        """How many values are taken from ``node`` to its ``user``, as positions."""
-        position, current = len(self.taps), node
-        while current is not user:
-            current = current.next
-            if current.op == "root":
-                return None
-            if current.op == "call_function":
-                if not isinstance(current.meta.get("val"), torch.Tensor):
-                    return None
-                position += 1
-        return position
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -84,6 +84,17 @@ class Bound:
         return type(self.instruction).__name__
 
 
+@dataclass(frozen=True)
+class Done:
+    """An instruction that has run: its position, which values it read and wrote, by their numbers,
+    and the content of those that it wrote, which may change with the next one."""
+
+    position: int
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    written: list[Any]
+
+
 def bind(
     method: Method,
     instruction: Instruction,

@@ -31,6 +31,7 @@ from penstock.runtime.calling import Signature
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
 from penstock.runtime.instructions import (
     Bound,
+    Done,
     State,
     Step,
     bind,
@@ -302,20 +303,20 @@ class Method:
                     )
         return outputs
 
-    def observed(self, inputs: Sequence[Any], see: Callable[[int, list[Any]], None]) -> list[Any]:
-        """:meth:`run`, with ``see(position, values)`` after each instruction: the values that it
-        wrote, which may change with the next one.
+    def observed(self, inputs: Sequence[Any], see: Callable[[Done], None]) -> list[Any]:
+        """:meth:`run`, with ``see`` called after each instruction.
 
         Raises what :meth:`__call__` raises, and whatever ``see`` does.
         """
         values = self._state.values
 
         def watched(step: Step, position: int) -> Step:
-            outs = self._bound[position].outs
+            bound = self._bound[position]
 
             def call() -> int | None:
                 following = step()
-                see(position, [values[index] for index in outs])
+                written = [values[index] for index in bound.outs]
+                see(Done(position, bound.access.reads, bound.outs, written))
                 return following
 
             return call

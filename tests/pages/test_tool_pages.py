@@ -50,10 +50,15 @@ def compare_page(folder: Path, layers: int) -> Path:
         )
         for i in range(layers)
     ]  # fmt: skip
+    left_out = Layer(
+        "encoder.layers.3.self_attention.key", "aten.linear.default", "",
+        ("fully_connected", "add"), ("fp32", "fp32"), (1, 197, 768), -2.9, None, 3.0, 3.0,
+        "what follows from it agrees, 118 dB",
+    )  # fmt: skip
     first = next((i for i, layer in enumerate(found) if layer.sqnr_db < 30), None)
     report = CompareReport(
         "a.pte", "b.pte", 4, "4 samples", 30.0, (Output((1, 1000), 18.0, 0.1, 3.0),), tuple(found),
-        first, (("m aten.view.default",), ()),
+        first, (("m aten.view.default",), ()), (left_out,) if layers else (),
     )  # fmt: skip
     return write_page(folder / "c.html", "compare", "a and b", report.as_dict())
 
@@ -79,6 +84,8 @@ def test_compare(tmp_path: Path, opened: Any, shape: dict[str, Any]) -> None:
     text = page.locator("main").inner_text()
     for part in ("they do not agree", "18 dB", "equal", "layers.101", "150", "0.01 of 3"):
         assert part in text, part
+    for part in ("self_attention.key", "-2.9 dB", "fully_connected | add", "agrees, 118 dB"):
+        assert part in text.replace("\N{MINUS SIGN}", "-"), part
     page.get_by_role("button", name="encoder.layers.3.").first.click()
     details = page.locator("aside.details")
     for part in ("model.py:7", "fully_connected, qint8", "1 × 197 × 768", "39.7 dB"):

@@ -87,6 +87,7 @@ show(
     ["Agree from", decibels(data.threshold_db)],
     ["First below", first ? `${first.name}, ${ratio(first.sqnr_db)}` : "no layer"],
     ["Layers compared", count(layers.length)],
+    ...(data.left_out.length ? [["Left out", count(data.left_out.length)]] : []),
   ]),
   section(
     "Outputs",
@@ -112,6 +113,25 @@ if (layers.length) {
       losing.length > 0 && bars({ title: "What a layer loses against the worst value it reads", rows: losing, format: decibels, measure: "Loses", most: 12 }),
     ),
     section("All layers", table({ caption: "All layers, in order", rows: layers, columns: named, onPick: pick }), panel.element),
+  );
+}
+if (data.left_out.length) {
+  show(
+    section(
+      "Left out",
+      h("p", { class: "muted" }, "These values differ, and all that follows from them agrees: an error would not vanish, so they are not the same thing in both programs."),
+      table({
+        caption: "Values left out, in order",
+        rows: data.left_out.map((layer) => ({ ...layer, sqnr: toNumber(layer.sqnr_db) })),
+        columns: [
+          { title: "Layer", value: (row) => row.name },
+          { title: "SQNR", value: (row) => row.sqnr, text: (row) => ratio(row.sqnr_db), number: true },
+          { title: "Made by", value: (row) => [...new Set(row.kinds)].join(" | ") },
+          { title: "Why", value: (row) => row.note },
+        ],
+        tall: false,
+      }),
+    ),
   );
 }
 const lone = [data.a, data.b].map((label, side) => [label, data.unmatched[side]]).filter(([, names]) => names.length);

@@ -9,41 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.errors import InputError
-from penstock.tools.agreement import decibels
-from penstock.tools.compare.match import counts, in_layout_of, matched
+from penstock.tools.compare.forms import Centred
+from penstock.tools.compare.layout import in_layout_of
+from penstock.tools.compare.match import matched
+from penstock.tools.compare.meaning import Compared, settle
 from penstock.tools.compare.report import CompareReport, Layer, Output
-from penstock.tools.compare.taps import Side, Tap
+from penstock.tools.compare.sums import Sums
+from penstock.tools.compare.taps import Side, Tap, counts
 
-#: A layer is only in another form, and no worse, where all that reads it is better by so many dB.
-RECOVERED = 20.0
-#: How such a layer's note begins.
-OTHER_FORM = "other form"
-
-
-@dataclass
-class Sums:
-    """Signal, noise and differences of two values, over the samples added so far."""
-
-    signal: float = 0.0
-    noise: float = 0.0
-    largest: float = 0.0
-    extent: float = 0.0
-
-    def add(self, reference: np.ndarray, values: np.ndarray) -> None:
-        """Two arrays of one shape."""
-        with np.errstate(all="ignore"):
-            a, b = reference.astype(np.float64), values.astype(np.float64)
-            # Infinities (of masks) at the same places say nothing about the rest.
-            difference = np.where(a == b, 0.0, a - b)
-            a = np.where(np.isfinite(a), a, 0.0)
-            self.signal += float(np.square(a).sum())
-            self.noise += float(np.square(difference).sum())
-            self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
-            self.extent = max(self.extent, float(np.abs(a).max(initial=0.0)))
-
-    @property
-    def sqnr_db(self) -> float:
-        return decibels(self.signal, self.noise)
+#: Kinds of nodes and kernels that put values together as they are.
+JOINS = {"add", "subtract", "sub", "cat", "stack"}
 
 
 def compare(
@@ -68,17 +43,17 @@ def compare(
     for sample in samples:
         (a_outputs, a_taps), (b_outputs, b_taps) = a.run(sample), b.run(sample)
         _check_outputs(a_outputs, b_outputs, a.label, b.label)
-        outputs = outputs or [(output.shape, Sums()) for output in a_outputs]
+        outputs = outputs or [(output.shape, Sums(threshold_db)) for output in a_outputs]
         for (_, sums), one, other in zip(outputs, a_outputs, b_outputs, strict=True):
             sums.add(one, other)
         if comparison is None:
-            comparison = _Comparison(a_taps, b_taps)
+            comparison = _Comparison(a_taps, b_taps, threshold_db)
         comparison.add(a_taps, b_taps)
         count += 1
         progress()
     if comparison is None:
         raise InputError("there are no inputs to compare on")
-    layers = comparison.layers(threshold_db)
+    layers, left_out = comparison.layers(_ends(outputs, a_outputs))
     return CompareReport(
         a=a.label,
         b=b.label,
@@ -88,15 +63,20 @@ def compare(
         outputs=tuple(Output(shape, s.sqnr_db, s.largest, s.extent) for shape, s in outputs),
         layers=layers,
         first=next(
-            (
-                index
-                for index, layer in enumerate(layers)
-                if layer.sqnr_db < threshold_db and not layer.note.startswith(OTHER_FORM)
-            ),
-            None,
+            (index for index, layer in enumerate(layers) if layer.sqnr_db < threshold_db), None
         ),
         unmatched=comparison.unmatched,
+        left_out=left_out,
     )
+
+
+def _ends(
+    outputs: Sequence[tuple[tuple[int, ...], Sums]], arrays: Sequence[np.ndarray]
+) -> Sums | None:
+    """The worst output; None where one is of integers, which may be equal by chance."""
+    if any(array.dtype.kind != "f" for array in arrays):
+        return None
+    return min((sums for _, sums in outputs), key=lambda sums: sums.sqnr_db, default=None)
 
 
 def _check_outputs(
@@ -113,9 +93,11 @@ def _check_outputs(
 class _Comparison:
     """The pairs of two sides' values, by the first sample, and the sums of each."""
 
-    def __init__(self, a: Sequence[Tap], b: Sequence[Tap]) -> None:
+    def __init__(self, a: Sequence[Tap], b: Sequence[Tap], threshold_db: float) -> None:
+        self._threshold_db = threshold_db
         self._pairs = matched(a, b)
-        self._sums = [Sums() for _ in self._pairs]
+        self._plain = [Sums(threshold_db) for _ in self._pairs]
+        self._formed = [Sums(threshold_db) if pair.form else None for pair in self._pairs]
         self._about = [_About.of(a[pair.a], b[pair.b]) for pair in self._pairs]
         known = {i for pair in self._pairs for i in (pair.a, *pair.within)}
         others = {pair.b for pair in self._pairs}
@@ -123,65 +105,76 @@ class _Comparison:
             tuple(name(tap) for i, tap in enumerate(a) if i not in known and counts(tap)),
             tuple(name(tap) for i, tap in enumerate(b) if i not in others and counts(tap)),
         )
-        self._reads = self._between([tap.reads for tap in b], [pair.b for pair in self._pairs])
-        if not any(self._reads):
-            self._reads = self._between([tap.reads for tap in a], [pair.a for pair in self._pairs])
-
-    @staticmethod
-    def _between(reads: Sequence[Sequence[int]], positions: Sequence[int]) -> list[list[int]]:
-        """For each pair the pairs that it is computed from, past values that are in none."""
-        pair_at = {position: index for index, position in enumerate(positions)}
-        nearest: list[set[int]] = []
-        for position, sources in enumerate(reads):
-            found: set[int] = set()
-            for source in sources:
-                if source < position:
-                    found |= {pair_at[source]} if source in pair_at else nearest[source]
-            nearest.append(found)
-        return [sorted(nearest[position]) for position in positions]
+        self._steps = [tap.reads for tap in b], [pair.b for pair in self._pairs]
+        if not any(self._steps[0]):
+            self._steps = [tap.reads for tap in a], [pair.a for pair in self._pairs]
 
     def add(self, a: Sequence[Tap], b: Sequence[Tap]) -> None:
-        for pair, sums in zip(self._pairs, self._sums, strict=True):
+        for pair, plain, formed in zip(self._pairs, self._plain, self._formed, strict=True):
             if pair.a >= len(a) or pair.b >= len(b):
                 continue  # another way through the program's branches
             reference = a[pair.a].array
             values = in_layout_of(reference, b[pair.b].array)
             if values is not None:
-                factor = np.float64(pair.factor)
-                sums.add(reference if pair.factor == 1.0 else reference * factor, values)
+                plain.add(reference, values)
+                if formed is not None and pair.form is not None:
+                    formed.add(*pair.form.of(reference, values))
 
-    def layers(self, threshold_db: float) -> tuple[Layer, ...]:
-        found = []
-        readers: list[list[int]] = [[] for _ in self._pairs]
-        for index, sources in enumerate(self._reads):
-            for source in sources:
-                readers[source].append(index)
-        for index, (pair, sums, about) in enumerate(
-            zip(self._pairs, self._sums, self._about, strict=True)
-        ):
-            own = sums.sqnr_db
-            after = [self._sums[reader].sqnr_db for reader in readers[index]]
-            before = [self._sums[source].sqnr_db for source in self._reads[index]]
-            note = "" if pair.factor == 1.0 else f"holds {pair.factor:.4g} times the reference"
-            if after and own < threshold_db and min(after) >= max(threshold_db, own + RECOVERED):
-                note = f"{OTHER_FORM}: what is computed from it agrees"
-            worst = min(before, default=math.inf)
-            found.append(
-                Layer(
-                    module=about.module,
-                    operator=about.operator,
-                    source=about.source,
-                    kinds=about.kinds,
-                    dtypes=about.dtypes,
-                    shape=about.shape,
-                    sqnr_db=own,
-                    loss_db=worst - own if math.isfinite(worst) and math.isfinite(own) else None,
-                    largest=sums.largest,
-                    extent=sums.extent,
-                    note=note,
-                )
+    def layers(self, ends: Sums | None) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+        """What was compared, and what was left out; ``ends`` is the worst output."""
+        reads = _between(*self._steps)
+        compared = [
+            Compared(
+                plain=plain,
+                formed=formed,
+                certain=isinstance(pair.form, Centred),
+                reads=sources,
+                size=math.prod(about.shape),
+                discrete=about.discrete,
+                joins=about.joins,
+                alike=about.kinds[0] == about.kinds[1],
             )
-        return tuple(found)
+            for pair, plain, formed, sources, about in zip(
+                self._pairs, self._plain, self._formed, reads, self._about, strict=True
+            )
+        ]
+        meanings = settle(compared, ends, self._threshold_db)
+        kept = [index for index, meaning in enumerate(meanings) if not meaning.left_out]
+        steps, positions = self._steps
+        sources = _between(steps, [positions[index] for index in kept])
+        layers = []
+        for index, read in zip(kept, sources, strict=True):
+            pair, about, meaning = self._pairs[index], self._about[index], meanings[index]
+            worst = min((meanings[kept[n]].sums.sqnr_db for n in read), default=math.inf)
+            own = meaning.sums.sqnr_db
+            loss = worst - own if math.isfinite(worst) and math.isfinite(own) else None
+            note = pair.form.note(about.shape) if pair.form and meaning.formed else ""
+            if pair.form and meaning.either:
+                note = f"or {pair.form.note(about.shape)}, and what follows is wrong"
+            layers.append(about.layer(meaning.sums, loss, note))
+        left_out = [
+            about.layer(meaning.sums, None, f"what follows from it agrees, {_words(meaning.after)}")
+            for about, meaning in zip(self._about, meanings, strict=True)
+            if meaning.left_out
+        ]
+        return tuple(layers), tuple(left_out)
+
+
+def _words(ratio: float) -> str:
+    return "to the bit" if ratio == math.inf else f"{ratio:.0f} dB"
+
+
+def _between(reads: Sequence[Sequence[int]], positions: Sequence[int]) -> list[tuple[int, ...]]:
+    """For each of the values at ``positions`` which of them it is computed from, past others."""
+    number_at = {position: index for index, position in enumerate(positions)}
+    nearest: list[set[int]] = []
+    for position, sources in enumerate(reads):
+        found: set[int] = set()
+        for source in sources:
+            if source < position:
+                found |= {number_at[source]} if source in number_at else nearest[source]
+        nearest.append(found)
+    return [tuple(sorted(nearest[position])) for position in positions]
 
 
 @dataclass(frozen=True)
@@ -194,6 +187,7 @@ class _About:
     kinds: tuple[str, str]
     dtypes: tuple[str, str]
     shape: tuple[int, ...]
+    discrete: bool
 
     @staticmethod
     def of(a: Tap, b: Tap) -> _About:
@@ -205,6 +199,29 @@ class _About:
             (a.kind, b.kind),
             (a.dtype, b.dtype),
             a.array.shape,
+            a.array.dtype.kind != "f",
+        )
+
+    @property
+    def joins(self) -> bool:
+        """Whether it is a sum or a concatenation."""
+        kind = self.kinds[1].removeprefix("aten::").partition(".")[0]
+        return kind in JOINS or kind.startswith("concatenate")
+
+    def layer(self, sums: Sums, loss: float | None, note: str) -> Layer:
+        """The pair in the report."""
+        return Layer(
+            module=self.module,
+            operator=self.operator,
+            source=self.source,
+            kinds=self.kinds,
+            dtypes=self.dtypes,
+            shape=self.shape,
+            sqnr_db=sums.sqnr_db,
+            loss_db=loss,
+            largest=sums.largest,
+            extent=sums.extent,
+            note=note,
         )
 
 

@@ -50,7 +50,8 @@ class Output:
 class CompareReport:
     """``a`` and ``b`` agree where no output is below ``threshold_db``. ``first`` is the position
     of the first layer that is, after which they part. ``unmatched`` are the values of each side
-    that have no counterpart, by name."""
+    that have no counterpart, by name. ``left_out`` are pairs whose values are not the same thing:
+    they differ, and what follows from them agrees."""
 
     a: str
     b: str
@@ -61,7 +62,7 @@ class CompareReport:
     layers: tuple[Layer, ...]
     first: int | None
     unmatched: tuple[tuple[str, ...], tuple[str, ...]]
-    notes: tuple[str, ...] = ()
+    left_out: tuple[Layer, ...] = ()
 
     @property
     def agree(self) -> bool:
@@ -69,8 +70,12 @@ class CompareReport:
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data."""
-        layers = [dataclasses.asdict(layer) | {"name": layer.name} for layer in self.layers]
-        return dataclasses.asdict(self) | {"agree": self.agree, "layers": layers}
+        layers, left_out = (
+            [dataclasses.asdict(layer) | {"name": layer.name} for layer in found]
+            for found in (self.layers, self.left_out)
+        )
+        plain = dataclasses.asdict(self)
+        return plain | {"agree": self.agree, "layers": layers, "left_out": left_out}
 
     def _repr_html_(self) -> str:
         """The outputs, and the layers that lose most first."""
@@ -89,6 +94,7 @@ class CompareReport:
                     for i, output in enumerate(self.outputs)
                 ),
                 (f"below {self.threshold_db:.0f} dB first", first),
+                ("left out, not the same values", str(len(self.left_out) or "")),
             ),
         )
         layers = sorted(self.layers, key=lambda layer: -(layer.loss_db or -math.inf))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from penstock.formats.program import KernelCall
+from penstock.formats.program import KernelCall, MoveCall
 from penstock.formats.sources import KEY, MethodSources, Origin, decode_sources
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Shape, Value, XnnGraph
@@ -25,22 +25,25 @@ from penstock.runtime.engines.named import engines_named
 from penstock.runtime.engines.planner import compile_graph
 from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
+from penstock.runtime.instructions import Done
 
 
 @dataclass(frozen=True)
 class Tap:
     """A value that a program computes on the way. ``kind`` is the node's or the kernel's,
     ``dtype`` its type in the program, ``array`` its real numbers as they lie in memory. ``reads``
-    are the positions, in the same list, of the values that it was computed from, as far as known.
-    Of eager's values ``user`` is that of the only one that is computed from it: one of our
-    operators may hold several of the model's."""
+    are the positions, in the same list, of the values that it was computed from."""
 
     origin: Origin
     kind: str
     dtype: str
     array: np.ndarray
     reads: tuple[int, ...] = ()
-    user: int | None = None
+
+
+def counts(tap: Tap) -> bool:
+    """Whether a value belongs to the model: not to its quantization."""
+    return not tap.origin.operator.startswith("quantized_decomposed.")
 
 
 def type_name(dtype: object) -> str:
@@ -92,17 +95,27 @@ class ProgramSide:
     def run(self, inputs: Sequence[Any]) -> tuple[list[np.ndarray], list[Tap]]:
         """See :class:`Side`. Raises InputError for inputs that do not fit."""
         taps: list[Tap] = []
+        #: where each of the method's values comes from: positions among the taps
+        origins: dict[int, tuple[int, ...]] = {}
 
-        def see(position: int, values: list[Any]) -> None:
-            call = self.program.instructions[position]
+        def see(done: Done) -> None:
+            call = self.program.instructions[done.position]
+            if isinstance(call, MoveCall):
+                origins[call.target] = origins.get(call.source, ())
             if isinstance(call, KernelCall):
+                reads = _sources(origins, done.reads)
                 kind = str(self.program.operators[call.operator])
-                origin = self._sources.of_instruction(position)
-                for value in values:
+                origin = self._sources.of_instruction(done.position)
+                for number, value in zip(done.writes, done.written, strict=True):
+                    origins[number] = reads
                     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-                        taps.append(Tap(origin, kind, type_name(value.dtype), value.copy()))
+                        origins[number] = (len(taps),)
+                        taps.append(Tap(origin, kind, type_name(value.dtype), value.copy(), reads))
             for delegate in self._delegates:
-                taps.extend(delegate.taken(len(taps)))
+                given = [origins.get(number, ()) for number in done.reads]
+                taken, ends = delegate.taken(len(taps), given)
+                taps.extend(taken)
+                origins.update(zip(done.writes, ends, strict=False))
 
         outputs = self.method.observed(inputs, see)
         own = outputs[len(self.method.written) :]
@@ -172,12 +185,12 @@ class _Tapped:
         origins: Sequence[Origin],
         executable: Executable,
     ) -> None:
-        self._chosen, self._origins, self._inner = chosen, origins, executable
+        self._graph, self._inner = graph, executable
+        self._chosen, self._origins = chosen, origins
         self._own = len(graph.outputs)
         self._shapes: tuple[Shape, ...] = ()
         self._ids = [*graph.outputs, *(v.id for v, _ in chosen if not v.is_output)]
         self._dtypes = [v.dtype.traits.array for v, _ in chosen if not v.is_output]
-        self._reads = _reads(graph, [value.id for value, _ in chosen])
         self._found: list[dict[int, np.ndarray]] = []
         self.quantized = any(value.quantization is not None for value in graph.values)
 
@@ -203,39 +216,50 @@ class _Tapped:
     def profile(self) -> list[NodeTime]:
         return self._inner.profile()
 
-    def taken(self, start: int) -> list[Tap]:
-        """What was computed since the last call; the first of it stands at ``start``."""
+    def taken(
+        self, start: int, given: Sequence[tuple[int, ...]]
+    ) -> tuple[list[Tap], list[tuple[int, ...]]]:
+        """What was computed since the last call, the first of it at position ``start``; and the
+        positions that each output of the graph comes from. ``given`` are those of its inputs."""
         taps: list[Tap] = []
+        origins: dict[int, tuple[int, ...]] = {}
         for arrays in self._found:
-            begin = start + len(taps)
-            for (value, node), origin, reads in zip(
-                self._chosen, self._origins, self._reads, strict=True
-            ):
+            places = {value.id: start + n for n, (value, _) in enumerate(self._chosen, len(taps))}
+            inputs = dict(zip(self._graph.inputs, given, strict=True))
+            reads, origins = _reads(self._graph, places, inputs)
+            for (value, node), origin in zip(self._chosen, self._origins, strict=True):
                 taps.append(
                     Tap(
                         origin,
                         node.kind.name.lower(),
                         value.dtype.name.lower(),
                         _real(arrays[value.id], value),
-                        tuple(begin + position for position in reads),
+                        reads[value.id],
                     )
                 )
+        ran = bool(self._found)
         self._found.clear()
-        return taps
+        return taps, [origins.get(id, ()) for id in self._graph.outputs] if ran else []
 
 
-def _reads(graph: XnnGraph, ids: Sequence[int]) -> list[tuple[int, ...]]:
-    """For each of the values ``ids`` the positions, in that list, of those that it comes from,
-    past others."""
-    position = {id: index for index, id in enumerate(ids)}
-    sources: dict[int, tuple[int, ...]] = {}
-    seen_through: dict[int, tuple[int, ...]] = {}
+def _sources(origins: Mapping[int, tuple[int, ...]], values: Iterable[int]) -> tuple[int, ...]:
+    """The positions that ``values`` come from, each once."""
+    return tuple(dict.fromkeys(p for value in values for p in origins.get(value, ())))
+
+
+def _reads(
+    graph: XnnGraph, places: Mapping[int, int], given: Mapping[int, tuple[int, ...]]
+) -> tuple[dict[int, tuple[int, ...]], dict[int, tuple[int, ...]]]:
+    """For each value of a graph the positions that it was computed from, and those that stand for
+    it: its own, of ``places``, or else the former. ``given`` has the latter of the inputs."""
+    reads: dict[int, tuple[int, ...]] = {}
+    origins = dict(given)
     for node in graph.nodes:
-        found = tuple(dict.fromkeys(p for id in node.inputs for p in seen_through.get(id, ())))
+        found = _sources(origins, node.inputs)
         for output in node.outputs:
-            sources[output] = found
-            seen_through[output] = (position[output],) if output in position else found
-    return [sources.get(id, ()) for id in ids]
+            reads[output] = found
+            origins[output] = (places[output],) if output in places else found
+    return reads, origins
 
 
 def _real(array: np.ndarray, value: Value) -> np.ndarray:
