@@ -51,6 +51,7 @@ CANONICALIZE: Sequence[Rewrite] = (
     Step(remove_no_ops.apply, "fewer nodes for all that follow; needs the widened types"),
     Step(merge_rolls.apply, "rolls in a row, once no no-op stands between them"),
     Step(promote_operands.apply, "casts of mixed operands become nodes that can be folded"),
+    Step(fold_constants.apply, "a quotient by what folds to a constant is a number to the next"),
     Step(additive_masks.apply, "needs the casts of masks to be nodes"),
     Step(fold_constants.apply, "masks, indices and weights that the steps before made constant"),
     Step(computed_slices.apply, "caches written by slices are rows at positions to the next step"),

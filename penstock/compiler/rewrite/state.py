@@ -28,6 +28,10 @@ def apply(module: GraphModule) -> int:
         nodes[-1].prepend(store)
     end = stores[0] if stores else nodes[-1]
     states = [node for node in nodes if node.target is STATE]
+    if states:
+        # What reads a buffer may stand before the inputs: quantization puts it right behind.
+        for node in reversed(inputs):
+            next(iter(graph.nodes)).prepend(node)
     for node in dict.fromkeys([*(store.args[0] for store in stores), *states]):
         if isinstance(node, Node) and node.op != "get_attr":
             _keep_old(module, node, end)

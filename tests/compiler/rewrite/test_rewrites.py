@@ -18,6 +18,7 @@ from penstock.compiler.rewrite import (
     fold_constants,
     functionalize,
     merge_rolls,
+    pipelines,
     promote_operands,
     remove_no_ops,
     widen_floats,
@@ -168,6 +169,18 @@ def test_masks_replace_infinities_too(values: tuple[float, float]) -> None:
 
     mask = torch.tensor([[True, False, True], [False, False, False]])
     _, targets = rewritten(Twice(), (torch.randn(2, 3), mask), additive_masks.apply)
+    assert "aten.masked_fill.Scalar" not in targets
+
+
+def test_masked_scores_over_a_computed_constant_are_numbers() -> None:
+    class Scores(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            scale = torch.sqrt(torch.tensor(x.size(-1), dtype=torch.float) * 3)
+            return (x @ x.transpose(1, 2) / scale).masked_fill(mask, -1e30).softmax(-1)
+
+    mask = torch.tensor([[True, False, True], [False, False, False]])[:, None]
+    steps = [step.apply for step in pipelines.CANONICALIZE]
+    _, targets = rewritten(Scores(), (torch.randn(2, 3, 4), mask), *steps)
     assert "aten.masked_fill.Scalar" not in targets
 
 

@@ -80,6 +80,31 @@ def test_what_the_model_does_later_is_none_of_the_program_s() -> None:
     assert first == 1
 
 
+def test_buffers_that_are_quantized_first() -> None:
+    """Then what reads them stands before the model's inputs."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 4)
+            self.register_buffer("hidden", torch.zeros(2, 4))
+            self.register_buffer("last", torch.ones(2, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.tanh(self.linear(torch.cat([x, self.hidden], 1)))
+            result = self.last + y
+            self.hidden.copy_(y)
+            self.last.copy_(x)
+            return result
+
+    model, calls = Recurrent().eval(), torch.randn(3, 2, 4)
+    lowered = penstock.lower(model, (calls[0],), quantize="static", calibration=[(calls[0],)] * 2)
+    program = penstock.load(lowered.to_bytes())
+    for x in calls:
+        (found,) = program(x)
+        torch.testing.assert_close(torch.tensor(found), model(x), atol=0.1, rtol=0.1)
+
+
 def test_a_cycle_is_an_error() -> None:
     graph = Graph()
     x = graph.placeholder("x")

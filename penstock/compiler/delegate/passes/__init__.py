@@ -16,6 +16,7 @@ from penstock.compiler.delegate.passes import (
     fold_scale,
     fuse_clamp,
     fuse_quantized,
+    keep_ranks,
     merge_columns,
     merge_movement,
     move_at_once,
@@ -74,6 +75,7 @@ PIPELINE: Sequence[Step[XnnGraph]] = (
     ),
     Step(drop_padding.divide, "needs the final kernels", needs_fixed_sizes=True),
     Step(pool_means.apply, "sums of rows are products of one column until here"),
+    Step(keep_ranks.apply, "runs between integers are final; adds no number that others look for"),
     Step(move_at_once.apply, "only orders: all others ignore the order of independent nodes"),
 )
 
