@@ -12,6 +12,7 @@ from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.blocks import OVERREAD, address
+from penstock.runtime.engines.native.costs import depthwise_gain
 from penstock.runtime.engines.native.family import (
     Family,
     Packer,
@@ -120,4 +121,5 @@ FAMILY = Family(
         "pk_f32_dwconv_pack": (None, (POINTER(CShape), c_void_p, c_void_p, c_void_p)),
         "pk_f32_dwconv_run": (None, (c_void_p, c_void_p)),
     },
+    gain=depthwise_gain,
 )

@@ -29,7 +29,6 @@ from penstock.runtime.engines.native.family import Family, Prepared, Step, Works
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import Blocks, PackedWeights
 from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, field_address
-from penstock.runtime.engines.native.rules import joins
 from penstock.runtime.engines.native.selftest import self_test
 from penstock.runtime.engines.native.survey import Survey
 from penstock.runtime.engines.native.tables import Tables
@@ -87,21 +86,8 @@ class NativeEngine:
             check_graph(graph)
             self._blocks.expected = _constant_bytes(graph)
             self._survey = Survey(graph, self._tables, self.library)
-        survey = self._survey
-        chain = survey.chain_of(node)
-        if chain is not None:
-            return None if self._everything else chain.slower(self.library)
-        found = survey.found(node)
-        if isinstance(found, str):
-            return found
-        for maker in survey.makers(node):  # which goes with this node
-            if isinstance(survey.found(maker), str):
-                return f"what makes its input is of kind {maker.kind.name}"
-        if self._everything or survey.decoder:
-            return None
-        if found.family.joins and joins(node, self.library, survey.winograd):
-            return None
-        return found.family.slower(node, survey.values, self.library)
+        reason = self._survey.unable(node)
+        return reason if reason or self._everything else self._survey.slower(node)
 
     def compile(self, graph: XnnGraph, *, threads: Threads) -> NativeExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Engine.compile`."""

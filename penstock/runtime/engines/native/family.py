@@ -70,6 +70,8 @@ class Family:
     a node all the same, on the library's instruction sets. ``prototypes`` are those of the C
     functions that packing calls. ``overread``: its kernels may read up to ``OVERREAD`` bytes beyond
     the end of an input. ``joins``: see :func:`~penstock.runtime.engines.native.rules.joins`.
+    ``gain``: the microseconds that a node saves here, to be weighed against
+    cuts of the graph; where it is None, ``slower`` alone decides.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Family:
     prototypes: Mapping[str, Prototype]
     overread: bool = False
     joins: bool = False
+    gain: Callable[[Node, Values, Library], float | None] = lambda *_: None
 
 
 def bias_of(node: Node, values: Values) -> Value | None:

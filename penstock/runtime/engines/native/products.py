@@ -18,6 +18,7 @@ from penstock.graph.graph import (
 )
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.blocks import OVERREAD, address
+from penstock.runtime.engines.native.costs import product_gain
 from penstock.runtime.engines.native.family import (
     Family,
     Packer,
@@ -185,4 +186,5 @@ FAMILY = Family(
         "pk_f32_igemm_run": (None, (c_void_p, c_void_p)),
     },
     joins=True,
+    gain=product_gain,
 )

@@ -5,43 +5,20 @@ Each rule is backed by ``benchmarks/kernels.py``, which measures our kernels bes
 
 from __future__ import annotations
 
-from math import prod
-
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.engines.native.family import Values
 from penstock.runtime.engines.native.isa import Isa
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.winograd import pays as winograd_pays
 
-#: A product of one row with so many weights waits for memory, and ours fetches ahead.
-_MANY_WEIGHTS = 1 << 20
+_NO_VECTORS = "there are no vector kernels for this machine"
 
 
 def slower_product(node: Node, values: Values, library: Library) -> str | None:
-    """Of convolutions and fully-connected in fp32.
-
-    XNNPACK's kernels for AVX-512 are as good as ours (95 % of the peak), but compute with padding
-    as with pixels, and make all products of a 3x3 kernel. With AVX2 its indirect ones (all but 1x1
-    with stride 1) reach a third of the peak, ours 95 %; the direct ones are as good as ours, but
-    where few rows meet many weights.
-    """
-    a = node.attributes
-    rows = prod(values[node.outputs[0]].shape[:-1])
-    if Isa.AVX512 in library.isa:
-        if isinstance(a, Conv2dAttributes):
-            shapes = values[node.inputs[0]].shape, values[node.outputs[0]].shape
-            if (max(a.dilation) > 1 and any(a.padding)) or winograd_pays(a, *shapes):
-                return None
-        if rows == 1 and prod(values[node.inputs[1]].shape) >= _MANY_WEIGHTS:
-            return None
-        return "XNNPACK is as fast with it on AVX-512"
-    if Isa.AVX2 in library.isa:
-        if rows < 6:
-            return "with so few rows it waits for its weights"
-        return None
-    return "there are no vector kernels for this machine"
+    """Of convolutions and fully-connected in fp32; where x86 has vectors,
+    :mod:`~penstock.runtime.engines.native.costs` weighs them."""
+    return _NO_VECTORS
 
 
 #: From this share of the multiply-adds on, what a graph has beside convolutions that go Winograd's
@@ -75,13 +52,13 @@ def slower_product_int8(node: Node, values: Values, library: Library) -> str | N
     as fast, 2 to 3 times with 3x3 taps; of a single row 0.9 times, which is not worth a part of its
     own.
     """
-    return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
+    return None if library.isa & _VECTORS else _NO_VECTORS
 
 
 def slower_depthwise_int8(node: Node, values: Values, library: Library) -> str | None:
     """Of depthwise convolutions in int8: ours are 1.2 to 3 times as fast with 3x3 taps, 3 to 5
     times with 5x5, 20 times and more beyond."""
-    return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
+    return None if library.isa & _VECTORS else _NO_VECTORS
 
 
 def slower_quantize(node: Node, values: Values, library: Library) -> str | None:
@@ -94,7 +71,7 @@ def slower_dynamic_product(node: Node, values: Values, library: Library) -> str 
     for AVX-512 VNNI, which are a few per cent faster."""
     if library.isa & (Isa.AVXVNNI | Isa.AVX512VNNI):
         return "XNNPACK is as fast with it on processors with VNNI"
-    return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
+    return None if library.isa & _VECTORS else _NO_VECTORS
 
 
 def slower_int4_product(node: Node, values: Values, library: Library) -> str | None:
@@ -107,23 +84,12 @@ def slower_int4_product(node: Node, values: Values, library: Library) -> str | N
     vnni = library.isa & (Isa.AVXVNNI | Isa.AVX512VNNI)
     if vnni and values[node.inputs[1]].dtype is DataType.QCINT4:
         return "XNNPACK is as fast with it on processors with VNNI"
-    return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
+    return None if library.isa & _VECTORS else _NO_VECTORS
 
 
 def slower_depthwise(node: Node, values: Values, library: Library) -> str | None:
-    """Of depthwise convolution in fp32.
-
-    Ours is 1.3 to 2 times as fast with 3x3 taps, 3 times with 5x5, 15 times with 7x7; with a stride
-    of 2 and 3x3 both wait for the image. With AVX-512 what 3x3 gains is lost again where the graph
-    is cut: XNNPACK computes in place, and values between parts are further away.
-    """
-    a = node.attributes
-    assert isinstance(a, Conv2dAttributes)
-    if Isa.AVX2 not in library.isa:
-        return "there are no vector kernels for this machine"
-    if prod(a.kernel) <= 9 and (Isa.AVX512 in library.isa or a.stride[1] != 1):
-        return "XNNPACK is as fast with so small a filter"
-    return None
+    """Of depthwise convolution in fp32, as :func:`slower_product`."""
+    return _NO_VECTORS
 
 
 def slower_interleave(node: Node, values: Values, library: Library) -> str | None:
@@ -137,18 +103,15 @@ def slower_interleave(node: Node, values: Values, library: Library) -> str | Non
 def slower_binary_int8(node: Node, values: Values, library: Library) -> str | None:
     """Of sums and products in int8: ours take the output's range in the same pass, and what lies
     between two of our convolutions is not worth another part."""
-    return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
+    return None if library.isa & _VECTORS else _NO_VECTORS
 
 
 def slower_mean_int8(node: Node, values: Values, library: Library) -> str | None:
     """Of means over the pixels of int8 images: ours are 1.5 to 2.6 times as fast (large images of
     few channels wait for memory), and the graph is not cut between convolutions."""
-    return None if library.isa & _VECTORS else "there are no vector kernels for this machine"
+    return None if library.isa & _VECTORS else _NO_VECTORS
 
 
 def slower_sum(node: Node, values: Values, library: Library) -> str | None:
-    """Of sums in fp32: both wait for memory. Ours is for where the products around it are ours, so
-    that the graph is not cut there."""
-    if Isa.AVX2 in library.isa and Isa.AVX512 not in library.isa:
-        return None
-    return "XNNPACK is as fast"
+    """Of sums in fp32, as :func:`slower_product`."""
+    return _NO_VECTORS

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.native.costs import sum_gain
 from penstock.runtime.engines.native.family import Family, Packer, Step, Values
 from penstock.runtime.engines.native.rules import slower_sum
 
@@ -83,4 +84,5 @@ FAMILY = Family(
     slower_sum,
     {"pk_f32_add_run": (None, (c_void_p, c_void_p))},
     joins=True,
+    gain=sum_gain,
 )

@@ -6,16 +6,19 @@ nodes, so that nothing is found out twice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from penstock.graph.graph import Node, XnnGraph
-from penstock.runtime.engines.native import lookup, winograd
+from penstock.graph.graph import INVALID_VALUE_ID, Node, XnnGraph
+from penstock.runtime.engines.native import costs, lookup, winograd
+from penstock.runtime.engines.native.assignment import assigned
 from penstock.runtime.engines.native.chains import Chain, Match
 from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
 from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.native.rules import joins
 from penstock.runtime.engines.native.tables import Tables
 
 
@@ -32,6 +35,7 @@ class Survey:
 
     def __init__(self, graph: XnnGraph, tables: Tables, library: Library) -> None:
         self.graph = graph
+        self.library = library
         self.values = {value.id: value for value in graph.values}
         self._nodes = {id(node) for node in graph.nodes}
         inside = {
@@ -46,8 +50,6 @@ class Survey:
             isinstance(chain, Match) and not chain.slower(library) for chain in found
         )
         self._found: dict[int, Found | str] = {}
-        #: which part of the multiply-adds goes Winograd's way
-        self.winograd = winograd.share(graph.nodes, self.values)
 
     def units(self) -> list[list[int]]:
         """The positions of the nodes of each chain."""
@@ -73,6 +75,84 @@ class Survey:
     def makers(self, node: Node) -> Sequence[Node]:
         """The nodes that make what ``node`` reads and what cannot leave a part."""
         return [self._makers[i] for i in node.inputs if i in self._makers]
+
+    def unable(self, node: Node) -> str | None:
+        """Why none of our kernels can run ``node``."""
+        if self.chain_of(node) is not None:
+            return None
+        found = self.found(node)
+        if isinstance(found, str):
+            return found
+        for maker in self.makers(node):  # which goes with this node
+            if isinstance(self.found(maker), str):
+                return f"what makes its input is of kind {maker.kind.name}"
+        return None
+
+    def slower(self, node: Node) -> str | None:
+        """Why another engine should have ``node`` all the same, if our kernels can run it."""
+        alone = self._alone(node)
+        if not isinstance(alone, float):
+            return alone
+        return None if id(node) in self._ours else "what it would gain, cuts of the graph cost"
+
+    def _alone(self, node: Node) -> str | float | None:
+        """What ``node`` gains on our kernels, where that is to be weighed against cuts; else why
+        another engine should have it."""
+        chain, found = self.chain_of(node), self.found(node)
+        if chain is not None:
+            return chain.slower(self.library)
+        if self.decoder:
+            return None
+        assert not isinstance(found, str)
+        gain = found.family.gain(node, self.values, self.library)
+        if gain is not None:
+            return gain
+        if found.family.joins and joins(node, self.library, self._winograd):
+            return None
+        return found.family.slower(node, self.values, self.library)
+
+    @functools.cached_property
+    def _winograd(self) -> float:
+        """Which part of the multiply-adds goes Winograd's way."""
+        return winograd.share(self.graph.nodes, self.values)
+
+    @functools.cached_property
+    def _ours(self) -> set[int]:
+        """The identities of the nodes that our kernels get, with the cuts weighed."""
+        nodes = [n for n in self.graph.nodes if not self._stays_inside(n)]
+        infinity, number = float("inf"), {id(node): i for i, node in enumerate(nodes)}
+        gains = []
+        for node in nodes:
+            alone = self.unable(node) or self._alone(node)
+            fixed = infinity if alone is None else -infinity
+            gains.append(alone if isinstance(alone, float) else fixed)
+        readers: dict[int, list[int]] = {}
+        for node in nodes:
+            for value in self._sources(node):
+                readers.setdefault(value, []).append(number[id(node)])
+        values = [
+            (number[id(node)], readers[i], costs.crossing(self._bytes(i)))
+            for node in nodes
+            for i in node.outputs
+            if i in readers
+        ]
+        return {id(nodes[i]) for i in assigned(gains, values)}
+
+    def _stays_inside(self, node: Node) -> bool:
+        """Whether what ``node`` makes goes with those that read it."""
+        return all(i in self._makers for i in node.outputs)
+
+    def _sources(self, node: Node) -> list[int]:
+        """What ``node`` reads, or what makes it does."""
+        found = []
+        for i in node.inputs:
+            maker = self._makers.get(i)
+            found += self._sources(maker) if maker else [] if i == INVALID_VALUE_ID else [i]
+        return found
+
+    def _bytes(self, value: int) -> int:
+        found = self.values[value]
+        return costs.bytes_of(found.shape, found.dtype.traits.bits)
 
     def _examined(self, node: Node) -> Found | str:
         reasons = []

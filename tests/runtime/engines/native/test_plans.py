@@ -39,9 +39,9 @@ class Residual(nn.Module):
         return self.head(y.mean((2, 3))), y
 
 
-def lowered(dynamic: bool = False) -> bytes:
+def lowered(dynamic: bool = False, scale: int = 1) -> bytes:
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 20, 22)
+    x = torch.randn(2, 3, 20 * scale, 22 * scale)
     batch = torch.export.Dim("batch", min=1, max=4)
     shapes = {"x": {0: batch}} if dynamic else None
     return penstock.lower(Residual().eval(), (x,), dynamic_shapes=shapes).to_bytes()
@@ -166,12 +166,18 @@ def test_a_graph_of_our_own_kernels_alone() -> None:
 
 
 def test_rules() -> None:
-    """With "auto" a node goes where it is faster; without kernels all goes to XNNPACK."""
-    data, x = lowered(), image()
-    expected = penstock.load(data, threads=1, engine="xnnpack")(x)
-    for isa in ISAS:
-        engine = NativeEngine(library=native(isa).library)
-        program = penstock.load(data, threads=1, engine=[engine, XnnpackEngine()])
-        assert_same(program(x), expected)
-        own = type(compiled(data, engine, XnnpackEngine())).__name__
-        assert own == ("XnnpackExecutable" if isa == "scalar" else "PlannedGraph")
+    """With "auto" a node goes where it is faster by more than the cuts cost; without vector kernels
+    all goes to XNNPACK."""
+    for scale in (1, 4):
+        data = lowered(scale=scale)
+        x = np.random.default_rng(0).standard_normal((2, 3, 20 * scale, 22 * scale), np.float32)
+        expected = penstock.load(data, threads=1, engine="xnnpack")(x)
+        for isa in ISAS:
+            engine = NativeEngine(library=native(isa).library)
+            program = penstock.load(data, threads=1, engine=[engine, XnnpackEngine()])
+            assert_same(program(x), expected)
+            own = type(compiled(data, engine, XnnpackEngine())).__name__
+            if isa == "scalar" or (scale == 1 and "avx512" in isa):
+                assert own == "XnnpackExecutable"
+            elif scale > 1:
+                assert own == "PlannedGraph"

@@ -1,0 +1,129 @@
+"""What a node saves on our kernels, and what a cut costs, in microseconds of one thread.
+
+The rates are those of ``docs/kernels.md`` (``benchmarks/kernels.py``), in 1000 operations a
+microsecond, which are GFLOP/s; what is said of whole graphs was measured node by node within them.
+Only what is faster than what decides, so that other machines of the same instruction set may be
+faster or slower throughout.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from penstock.graph.graph import Node, Shape
+from penstock.graph.kinds import Conv2dAttributes
+from penstock.runtime.engines.native import winograd
+from penstock.runtime.engines.native.family import Values
+from penstock.runtime.engines.native.isa import Isa
+from penstock.runtime.engines.native.library import Library
+
+#: A value that crosses: XNNPACK computes in place and in memory of its own, so that what crosses
+#: lies further away. MobileNet v2 loses 300 of 7000 microseconds where its 17 depthwise
+#: convolutions (19 MB in and out) are cut out, MobileNet v3 with its small images nearly nothing;
+#: of ResNet-50's large ones it is more.
+_CUT, _CUT_BYTE = 3.0, 30e-6
+#: A step of ours finds its tiles anew, which tiny nodes notice.
+_STEP = 0.5
+
+
+def crossing(size: int) -> float:
+    """What it costs that a value of ``size`` bytes crosses."""
+    return _CUT + _CUT_BYTE * size
+
+
+def product_gain(node: Node, values: Values, library: Library) -> float | None:
+    """Of convolutions and fully-connected in fp32.
+
+    With AVX-512 XNNPACK reaches the peak as ours do, but computes with padding as with pixels, and
+    makes all products of a 3x3 kernel; of few channels it is a little faster. With AVX2 its
+    indirect kernels (all but 1x1 with stride 1) reach a third of the peak, and the others half of
+    it where channels do not fill vectors of 16; of few rows ours wait less for their weights. One
+    row waits for them, whoever multiplies.
+    """
+    if Isa.AVX2 not in library.isa:
+        return None
+    source, filter, result = (values[i].shape for i in (*node.inputs[:2], node.outputs[0]))
+    a, rows = node.attributes, prod(result[:-1])
+    operations = 2 * prod(result) * prod(filter) // max(result[-1], 1)
+    indirect, faster, channels = False, 1.0, source[-1]
+    if isinstance(a, Conv2dAttributes):
+        channels = a.group_input_channels
+        indirect = prod(a.kernel) > 1 or max(a.stride) > 1
+        if winograd.pays(a, source, result):
+            faster = winograd.speedup(a, source, result)
+        elif max(a.dilation) > 1 and any(a.padding):
+            faster = max(_TILES / _inside(a, result), 1.0)
+    avx512 = Isa.AVX512 in library.isa
+    if channels < 16:
+        slower = 1.2
+    elif avx512:
+        slower = 0.99 + 0.5 / channels + min(_up(result[-1], 32) / _up(result[-1], 16) - 1, 0.17)
+    else:
+        slower = 0.98 + 1.2 / channels + 2.0 / result[-1] - (0.08 if rows < 64 else 0.0)
+    best = 112.0
+    theirs = operations / best
+    if not avx512:
+        theirs = operations / (41.0 if indirect else 53.0 if result[-1] % 16 else best)
+    waiting = 2 * prod(filter) / 29.0 if rows < 6 else 0.0
+    ours = max(operations / best * slower / faster, waiting)
+    return (max(theirs, waiting) - ours) / 1000 - _STEP
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+#: Of the products with padding, so much is left out tile by tile.
+_TILES = 0.92
+
+
+def _inside(a: Conv2dAttributes, result: Shape) -> float:
+    """Which part of a convolution's products is with pixels and not with padding; about as much as
+    if outputs and inputs were of one size."""
+    share = 1.0
+    for size, taps, dilation in zip(result[1:3], a.kernel, a.dilation, strict=True):
+        offsets = [abs(2 * tap - taps + 1) * dilation // 2 for tap in range(taps)]
+        share *= sum(max(size - offset, 1) for offset in offsets) / (taps * max(size, 1))
+    return min(share, 1.0)
+
+
+#: Rates of depthwise convolutions: XNNPACK's where the first cache holds the weights and the inputs
+#: of one pixel, where not, and where it has no kernels for so many taps; ours by the most taps.
+#: With a stride of 2 both wait for the image.
+_HELD, _NOT_HELD, _MANY_TAPS = 45.0, 27.0, {True: 5.0, False: 2.4}
+_DEPTHWISE = {
+    True: ((9, 80.0), (25, 110.0), (1 << 30, 115.0)),
+    False: ((9, 64.0), (25, 85.0), (1 << 30, 90.0)),
+}
+_STRIDED = 0.63
+_L1 = 1 << 15
+
+
+def depthwise_gain(node: Node, values: Values, library: Library) -> float | None:
+    """Of depthwise convolutions in fp32."""
+    a = node.attributes
+    assert isinstance(a, Conv2dAttributes)
+    if Isa.AVX2 not in library.isa:
+        return None
+    taps, avx512 = prod(a.kernel), Isa.AVX512 in library.isa
+    result = values[node.outputs[0]].shape
+    ours = next(rate for most, rate in _DEPTHWISE[avx512] if taps <= most)
+    held = 4 * (2 * taps + 1) * result[-1] <= (library.caches().l1 or _L1)
+    theirs = _MANY_TAPS[avx512] if taps > 25 else _HELD if held else _NOT_HELD
+    if max(a.stride) > 1:
+        ours *= _STRIDED
+    operations = 2 * taps * prod(result)
+    return operations * (1 / theirs - 1 / ours) / 1000 - _STEP
+
+
+def sum_gain(node: Node, values: Values, library: Library) -> float | None:
+    """Of sums of two tensors in fp32: both wait for memory. Ours is there for where what is around
+    it is ours."""
+    if Isa.AVX2 not in library.isa:
+        return None
+    return -_STEP
+
+
+def bytes_of(shape: Shape, bits: int | None) -> int:
+    """Of a value of this shape, of so many bits an element."""
+    return prod(shape) * (bits or 8) // 8
