@@ -71,6 +71,43 @@ def test_no_room(tmp_path: Path) -> None:
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
+DISK = """
+import subprocess, sys
+from pathlib import Path
+import penstock
+from penstock.files import write_file
+folder = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
+path = folder / "model.pte"
+write_file(path, lambda file: file.write(b"before"))
+try:
+    write_file(path, lambda file: file.writelines([bytes(1 << 15)] * 16))
+except penstock.InputError as error:
+    print(error)
+assert path.read_bytes() == b"before" and list(folder.iterdir()) == [path]
+"""
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A small disk of its own, in a namespace of mounts that ends with the process."""
+    alone = ["unshare", "--mount", "--map-root-user"]
+    try:
+        able = subprocess.run([*alone, "mount", "-t", "tmpfs", "tmpfs", tmp_path]).returncode == 0
+    except FileNotFoundError:
+        able = False
+    if not able:
+        pytest.skip("no disk can be mounted here")
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", DISK, tmp_path], env=environment(), capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = (
+        f"cannot write the file {tmp_path}/model.pte: No space left on device; choose another place"
+    )
+    assert done.stdout == f"{said}\n"
+
+
 def test_no_such_place(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file or directory; choose another place"):
         write_file(tmp_path / "nowhere" / "model.pte", lambda file: file.write(b""))
