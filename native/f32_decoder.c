@@ -97,8 +97,8 @@ void pk_f32_heads_run(const struct pk_f32_heads_task *task, const struct pk_pool
     const size_t size = task->size;
     for (size_t h = 0; h < task->heads; h++)
         for (size_t r = 0; r < task->rows; r++)
-            memcpy(task->output + (h * task->rows + r) * size,
-                   task->input + (r * task->heads + h) * size, size * sizeof(float));
+            memcpy((char *)task->output + (h * task->rows + r) * size,
+                   (const char *)task->input + (r * task->heads + h) * size, size);
 }
 
 size_t pk_f32_tile_tokens(const struct pk_f32_attention_task *task)
@@ -108,14 +108,14 @@ size_t pk_f32_tile_tokens(const struct pk_f32_attention_task *task)
     return pk_min(pk_min(tokens, TOKENS), task->tokens);
 }
 
-/* Of a tile: blocks of columns, a panel of keys, and for each query its scores, the
- * greatest of them, and a factor. */
+/* Of a tile: blocks of columns, a panel of keys, those keys as floats, and for each query its scores,
+ * the greatest of them, and a factor. */
 size_t pk_f32_tile_scratch(const struct pk_f32_attention_task *task)
 {
     const size_t rows = pk_f32_tile_tokens(task) * task->group;
     const size_t blocks = pk_divide_up(task->old, 4) + pk_divide_up(task->tokens, 4);
     const size_t columns = pk_round_up(task->old, PK_F32_LANES) + pk_round_up(task->tokens, PK_F32_LANES);
-    const size_t floats = PK_F32_LANES * task->size + rows * (columns + PK_F32_LANES + 1);
+    const size_t floats = 2 * PK_F32_LANES * task->size + rows * (columns + PK_F32_LANES + 1);
     return pk_round_up(blocks * sizeof(struct pk_f32_columns), PK_ALIGNMENT) +
            pk_round_up(floats * sizeof(float), PK_ALIGNMENT) + 2 * PK_ALIGNMENT;
 }

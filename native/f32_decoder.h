@@ -26,16 +26,17 @@ struct pk_f32_turn_task {
     float *output;
 };
 
-/* [rows, heads, size] to [heads, rows, size]. */
+/* [rows, heads, size] to [heads, rows, size], of any type; `size` in bytes. */
 struct pk_f32_heads_task {
     size_t rows, heads, size;
-    const float *input;
-    float *output;
+    const void *input;
+    void *output;
 };
 
-/* output = a * sigmoid(a) * b */
+/* output = a * sigmoid(a * (cubic * a^2 + linear)) * b: gates of SiLU, and of GELU by tanh. */
 struct pk_f32_gate_task {
     uint32_t isa;
+    float cubic, linear;
     size_t count;
     const float *a, *b;
     float *output;
@@ -44,8 +45,10 @@ struct pk_f32_gate_task {
 /* Attention of queries [tokens, key_heads * group, size] over `old` rows of a cache and `tokens` new
  * ones, each [key_heads, rows, size], under one softmax, but for the new keys, which are
  * [tokens, key_heads, size]; `mask` [mask_rows, old + tokens] is added to
- * the scaled scores, its row (g * tokens + t) % mask_rows for query head g of a group. The output is
- * [tokens, key_heads * group, size].
+ * the scaled scores, its row (g * tokens + t) % mask_rows for query head g of a group. With a cap that
+ * is not 0 a scaled score s becomes cap * tanh(s) before. The output is [tokens, key_heads * group, size].
+ *
+ * Old rows are float32 or, where there are scales, int8, each times its scale [key_heads, rows].
  *
  * Columns that the mask hides (by PK_HIDDEN or less) from all queries at hand are not read: their
  * weight is 0. */
@@ -53,18 +56,23 @@ struct pk_f32_gate_task {
 
 struct pk_f32_attention_task {
     uint32_t isa;
-    float factor;
+    float factor, cap;
     size_t tokens, key_heads, group, size, old, mask_rows, threads;
     const float *query;
-    const float *old_keys, *new_keys, *old_values, *new_values;
+    const void *old_keys;
+    const float *new_keys;
+    const void *old_values;
+    const float *new_values;
+    const float *key_scales, *value_scales;
     const float *mask;
     float *output;
     void *scratch;
 };
 
-/* Columns in a row, of the old rows or of the new ones. */
+/* Columns in a row, of the old rows or of the new ones. Those with scales are int8. */
 struct pk_f32_columns {
-    const float *keys, *values, *mask;
+    const void *keys, *values;
+    const float *key_scales, *value_scales, *mask;
     size_t key_step, count;
 };
 

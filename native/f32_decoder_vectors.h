@@ -13,6 +13,7 @@
 
 typedef float vec __attribute__((vector_size(4 * PK_LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * PK_LANES), aligned(4), may_alias));
+typedef int8_t small __attribute__((vector_size(PK_LANES), aligned(1), may_alias));
 
 /* Four vectors cover what is computed of a row of values at once. */
 #define PK_SPAN 4
@@ -20,6 +21,11 @@ typedef int32_t ints __attribute__((vector_size(4 * PK_LANES), aligned(4), may_a
 PK_INLINE vec at(const float *p)
 {
     return *(const vec *)p;
+}
+
+PK_INLINE vec widened(const int8_t *p)
+{
+    return __builtin_convertvector(*(const small *)p, vec);
 }
 
 PK_INLINE vec all(float x)
@@ -99,21 +105,28 @@ static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
     }
 }
 
-PK_INLINE vec gated(vec a, vec b)
+PK_INLINE vec gated(const struct pk_f32_gate_task *task, vec a, vec b)
 {
-    return a * (all(1) / (all(1) + exponential(-a))) * b;
+    const vec x = task->cubic != 0 ? a * (a * a * task->cubic + task->linear) : a * task->linear;
+    return a * (all(1) / (all(1) + exponential(-x))) * b;
+}
+
+/* tanh, to 2 units in the last place of 1. */
+PK_INLINE vec bent(vec x)
+{
+    return all(1) - all(2) / (all(1) + exponential(x + x));
 }
 
 static void gate(const struct pk_f32_gate_task *task, size_t begin, size_t end)
 {
     size_t i = begin;
     for (; i + PK_LANES <= end; i += PK_LANES)
-        *(vec *)(task->output + i) = gated(at(task->a + i), at(task->b + i));
+        *(vec *)(task->output + i) = gated(task, at(task->a + i), at(task->b + i));
     if (i < end) {
         float a[PK_LANES] = {0}, b[PK_LANES] = {0};
         memcpy(a, task->a + i, (end - i) * sizeof(float));
         memcpy(b, task->b + i, (end - i) * sizeof(float));
-        *(vec *)a = gated(at(a), at(b));
+        *(vec *)a = gated(task, at(a), at(b));
         memcpy(task->output + i, a, (end - i) * sizeof(float));
     }
 }
@@ -126,6 +139,14 @@ PK_INLINE void touch(const float *from, size_t count)
     for (size_t i = 0; i + 16 <= count; i += 16)
         sum += at(from + i);
     __asm__ volatile("" : : "m"(sum));
+}
+
+/* `count` rows of int8 as floats. */
+static void widen_rows(float *to, const int8_t *from, const float *scales, size_t count, size_t size)
+{
+    for (size_t r = 0; r < count; r++, from += size, to += size)
+        for (size_t c = 0; c < size; c += PK_LANES)
+            *(vec *)(to + c) = widened(from + c) * scales[r];
 }
 
 /* `count` rows of keys as columns: panel[c * PK_LANES + row]; the rest of the rows is 0. */
@@ -160,6 +181,24 @@ PK_INLINE void products(vec *found, const float *const *queries, const float *pa
         found[r] = even[r] + odd[r];
 }
 
+/* Adds the values of a block, weighted, to sums. */
+PK_INLINE void add_block(vec sums[PK_ROWS][PK_SPAN], const float *const *weights,
+                         const struct pk_f32_columns *block, size_t column, size_t first, size_t size,
+                         const size_t rows, const size_t span, const int is_small)
+{
+    for (size_t j = 0; j < block->count; j++) {
+        const size_t place = j * size + first;
+        vec v[PK_SPAN];
+        for (size_t i = 0; i < span; i++)
+            v[i] = is_small ? widened((const int8_t *)block->values + place + i * PK_LANES) *
+                                  block->value_scales[j]
+                            : at((const float *)block->values + place + i * PK_LANES);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t i = 0; i < span; i++)
+                sums[r][i] += weights[r][column + j] * v[i];
+    }
+}
+
 /* Adds to `to` [rows][size], from its column `first` on, so many vectors of the weighted values. */
 PK_INLINE void weighted(float *const *to, const float *const *weights, const float *factors,
                         const struct pk_f32_columns *blocks, size_t count, size_t first, size_t size,
@@ -170,17 +209,13 @@ PK_INLINE void weighted(float *const *to, const float *const *weights, const flo
         for (size_t i = 0; i < span; i++)
             sums[r][i] = all(0);
     for (size_t b = 0; b < count; b++) {
+        if (blocks[b].value_scales) {
+            add_block(sums, weights, blocks + b, b * PK_LANES, first, size, rows, span, 1);
+            continue;
+        }
         if (first_time)
             touch(blocks[b].values, blocks[b].count * size);
-        for (size_t j = 0; j < blocks[b].count; j++) {
-            const float *values = blocks[b].values + j * size + first;
-            vec v[PK_SPAN];
-            for (size_t i = 0; i < span; i++)
-                v[i] = at(values + i * PK_LANES);
-            for (size_t r = 0; r < rows; r++)
-                for (size_t i = 0; i < span; i++)
-                    sums[r][i] += weights[r][b * PK_LANES + j] * v[i];
-        }
+        add_block(sums, weights, blocks + b, b * PK_LANES, first, size, rows, span, 0);
     }
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < span; i++)
@@ -246,14 +281,20 @@ static size_t find_blocks(const struct pk_f32_tile *tile, struct pk_f32_columns 
         const size_t size = part ? t->tokens : t->old;
         const size_t begin = tile->head * size * t->size;
         const size_t step = part ? t->key_heads * t->size : t->size;
-        const float *keys = part ? t->new_keys + tile->head * t->size : t->old_keys + begin;
-        const float *values = (part ? t->new_values : t->old_values) + begin;
+        const size_t wide = !part && t->key_scales ? 1 : sizeof(float);
+        const char *keys = part ? (const char *)(t->new_keys + tile->head * t->size)
+                                : (const char *)t->old_keys + begin * wide;
+        const char *values = (const char *)(part ? t->new_values : t->old_values) + begin * wide;
+        const float *key_scales = wide == 1 ? t->key_scales + tile->head * size : NULL;
+        const float *value_scales = wide == 1 ? t->value_scales + tile->head * size : NULL;
         const float *mask = t->mask + (part ? t->old : 0);
         for (size_t j = 0; j < size; j += PK_LANES) {
             const size_t here = pk_min(PK_LANES, size - j);
             if (every || sees(tile, mask + j, here))
                 blocks[count++] = (struct pk_f32_columns){
-                    keys + j * step, values + j * t->size, mask + j, step, here};
+                    keys + j * step * wide, values + j * t->size * wide,
+                    wide == 1 ? key_scales + j : NULL, wide == 1 ? value_scales + j : NULL,
+                    mask + j, step, here};
         }
     }
     return count;
@@ -282,7 +323,8 @@ PK_INLINE void score(const struct pk_f32_tile *tile, const struct pk_f32_columns
                 tail[j] = j < block->count ? m[j] : -3e38f;
             mask = at(tail);
         }
-        const vec s = found[r] * t->factor + mask;
+        const vec s = t->cap != 0 ? bent(found[r] * t->factor) * t->cap + mask
+                                  : found[r] * t->factor + mask;
         *(vec *)(scores + (row + r) * stride) = s;
         most[row + r] = greater(s, most[row + r]);
     }
@@ -314,7 +356,8 @@ static void attend(const struct pk_f32_tile *tile)
     const size_t most_blocks = pk_divide_up(t->old, PK_LANES) + pk_divide_up(t->tokens, PK_LANES);
     struct pk_f32_columns *blocks = (struct pk_f32_columns *)tile->scratch;
     float *panel = (float *)(tile->scratch + pk_round_up(most_blocks * sizeof *blocks, PK_ALIGNMENT));
-    float *scores = panel + PK_LANES * t->size;
+    float *wide = panel + PK_LANES * t->size;
+    float *scores = wide + PK_LANES * t->size;
     vec *most = (vec *)(scores + rows * most_blocks * PK_LANES);
     float *factors = (float *)(most + rows);
     size_t count = find_blocks(tile, blocks, 0), stride;
@@ -323,9 +366,14 @@ static void attend(const struct pk_f32_tile *tile)
         for (size_t r = 0; r < rows; r++)
             most[r] = all(-3e38f);
         for (size_t b = 0; b < count; b++) {
-            if (blocks[b].key_step == t->size)
-                touch(blocks[b].keys, blocks[b].count * t->size);
-            transpose_keys(panel, blocks[b].keys, blocks[b].key_step, blocks[b].count, t->size);
+            const float *keys = blocks[b].keys;
+            if (blocks[b].key_scales) {
+                widen_rows(wide, blocks[b].keys, blocks[b].key_scales, blocks[b].count, t->size);
+                keys = wide;
+            } else if (blocks[b].key_step == t->size) {
+                touch(keys, blocks[b].count * t->size);
+            }
+            transpose_keys(panel, keys, blocks[b].key_step, blocks[b].count, t->size);
 #define PK_SCORE(n) \
     score(tile, blocks + b, panel, scores + b * PK_LANES, stride, most, row, n)
             PK_BY_ROWS(rows, PK_SCORE)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx import layout
@@ -22,6 +23,7 @@ from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, EVERY_ROW_SEES
 from penstock.compiler.fx.size_nodes import SizeNodes
 
 aten = torch.ops.aten
+quantized = torch.ops.quantized_decomposed
 
 
 @dataclass(frozen=True)
@@ -375,6 +377,7 @@ MOVES: dict[object, Callable[[Splitter, Node], Parts | None]] = {
     aten.unsqueeze.default: _unsqueeze,
     aten.clone.default: _same_axis,
     aten.contiguous.default: _same_axis,
+    quantized.dequantize_per_tensor.default: _same_axis,
     aten.slice.Tensor: _along_others,
     aten.repeat_interleave.self_int: _along_others,
     aten.select.int: _select,

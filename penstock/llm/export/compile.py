@@ -14,6 +14,7 @@ from penstock.errors import InputError, shorten
 from penstock.faults import faults
 from penstock.llm.assets import KEY, Assets
 from penstock.llm.export import folder, gguf_file
+from penstock.llm.export.cached import CACHES
 from penstock.llm.export.checkpoint import Checkpoint, fill, reading
 from penstock.llm.export.decoder import Decoder
 from penstock.llm.export.layers import Linear, per_row
@@ -68,6 +69,7 @@ def compile_model(
     scheme: str | None = None,
     longest: int | None = None,
     chunk: int = CHUNK,
+    cache: str = "float32",
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles a language model.
@@ -79,6 +81,8 @@ def compile_model(
         longest: the positions that a conversation may have; by default the checkpoint's, at most
             :data:`LONGEST`.
         chunk: the tokens that are read at once.
+        cache: how keys and values are held, ``"float32"`` or ``"int8"``: a scale for each row of a
+            head, about a quarter of the memory.
         progress: told of each stage.
 
     Raises:
@@ -90,7 +94,7 @@ def compile_model(
         with progress.stage("read"):
             stored = not isinstance(source, Checkpoint) and str(source).endswith(".gguf")
             scheme = scheme or ("as_stored" if stored else "dynamic_per_channel")
-            checkpoint, decoder = read_checkpoint(source, scheme, longest)
+            checkpoint, decoder = read_checkpoint(source, scheme, longest, cache)
             longest, chunk = decoder.longest, _chunk(chunk, decoder.longest)
         lowered = _lowered(checkpoint, decoder, scheme, chunk, progress)
     assets = Assets(
@@ -107,13 +111,16 @@ def compile_model(
 
 
 def read_checkpoint(
-    source: str | Path | Checkpoint, scheme: str, longest: int | None = None
+    source: str | Path | Checkpoint,
+    scheme: str,
+    longest: int | None = None,
+    cache: str = "float32",
 ) -> tuple[Checkpoint, Decoder]:
     """A checkpoint, and the decoder with its weights; takes and raises what
     :func:`compile_model` does."""
     checkpoint = source if isinstance(source, Checkpoint) else find_checkpoint(source)
     with reading(checkpoint.name):
-        return checkpoint, _decoder(checkpoint, scheme, _longest(checkpoint, longest))
+        return checkpoint, _decoder(checkpoint, scheme, _longest(checkpoint, longest), cache)
 
 
 def _longest(checkpoint: Checkpoint, longest: int | None) -> int:
@@ -134,17 +141,18 @@ def _chunk(chunk: int, longest: int) -> int:
     return min(chunk, longest)
 
 
-def _decoder(checkpoint: Checkpoint, scheme: str, longest: int) -> Decoder:
-    if scheme not in SCHEMES:
-        raise InputError(f"unknown scheme {scheme!r}; the schemes are {', '.join(SCHEMES)}")
+def _decoder(checkpoint: Checkpoint, scheme: str, longest: int, cache: str) -> Decoder:
+    for what, given, known in (("scheme", scheme, SCHEMES), ("cache", cache, CACHES)):
+        if given not in known:
+            raise InputError(f"unknown {what} {given!r}; the {what}s are {', '.join(known)}")
     config = checkpoint.config
     rows = 2 * len(config.layers) * config.key_heads + 8
     require_memory(
-        4 * longest * rows * config.head_size,
+        (1 if cache == "int8" else 4) * longest * rows * config.head_size,
         f"the cache of {longest} positions",
         "give a shorter --max-length",
     )
-    decoder = Decoder(config, longest).eval()
+    decoder = Decoder(config, longest, cache).eval()
     fill(decoder, checkpoint.tensors, exact_blocks=scheme == "as_stored")
     if scheme != "none":
         decoder.quantize_table()

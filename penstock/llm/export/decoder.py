@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from penstock.llm.export.cached import rows_of
 from penstock.llm.export.config import DecoderConfig, Rope
 from penstock.llm.export.layers import Embedding, Linear
 
@@ -30,9 +31,9 @@ class Norm(nn.Module):
 
 class Attention(nn.Module):
     """Attention over a cache: keys and values [1, key heads, longest, head size], in which the
-    rows of the new tokens are written first."""
+    rows of the new tokens are written first. ``cache`` is one of :data:`CACHES`."""
 
-    def __init__(self, config: DecoderConfig, longest: int) -> None:
+    def __init__(self, config: DecoderConfig, longest: int, cache: str) -> None:
         super().__init__()
         self.config = config
         size, keys = config.head_size, config.key_heads * config.head_size
@@ -43,11 +44,8 @@ class Attention(nn.Module):
         if config.query_key_norms:
             self.query_norm = Norm(size, config.norm_epsilon)
             self.key_norm = Norm(size, config.norm_epsilon)
-        shape = (1, config.key_heads, longest, size)
-        self.keys: torch.Tensor
-        self.values: torch.Tensor
-        self.register_buffer("keys", torch.zeros(shape))
-        self.register_buffer("values", torch.zeros(shape))
+        self.keys = rows_of(cache, config.key_heads, longest, size)
+        self.values = rows_of(cache, config.key_heads, longest, size)
 
     def forward(
         self, x: torch.Tensor, positions: torch.Tensor, angles: torch.Tensor, mask: torch.Tensor
@@ -59,8 +57,7 @@ class Attention(nn.Module):
         if config.query_key_norms:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = _turned(query, angles), _turned(key, angles)
-        keys = self.keys.index_copy_(2, positions, key.transpose(1, 2))
-        values = self.values.index_copy_(2, positions, value.transpose(1, 2))
+        keys, values = self.keys(positions, key), self.values(positions, value)
         seen = self._attend(query.transpose(1, 2), keys, values, mask)
         result: torch.Tensor = self.output(seen.transpose(1, 2).reshape(1, tokens, -1))
         return result
@@ -117,11 +114,11 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward, each behind a norm and beside the residual."""
 
-    def __init__(self, config: DecoderConfig, longest: int) -> None:
+    def __init__(self, config: DecoderConfig, longest: int, cache: str) -> None:
         super().__init__()
         width, epsilon = config.width, config.norm_epsilon
         self.attention_norm = Norm(width, epsilon)
-        self.attention = Attention(config, longest)
+        self.attention = Attention(config, longest, cache)
         self.feed_forward_norm = Norm(width, epsilon)
         self.feed_forward = FeedForward(config)
         if config.norms_behind:
@@ -149,11 +146,11 @@ class Decoder(nn.Module):
     float32 [1, vocabulary]. Rows from ``start`` on need not be cleared before.
     """
 
-    def __init__(self, config: DecoderConfig, longest: int) -> None:
+    def __init__(self, config: DecoderConfig, longest: int, cache: str = "float32") -> None:
         super().__init__()
         self.config, self.longest = config, longest
         self.embedding = Embedding(config.vocabulary, config.width)
-        self.layers = nn.ModuleList(Layer(config, longest) for _ in config.layers)
+        self.layers = nn.ModuleList(Layer(config, longest, cache) for _ in config.layers)
         self.norm = Norm(config.width, config.norm_epsilon)
         self.head = Linear(config.width, config.vocabulary, bias=False)
         self.angles: torch.Tensor

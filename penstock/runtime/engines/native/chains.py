@@ -73,6 +73,10 @@ class Pattern:
             for i in dict.fromkeys(node.inputs):
                 self._readers.setdefault(i, []).append(node)
 
+    def maker(self, value: int) -> Node | None:
+        """The node that makes ``value``, whatever it is."""
+        return self._makers.get(value)
+
     def made(self, value: int, kind: NodeKind, flags: int = 0) -> Node | None:
         """The node of this kind, in float32 and without an output range, that makes ``value``."""
         node = self._makers.get(value)

@@ -65,6 +65,8 @@ class CGate(Structure):
 
     _fields_ = [
         ("isa", c_uint32),
+        ("cubic", c_float),
+        ("linear", c_float),
         ("count", c_size_t),
         ("a", c_void_p),
         ("b", c_void_p),
@@ -78,6 +80,7 @@ class CAttention(Structure):
     _fields_ = [
         ("isa", c_uint32),
         ("factor", c_float),
+        ("cap", c_float),
         ("tokens", c_size_t),
         ("key_heads", c_size_t),
         ("group", c_size_t),
@@ -90,6 +93,8 @@ class CAttention(Structure):
         ("new_keys", c_void_p),
         ("old_values", c_void_p),
         ("new_values", c_void_p),
+        ("key_scales", c_void_p),
+        ("value_scales", c_void_p),
         ("mask", c_void_p),
         ("output", c_void_p),
         ("scratch", c_void_p),
@@ -144,32 +149,52 @@ class Turn:
 @dataclass(frozen=True)
 class Heads:
     """``input`` [1, rows, heads, size], which may have another shape of the same elements, to
-    ``output`` [1, heads, rows, size]."""
+    ``output`` [1, heads, rows, size]; elements have ``itemsize`` bytes."""
 
     input: int
     output: int
+    itemsize: int = 4
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         _, heads, rows, size = shapes[self.output]
         _check(math.prod(shapes[self.input]) == rows * heads * size)
-        task = CHeads(rows, heads, size)
+        task = CHeads(rows, heads, size * self.itemsize)
+        return Step("pk_f32_heads_run", task, ((self.input, "input"), (self.output, "output")))
+
+
+@dataclass(frozen=True)
+class Copy:
+    """``input`` in another shape."""
+
+    input: int
+    output: int
+    itemsize: int = 4
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
+        count = math.prod(shapes[self.output])
+        _check(math.prod(shapes[self.input]) == count)
+        task = CHeads(1, 1, count * self.itemsize)
         return Step("pk_f32_heads_run", task, ((self.input, "input"), (self.output, "output")))
 
 
 @dataclass(frozen=True)
 class Gate:
-    """``a * sigmoid(a) * b``."""
+    """``a * sigmoid(a * (cubic * a ** 2 + linear)) * b``."""
 
     a: int
     b: int
     output: int
+    cubic: float
+    linear: float
     workshop: Workshop
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         _check(shapes[self.a] == shapes[self.b])
-        task = CGate(int(self.workshop.library.isa), math.prod(shapes[self.a]))
+        isa = int(self.workshop.library.isa)
+        task = CGate(isa, self.cubic, self.linear, math.prod(shapes[self.a]))
         return Step(
             "pk_f32_gate_run", task, ((self.a, "a"), (self.b, "b"), (self.output, "output"))
         )
@@ -179,8 +204,9 @@ class Gate:
 class Attention:
     """Queries [1, tokens, heads, size] over the rows of a cache and new ones, keys and values
     [1, key heads, rows, size] each, but for the new keys, [1, tokens, key heads, size]; ``mask``
-    [.., rows, old + new] is added to the scores times ``factor``. The output has as many elements
-    as the queries."""
+    [.., rows, old + new] is added to the scores times ``factor``, which a ``cap`` that is not 0
+    bounds (``cap * tanh(score)``). The old rows are int8 where they have ``key_scales`` and
+    ``value_scales`` [1, key heads, rows, 1]. The output has as many elements as the queries."""
 
     query: int
     old_keys: int
@@ -190,6 +216,9 @@ class Attention:
     mask: int
     output: int
     factor: float
+    cap: float = 0.0
+    key_scales: int | None = None
+    value_scales: int | None = None
 
     def fits(self, shapes: Mapping[int, Shape]) -> bool:
         """Whether the kernel can be run at these shapes."""
@@ -200,8 +229,10 @@ class Attention:
         (_, tokens, heads, size), old, old_values, new_keys, new_values = found
         _, key_heads, count, _ = old
         *rows, columns = shapes[self.mask]
+        scales = [shapes[i] for i in (self.key_scales, self.value_scales) if i is not None]
         return (
-            old == old_values == (1, key_heads, count, size)
+            all(shape == (*old[:-1], 1) for shape in scales)
+            and old == old_values == (1, key_heads, count, size)
             and new_keys == (1, tokens, key_heads, size)
             and new_values == (1, key_heads, tokens, size)
             and size % VECTOR == 0
@@ -229,10 +260,12 @@ class PreparedAttention:
         *rows, _ = shapes[a.mask]
         library, threads = self.workshop.library, self.workshop.threads
         task = CAttention(
-            int(library.isa), a.factor, tokens, key_heads, heads // key_heads, size, old,
+            int(library.isa), a.factor, a.cap, tokens, key_heads, heads // key_heads, size, old,
             math.prod(rows), threads,
         )  # fmt: skip
-        names = ("query", "old_keys", "new_keys", "old_values", "new_values", "mask", "output")
+        names = ["query", "old_keys", "new_keys", "old_values", "new_values", "mask", "output"]
+        if a.key_scales is not None:
+            names += ["key_scales", "value_scales"]
         fields = tuple((int(getattr(a, name)), name) for name in names)
         scratch: int = library.functions.pk_f32_attention_scratch_size(byref(task))
         return Step("pk_f32_attention_run", task, fields, scratch)
@@ -254,17 +287,18 @@ def _slower(node: Node, values: Values, library: Library) -> str | None:
     return "there are no vector kernels for this machine"
 
 
-def _family(name: str, more: Mapping[str, Prototype] | None = None) -> Family:
+def family_of_chains(name: str, more: Mapping[str, Prototype] | None = None) -> Family:
+    """The family ``name`` of a decoder, which runs chains alone."""
     prototypes: dict[str, Prototype] = {f"pk_{name}_run": (None, (c_void_p, c_void_p))}
     # Chains are prepared as a whole.
     return Family(name, frozenset(), _no_node, _slower, {**prototypes, **(more or {})})
 
 
-NORM = _family("f32_norm")
-TURN = _family("f32_turn")
-HEADS = _family("f32_heads")
-GATE = _family("f32_gate")
-ATTENTION = _family(
+NORM = family_of_chains("f32_norm")
+TURN = family_of_chains("f32_turn")
+HEADS = family_of_chains("f32_heads")
+GATE = family_of_chains("f32_gate")
+ATTENTION = family_of_chains(
     "f32_attention",
     {"pk_f32_attention_scratch_size": (c_size_t, (POINTER(CAttention),))},
 )

@@ -7,7 +7,7 @@ end to the beginning, and the shapes have to be those of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -20,7 +20,7 @@ from penstock.graph.kinds import (
     SliceAttributes,
 )
 from penstock.graph.shapes import ShapeError
-from penstock.runtime.engines.native import decoder
+from penstock.runtime.engines.native import decoder, int8_chains
 from penstock.runtime.engines.native.chains import Match, Pattern
 from penstock.runtime.engines.native.family import Workshop
 
@@ -47,7 +47,14 @@ def decoder_chains(graph: XnnGraph) -> list[Match]:
         for node in graph.nodes:
             if node.kind is NodeKind.MULTIPLY:
                 found.add(_norm(pattern, node) or _gate(pattern, node))
-            elif id(node) in found.transposes:
+                found.add(int8_chains.widen(pattern, node))
+                found.add_rows(pattern, int8_chains.scale(pattern, node))
+            elif node.kind is NodeKind.CONVERT:
+                found.add_rows(pattern, int8_chains.narrow(pattern, node))
+            elif node.kind is NodeKind.STATIC_RESHAPE:
+                found.add(int8_chains.sums(pattern, node))
+        for node in graph.nodes:
+            if id(node) in found.transposes:
                 found.add(_heads(pattern, node))
         for node in graph.nodes:
             if node.kind is NodeKind.MULTIPLY:
@@ -69,6 +76,23 @@ class _Found:
         self.matches.append(match)
         self.taken.update((id(node), node) for node in match.nodes)
 
+    def add_rows(self, p: Pattern, match: Match | None) -> None:
+        """Adds a chain that makes rows of a cache, or their scales, and a reshape before it."""
+        self.add(match)
+        if match is not None:
+            self.move(p.readers(match.nodes[-1].outputs[0]))
+            for value in match.nodes[0].inputs:
+                reshape = p.made(value, NodeKind.STATIC_RESHAPE)
+                if reshape is not None:
+                    copy = decoder.Copy(reshape.inputs[0], value)
+                    self.add(Match((reshape,), decoder.HEADS, partial(_ready, copy)))
+
+    def move(self, nodes: Iterable[Node | None]) -> None:
+        """Those of ``nodes`` that bring rows by head are to be matched too."""
+        for node in nodes:
+            if node is not None and getattr(node.attributes, "perm", None) == _BY_HEAD:
+                self.transposes[id(node)] = node
+
 
 def _attention(p: Pattern, softmax: Node, found: _Found) -> Match | None:
     """softmax((query @ [old keys, new keys]) * factor + mask) @ [old values, new values]"""
@@ -77,8 +101,10 @@ def _attention(p: Pattern, softmax: Node, found: _Found) -> Match | None:
         join = p.made(joined, NodeKind.CONCATENATE_2)
         if join is None or masked is None or join.attributes != ConcatenateAttributes(3):
             continue
-        old = p.made(join.inputs[0], NodeKind.BATCH_MATRIX_MULTIPLY, FLAG_TRANSPOSE_B)
-        new = p.made(join.inputs[1], NodeKind.BATCH_MATRIX_MULTIPLY)
+        capped = _capped(p, *join.inputs)
+        cap, scores = (0.0, join.inputs) if capped is None else capped[:2]
+        old = p.made(scores[0], NodeKind.BATCH_MATRIX_MULTIPLY, FLAG_TRANSPOSE_B)
+        new = p.made(scores[1], NodeKind.BATCH_MATRIX_MULTIPLY)
         if old is None or new is None or old.inputs[0] != new.inputs[0]:
             return None
         columns = p.made(new.inputs[1], NodeKind.STATIC_TRANSPOSE)
@@ -91,18 +117,41 @@ def _attention(p: Pattern, softmax: Node, found: _Found) -> Match | None:
             return None
         query, factor, before = queries
         new_keys, (old_values, new_values) = columns.inputs[0], (q.inputs[1] for q in weighted[2:4])
-        nodes = p.ordered([*before, old, new, columns, join, masked, softmax, *weighted, *after])
+        inner = [*before, old, new, columns, join, masked, softmax, *weighted, *after]
+        inner += capped[2] if capped is not None else []
+        old_keys, key_scales, value_scales = old.inputs[1], None, None
+        small = int8_chains.widened(p, old_keys), int8_chains.widened(p, old_values)
+        if small[0] is not None and small[1] is not None:
+            inner += [*small[0].nodes, *small[1].nodes]
+            old_keys, key_scales = small[0].rows, small[0].scales
+            old_values, value_scales = small[1].rows, small[1].scales
+        nodes = p.ordered(inner)
         attention = decoder.Attention(
-            query, old.inputs[1], new_keys, old_values, new_values, mask,
-            nodes[-1].outputs[0], factor,
+            query, old_keys, new_keys, old_values, new_values, mask,
+            nodes[-1].outputs[0], factor, cap, key_scales, value_scales,
         )  # fmt: skip
         if not attention.fits(p.shapes) or nodes[-1] is not after[-1] or not p.closed(nodes):
             return None
-        for node in (*p.readers(new_keys), p.made(new_values, NodeKind.STATIC_TRANSPOSE)):
-            if node is not None and getattr(node.attributes, "perm", None) == _BY_HEAD:
-                found.transposes[id(node)] = node
+        found.move((*p.readers(new_keys), p.made(new_values, NodeKind.STATIC_TRANSPOSE)))
         return Match(nodes, decoder.ATTENTION, partial(decoder.PreparedAttention, attention))
     return None
+
+
+def _capped(p: Pattern, old: int, new: int) -> tuple[float, tuple[int, int], list[Node]] | None:
+    """Where both scores are ``cap * tanh(score)``: the cap, the scores, and the nodes of that."""
+    caps, scores, nodes = set(), [], []
+    for value in (old, new):
+        product = p.made(value, NodeKind.MULTIPLY)
+        for bent, number in p.pairs(product):
+            tanh, cap = p.made(bent, NodeKind.TANH), p.number(number)
+            if product is not None and tanh is not None and cap is not None:
+                caps.add(cap)
+                scores.append(tanh.inputs[0])
+                nodes += [tanh, product]
+                break
+    if len(scores) != 2 or len(caps) != 1 or 0.0 in caps:
+        return None
+    return caps.pop(), (scores[0], scores[1]), nodes
 
 
 def _weighted(p: Pattern, softmax: Node, old: int) -> list[Node] | None:
@@ -233,7 +282,9 @@ def _heads(p: Pattern, transpose: Node) -> Match | None:
     if reshape is not None and len(p.readers(source)) == 1 and not p.values[source].is_output:
         nodes.insert(0, reshape)
         source = reshape.inputs[0]
-    heads = decoder.Heads(source, transpose.outputs[0])
+    dtype = p.values[transpose.outputs[0]].dtype.traits.array
+    assert dtype is not None  # what has none is not moved
+    heads = decoder.Heads(source, transpose.outputs[0], dtype.itemsize)
     return Match(tuple(nodes), decoder.HEADS, lambda workshop: heads)
 
 
@@ -327,18 +378,45 @@ def _mean_of_squares(p: Pattern, value: int, x: int) -> list[Node] | None:
 
 
 def _gate(p: Pattern, last: Node) -> Match | None:
-    """a * sigmoid(a) * b"""
+    """a * sigmoid(a) * b, or GELU by tanh: a * sigmoid(a * (cubic * a ** 2 + linear)) * b"""
     if last.clamp is not None:
         return None
     for weighted, b in p.pairs(last):
         product = p.made(weighted, NodeKind.MULTIPLY)
         for a, chosen in p.pairs(product):
             sigmoid = p.made(chosen, NodeKind.SIGMOID)
-            if sigmoid is None or sigmoid.inputs[0] != a or product is None:
+            inner = None if sigmoid is None else _bent(p, sigmoid.inputs[0], a)
+            if sigmoid is None or inner is None or product is None:
                 continue
+            cubic, linear, bends = inner
             shapes: Sequence[object] = [p.shapes[i] for i in (a, b, last.outputs[0])]
-            nodes = p.ordered([sigmoid, product, last])
+            nodes = p.ordered([*bends, sigmoid, product, last])
             if p.constant(b) is None and shapes == [shapes[0]] * 3 and p.closed(nodes):
-                made = partial(decoder.Gate, a, b, last.outputs[0])
+                made = partial(decoder.Gate, a, b, last.outputs[0], cubic, linear)
                 return Match(nodes, decoder.GATE, made)
     return None
+
+
+def _bent(p: Pattern, value: int, a: int) -> tuple[float, float, list[Node]] | None:
+    """(cubic, linear) where ``value`` is ``a * (cubic * a ** 2 + linear)``, and the nodes of that;
+    none where it is ``a`` itself."""
+    if value == a:
+        return 0.0, 1.0, []
+    product = p.made(value, NodeKind.MULTIPLY)
+    for x, inner in p.pairs(product):
+        total = p.made(inner, NodeKind.ADD) if x == a else None
+        for scaled, linear in p.pairs(total):
+            cubed = p.made(scaled, NodeKind.MULTIPLY)
+            for squared, cubic in p.pairs(cubed):
+                square = p.made(squared, NodeKind.SQUARE)
+                numbers = p.number(cubic), p.number(linear)
+                if square is None or square.inputs[0] != a or None in numbers:
+                    continue
+                nodes = [n for n in (square, cubed, total, product) if n is not None]
+                return numbers[0] or 0.0, numbers[1] or 0.0, nodes
+    return None
+
+
+def _ready(prepared: decoder.Copy, workshop: Workshop) -> decoder.Copy:
+    """What has nothing to pack."""
+    return prepared

@@ -13,6 +13,7 @@ from penstock.runtime.engines.native import (
     depthwise,
     dynamic,
     int4,
+    int8_rows,
     integers,
     interleave,
     lookup,
@@ -38,6 +39,7 @@ FAMILIES: tuple[Family, ...] = (
     binary.FAMILY,
     means.FAMILY,
     *decoder.FAMILIES,
+    *int8_rows.FAMILIES,
 )
 
 

@@ -1,0 +1,101 @@
+/* Between fp32 and int8: packing, and spreading over threads. See f32_int8.h. */
+#include "f32_int8.h"
+
+#include <string.h>
+
+/* The least number of operations that is worth a thread's while. */
+#define PIECE 16384
+
+static const struct pk_f32_int8_kernels *kernels_for(uint32_t isa)
+{
+#if PK_X86
+    if (isa & PK_ISA_AVX512)
+        return &pk_f32_int8_avx512;
+    if (isa & PK_ISA_AVX2)
+        return &pk_f32_int8_avx2;
+#endif
+    (void)isa;
+    return &pk_f32_int8_scalar;
+}
+
+/* `count` units of `size` operations each, in pieces. */
+struct pieces {
+    const void *task;
+    const struct pk_f32_int8_kernels *kernels;
+    size_t count, pieces;
+};
+
+static struct pieces pieces_of(const void *task, uint32_t isa, size_t count, size_t size,
+                               const struct pk_pool *pool)
+{
+    struct pieces p = {task, kernels_for(isa), count, 1};
+    const size_t threads = pk_threads(pool);
+    if (threads > 1)
+        p.pieces = pk_max(pk_min(pk_min(count * size / PIECE, threads * 2), count), 1);
+    return p;
+}
+
+#define PK_SPREAD(what, does, units, work)                                                         \
+    static void run_##what(void *context, size_t index)                                            \
+    {                                                                                              \
+        const struct pieces *p = context;                                                          \
+        p->kernels->does(p->task, p->count * index / p->pieces,                                    \
+                         p->count * (index + 1) / p->pieces);                                      \
+    }                                                                                              \
+    void pk_f32_##what##_run(const struct pk_f32_##what##_task *task, const struct pk_pool *pool)  \
+    {                                                                                              \
+        struct pieces p = pieces_of(task, task->isa, units, work, pool);                           \
+        pk_parallelize(pool, run_##what, &p, p.pieces);                                            \
+    }                                                                                              \
+    const char *pk_f32_##what##_kernel(uint32_t isa)                                               \
+    {                                                                                              \
+        return kernels_for(isa)->name;                                                             \
+    }
+
+PK_SPREAD(scale, scale, task->rows, task->size)
+PK_SPREAD(narrow, narrow, task->rows, 2 * task->size)
+PK_SPREAD(widen, widen, task->rows, task->size)
+PK_SPREAD(block_sums, sums, task->blocks, task->size)
+
+size_t pk_f32_qc8_packed_size(const struct pk_f32_qc8_product *product)
+{
+    return pk_divide_up(product->outputs, PK_F32_QC8_LANES) * pk_f32_qc8_panel(product->inputs);
+}
+
+void pk_f32_qc8_pack(const struct pk_f32_qc8_product *product, const int8_t *weights,
+                     const float *bias, const float *scale, void *packed)
+{
+    const size_t size = pk_f32_qc8_panel(product->inputs);
+    char *to = packed;
+    for (size_t first = 0; first < product->outputs; first += PK_F32_QC8_LANES, to += size) {
+        float *const scales = (float *)to, *const biases = scales + PK_F32_QC8_LANES;
+        int8_t *const panel = (int8_t *)(biases + PK_F32_QC8_LANES);
+        memset(to, 0, size);
+        for (size_t o = 0; o < pk_min(PK_F32_QC8_LANES, product->outputs - first); o++) {
+            scales[o] = scale[first + o];
+            biases[o] = bias ? bias[first + o] : 0;
+            for (size_t i = 0; i < product->inputs; i++)
+                panel[i * PK_F32_QC8_LANES + o] = weights[(first + o) * product->inputs + i];
+        }
+    }
+}
+
+static void run_qc8(void *context, size_t index)
+{
+    const struct pieces *p = context;
+    p->kernels->product(p->task, p->count * index / p->pieces, p->count * (index + 1) / p->pieces);
+}
+
+/* Each worker takes some of the panels for all rows. */
+void pk_f32_qc8_run(const struct pk_f32_qc8_task *task, const struct pk_pool *pool)
+{
+    const struct pk_f32_qc8_product *p = &task->product;
+    struct pieces work = pieces_of(task, p->isa, pk_divide_up(p->outputs, PK_F32_QC8_LANES),
+                                   p->rows * p->inputs * PK_F32_QC8_LANES, pool);
+    pk_parallelize(pool, run_qc8, &work, work.pieces);
+}
+
+const char *pk_f32_qc8_kernel(uint32_t isa)
+{
+    return kernels_for(isa)->name;
+}
