@@ -63,17 +63,16 @@ size_t pk_f32_qc8_packed_size(const struct pk_f32_qc8_product *product)
 }
 
 void pk_f32_qc8_pack(const struct pk_f32_qc8_product *product, const int8_t *weights,
-                     const float *bias, const float *scale, void *packed)
+                     const float *scale, void *packed)
 {
     const size_t size = pk_f32_qc8_panel(product->inputs);
     char *to = packed;
     for (size_t first = 0; first < product->outputs; first += PK_F32_QC8_LANES, to += size) {
-        float *const scales = (float *)to, *const biases = scales + PK_F32_QC8_LANES;
-        int8_t *const panel = (int8_t *)(biases + PK_F32_QC8_LANES);
+        float *const scales = (float *)to;
+        int8_t *const panel = (int8_t *)(scales + PK_F32_QC8_LANES);
         memset(to, 0, size);
         for (size_t o = 0; o < pk_min(PK_F32_QC8_LANES, product->outputs - first); o++) {
             scales[o] = scale[first + o];
-            biases[o] = bias ? bias[first + o] : 0;
             for (size_t i = 0; i < product->inputs; i++)
                 panel[i * PK_F32_QC8_LANES + o] = weights[(first + o) * product->inputs + i];
         }

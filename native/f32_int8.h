@@ -43,8 +43,8 @@ struct pk_f32_block_sums_task {
     float *output;
 };
 
-/* output[r][o] = clamp(sum over i of input[r][i] * weights[o][i] * scales[o] + bias[o]). Weights are
- * packed in panels of PK_F32_QC8_LANES outputs: scales, biases, then the weights of each input. */
+/* output[r][o] = clamp(sum over i of input[r][i] * weights[o][i] * scales[o]). Weights are packed in
+ * panels of PK_F32_QC8_LANES outputs: scales, then the weights of each input. */
 #define PK_F32_QC8_LANES 16
 
 struct pk_f32_qc8_product {
@@ -76,7 +76,7 @@ extern const struct pk_f32_int8_kernels pk_f32_int8_avx2, pk_f32_int8_avx512;
 
 static inline size_t pk_f32_qc8_panel(size_t inputs)
 {
-    return pk_round_up(PK_F32_QC8_LANES * (2 * sizeof(float) + inputs), PK_ALIGNMENT);
+    return pk_round_up(PK_F32_QC8_LANES * (sizeof(float) + inputs), PK_ALIGNMENT);
 }
 
 PK_EXPORT void pk_f32_scale_run(const struct pk_f32_scale_task *task, const struct pk_pool *pool);
@@ -85,9 +85,9 @@ PK_EXPORT void pk_f32_widen_run(const struct pk_f32_widen_task *task, const stru
 PK_EXPORT void pk_f32_block_sums_run(const struct pk_f32_block_sums_task *task,
                                      const struct pk_pool *pool);
 PK_EXPORT size_t pk_f32_qc8_packed_size(const struct pk_f32_qc8_product *product);
-/* `weights` [outputs, inputs]; `bias` may be NULL. */
+/* `weights` [outputs, inputs]. */
 PK_EXPORT void pk_f32_qc8_pack(const struct pk_f32_qc8_product *product, const int8_t *weights,
-                               const float *bias, const float *scale, void *packed);
+                               const float *scale, void *packed);
 PK_EXPORT void pk_f32_qc8_run(const struct pk_f32_qc8_task *task, const struct pk_pool *pool);
 PK_EXPORT const char *pk_f32_scale_kernel(uint32_t isa);
 PK_EXPORT const char *pk_f32_narrow_kernel(uint32_t isa);

@@ -120,8 +120,8 @@ static void sums(const struct pk_f32_block_sums_task *task, size_t begin, size_t
 PK_INLINE void tile(const struct pk_f32_qc8_product *p, const float *input, const char *packed,
                     float *output, size_t channels, const size_t rows)
 {
-    const float *const scales = (const float *)packed, *const biases = scales + PK_F32_QC8_LANES;
-    const int8_t *panel = (const int8_t *)(biases + PK_F32_QC8_LANES);
+    const float *const scales = (const float *)packed;
+    const int8_t *panel = (const int8_t *)(scales + PK_F32_QC8_LANES);
     vec found[PK_ROWS][PK_PANEL];
     for (size_t r = 0; r < rows; r++)
         for (size_t v = 0; v < PK_PANEL; v++)
@@ -135,7 +135,7 @@ PK_INLINE void tile(const struct pk_f32_qc8_product *p, const float *input, cons
     for (size_t r = 0; r < rows; r++) {
         float whole[PK_F32_QC8_LANES];
         for (size_t v = 0; v < PK_PANEL; v++) {
-            vec y = found[r][v] * at(scales + v * PK_LANES) + at(biases + v * PK_LANES);
+            vec y = found[r][v] * at(scales + v * PK_LANES);
             y = chosen(y < all(p->min), all(p->min), y);
             *(vec *)(whole + v * PK_LANES) = chosen(y > all(p->max), all(p->max), y);
         }

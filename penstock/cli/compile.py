@@ -42,6 +42,13 @@ def compile_command(
         Optional[int],  # noqa: UP045
         typer.Option(help="Of language models: how many tokens a conversation may have."),
     ] = None,
+    cache: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            autocompletion=among("float32", "int8"),
+            help="Of language models: how keys and values are held, float32 or int8.",
+        ),
+    ] = None,
     delegate: Annotated[
         bool, typer.Option("--delegate/--no-delegate", help="Give the graph to XNNPACK.")
     ] = True,
@@ -118,11 +125,12 @@ def compile_command(
             quantize=quantize, test=test, no_delegate=not delegate, etrecord=etrecord is not None,
             accuracy_budget=accuracy_budget, held_out=held_out,
         )  # fmt: skip
-        asked = LanguageRequest(model, scheme, max_length, output_dir, output)
+        asked = LanguageRequest(model, scheme, max_length, cache or "float32", output_dir, output)
         outcome = compile_language_model(asked, stages)
     else:
-        if max_length is not None:
-            raise InputError(f"--max-length is for language models, and {model!r} is none")
+        for name, value in (("--max-length", max_length), ("--cache", cache)):
+            if value is not None:
+                raise InputError(f"{name} is for language models, and {model!r} is none")
         request = Request(
             source=model,
             quantize=quantize,
@@ -167,6 +175,6 @@ def _refuse(**given: object) -> None:
     for name, value in given.items():
         if value:
             raise InputError(
-                f"--{name.replace('_', '-')} is not for language models; --scheme and --max-length "
-                "are"
+                f"--{name.replace('_', '-')} is not for language models; --scheme, --max-length "
+                "and --cache are"
             )

@@ -22,6 +22,7 @@ class LanguageRequest:
     source: str
     scheme: str | None = None
     max_length: int | None = None
+    cache: str = "float32"
     output_dir: Path = Path(".")
     output: Path | None = None
 
@@ -46,7 +47,11 @@ def compile_language_model(request: LanguageRequest, stages: Stages) -> Outcome:
         from penstock.llm.export.compile import compile_model
     timings = {"import torch": time.perf_counter() - start}
     compiled = compile_model(
-        path, scheme=request.scheme, longest=request.max_length, progress=stages
+        path,
+        scheme=request.scheme,
+        longest=request.max_length,
+        cache=request.cache,
+        progress=stages,
     )
     name = request.source if request.source in PACKAGES else path.resolve().name
     ending = _ENDINGS.get(compiled.scheme, "4bit")

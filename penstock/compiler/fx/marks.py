@@ -56,13 +56,24 @@ STORES = (STORE, PUT)
 
 
 def attention_of_parts(
-    query: torch.Tensor, parts: list[torch.Tensor], mask: torch.Tensor, scale: float
+    query: torch.Tensor,
+    parts: list[torch.Tensor],
+    mask: torch.Tensor,
+    scale: float,
+    cap: float = 0.0,
 ) -> torch.Tensor:
     """Attention of ``query`` [batch, heads, rows, size] to keys and values in two parts: ``parts``
     are the old keys, the new ones, the old values, the new ones, [batch, shared heads, any, size].
-    ``mask`` [..., rows, old + new] is additive."""
+    ``mask`` [..., rows, old + new] is additive. A ``cap`` that is not 0 bounds the scores, before
+    the mask: ``cap * tanh(score / cap)``."""
     key, value = torch.cat(parts[:2], -2), torch.cat(parts[2:], -2)
     one_each = statically_known_true(key.shape[-3] == query.shape[-3])
+    if cap:
+        if not one_each:
+            times = query.shape[-3] // key.shape[-3]
+            key, value = (x.repeat_interleave(times, -3) for x in (key, value))
+        scores = torch.tanh(query @ key.transpose(-1, -2) * (scale / cap)) * cap
+        return (scores + mask).softmax(-1) @ value
     return torch.nn.functional.scaled_dot_product_attention(
         query, key, value, mask, scale=scale, enable_gqa=not one_each
     )
@@ -70,7 +81,8 @@ def attention_of_parts(
 
 if not hasattr(torch.ops.penstock, "attention_of_parts"):
     _library.define(
-        "attention_of_parts(Tensor query, Tensor[] parts, Tensor mask, float scale) -> Tensor"
+        "attention_of_parts(Tensor query, Tensor[] parts, Tensor mask, float scale, float cap=0.0)"
+        " -> Tensor"
     )
     _library.impl("attention_of_parts", attention_of_parts, "CompositeExplicitAutograd")
     _library.impl("attention_of_parts", lambda query, *others: torch.empty_like(query), "Meta")

@@ -21,6 +21,7 @@ from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.edit import call, get_attribute
 from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, EVERY_ROW_SEES
 from penstock.compiler.fx.size_nodes import SizeNodes
+from penstock.compiler.rewrite.capped_attention import CappedAttention, capped_attention
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
@@ -138,6 +139,9 @@ class Splitter:
         assert isinstance(left, Node) and isinstance(right, Node)
         if min(_rank(left), _rank(right)) < 2:
             return None
+        capped = capped_attention(node)
+        if capped is not None and (made := self._capped(node, capped)) is not None:
+            return made
         a, b = self.parts.get(left), self.parts.get(right)
         if a is not None and b is not None:
             if a.axis != _rank(left) - 1 or b.axis != _rank(right) - 2:
@@ -189,6 +193,20 @@ class Splitter:
         tensors = [_shared(n, query) for n in (key.old, key.new, value.old, value.new)]
         made = self.call(node, ATTENTION_OF_PARTS, query, tensors, mask, float(scale))
         made.meta[EVERY_ROW_SEES] = node.meta.get(EVERY_ROW_SEES, False)
+        return made
+
+    def _capped(self, node: Node, found: CappedAttention) -> Node | None:
+        key, value = self.parts.get(found.key), self.parts.get(found.value)
+        ranks = [_rank(n) for n in (found.query, found.key, found.value)]
+        if key is None or value is None or found.query in self.parts or ranks != [4, 4, 4]:
+            return None
+        mask = self._mask(found.mask) if key.axis == value.axis == 2 else None
+        if mask is None:
+            return None
+        tensors = [_shared(n, found.query) for n in (key.old, key.new, value.old, value.new)]
+        scale, cap = found.scale, found.cap
+        made = self.call(node, ATTENTION_OF_PARTS, found.query, tensors, mask, scale, cap)
+        made.meta[EVERY_ROW_SEES] = True  # a plain softmax: a row that sees nothing is not 0
         return made
 
     def _mask(self, mask: Node | None) -> Node | None:

@@ -70,12 +70,10 @@ class Attention(nn.Module):
             return functional.scaled_dot_product_attention(
                 query, keys, values, mask, scale=config.score_scale, enable_gqa=True
             )
-        # Queries that share a key head beside each other: [1, key heads, group, tokens, size].
-        grouped = query.unflatten(1, (config.key_heads, -1)) * (
-            config.score_scale / config.score_cap
-        )
-        scores = torch.tanh(grouped @ keys.unsqueeze(2).transpose(3, 4)) * config.score_cap
-        return ((scores + mask).softmax(-1) @ values.unsqueeze(2)).flatten(1, 2)
+        times = config.heads // config.key_heads
+        keys, values = (x.repeat_interleave(times, 1) for x in (keys, values))
+        scores = query @ keys.transpose(2, 3) * (config.score_scale / config.score_cap)
+        return (torch.tanh(scores) * config.score_cap + mask).softmax(-1) @ values
 
 
 def _turned(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:

@@ -101,7 +101,8 @@ def lower_attention_of_parts(b: GraphBuilder, node: Node) -> Tensor:
     query, mask = b.tensor(node.args[0]), b.tensor(node.args[2])
     parts = [b.tensor(part) for part in node.args[1]]  # type: ignore[union-attr]
     keys, values = parts[:2], parts[2:]
-    scaled = ex.affine(b, query, float(node.args[3]), 0.0)  # type: ignore[arg-type]
+    scale, cap = map(float, (*node.args[3:], 0.0)[:2])  # type: ignore[arg-type]
+    scaled = ex.affine(b, query, scale / cap if cap else scale, 0.0)
     known = bool(node.meta.get(EVERY_ROW_SEES, False))
     groups = _groups(query.shape[1], keys[0].shape[1])
     rows = _rows_of_groups(b, mask, groups, known)
@@ -112,6 +113,8 @@ def lower_attention_of_parts(b: GraphBuilder, node: Node) -> Tensor:
         )
     last = (0, 1, 3, 2)
     scores = [ex.matmul(b, scaled, b.permute(key, last)) for key in keys]
+    if cap:
+        scores = [ex.affine(b, b.unary(NodeKind.TANH, s), cap, 0.0) for s in scores]
     chances = ex.softmax(b, ex.add(b, ex.concatenate(b, scores, -1), rows.mask), -1)
     start: layout.Dim = 0
     total: Tensor | None = None

@@ -103,8 +103,8 @@ class CAttention(Structure):
 
 @dataclass(frozen=True)
 class Norm:
-    """``input / sqrt(mean(input ** 2) + epsilon) * weight`` over the last dimension; ``weight`` is
-    the address of its copy."""
+    """``input / sqrt(mean(input ** 2) + epsilon) * weight`` over the last dimension of the output,
+    of which the input may be another shape; ``weight`` is the address of its copy."""
 
     input: int
     output: int
@@ -115,8 +115,9 @@ class Norm:
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
-        *rows, channels = shapes[self.input]
+        *rows, channels = shapes[self.output]
         _check(channels == self.channels)
+        _check(math.prod(shapes[self.input]) == math.prod(shapes[self.output]))
         isa = int(self.workshop.library.isa)
         task = CNorm(isa, self.epsilon, math.prod(rows), channels, self.weight)
         return Step("pk_f32_norm_run", task, ((self.input, "input"), (self.output, "output")))

@@ -262,17 +262,19 @@ def _swapped(p: Pattern, value: int, x: int) -> list[Node] | None:
 
 def _turned(p: Pattern, x: int, cosine: int, sine: int, nodes: list[Node]) -> Match | None:
     heads, end = p.shapes[x][2], nodes[-1]
-    source = p.made(x, NodeKind.STATIC_RESHAPE)
-    if source is not None and not p.values[x].is_output:
-        inside = {id(node) for node in nodes}
-        if all(id(reader) in inside for reader in p.readers(x)):
-            nodes.append(source)
-            x = source.inputs[0]
-    ordered = p.ordered(nodes)
+    x, ordered = _unshaped(p, x, nodes)
     if ordered[-1] is not end or not p.closed(ordered):
         return None
     turn = decoder.Turn(x, cosine, sine, end.outputs[0], heads)
     return Match(ordered, decoder.TURN, lambda workshop: turn)
+
+
+def _unshaped(p: Pattern, x: int, nodes: Sequence[Node]) -> tuple[int, tuple[Node, ...]]:
+    """What ``x`` was before a reshape for ``nodes`` alone, and the nodes with it."""
+    source = p.made(x, NodeKind.STATIC_RESHAPE)
+    if source is None or not p.closed([source, *nodes]):
+        return x, p.ordered(nodes)
+    return source.inputs[0], p.ordered([source, *nodes])
 
 
 def _heads(p: Pattern, transpose: Node) -> Match | None:
@@ -316,6 +318,7 @@ def _norm_match(
     nodes = p.ordered([*between, last])
     if not p.closed(nodes) or p.shapes[last.outputs[0]] != p.shapes[x]:
         return None
+    x, nodes = _unshaped(p, x, nodes)
     made = partial(_packed_norm, x, last.outputs[0], epsilon, weight)
     return Match(nodes, decoder.NORM, made)
 

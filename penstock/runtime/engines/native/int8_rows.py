@@ -186,9 +186,8 @@ def examine(node: Node, values: Values) -> Packer | str:
         return "its weights are not constant int8 with scales for each channel"
     if source.dtype is not DataType.FP32 or result.dtype is not DataType.FP32:
         return "it is not float32 but for its weights"
-    bias = bias_of(node, values)
-    if bias is not None and (bias.dtype is not DataType.FP32 or bias.data is None):
-        return "its bias is not constant float32"
+    if bias_of(node, values) is not None:
+        return "it has a bias, which XNNPACK multiplies by the weights' scales"
     assert isinstance(filter.quantization, PerChannel)
     if filter.quantization.axis != 0:
         return "its scales are not those of its outputs"
@@ -197,7 +196,7 @@ def examine(node: Node, values: Values) -> Packer | str:
 
 def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
     """Packs the weights of ``node``."""
-    filter, bias = values[node.inputs[1]], bias_of(node, values)
+    filter = values[node.inputs[1]]
     assert isinstance(filter.quantization, PerChannel)
     outputs, inputs = filter.shape
     clamp = node.clamp or (-math.inf, math.inf)
@@ -206,9 +205,8 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
     functions = workshop.library.functions
     packed = workshop.packed.reserve(functions.pk_f32_qc8_packed_size(byref(product)))
     functions.pk_f32_qc8_pack(
-        byref(product), address(workshop.constant(filter)),
-        None if bias is None else address(workshop.constant(bias)), address(scales), packed,
-    )  # fmt: skip
+        byref(product), address(workshop.constant(filter)), address(scales), packed
+    )
     return Product(node, product, packed)
 
 
@@ -227,9 +225,7 @@ PRODUCT = Family(
     _slower,
     {
         "pk_f32_qc8_packed_size": (c_size_t, (POINTER(CProduct),)),
-        "pk_f32_qc8_pack": (
-            None, (POINTER(CProduct), c_void_p, c_void_p, c_void_p, c_void_p),
-        ),
+        "pk_f32_qc8_pack": (None, (POINTER(CProduct), c_void_p, c_void_p, c_void_p)),
         "pk_f32_qc8_run": (None, (c_void_p, c_void_p)),
     },
 )  # fmt: skip
