@@ -33,7 +33,8 @@ struct pk_f32_heads_task {
     void *output;
 };
 
-/* output = a * sigmoid(a * (cubic * a^2 + linear)) * b: gates of SiLU, and of GELU by tanh. */
+/* output = a * sigmoid(a) * b, or with a `cubic` that is not 0, for GELU by tanh,
+ * a * sigmoid(a * (cubic * a^2 + linear)) * b. */
 struct pk_f32_gate_task {
     uint32_t isa;
     float cubic, linear;

@@ -107,7 +107,9 @@ static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
 
 PK_INLINE vec gated(const struct pk_f32_gate_task *task, vec a, vec b)
 {
-    const vec x = task->cubic != 0 ? a * (a * a * task->cubic + task->linear) : a * task->linear;
+    vec x = a;
+    if (task->cubic != 0)
+        x = a * (a * a * task->cubic + task->linear);
     return a * (all(1) / (all(1) + exponential(-x))) * b;
 }
 
@@ -189,10 +191,13 @@ PK_INLINE void add_block(vec sums[PK_ROWS][PK_SPAN], const float *const *weights
     for (size_t j = 0; j < block->count; j++) {
         const size_t place = j * size + first;
         vec v[PK_SPAN];
-        for (size_t i = 0; i < span; i++)
-            v[i] = is_small ? widened((const int8_t *)block->values + place + i * PK_LANES) *
-                                  block->value_scales[j]
-                            : at((const float *)block->values + place + i * PK_LANES);
+        for (size_t i = 0; i < span; i++) {
+            if (is_small)
+                v[i] = widened((const int8_t *)block->values + place + i * PK_LANES) *
+                       block->value_scales[j];
+            else
+                v[i] = at((const float *)block->values + place + i * PK_LANES);
+        }
         for (size_t r = 0; r < rows; r++)
             for (size_t i = 0; i < span; i++)
                 sums[r][i] += weights[r][column + j] * v[i];
@@ -323,8 +328,10 @@ PK_INLINE void score(const struct pk_f32_tile *tile, const struct pk_f32_columns
                 tail[j] = j < block->count ? m[j] : -3e38f;
             mask = at(tail);
         }
-        const vec s = t->cap != 0 ? bent(found[r] * t->factor) * t->cap + mask
-                                  : found[r] * t->factor + mask;
+        vec s = found[r] * t->factor;
+        if (t->cap != 0)
+            s = bent(s) * t->cap;
+        s = s + mask;
         *(vec *)(scores + (row + r) * stride) = s;
         most[row + r] = greater(s, most[row + r]);
     }
