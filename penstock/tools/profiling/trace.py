@@ -4,6 +4,10 @@ The format: docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNA
 (``X``) have their begin and their duration in microseconds; those of one thread nest. Durations
 were measured, not begins: what is in a call lies end to end from its begin, and what is left at its
 end belongs to none of its parts.
+
+Perfetto counts whole nanoseconds, drops an event that goes even one of them beyond the one around
+it, and takes one of no length for nested in the one before. So everything here is laid out in whole
+nanoseconds, one at least.
 """
 
 from __future__ import annotations
@@ -29,15 +33,17 @@ def trace(report: ProfileReport, calls: Sequence[Call]) -> str:
         _named("process_name", f"penstock {report.path}"),
         _named("thread_name", f"method {report.method}"),
     ]
-    begin = 0.0
+    begin = 0
     for number, call in enumerate(calls[:MOST_CALLS]):
-        profile = call.profile
-        events.append(_event(profile.method, "method", begin, call.seconds, {"call": number}))
-        position = begin
+        profile, length = call.profile, _nanoseconds(call.seconds)
+        events.append(_event(profile.method, "method", begin, length, {"call": number}))
+        position, end = begin, begin + length
         for one in profile.instructions:
-            events += _instruction(one, position, work)
-            position += one.seconds
-        begin += call.seconds
+            length = min(_nanoseconds(one.seconds), end - position)
+            if one.calls and length:
+                events += _instruction(one, position, length, work)
+                position += length
+        begin = end
     text = {
         "traceEvents": events,
         "displayTimeUnit": "ms",
@@ -46,21 +52,24 @@ def trace(report: ProfileReport, calls: Sequence[Call]) -> str:
     return json.dumps(text)
 
 
+def _nanoseconds(seconds: float) -> int:
+    return max(1, round(1e9 * seconds))
+
+
 def _instruction(
-    one: InstructionProfile, begin: float, work: Mapping[tuple[int, int], Row]
+    one: InstructionProfile, begin: int, length: int, work: Mapping[tuple[int, int], Row]
 ) -> Iterator[dict[str, Any]]:
-    if not one.calls:
-        return
     about = _about(UNKNOWN if one.nodes else one.origin, one.calls, None)
-    yield _event(one.label, "instruction", begin, one.seconds, about)
-    end = begin + one.seconds
+    yield _event(one.label, "instruction", begin, length, about)
+    end = begin + length
     for node in one.nodes:
         number = f" #{node.position}" if node.position >= 0 else ""
         row = work.get((one.position, node.position))
         more = {**_about(node.origin, node.calls, row), "ran": ", ".join(node.operators)}
-        seconds = min(node.seconds, end - begin)
-        yield _event(f"{node.kind}{number}", "node", begin, seconds, more)
-        begin += seconds
+        length = min(_nanoseconds(node.seconds), end - begin)
+        if length:
+            yield _event(f"{node.kind}{number}", "node", begin, length, more)
+            begin += length
 
 
 def _about(origin: Origin, calls: int, row: Row | None) -> dict[str, Any]:
@@ -74,14 +83,14 @@ def _about(origin: Origin, calls: int, row: Row | None) -> dict[str, Any]:
 
 
 def _event(
-    name: str, category: str, begin: float, seconds: float, args: Mapping[str, Any]
+    name: str, category: str, begin: int, length: int, args: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "name": name,
         "cat": category,
         "ph": "X",
-        "ts": round(1e6 * begin, 3),
-        "dur": round(1e6 * seconds, 3),
+        "ts": begin / 1000,
+        "dur": length / 1000,
         "pid": _PROCESS,
         "tid": _THREAD,
         "args": dict(args),
