@@ -23,9 +23,11 @@ import torch
 import penstock
 from benchmarks import ROOT
 from benchmarks.flows import relative_error, same_bits, sqnr
+from benchmarks.machine import describe
 from benchmarks.unseen_models import MODELS, Unseen
 from penstock.compiler.quantize import Quantization
 from penstock.tools.bench.child import WorkerError
+from penstock.tools.bench.machine import busy
 from penstock.tools.bench.workers import Worker
 
 FOLDER = ROOT / "build" / "measured"
@@ -87,7 +89,11 @@ def main(parts: list[str]) -> None:
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
     store = FOLDER / "unseen.json"
-    results = json.loads(store.read_text()) if store.exists() else {}
+    kept = json.loads(store.read_text()) if store.exists() else {}
+    results = kept.setdefault("models", {})
+    kept["machine"] = describe()
+    if busy():
+        kept["machine"]["note"] = "other work ran, so that compiling took longer than it does alone"
     for name, make in MODELS.items():
         if parts and not any(part in name for part in parts):
             continue
@@ -99,11 +105,11 @@ def main(parts: list[str]) -> None:
             except penstock.PenstockError as error:
                 row = {"fails": str(error)}
             results.setdefault(name, {})[precision] = row
-            store.write_text(json.dumps(results, indent=1))
+            store.write_text(json.dumps(kept, indent=1))
             print(name, precision, {k: v for k, v in row.items() if k != "outside"}, flush=True)
         del model
         gc.collect()
-    PAGE.write_text(page(results))
+    PAGE.write_text(page(results, kept["machine"]))
     print(f"written: {PAGE.relative_to(ROOT)}")
 
 
@@ -145,7 +151,7 @@ NOTES = [
 ]
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: dict[str, Any], machine: dict[str, str]) -> str:
     rows = [line(name, results[name]) for name in MODELS if name in results]
     missing = [name for name in MODELS if name not in results]
     reasons: dict[str, set[str]] = {}
@@ -159,6 +165,10 @@ def page(results: dict[str, Any]) -> str:
             "",
             "Made by `python -m benchmarks.unseen`. Models of torchvision, timm and transformers "
             "that nothing in Penstock was made for, with random weights.",
+            "",
+            *(f"- {key}: {value}" for key, value in machine.items()),
+            "",
+            "The columns:",
             "",
             "- *pieces*: calls of XNNPACK in the compiled program; *in XNNPACK*: operators, fp32",
             "- *error*: largest difference from eager PyTorch, in parts of the output's range",
