@@ -1,4 +1,4 @@
-/* Sums of two fp32 tensors: spreading over threads. */
+/* Sums and products of two fp32 tensors: spreading over threads. */
 #include "f32_add.h"
 
 /* The least number of elements that is worth a thread's while. */
@@ -49,9 +49,8 @@ static void run_broadcast(const struct pk_f32_add_task *task)
             a += rest % task->shape[d] * task->a_steps[d];
             b += rest % task->shape[d] * task->b_steps[d];
         }
-        const float sum = task->a[a] + task->b[b];
-        const float low = sum < task->min ? task->min : sum;
-        task->output[i] = low > task->max ? task->max : low;
+        task->output[i] =
+            pk_f32_add_one(task->a[a], task->b[b], task->min, task->max, task->multiply != 0);
     }
 }
 

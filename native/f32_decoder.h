@@ -1,7 +1,8 @@
 /* What a decoder's layers do between their products, in fp32: root mean square norms, rotary
  * embeddings, attention over a cache, gated activations. Each is a chain of nodes in a graph.
  *
- * Sums are in another order than XNNPACK's, and exp is our own (2 units in the last place). */
+ * Sums are in another order than XNNPACK's, and exp is our own (2 units in the last place, 3 where it is
+ * tiny or huge). */
 #ifndef PENSTOCK_F32_DECODER_H
 #define PENSTOCK_F32_DECODER_H
 
@@ -34,7 +35,7 @@ struct pk_f32_heads_task {
 };
 
 /* output = a * sigmoid(a) * b, or with a `cubic` that is not 0, for GELU by tanh,
- * a * sigmoid(a * (cubic * a^2 + linear)) * b. */
+ * a * sigmoid(a * (cubic * a^2 + linear)) * b. `b` may be NULL for 1. */
 struct pk_f32_gate_task {
     uint32_t isa;
     float cubic, linear;

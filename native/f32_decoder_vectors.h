@@ -60,6 +60,8 @@ PK_INLINE float greatest_of(vec x)
     return most;
 }
 
+/* Files with instructions for these define PK_OWN_EXPONENTIAL and have them. */
+#ifndef PK_OWN_EXPONENTIAL
 /* e to the power of x, at most 88; below -87 it is 0. */
 PK_INLINE vec exponential(vec x)
 {
@@ -80,6 +82,19 @@ PK_INLINE vec exponential(vec x)
     const ints power = (((ints)shifted - (ints)magic) + 127) << 23;
     return (vec)((ints)(p * (vec)power) & whole);
 }
+
+/* The greater of both; a if it is NaN. */
+PK_INLINE vec at_least(vec a, vec least)
+{
+    return chosen(a < least, least, a);
+}
+
+/* a / b, of which b is finite and not 0. */
+PK_INLINE vec quotient(vec a, vec b)
+{
+    return a / b;
+}
+#endif
 
 static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
 {
@@ -105,12 +120,30 @@ static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
     }
 }
 
-PK_INLINE vec gated(const struct pk_f32_gate_task *task, vec a, vec b)
+PK_INLINE vec gated(const struct pk_f32_gate_task *task, vec a)
 {
     vec x = a;
     if (task->cubic != 0)
         x = a * (a * a * task->cubic + task->linear);
-    return a * (all(1) / (all(1) + exponential(-x))) * b;
+    return quotient(at_least(a, all(-88)), all(1) + exponential(-x)); /* -inf becomes nearly 0 */
+}
+
+PK_INLINE void gate_elements(const struct pk_f32_gate_task *task, size_t begin, size_t end,
+                             const int plain)
+{
+    size_t i = begin;
+    for (; i + PK_LANES <= end; i += PK_LANES) {
+        const vec found = gated(task, at(task->a + i));
+        *(vec *)(task->output + i) = plain ? found : found * at(task->b + i);
+    }
+    if (i < end) {
+        float a[PK_LANES] = {0}, b[PK_LANES] = {0};
+        memcpy(a, task->a + i, (end - i) * sizeof(float));
+        if (!plain)
+            memcpy(b, task->b + i, (end - i) * sizeof(float));
+        *(vec *)a = plain ? gated(task, at(a)) : gated(task, at(a)) * at(b);
+        memcpy(task->output + i, a, (end - i) * sizeof(float));
+    }
 }
 
 /* tanh, to 2 units in the last place of 1. */
@@ -121,16 +154,10 @@ PK_INLINE vec bent(vec x)
 
 static void gate(const struct pk_f32_gate_task *task, size_t begin, size_t end)
 {
-    size_t i = begin;
-    for (; i + PK_LANES <= end; i += PK_LANES)
-        *(vec *)(task->output + i) = gated(task, at(task->a + i), at(task->b + i));
-    if (i < end) {
-        float a[PK_LANES] = {0}, b[PK_LANES] = {0};
-        memcpy(a, task->a + i, (end - i) * sizeof(float));
-        memcpy(b, task->b + i, (end - i) * sizeof(float));
-        *(vec *)a = gated(task, at(a), at(b));
-        memcpy(task->output + i, a, (end - i) * sizeof(float));
-    }
+    if (task->b)
+        gate_elements(task, begin, end, 0);
+    else
+        gate_elements(task, begin, end, 1);
 }
 
 /* Reads `count` floats in a row, for nothing but that: memory brings what is read in order long before

@@ -31,17 +31,22 @@ class Chain(Protocol):
     def packed(self, workshop: Workshop) -> Prepared:
         """The chain to be run."""
 
+    @property
+    def gain(self) -> float | None: ...
+
     def slower(self, library: Library) -> str | None:
         """Why another engine should have it all the same."""
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """A chain that was found in a graph."""
+    """A chain that was found in a graph. ``gain``: see
+    :class:`~penstock.runtime.engines.native.family.Family`."""
 
     nodes: tuple[Node, ...]
     family: Family
     pack: Packer
+    gain: float | None = None
 
     def packed(self, workshop: Workshop) -> Prepared:
         """See :class:`Chain`."""

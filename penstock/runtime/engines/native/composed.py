@@ -161,6 +161,14 @@ class PlannedGraph(Composed):
                     [replace(f, value=names.get(f.value, f.value)) for f in link.fields],
                     {names[v]: size for v, size in link.sizes.items()},
                     [link.keep, executable],
+                    [
+                        replace(
+                            o,
+                            output=names.get(o.output, o.output),
+                            input=names.get(o.input, o.input),
+                        )
+                        for o in link.overs
+                    ],
                 )
             )
         return Plan(self._library, self._threads, links, self._ports, self._sizes())

@@ -57,7 +57,7 @@ def product_gain(node: Node, values: Values, library: Library) -> float | None:
     if channels < 16:
         slower = 1.2
     elif avx512:
-        slower = 0.99 + 0.5 / channels + min(_up(result[-1], 32) / _up(result[-1], 16) - 1, 0.17)
+        slower = 0.985 + 2.2 / channels + 2.2 / result[-1]
     else:
         slower = 0.98 + 1.2 / channels + 2.0 / result[-1] - (0.08 if rows < 64 else 0.0)
     best = 112.0
@@ -67,10 +67,6 @@ def product_gain(node: Node, values: Values, library: Library) -> float | None:
     waiting = 2 * prod(filter) / 29.0 if rows < 6 else 0.0
     ours = max(operations / best * slower / faster, waiting)
     return (max(theirs, waiting) - ours) / 1000 - _STEP
-
-
-def _up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
 
 
 #: Of the products with padding, so much is left out tile by tile.
@@ -116,9 +112,18 @@ def depthwise_gain(node: Node, values: Values, library: Library) -> float | None
     return operations * (1 / theirs - 1 / ours) / 1000 - _STEP
 
 
+#: What XNNPACK takes for an element beyond ours, for each pass over a tensor that is one of ours.
+_PASS = 0.05e-3
+
+
+def elementwise_gain(passes: int, shape: Shape) -> float:
+    """Of a chain of so many elementwise nodes over tensors of this shape, which ours run as one."""
+    return passes * _PASS * prod(shape) - _STEP
+
+
 def sum_gain(node: Node, values: Values, library: Library) -> float | None:
-    """Of sums of two tensors in fp32: both wait for memory. Ours is there for where what is around
-    it is ours."""
+    """Of sums and products of two tensors in fp32: both wait for memory. Ours is there for where
+    what is around it is ours."""
     if Isa.AVX2 not in library.isa:
         return None
     return -_STEP

@@ -196,9 +196,8 @@ class Gate:
         _check(shapes[self.a] == shapes[self.b])
         isa = int(self.workshop.library.isa)
         task = CGate(isa, self.cubic, self.linear, math.prod(shapes[self.a]))
-        return Step(
-            "pk_f32_gate_run", task, ((self.a, "a"), (self.b, "b"), (self.output, "output"))
-        )
+        fields = ((self.a, "a"), (self.b, "b"), (self.output, "output"))
+        return Step("pk_f32_gate_run", task, fields, over=(self.output, self.a))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from penstock.runtime.engines.native.families import bind_families, kernel_names
 from penstock.runtime.engines.native.family import Family, Prepared, Step, Workshop
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import Blocks, PackedWeights
-from penstock.runtime.engines.native.plan import Field, Link, Plan, address_of, field_address
+from penstock.runtime.engines.native.plan import Field, Link, Over, Plan, address_of, field_address
 from penstock.runtime.engines.native.selftest import self_test
 from penstock.runtime.engines.native.survey import Survey
 from penstock.runtime.engines.native.tables import Tables
@@ -313,6 +313,8 @@ class NativeExecutable:
                 link.fields.append(Field(value, field_address(step.task, name), position))
                 if value not in self._ports:
                     link.sizes[value] = sizes[value] if value in sizes else self._size(value)
+            if step.over:
+                link.overs.append(Over(*step.over, position))
             if step.scratch:
                 key = f"scratch of step {position}"
                 link.fields.append(Field(key, field_address(step.task, "scratch"), position))

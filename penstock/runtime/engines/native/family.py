@@ -24,7 +24,8 @@ class Step:
     ``fields`` names, for the ids of the node's values that are not constants, the pointer in
     ``task`` that is to hold the value's address. ``scratch`` bytes are handed over in the pointer
     ``scratch`` of ``task``, if they are not 0. ``sizes``: the bytes of values that have a form of
-    the family's own, which stay between its nodes.
+    the family's own, which stay between its nodes. ``over``: the output, and the input of the same
+    size that it may be written over, element by element.
     """
 
     function: str
@@ -32,6 +33,7 @@ class Step:
     fields: tuple[tuple[int, str], ...]
     scratch: int = 0
     sizes: Mapping[int, int] = field(default_factory=dict)
+    over: tuple[int, int] | None = None
 
 
 class Prepared(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from ctypes import POINTER, Structure, c_int, c_size_t, c_void_p
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -80,16 +80,27 @@ class Field:
     step: int
 
 
+@dataclass(frozen=True)
+class Over:
+    """Step number ``step`` of a link may write ``output`` over ``input``."""
+
+    output: Hashable
+    input: Hashable
+    step: int
+
+
 @dataclass
 class Link:
     """Steps in a row, as (function, task, status) addresses. ``fields`` are the pointers that hold
     the address of a value; ``sizes`` are the bytes, with room for reads past the end, of the values
-    that only these steps see. ``keep`` has what the addresses point into."""
+    that only these steps see. ``keep`` has what the addresses point into. ``overs``: what may lie
+    in one place."""
 
     steps: list[tuple[int, int, int]] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     sizes: dict[Hashable, int] = field(default_factory=dict)
     keep: list[object] = field(default_factory=list)
+    overs: list[Over] = field(default_factory=list)
 
 
 class Plan:
@@ -112,12 +123,14 @@ class Plan:
         sizes = {**sizes, **{v: size for link in links for v, size in link.sizes.items()}}
         steps = [step for link in links for step in link.steps]
         fields: list[tuple[Field, int]] = []
+        overs: list[Over] = []
         start = 0
         for link in links:
             fields += [(f, start + f.step) for f in link.fields]
+            overs += [replace(over, step=start + over.step) for over in link.overs]
             start += len(link.steps)
         number = {value: port for port, value in enumerate(ports)}
-        places, block = _allocated(fields, number, sizes)
+        places, block = _allocated(fields, number, sizes, overs)
         patches = []
         for f, _ in fields:
             if f.value in number:
@@ -161,7 +174,10 @@ class Plan:
 
 
 def _allocated(
-    fields: Sequence[tuple[Field, int]], outside: Container[Hashable], sizes: Mapping[Hashable, int]
+    fields: Sequence[tuple[Field, int]],
+    outside: Container[Hashable],
+    sizes: Mapping[Hashable, int],
+    overs: Sequence[Over],
 ) -> tuple[dict[Hashable, int], object]:
     """An address for each value but those ``outside``, by the steps that have fields for it, and
     the block that they lie in."""
@@ -170,10 +186,24 @@ def _allocated(
         if f.value not in outside:
             first = spans[f.value].first if f.value in spans else step
             spans[f.value] = arena.Live(sizes[f.value], first, step)
+    # An output takes the place of an input that nothing reads again.
+    places: dict[Hashable, Hashable] = {value: value for value in spans}
+    for over in overs:
+        before, after = spans.get(places.get(over.input)), spans.get(over.output)
+        if (
+            before
+            and after
+            and before.last == over.step == after.first
+            and before.size >= after.size
+        ):
+            place = places[over.output] = places[over.input]
+            spans[place] = arena.Live(before.size, before.first, after.last)
+            del spans[over.output]
     keys = list(spans)
     offsets, total = arena.plan(dict(enumerate(spans.values())))
     block = blocks.large(total)
-    return {keys[i]: address(block) + offset for i, offset in offsets.items()}, block
+    starts = {keys[i]: address(block) + offset for i, offset in offsets.items()}
+    return {value: starts[place] for value, place in places.items()}, block
 
 
 def pool_of(threads: Threads) -> CPool:

@@ -1,4 +1,5 @@
-"""The family ``f32_add``: sums of two tensors of one shape, as residual connections have them.
+"""The family ``f32_add``: sums and products of two tensors of one shape, as residual connections
+have them, or of one that repeats in each row of the other, as attention over channels has it.
 
 Bounds that are the same do not make the sizes of a call so: one of them may turn out to be 1. Such
 tensors are broadcast.
@@ -24,11 +25,13 @@ class CTask(Structure):
 
     _fields_ = [
         ("isa", c_uint32),
+        ("multiply", c_uint32),
         ("broadcast", c_uint32),
         ("shape", c_size_t * MAX_TENSOR_DIMS),
         ("a_steps", c_size_t * MAX_TENSOR_DIMS),
         ("b_steps", c_size_t * MAX_TENSOR_DIMS),
         ("count", c_size_t),
+        ("row", c_size_t),
         ("a", c_void_p),
         ("b", c_void_p),
         ("output", c_void_p),
@@ -50,11 +53,25 @@ class Sum:
         clamp = self.node.clamp or (-math.inf, math.inf)
         shape = shapes[result]
         task = CTask(isa=self.isa, count=math.prod(shape), min=clamp[0], max=clamp[1])
-        task.broadcast = not shapes[a] == shapes[b] == shape
+        task.multiply = self.node.kind is NodeKind.MULTIPLY
+        if shapes[a] != shape:
+            a, b = b, a
+        whole = shapes[a] == shape
+        task.row = math.prod(shapes[b]) if whole and _repeats(shapes[b], shape) else 0
+        task.broadcast = not (whole and (task.row or shapes[b] == shape))
         task.shape[:] = _filled(shape)
         task.a_steps[:] = _steps(_filled(shapes[a]))
         task.b_steps[:] = _steps(_filled(shapes[b]))
-        return Step("pk_f32_add_run", task, ((a, "a"), (b, "b"), (result, "output")))
+        fields = ((a, "a"), (b, "b"), (result, "output"))
+        over = None if task.broadcast else (result, a)
+        return Step("pk_f32_add_run", task, fields, over=over)
+
+
+def _repeats(shape: Shape, whole: Shape) -> bool:
+    """Whether a tensor repeats over and over in a larger one: as what it has beside ones has the
+    last dimensions of that one."""
+    own = shape[next((d for d, size in enumerate(shape) if size != 1), len(shape)) :]
+    return len(own) > 0 and own == whole[len(whole) - len(own) :] and shape != whole
 
 
 def _filled(shape: Shape) -> Shape:
@@ -72,14 +89,17 @@ def examine(node: Node, values: Values) -> Packer | str:
     used = [values[i] for i in (*node.inputs, *node.outputs)]
     if any(value.dtype is not DataType.FP32 for value in used):
         return "it is not all float32"
-    if any(value.data is not None for value in used) or used[0].shape != used[1].shape:
-        return "it is not a sum of two tensors of one shape"
+    if any(value.data is not None for value in used):
+        return "one of its tensors is a constant"
+    a, b, result = (value.shape for value in used)
+    if not (a == b or (a == result and _repeats(b, a)) or (b == result and _repeats(a, b))):
+        return "its tensors are broadcast against each other"
     return lambda workshop: Sum(node, int(workshop.library.isa))
 
 
 FAMILY = Family(
     "f32_add",
-    frozenset({NodeKind.ADD}),
+    frozenset({NodeKind.ADD, NodeKind.MULTIPLY}),
     examine,
     slower_sum,
     {"pk_f32_add_run": (None, (c_void_p, c_void_p))},

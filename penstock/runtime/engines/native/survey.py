@@ -7,13 +7,15 @@ nodes, so that nothing is found out twice.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.graph.graph import INVALID_VALUE_ID, Node, XnnGraph
 from penstock.runtime.engines.native import costs, lookup, winograd
+from penstock.runtime.engines.native.activations import activation_chains
 from penstock.runtime.engines.native.assignment import assigned
-from penstock.runtime.engines.native.chains import Chain, Match
+from penstock.runtime.engines.native.chains import Chain
 from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
@@ -42,13 +44,14 @@ class Survey:
             v.id for v in graph.values if v.data is None and v.dtype.traits.array is None
         }  # of what cannot leave the part that makes it
         self._makers = {i: n for n in graph.nodes for i in n.outputs if i in inside}
-        found: list[Chain] = [*tables.of(graph, lookup.chains(graph)), *decoder_chains(graph)]
+        layers = decoder_chains(graph)
+        found: list[Chain] = [*tables.of(graph, lookup.chains(graph)), *layers]
+        taken = {id(node) for chain in found for node in chain.nodes}
+        found += activation_chains(graph, taken)
         self._chains = {id(node): chain for chain in found for node in chain.nodes}
         #: whether it is a decoder whose layers are ours: a cut at each product would cost more than
         #: another engine's products bring
-        self.decoder = any(
-            isinstance(chain, Match) and not chain.slower(library) for chain in found
-        )
+        self.decoder = any(not chain.slower(library) for chain in layers)
         self._found: dict[int, Found | str] = {}
 
     def units(self) -> list[list[int]]:
@@ -100,7 +103,8 @@ class Survey:
         another engine should have it."""
         chain, found = self.chain_of(node), self.found(node)
         if chain is not None:
-            return chain.slower(self.library)
+            reason = chain.slower(self.library)
+            return chain.gain if reason is None and not self.decoder else reason
         if self.decoder:
             return None
         assert not isinstance(found, str)
@@ -120,12 +124,17 @@ class Survey:
     def _ours(self) -> set[int]:
         """The identities of the nodes that our kernels get, with the cuts weighed."""
         nodes = [n for n in self.graph.nodes if not self._stays_inside(n)]
-        infinity, number = float("inf"), {id(node): i for i, node in enumerate(nodes)}
-        gains = []
+        vertices: dict[int, int] = {}  # by the identity of a node or its chain
+        number: dict[int, int] = {}
+        gains: list[float] = []
         for node in nodes:
-            alone = self.unable(node) or self._alone(node)
-            fixed = infinity if alone is None else -infinity
-            gains.append(alone if isinstance(alone, float) else fixed)
+            unit = id(self.chain_of(node) or node)
+            if unit not in vertices:
+                vertices[unit] = len(gains)
+                alone = self.unable(node) or self._alone(node)
+                fixed = math.inf if alone is None else -math.inf
+                gains.append(alone if isinstance(alone, float) else fixed)
+            number[id(node)] = vertices[unit]
         readers: dict[int, list[int]] = {}
         for node in nodes:
             for value in self._sources(node):
@@ -136,7 +145,8 @@ class Survey:
             for i in node.outputs
             if i in readers
         ]
-        return {id(nodes[i]) for i in assigned(gains, values)}
+        ours = assigned(gains, values)
+        return {id(node) for node in nodes if number[id(node)] in ours}
 
     def _stays_inside(self, node: Node) -> bool:
         """Whether what ``node`` makes goes with those that read it."""

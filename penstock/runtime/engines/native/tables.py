@@ -37,6 +37,7 @@ class Tabled:
     start: int
     end: int
     table: np.ndarray
+    gain: float | None = None
 
     @property
     def family(self) -> Family:

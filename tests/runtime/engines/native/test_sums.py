@@ -49,3 +49,34 @@ def test_sizes_that_turn_out_to_be_one(isa: str) -> None:
         with guarded([a, b, np.zeros(shape, np.float32)]) as (x, y, output):
             executable.run([x, y], [output])
             np.testing.assert_array_equal(output, np.clip(a + b, *RANGE))
+
+
+def pair(kind: NodeKind, left: tuple[int, ...], right: tuple[int, ...]) -> XnnGraph:
+    fp32 = DataType.FP32
+    shape = np.broadcast_shapes(left, right)
+    values = [
+        Value(0, fp32, left, external_id=0, is_input=True),
+        Value(1, fp32, right, external_id=1, is_input=True),
+        Value(2, fp32, shape, external_id=2, is_output=True),
+    ]
+    return XnnGraph(values, [Node(kind, (0, 1), (2,), clamp=RANGE)], [0, 1], [2])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", [NodeKind.ADD, NodeKind.MULTIPLY])
+def test_one_that_repeats(isa: str, kind: NodeKind) -> None:
+    """In each row of the other, whichever comes first; what is broadcast otherwise is XNNPACK's."""
+    operation = np.add if kind is NodeKind.ADD else np.multiply
+    for left, right in (
+        ((1, 5, 7, 33), (1, 1, 1, 33)), ((19,), (3, 19)), ((2, 3, 17), (2, 3, 17)),
+        ((1, 4, 5), (6, 4, 5)), ((1, 90, 90, 8), (8,)),
+    ):  # fmt: skip
+        a, b = numbers(left, 1), numbers(right, 2)
+        for threads in (1, 2):
+            executable = native(isa).compile(pair(kind, left, right), threads=THREADS[threads])
+            (shape,) = executable.reshape([left, right])
+            with guarded([a, b, np.zeros(shape, np.float32)]) as (x, y, output):
+                executable.run([x, y], [output])
+                np.testing.assert_array_equal(output, np.clip(operation(a, b), *RANGE))
+    graph = pair(kind, (2, 3, 4), (2, 1, 4))
+    assert "broadcast" in str(native(isa).reason_against(graph, graph.nodes[0]))

@@ -1,0 +1,124 @@
+"""SiLU in fp32: found in graphs, beside float64 at every length, in place between other nodes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from native_harness import ISAS, THREADS, guarded, native, numbers, xnnpack
+from torch import nn
+
+import penstock
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import Node, Value, XnnGraph
+from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.native.engine import NativeExecutable
+from penstock.runtime.engines.native.plan import Plan
+from penstock.runtime.engines.planner import choose
+from penstock.runtime.engines.protocol import Engine
+
+FP32 = DataType.FP32
+
+
+def silu(shape: tuple[int, ...], swapped: bool = False, between: bool = False) -> XnnGraph:
+    values = [
+        Value(0, FP32, shape, external_id=0, is_input=True),
+        Value(1, FP32, shape),
+        Value(2, FP32, shape, external_id=1, is_output=True),
+    ]
+    outputs = [2]
+    if between:  # something else wants the sigmoid
+        values[1] = Value(1, FP32, shape, external_id=2, is_output=True)
+        outputs.append(1)
+    product = Node(NodeKind.MULTIPLY, (1, 0) if swapped else (0, 1), (2,))
+    return XnnGraph(values, [Node(NodeKind.SIGMOID, (0,), (1,)), product], [0], outputs)
+
+
+def exact(x: np.ndarray) -> np.ndarray:
+    wide = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return wide / (1 + np.exp(-wide))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_length(isa: str, threads: int) -> None:
+    for size in (*range(1, 70), 40_000):
+        x = numbers((size,), size) * np.float32(8)
+        executable = native(isa).compile(silu((size,), size % 2 == 0), threads=THREADS[threads])
+        executable.reshape([x.shape])
+        with guarded([x, np.zeros_like(x)]) as (source, output):
+            executable.run([source], [output])
+            np.testing.assert_allclose(output, exact(x), rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_extremes(isa: str) -> None:
+    x = np.array([0, -0.0, 1e-30, 80, -80, 200, -200, 3e38, -3e38, np.inf, np.nan], np.float32)
+    executable = native(isa).compile(silu(x.shape), threads=THREADS[1])
+    executable.reshape([x.shape])
+    output = np.zeros_like(x)
+    executable.run([x], [output])
+    assert math.isnan(output[-1])
+    np.testing.assert_allclose(output[:-1], exact(x[:-1]), rtol=1e-6, atol=1e-5)
+
+
+def test_what_is_none() -> None:
+    engines: list[Engine] = [native(ISAS[0]), xnnpack()]
+    assert choose(silu((3, 5)), engines) == [0, 0]
+    assert choose(silu((3, 5), between=True), engines) == [1, 0]
+    graph = silu((3, 5))
+    graph.nodes[1].clamp = (0.0, 6.0)
+    assert choose(graph, engines) == [1, 0]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_in_place(isa: str) -> None:
+    """Between two products, and before a sum that reads its input again."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(8, 16, 1), nn.Conv2d(16, 16, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.a(x)
+            y = nn.functional.silu(x)
+            z = nn.functional.silu(self.b(y) + x)
+            return z * nn.functional.silu(self.b(z))
+
+    torch.manual_seed(0)
+    model, x = Block().eval(), torch.randn(1, 8, 9, 11)
+    data = penstock.lower(model, (x,)).to_bytes()
+    program = penstock.load(data, threads=1, engine=[native(isa), xnnpack()])
+    for _ in range(2):
+        np.testing.assert_allclose(
+            program(x.numpy())[0], model(x).detach().numpy(), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_an_input_that_is_not_read_again_is_written_over() -> None:
+    shape = (1, 4096)
+    values = [Value(0, FP32, shape, external_id=0, is_input=True)]
+    nodes = []
+    for i in range(0, 6, 2):
+        values += [Value(i + 1, FP32, shape), Value(i + 2, FP32, shape)]
+        nodes += [
+            Node(NodeKind.SIGMOID, (i,), (i + 1,)),
+            Node(NodeKind.MULTIPLY, (i, i + 1), (i + 2,)),
+        ]
+    values[-1] = Value(6, FP32, shape, external_id=1, is_output=True)
+    graph = XnnGraph(values, nodes, [0], [6])
+    executable = native(ISAS[-1]).compile(graph, threads=THREADS[1])
+    assert isinstance(executable, NativeExecutable)
+    executable.reshape([shape])
+    x, output = numbers(shape, 3), np.zeros(shape, np.float32)
+    expected = exact(exact(exact(x)))
+    executable.run([x], [output])
+    np.testing.assert_allclose(output, expected, rtol=1e-5)
+    plan = executable._plan
+    assert isinstance(plan, Plan)
+    block = plan._keep[1]
+    assert isinstance(block, np.ndarray) and block.nbytes < 2 * 4 * 4096
