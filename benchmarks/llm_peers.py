@@ -18,7 +18,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,12 @@ _HUGGING_FACE = {
 }  # fmt: skip
 
 
-def weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The tensors by the decoder's names, float32."""
-    found = {}
+def weights(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors by the decoder's names, float32, one after the other."""
     for name, read in checkpoint.tensors.items():
         value = read()
         value = value.real() if isinstance(value, Blocks) else value
-        found[name] = value.to(torch.float32)
-    return found
+        yield name, value.to(torch.float32)
 
 
 def renamed(name: str, layer_names: dict[str, str], others: dict[str, str], root: str) -> str:
@@ -72,7 +70,7 @@ def make_stock(checkpoint: Checkpoint, folder: Path) -> None:
     """``stock_8da4w.pte``, by the stock flow in a process of its own."""
     config, target = checkpoint.config, folder / "stock_8da4w.pte"
     state = {}
-    for name, value in weights(checkpoint).items():
+    for name, value in weights(checkpoint):
         heads = {"query": config.heads, "key": config.key_heads}.get(name.split(".")[-2])
         if heads is not None:  # Meta's files have the two halves of each head's rows in turns
             value = value.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
@@ -110,14 +108,16 @@ def make_hugging_face(checkpoint: Checkpoint, folder: Path) -> None:
     others = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
     state = {
         renamed(name, _HUGGING_FACE, others, "model."): value.to(torch.bfloat16).contiguous()
-        for name, value in weights(checkpoint).items()
+        for name, value in weights(checkpoint)
     }
     save_file(state, place / "model.safetensors", metadata={"format": "pt"})
     (place / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.longest,
-        "chat_template": checkpoint.chat_template, **checkpoint.special_tokens,
+        **checkpoint.special_tokens,
     }  # fmt: skip
+    if checkpoint.chat_template is not None:
+        settings["chat_template"] = checkpoint.chat_template
     (place / "tokenizer_config.json").write_text(json.dumps(settings))
     (place / "config.json").write_text(json.dumps({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",

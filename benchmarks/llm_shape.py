@@ -1,9 +1,11 @@
 """A language model of a given shape with random weights: what compiling it takes, and running it.
 
     python -m benchmarks.llm_shape llama-1b [--scheme dynamic_4bit] [--threads 1,2]
+        [--peers /work/peers/packages]
 
 The weights are made when they are asked for, bfloat16 as they would be in a file. Compiling and
-running have a process each; the peak of memory is the process's.
+running have a process each; the peak of memory is the process's. With ``--peers`` llama.cpp and
+ONNX Runtime GenAI run the same shape, by turns (see ``benchmarks.llm_shape_peers``).
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.llm import Column, machine, measure, table
+from benchmarks.llm_shape_peers import peers_of
 from benchmarks.llm_worker import LONGEST
 from penstock.llm.export.checkpoint import Checkpoint, places
 from penstock.llm.export.compile import compile_model
@@ -102,17 +106,15 @@ def compile_shape(name: str, scheme: str, path: Path) -> dict[str, float]:
     }
 
 
-def _process(arguments: Sequence[str], asks: Sequence[str] = ()) -> dict[str, float]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    given = "".join(json.dumps({"do": ask}) + "\n" for ask in asks)
+def compiled(shape: str, scheme: str, path: Path) -> dict[str, float]:
+    """:func:`compile_shape` in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], input=given, stdout=subprocess.PIPE, text=True,
-        check=True, env=environment,
+        [sys.executable, "-m", "benchmarks.llm_shape", shape, "--scheme", scheme,
+         "--compile-to", str(path)],
+        stdout=subprocess.PIPE, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    found: dict[str, float] = {}
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            found |= json.loads(line)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -121,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--scheme", default="dynamic_4bit")
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", type=Path, help="the folder of the peers' packages")
     parser.add_argument("--compile-to", type=Path, help=argparse.SUPPRESS)
     options: Any = parser.parse_args(arguments)
     if options.compile_to:
@@ -128,19 +132,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / f"{options.shape}.pte"
-        rows = _process(
-            ["benchmarks.llm_shape", options.shape, "--scheme", options.scheme,
-             "--compile-to", str(path)]
-        )  # fmt: skip
-        for count in options.threads.split(","):
-            found = _process(
-                ["benchmarks.llm_worker", "ours", str(path), count],
-                ("prefill", "decode", "decode_long", "memory"),
-            )
-            found.pop("token", None)
-            rows |= {f"{name}, {count} threads": value for name, value in found.items()}
-    for name, value in rows.items():
-        print(f"{name:45} {value:.4g}")
+        figures = compiled(options.shape, options.scheme, path)
+        columns = [Column(f"`{options.scheme}`", "ours", path, figures)]
+        packages = options.peers and options.peers.resolve()
+        if packages:
+            columns += peers_of(checkpoint(options.shape), Path(place), packages)
+        for count in map(int, options.threads.split(",")):
+            measure(columns, count, options.rounds, packages)
+    print(f"Measured {machine()}.\n\n{table(columns)}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.errors import InputError
 from penstock.formats import program as formats
-from penstock.formats.program import Tensor
+from penstock.formats.program import KernelCall, OptionalTensorList, Tensor
 from penstock.llm import assets as settings
 from penstock.llm.memory import give_back_memory
 from penstock.llm.shorter import CannotShorten, shortened
@@ -74,12 +74,15 @@ class Decoder:
         self._positions = self._takes_positions()
         self.lock = threading.RLock()
         self._active: Context | None = None
+        #: how many tokens there are: as many as logits
+        self.vocabulary = _last_size(method.outputs[0])
         file = program.program.method(method.name)
+        written = _written_axes(file) if file else {}
         self._rows = {
             value.name: axis
-            for value in (file.values if file else ())
+            for place, value in enumerate(file.values if file else ())
             if isinstance(value, Tensor) and value.name in method.buffers
-            if value.name and (axis := _axis(value.shape, longest)) is not None
+            if value.name and (axis := _axis(value.shape, longest, written.get(place))) is not None
         }
 
     def _takes_positions(self) -> bool:
@@ -142,6 +145,15 @@ class Decoder:
         for name, old in held.items():
             buffers[name][_first(self._rows[name], old.shape[self._rows[name]])] = old
         self.method = method
+
+    def check_tokens(self, tokens: Sequence[int]) -> None:
+        """Raises :class:`InputError` for a token that the file does not have."""
+        wrong = next((t for t in tokens if not 0 <= t < self.vocabulary), None)
+        if wrong is not None:
+            raise InputError(
+                f"the prompt has the token {wrong}; the file has 0 to {self.vocabulary - 1}: give "
+                "others, or the model's own tokenizer"
+            )
 
     def run(self, tokens: Sequence[int], start: int) -> np.ndarray:
         """The logits float32 [vocabulary] behind the last of at most ``chunk`` tokens."""
@@ -208,6 +220,7 @@ class Context:
         """
         decoder = self.decoder
         with decoder.lock:
+            decoder.check_tokens(tokens)
             wanted = [*self.tokens, *map(int, tokens)]
             decoder.enter(self)
             rest = wanted[len(self.tokens) :]
@@ -281,8 +294,30 @@ def _chunk(method: Method) -> int:
     return int(spec.shape[1])
 
 
-def _axis(shape: tuple[int, ...], longest: int) -> int | None:
-    """The dimension along which a cache has its rows; the last of several of that size."""
+def _last_size(spec: object) -> int:
+    return spec.shape[-1] if isinstance(spec, TensorSpec) and spec.shape else 0
+
+
+def _written_axes(method: formats.Method) -> dict[int, int]:
+    """The dimensions along which a method writes rows into values, by the operators that do."""
+    found = {}
+    for call in method.instructions:
+        if not isinstance(call, KernelCall) or len(call.args) < 2:
+            continue
+        name = method.operators[call.operator].name
+        indices = method.values[call.args[1]]
+        if name == "aten::index_put_" and isinstance(indices, OptionalTensorList):
+            found[call.args[0]] = len(indices.items) - 1
+        elif name.startswith("llama::update_cache"):
+            found[call.args[1]] = 1
+    return found
+
+
+def _axis(shape: tuple[int, ...], longest: int, written: int | None) -> int | None:
+    """The dimension along which a cache has its rows: the one ``written`` along, else the last of
+    several of that size."""
+    if written is not None and written < len(shape) and shape[written] == longest:
+        return written
     return max((axis for axis, size in enumerate(shape) if size == longest), default=None)
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +144,19 @@ class LanguageModel:
         return self.tokenizer.encode(prompt, begin=False)
 
     def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
-        tokens = (
-            self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(t) for t in prompt]
-        )
+        if isinstance(prompt, (bytes, bytearray)):
+            raise InputError("the prompt is bytes; give a text, or a list of tokens")
+        try:
+            tokens = (
+                self.tokenizer.encode(prompt) if isinstance(prompt, str) else [*map(index, prompt)]
+            )
+        except TypeError as error:
+            raise InputError(f"the prompt is neither a text nor tokens: {error}") from None
         if not tokens and self._decoder.begin is not None:
             tokens = [self._decoder.begin]
         if not tokens:
             raise InputError("the prompt is empty; give at least one token")
-        wrong = [token for token in tokens if token < 0]
-        if wrong:
-            raise InputError(f"the prompt has the token {wrong[0]}; tokens are 0 or more")
+        self._decoder.check_tokens(tokens)
         return tokens
 
     def _stream(

@@ -10,6 +10,8 @@ import numpy as np
 
 from penstock.errors import InputError
 
+_NUMBERS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,6 +45,12 @@ class Options:
     logprobs: bool = False
 
     def __post_init__(self) -> None:
+        for name in _NUMBERS:
+            if not isinstance(getattr(self, name), (int, float, np.number)):
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a number")
+        for name in ("max_tokens", "seed"):
+            if not isinstance(getattr(self, name), (int, np.integer, type(None))):
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be an integer")
         rules = {
             "max_tokens": (self.max_tokens is None or self.max_tokens >= 1, "1 or more"),
             "temperature": (0 <= self.temperature < float("inf"), "0 or more"),
@@ -50,11 +58,14 @@ class Options:
             "top_p": (0 < self.top_p <= 1, "above 0, and 1 or less"),
             "min_p": (0 <= self.min_p < 1, "0 or more, and less than 1"),
             "repetition_penalty": (0 < self.repetition_penalty < float("inf"), "above 0"),
+            "seed": (self.seed is None or self.seed >= 0, "0 or more"),
             "overflow": (self.overflow in ("error", "slide"), "'error' or 'slide'"),
         }
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
+        if not isinstance(self.stop, Iterable):
+            raise InputError(f"stop is {self.stop!r}; it must be a text, or a list of texts")
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if not all(isinstance(text, str) and text for text in stops):
             raise InputError(f"stop is {self.stop!r}; it must be texts that are not empty")

@@ -41,6 +41,13 @@ class Tokenizer:
         """The tokens of a text; with ``begin`` those that the tokenizer puts around a text."""
         if not isinstance(text, str):
             raise InputError(f"a text was expected, not a {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # bytes on a command line that are no UTF-8
+            raise InputError(
+                f"the text is no Unicode: at {error.start} it has {text[error.start]!r}, half a "
+                "character"
+            ) from None
         return list(self._tokenizer.encode(text, add_special_tokens=begin).ids)
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:

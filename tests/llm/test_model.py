@@ -142,6 +142,10 @@ def test_progress_of_a_long_prompt(tiny: LanguageModel) -> None:
         ({"stop": [""]}, "stop is"),
         ({"overflow": "wrap"}, "overflow is 'wrap'"),
         ({"warmth": 1}, "unknown option 'warmth'"),
+        ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"seed": 1.5}, "seed is 1.5; it must be an integer"),
+        ({"temperature": "hot"}, "temperature is 'hot'; it must be a number"),
+        ({"stop": 5}, "stop is 5"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], said: str, tiny: LanguageModel) -> None:
@@ -165,10 +169,15 @@ def test_wrong_messages(messages: Any, said: str, tiny: LanguageModel) -> None:
 
 
 def test_empty_and_unknown_tokens(tiny: LanguageModel) -> None:
-    with pytest.raises(InputError, match="tokens are 0 or more"):
+    with pytest.raises(InputError, match="token -1; the file has 0 to 299"):
         tiny.generate([-1])
+    for prompt in (None, 5, [1.5], ["a"], b"abc"):
+        with pytest.raises(InputError, match="the prompt is"):
+            tiny.generate(prompt)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="at 1 it has .*half a character"):
+        tiny.generate("a\udcff")
     assert tiny.generate([], max_tokens=1).read == 1  # the token that begins
-    with pytest.raises((InputError, InvalidProgramError)):
+    with pytest.raises(InputError, match="the token 10000; the file has 0 to 299"):
         tiny.generate([10_000], max_tokens=1)
     assert tiny.generate(PROMPT, max_tokens=2).tokens  # nothing is left of it
 

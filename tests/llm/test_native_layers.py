@@ -65,3 +65,21 @@ def test_the_same_logits_as_xnnpack(
         np.testing.assert_allclose(ours.feed(part), theirs.feed(part), atol=bound)
         done += count
     assert ours.decoder.room == theirs.decoder.room == 48
+
+
+@pytest.mark.parametrize("held", ["float32", "int8"])
+@pytest.mark.parametrize("longest", [2, 16])
+def test_rows_of_caches_are_known_whatever_their_number(
+    longest: int, held: str, tmp_path: Path
+) -> None:
+    """As many as a row has elements, and as there are heads: contexts that take turns keep theirs."""
+    path = tmp_path / "model.pte"
+    source = folder("llama2", tmp_path)
+    compile_model(source, scheme="none", longest=longest, chunk=8, cache=held).save(path)
+    decoder = Decoder(load(path, threads=1), "")
+    one, other, whole = (Context(decoder) for _ in range(3))
+    half = longest // 2
+    one.feed(TOKENS[:half])
+    other.feed(TOKENS[longest : longest + half])
+    found = one.feed(TOKENS[half:longest])
+    np.testing.assert_allclose(found, whole.feed(TOKENS[:longest]), atol=1e-5)
