@@ -72,7 +72,7 @@ def test_the_same_logits_as_xnnpack(
 def test_rows_of_caches_are_known_whatever_their_number(
     longest: int, held: str, tmp_path: Path
 ) -> None:
-    """As many as a row has elements, and as there are heads: contexts that take turns keep theirs."""
+    """As many as a row has elements, or as there are heads: contexts keep theirs."""
     path = tmp_path / "model.pte"
     source = folder("llama2", tmp_path)
     compile_model(source, scheme="none", longest=longest, chunk=8, cache=held).save(path)
