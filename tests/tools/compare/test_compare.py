@@ -16,6 +16,9 @@ from penstock.cli.eager_side import EagerSide
 from penstock.cli.sources import Source
 from penstock.compiler.quantize import Quantization
 from penstock.tools.compare import CompareReport, ProgramSide, Side, compare
+from penstock.tools.samples import random_inputs
+
+STOCK = Path(__file__).parents[2] / "formats" / "stock"
 
 
 class Net(torch.nn.Module):
@@ -128,6 +131,21 @@ def test_without_a_source_map(folder: Path) -> None:
     b = side(folder, "b.pte", model, x)
     report = run(a, b, x)
     assert report.agree and len(report.layers) > 5
+    assert all(layer.sqnr_db == math.inf for layer in report.layers)
+
+
+@pytest.mark.parametrize("name", ["partly", "image_q8"])
+def test_what_a_value_is_computed_from_is_known_across_instructions(name: str) -> None:
+    """In files of the stock compiler: kernels beside delegates, no source map."""
+    program = ProgramSide(STOCK / f"{name}.pte", label=name, threads=1)
+    inputs = random_inputs(program.program)
+    _, taps = program.run(inputs)
+    reached = {i for i, tap in enumerate(taps) if not tap.reads}
+    assert len(reached) <= sum(isinstance(value, np.ndarray) for value in inputs)
+    for position, tap in enumerate(taps):
+        assert all(source < position for source in tap.reads)
+    report = compare(program, program, [inputs], inputs="random", threshold_db=60)
+    assert len(report.layers) == len(taps) and not report.left_out
     assert all(layer.sqnr_db == math.inf for layer in report.layers)
 
 
