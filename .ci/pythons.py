@@ -156,7 +156,7 @@ def built_free_threaded(root: Path, version: str) -> bool:
     steps = (
         f"cd /src/{name} && tar xf *.orig.tar.xz --strip-components=1",
         f"./configure -q --disable-gil --disable-test-modules --prefix=/opt/{name}",
-        "make -s -j2 && make -s install",
+        "make -s -j2 && make -s install ENSUREPIP=no",
     )
     build = subprocess.run(
         ("chroot", str(root), "sh", "-ec", "\n".join(steps)),

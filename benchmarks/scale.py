@@ -154,7 +154,8 @@ def page(rates: dict[tuple[str, str, int], float], each: dict[str, float], size:
     )
     return "\n".join([
         f"JPEG files of {size / 1e3:.0f} kB (400 x 400), MobileNetV2, on {machine['processor']}"
-        f" ({machine['features']}), {machine['date']}; a job includes the start of its workers:\n",
+        f" ({machine['features']}), {machine['date']}; a job includes the start of its workers,"
+        " not of a cluster:\n",
         table(head, rows),
         "What one image takes of one CPU:\n",
         table(["", "ms"], [[name, f"{ms:.2f}"] for name, ms in each.items()]),

@@ -192,3 +192,43 @@ def test_an_interrupt_while_weights_are_packed_is_not_lost() -> None:
         command, env=environment(), capture_output=True, text=True, check=True, timeout=120
     )
     assert (done.stdout, done.stderr) == ("interrupted, and well again\n", "")
+
+
+CALLED_BACK = """
+import signal, sys
+import numpy as np
+import penstock
+from penstock.cli.feeds import ones
+from penstock.runtime.engines.xnnpack import packing
+
+calls = 0
+
+def profile(frame, event, argument):
+    global calls
+    if event == "call" and frame.f_code.co_filename == packing.__file__:
+        calls += 1
+        if calls == 1:
+            signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+method = penstock.load(sys.argv[1], threads=1, engine="xnnpack").method()
+inputs = ones(method.inputs)
+sys.setprofile(profile)
+try:
+    method.run(inputs)
+except KeyboardInterrupt:
+    print("interrupted")
+assert calls > 1
+expected = method.run(inputs)[0]
+before = calls
+again = method.run([array.copy() for array in inputs])[0]
+sys.setprofile(None)
+assert calls == before and np.array_equal(again, expected)
+"""
+
+
+def test_an_interrupt_while_xnnpack_asks_for_packed_weights_is_not_lost() -> None:
+    """A call at shapes that are new asks Python where they are; a later one asks nothing."""
+    command = [sys.executable, "-c", CALLED_BACK, STOCK / "image_fp32.pte"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")

@@ -222,7 +222,9 @@ class XnnpackExecutable:
                     ),
                     shapes,
                 )
-            self._check(self._xnn.xnn_reshape_runtime(self._runtime), shapes)
+            with interrupts_held():  # it asks where packed weights are
+                status = self._xnn.xnn_reshape_runtime(self._runtime)
+            self._check(status, shapes)
             self._output_shapes = tuple(self._external_shape(v) for v in self._outputs)
         self._input_shapes = shapes
         self._needs = needs

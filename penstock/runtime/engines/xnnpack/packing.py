@@ -24,6 +24,7 @@ _ABSENT = c_size_t(-1).value
 #: Of a weight for which more than one block was packed: it is packed again.
 _AMBIGUOUS = 0
 _CHUNK = 1 << 20
+_LIBC = ctypes.CDLL(None)
 
 
 class PackedWeights:
@@ -47,7 +48,9 @@ class PackedWeights:
         total = sum(array.nbytes for array in sources.values())
         chunks: list[object] = []
         free = [0, 0]  # from, to
-        finished = [False]
+        # Setting a runtime up asks for each weight whether all are there: C's own function answers,
+        # by the length of this text. One in Python costs more, and Ctrl-C could end it.
+        finished = ctypes.create_string_buffer(2)
 
         def reserve(context: int | None, size: int) -> int | None:
             size += OVERREAD
@@ -87,11 +90,11 @@ class PackedWeights:
         self._finished = finished
         kinds: dict[str, Any] = {field[0]: field[1] for field in WeightsCache._fields_}
         self._provider = WeightsCache(
-            None,
+            ctypes.addressof(finished),
             kinds["look_up"](look_up),
             kinds["reserve_space"](reserve),
             kinds["look_up_or_insert"](insert),
-            kinds["is_finalized"](lambda context: finished[0]),
+            ctypes.cast(_LIBC.strlen, kinds["is_finalized"]),
             kinds["offset_to_addr"](lambda context, offset: offset),
             kinds["delete_cache"](lambda context: 0),
             kinds["alias_data"](lambda context, alias, original: 0),
@@ -104,4 +107,4 @@ class PackedWeights:
 
     def finish(self) -> None:
         """Nothing more will be packed."""
-        self._finished[0] = True
+        self._finished[0] = b"1"

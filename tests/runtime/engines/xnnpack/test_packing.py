@@ -70,9 +70,9 @@ def test_places_do_not_overlap() -> None:
         assert provider.look_up_or_insert(None, key(), start, size) == start
         assert all(start >= end or start + size <= begin for begin, end in taken)
         taken.append((start, start + size))
-    assert not provider.is_finalized(None)
+    assert not provider.is_finalized(provider.context)
     packed.finish()
-    assert provider.is_finalized(None)
+    assert provider.is_finalized(provider.context)
 
 
 def key() -> object:
