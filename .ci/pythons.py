@@ -1,16 +1,15 @@
 """``make test-pythons``: the wheel and the tests that need no torch on every Python there is.
 
 Those of this machine (``python3.10`` … on the path, free-threaded ones too), and, on a Debian
-machine as root, those of Debian unstable in a folder of their own, ``build/pythons/sid``; there
-free-threaded ones are built from Debian's sources. Each gets an environment with the wheel in it.
-What could not be had is named at the end; a failure ends it with code 1. ``--only 3.12`` takes one.
+machine as root, those of Debian unstable in a folder of their own, ``build/pythons/sid``. Each gets
+an environment with the wheel in it. What could not be had is named at the end; a failure ends it
+with code 1. ``--only 3.12`` takes one.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -27,11 +26,6 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 SUITE = "sid"
 #: What the tests import beside the wheel's own requirements.
 NEEDED = ("pytest>=8", "hypothesis>=6.100", "ml_dtypes")
-#: What a free-threaded Python is built with, and the suites that may have its source.
-BUILDING = ("gcc", "make", "pkg-config", "libc6-dev", "libssl-dev", "libffi-dev", "zlib1g-dev",
-            "xz-utils", "dpkg-dev")  # fmt: skip
-SOURCES = ("sid", "testing", "stable")
-MIRROR = "http://deb.debian.org/debian"
 #: Where the root of Debian unstable sees the project.
 INSIDE = "/penstock"
 
@@ -57,7 +51,7 @@ def main() -> None:
     wanted = [v for v in (*VERSIONS, *(f"{v}t" for v in VERSIONS[3:])) if only in (None, v)]
     found = {version: python for version in wanted if (python := on_the_path(version))}
     missing = [version for version in wanted if version not in found]
-    if missing:
+    if any(not version.endswith("t") for version in missing):
         found.update({python.version: python for python in in_debian(missing)})
     results = {}
     for version in (version for version in wanted if version in found):
@@ -105,7 +99,8 @@ def in_debian(versions: list[str]) -> list[Python]:
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
         print("Debian's Pythons need root and debootstrap")
         return []
-    names = [f"python{version}" for version in VERSIONS if version in versions]
+    # All that the machine lacks, also where one is asked for: the root stays.
+    names = [f"python{version}" for version in VERSIONS if on_the_path(version) is None]
     if not (root / ".made").exists():
         shutil.rmtree(root, ignore_errors=True)
         packages = ",".join(["ca-certificates", *names, *(f"{name}-venv" for name in names)])
@@ -117,56 +112,9 @@ def in_debian(versions: list[str]) -> list[Python]:
     shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
     found = []
     for version in versions:
-        path = f"/usr/bin/python{version}"
-        if version.endswith("t"):
-            path = f"/opt/python{version}/bin/python{version}"
-            if not (root / path[1:]).exists() and not built_free_threaded(root, version):
-                continue
-        if (root / path[1:]).exists():
-            found.append(Python(version, ("chroot", str(root), path), INSIDE))
+        if (root / "usr/bin" / f"python{version}").exists():
+            found.append(Python(version, ("chroot", str(root), f"python{version}"), INSIDE))
     return found
-
-
-def built_free_threaded(root: Path, version: str) -> bool:
-    """Builds ``/opt/python3.13t`` in the root from the newest of Debian's sources that is there.
-    False, with a word, where none is or it does not build."""
-    lines = "".join(f"deb-src {MIRROR} {suite} main\n" for suite in SOURCES)
-    (root / "etc/apt/sources.list.d/sources.list").write_text(lines)
-    name, package = f"python{version}", f"python{version.rstrip('t')}"
-    folder = root / "src" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    # A mirror may be behind; what it signs has a date of expiry.
-    apt = ("chroot", str(root), "apt-get", "-qq", "-o", "Acquire::Check-Valid-Until=false")
-    for command in ((*apt, "update"), (*apt, "install", "-y", *BUILDING)):
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            print(f"{version}: Debian {SUITE} has nothing to build it with")
-            return False
-    known = ("chroot", str(root), "apt-cache", "showsrc", "--only-source", package)
-    shown = subprocess.run(known, capture_output=True, text=True, check=False).stdout
-    sources = re.findall(r"^Version: (\S+)$", shown, re.MULTILINE)
-    for source in sorted(sources, key=lambda text: [*map(int, re.findall(r"\d+", text))])[::-1]:
-        fetch = f'cd /src/{name} && apt-get -qq source --download-only "{package}={source}"'
-        command = ("chroot", str(root), "sh", "-c", fetch)
-        if not subprocess.run(command, capture_output=True, check=False).returncode:
-            break
-    else:
-        print(f"{version}: no source of {package} can be had ({', '.join(sources) or 'none'})")
-        return False
-    steps = (
-        f"cd /src/{name} && tar xf *.orig.tar.xz --strip-components=1",
-        f"./configure -q --disable-gil --disable-test-modules --prefix=/opt/{name}",
-        "make -s -j2 && make -s install ENSUREPIP=no",
-    )
-    build = subprocess.run(
-        ("chroot", str(root), "sh", "-ec", "\n".join(steps)),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if build.returncode:
-        (FOLDER / f"build-{version}.log").write_text(build.stdout + build.stderr)
-        print(f"{version}: {package} {source} does not build (build/pythons/build-{version}.log)")
-    shutil.rmtree(folder)
-    return not build.returncode
 
 
 def tested(python: Python, wheel: Path) -> str:
