@@ -127,9 +127,18 @@ class _Unmerging:
         return call(self._module, node, aten.permute.default, merged.base, list(merged.flat))
 
     def _reshaped(self, node: Node, x: Node, shape: Sequence[Dim]) -> Node:
-        symbolic = {str(size): size for source in (x, node) for size in source.meta["val"].shape}
-        wanted = [size if isinstance(size, int) else symbolic[str(size)] for size in shape]
-        return call(self._module, node, aten.reshape.default, x, self._sizes.replace(wanted))
+        # As the model writes a size, where it does: nodes for that may be there already.
+        written = {
+            layout.dim_of(size): size.node.expr
+            for source in (x, node)
+            for size in source.meta["val"].shape
+            if isinstance(size, torch.SymInt)
+        }
+        wanted = [
+            size if isinstance(size, int) else self._sizes.node(written.get(size, size))
+            for size in shape
+        ]
+        return call(self._module, node, aten.reshape.default, x, wanted)
 
     def _permute(self, node: Node) -> None:
         source = node.args[0]
