@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from penstock.compiler.program.containers import structure_of
 from penstock.compiler.program.method_values import SCALAR_TYPES
+from penstock.compiler.program.tensor_bytes import tensor_bytes
 from penstock.errors import InputError
 from penstock.formats import program as pte
 from penstock.formats.structure import encode
@@ -57,7 +58,7 @@ def _value(name: str, leaf: Any) -> pte.Value:
     if leaf is None or isinstance(leaf, (bool, int, float, str)):
         return leaf
     if isinstance(leaf, torch.Tensor) and leaf.dtype in SCALAR_TYPES and leaf.numel():
-        data = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        data = tensor_bytes(leaf).tobytes()
         return pte.Tensor(SCALAR_TYPES[leaf.dtype], tuple(leaf.shape), data=data)
     raise InputError(
         f"the constant method {name!r} gives a {type(leaf).__name__}; numbers, texts, None and "

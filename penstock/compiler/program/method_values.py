@@ -14,6 +14,7 @@ from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.layout import Dynamic
 from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.program import memory_plan
+from penstock.compiler.program.tensor_bytes import tensor_bytes
 from penstock.errors import UnsupportedError
 from penstock.formats import program as pte
 
@@ -152,7 +153,7 @@ class MethodValues:
             return index
         if mutable:
             tensor = tensor.clone()  # what the model does to it later is none of the program's
-        data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+        data = tensor_bytes(tensor)
         index = self.add(pte.Tensor(dtype, shape, data=data, name=target if mutable else None))
         if mutable:
             self.lives[index] = [0, 1 << 62]
