@@ -297,6 +297,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._embedding_bag_forward_only.default: scattering.embedding_bag,
     aten.scatter_reduce.two: scattering.scatter_reduce,
     aten.index_reduce.default: scattering.index_reduce,
+    aten.as_strided_scatter.default: scattering.as_strided_scatter,
     aten.mode.default: scattering.mode,
     aten.histc.default: scattering.histc,
     aten._linalg_det.default: small_matrices.linalg_det,

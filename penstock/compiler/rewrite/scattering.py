@@ -102,6 +102,20 @@ def index_reduce(
     return scatter_reduce(x, dim, places, source, reduce, include_self=include_self)
 
 
+def as_strided_scatter(
+    x: Tensor, source: Tensor, size: list[int], stride: list[int], offset: int | None = None
+) -> Tensor:
+    """``x``, as it lies in memory, with some places taken from ``source``."""
+    if not x.is_contiguous():
+        raise NotImplementedError
+    places = torch.full([1] * len(size), offset or 0)
+    for dim, (count, step) in enumerate(zip(size, stride, strict=True)):
+        line = torch.arange(count) * step
+        places = places + line.reshape([-1 if d == dim else 1 for d in range(len(size))])
+    whole = x.reshape(-1).scatter(0, places.reshape(-1), source.reshape(-1))
+    return whole.reshape(x.shape)
+
+
 def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The smallest of the most frequent values, and its last place."""
     rows = x.movedim(dim, -1)

@@ -53,6 +53,11 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
     **{f"embedding_bag_{mode}": _bag(mode) for mode in ("sum", "mean", "max")},
     **{f"embedding_bag_{mode}_padding": _bag(mode, padding_idx=4)
        for mode in ("sum", "mean", "max")},
+    "fill_diagonal": (lambda x: (x @ x.T).fill_diagonal_(0.5), (ROWS,)),
+    "fill_diagonal_of_a_long_one": (lambda x: (x * 2).fill_diagonal_(1), (ENTRIES,)),
+    "as_strided_scatter": (
+        lambda x, s: torch.as_strided_scatter(x * 2, s[:2, :2], (2, 2), (5, 3), 1), (ROWS, ENTRIES),
+    ),
     "embedding_bag_offsets": (
         lambda i, o: (F.embedding_bag(i, TABLE, o),
                       F.embedding_bag(i, TABLE, o, include_last_offset=True)),
