@@ -36,7 +36,13 @@ INSTRUCTION_SETS: dict[str, tuple[str, ...]] = {
     "avx512": _AVX512,
     "avx512vnni": (*_AVX512, "-mavx512vnni"),
     "avx512vbmi": (*_AVX512, "-mavx512vbmi"),
+    "neon": ("-mcpu=generic",),
+    "dotprod": ("-mcpu=generic+dotprod",),
+    "i8mm": ("-mcpu=generic+dotprod+i8mm",),
 }
+#: Those of them that are ARM's.
+ARM_SETS = ("neon", "dotprod", "i8mm")
+_X86, _ARM = ("x86_64", "AMD64"), ("aarch64", "arm64")
 FLAGS = (
     "-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
     "-fno-stack-protector", "-Wall", "-Wextra", "-Werror=implicit-function-declaration",
@@ -79,10 +85,12 @@ def compiler(system: str = sys.platform, machine: str | None = None) -> list[str
 
 def sources(root: Path, machine: str | None = None) -> list[tuple[Path, tuple[str, ...]]]:
     """The C files for a machine's architecture (default: this one's), each with its flags."""
+    machine = machine or platform.machine()
     found = []
     for path in sorted((root / SOURCES).glob("*.c")):
-        flags = INSTRUCTION_SETS.get(path.stem.rpartition("_")[2], ())
-        if not flags or (machine or platform.machine()) in ("x86_64", "AMD64"):
+        name = path.stem.rpartition("_")[2]
+        flags = INSTRUCTION_SETS.get(name, ())
+        if not flags or machine in (_ARM if name in ARM_SETS else _X86):
             found.append((path, flags))
     return found
 

@@ -1,7 +1,8 @@
 /* What all kernels share: the types that Python hands over, and how work is spread over threads.
  *
  * Rules of this folder: C11, no state that changes after loading, no allocation, no system calls;
- * memcpy and memset are all that is used of libc. Sizes have been checked before they come here.
+ * memcpy and memset are all that is used of libc (and, on ARM, what asks the system for the
+ * processor's features). Sizes have been checked before they come here.
  * Kernels are safe for concurrent calls: what they write lies in their outputs or in scratch memory
  * that comes with the call.
  */
@@ -15,6 +16,11 @@
 #define PK_X86 1
 #else
 #define PK_X86 0
+#endif
+#if defined(__aarch64__)
+#define PK_ARM 1
+#else
+#define PK_ARM 0
 #endif
 
 #define PK_EXPORT __attribute__((visibility("default")))
@@ -32,6 +38,9 @@ enum pk_isa {
     PK_ISA_AVX512 = 1u << 3,     /* F, BW, DQ, VL */
     PK_ISA_AVX512VNNI = 1u << 4, /* beside AVX512 */
     PK_ISA_AVX512VBMI = 1u << 5, /* beside AVX512 */
+    PK_ISA_NEON = 1u << 6,       /* with FMA in fp32: every 64-bit ARM */
+    PK_ISA_DOTPROD = 1u << 7,    /* SDOT */
+    PK_ISA_I8MM = 1u << 8,       /* SMMLA */
 };
 
 /* Bytes that kernels may read beyond the end of an input (never write), as XNNPACK does. */

@@ -11,6 +11,9 @@ static const struct pk_f32_add_kernel *kernel_for(uint32_t isa)
         return &pk_f32_add_avx512;
     if (isa & PK_ISA_AVX2)
         return &pk_f32_add_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return &pk_f32_add_neon;
 #endif
     (void)isa;
     return &pk_f32_add_scalar;

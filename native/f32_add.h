@@ -30,6 +30,8 @@ struct pk_f32_add_kernel {
 extern const struct pk_f32_add_kernel pk_f32_add_scalar;
 #if PK_X86
 extern const struct pk_f32_add_kernel pk_f32_add_avx2, pk_f32_add_avx512;
+#elif PK_ARM
+extern const struct pk_f32_add_kernel pk_f32_add_neon;
 #endif
 
 PK_INLINE float pk_f32_add_one(float a, float b, float min, float max, const int multiply)

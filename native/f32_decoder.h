@@ -104,6 +104,8 @@ extern const struct pk_f32_decoder_kernels pk_f32_decoder_scalar;
 #if PK_X86
 extern const struct pk_f32_decoder_kernels pk_f32_decoder_avx2;
 extern const struct pk_f32_decoder_kernels pk_f32_decoder_avx512;
+#elif PK_ARM
+extern const struct pk_f32_decoder_kernels pk_f32_decoder_neon;
 #endif
 
 PK_EXPORT void pk_f32_norm_run(const struct pk_f32_norm_task *task, const struct pk_pool *pool);

@@ -8,6 +8,9 @@ static const struct pk_f32_dwconv_kernel *kernel_for(uint32_t isa)
         return &pk_f32_dwconv_avx512;
     if (isa & PK_ISA_AVX2)
         return &pk_f32_dwconv_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return &pk_f32_dwconv_neon;
 #endif
     (void)isa;
     return &pk_f32_dwconv_scalar;

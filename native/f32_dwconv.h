@@ -54,6 +54,8 @@ struct pk_f32_dwconv_kernel {
 extern const struct pk_f32_dwconv_kernel pk_f32_dwconv_scalar;
 #if PK_X86
 extern const struct pk_f32_dwconv_kernel pk_f32_dwconv_avx2, pk_f32_dwconv_avx512;
+#elif PK_ARM
+extern const struct pk_f32_dwconv_kernel pk_f32_dwconv_neon;
 #endif
 
 struct pk_f32_dwconv_shape {

@@ -11,6 +11,9 @@ const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_for(uint32_t isa)
         return &pk_f32_igemm_avx512;
     if (isa & PK_ISA_AVX2)
         return &pk_f32_igemm_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return &pk_f32_igemm_neon;
 #endif
     (void)isa;
     return &pk_f32_igemm_scalar;

@@ -49,6 +49,8 @@ struct pk_f32_igemm_kernel {
 extern const struct pk_f32_igemm_kernel pk_f32_igemm_scalar;
 #if PK_X86
 extern const struct pk_f32_igemm_kernel pk_f32_igemm_avx2, pk_f32_igemm_avx512;
+#elif PK_ARM
+extern const struct pk_f32_igemm_kernel pk_f32_igemm_neon;
 #endif
 
 /* Channels are those of one group. */

@@ -25,6 +25,9 @@ static const struct pk_f32_winograd_kernel *transforms_for(uint32_t isa)
         return &pk_f32_winograd_avx512;
     if (isa & PK_ISA_AVX2)
         return &pk_f32_winograd_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return &pk_f32_winograd_neon;
 #endif
     (void)isa;
     return &pk_f32_winograd_scalar;

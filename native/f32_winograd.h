@@ -42,6 +42,8 @@ struct pk_f32_winograd_kernel {
 extern const struct pk_f32_winograd_kernel pk_f32_winograd_scalar;
 #if PK_X86
 extern const struct pk_f32_winograd_kernel pk_f32_winograd_avx2, pk_f32_winograd_avx512;
+#elif PK_ARM
+extern const struct pk_f32_winograd_kernel pk_f32_winograd_neon;
 #endif
 
 size_t pk_f32_winograd_scratch_size(const struct pk_f32_igemm_task *task);

@@ -16,6 +16,9 @@ static void chunk_task(void *context, size_t index)
 #if PK_X86
     if (planes == 3 && s->isa & PK_ISA_AVX2)
         i = pk_interleave8_three_avx2(to, from, s->pixels, count);
+#elif PK_ARM
+    if (planes == 3 && s->isa & PK_ISA_NEON)
+        i = pk_interleave8_three_neon(to, from, s->pixels, count);
 #endif
     for (; i < count; i++)
         for (size_t p = 0; p < planes; p++)
@@ -31,5 +34,5 @@ void pk_interleave8_run(const struct pk_interleave8_task *task, const struct pk_
 
 const char *pk_interleave8_kernel(uint32_t isa)
 {
-    return isa & PK_ISA_AVX2 ? "avx2" : "scalar";
+    return isa & PK_ISA_AVX2 ? "avx2" : isa & PK_ISA_NEON ? "neon" : "scalar";
 }

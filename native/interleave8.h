@@ -19,6 +19,8 @@ struct pk_interleave8_task {
 #if PK_X86
 /* Three planes, `plane` bytes apart; returns how many pixels it has made. */
 size_t pk_interleave8_three_avx2(uint8_t *to, const uint8_t *from, size_t plane, size_t count);
+#elif PK_ARM
+size_t pk_interleave8_three_neon(uint8_t *to, const uint8_t *from, size_t plane, size_t count);
 #endif
 
 PK_EXPORT void pk_interleave8_run(const struct pk_interleave8_task *task,

@@ -3,6 +3,10 @@
 
 #if PK_X86
 #include <cpuid.h>
+#elif PK_ARM && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif PK_ARM && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 PK_EXPORT uint32_t pk_abi_version(void)
@@ -80,6 +84,54 @@ PK_EXPORT void pk_detect_caches(struct pk_caches *caches)
     caches_of_leaf(4, caches);
     if (!caches->l1)
         caches_of_leaf(0x8000001du, caches);
+}
+
+#elif PK_ARM && defined(__APPLE__)
+
+static uint64_t system_value(const char *name)
+{
+    uint64_t value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 ? value : 0;
+}
+
+PK_EXPORT uint32_t pk_detect_isa(void)
+{
+    uint32_t mask = PK_ISA_SCALAR | PK_ISA_NEON;
+    if (system_value("hw.optional.arm.FEAT_DotProd"))
+        mask |= PK_ISA_DOTPROD;
+    if (system_value("hw.optional.arm.FEAT_I8MM"))
+        mask |= PK_ISA_I8MM;
+    return mask;
+}
+
+/* Of the fast cores; level 2 is shared by a few of them. */
+PK_EXPORT void pk_detect_caches(struct pk_caches *caches)
+{
+    *caches = (struct pk_caches){system_value("hw.perflevel0.l1dcachesize"),
+                                 system_value("hw.perflevel0.l2cachesize"), 0};
+}
+
+#elif PK_ARM && defined(__linux__)
+
+PK_EXPORT uint32_t pk_detect_isa(void)
+{
+    const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+    uint32_t mask = PK_ISA_SCALAR;
+    if (!(first & 1ul << 1)) /* ASIMD */
+        return mask;
+    mask |= PK_ISA_NEON;
+    if (first & 1ul << 20) /* ASIMDDP */
+        mask |= PK_ISA_DOTPROD;
+    if (second & 1ul << 13) /* I8MM */
+        mask |= PK_ISA_I8MM;
+    return mask;
+}
+
+/* The registers that describe them are the system's own. */
+PK_EXPORT void pk_detect_caches(struct pk_caches *caches)
+{
+    *caches = (struct pk_caches){0, 0, 0};
 }
 
 #else

@@ -16,6 +16,9 @@ static pk_lut8_kernel_function kernel_for(uint32_t isa)
         return pk_lut8_avx512vbmi;
     if (isa & PK_ISA_AVX2)
         return pk_lut8_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return pk_lut8_neon;
 #endif
     (void)isa;
     return pk_lut8_scalar;
@@ -44,6 +47,9 @@ const char *pk_lut8_kernel(uint32_t isa)
         return "avx512vbmi";
     if (isa & PK_ISA_AVX2)
         return "avx2";
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return "neon";
 #endif
     (void)isa;
     return "scalar";

@@ -24,6 +24,8 @@ void pk_lut8_scalar(uint8_t *to, const uint8_t *from, size_t count, const uint8_
 #if PK_X86
 void pk_lut8_avx2(uint8_t *to, const uint8_t *from, size_t count, const uint8_t *table);
 void pk_lut8_avx512vbmi(uint8_t *to, const uint8_t *from, size_t count, const uint8_t *table);
+#elif PK_ARM
+void pk_lut8_neon(uint8_t *to, const uint8_t *from, size_t count, const uint8_t *table);
 #endif
 
 PK_EXPORT void pk_lut8_run(const struct pk_lut8_task *task, const struct pk_pool *pool);

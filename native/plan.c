@@ -3,7 +3,35 @@
 
 #if PK_X86
 #include <xmmintrin.h>
+#define DENORMALS_ARE_ZEROS 0x8040
+#elif PK_ARM
+#define DENORMALS_ARE_ZEROS 0x1080000 /* of fp32 and of fp16 */
+#else
+#define DENORMALS_ARE_ZEROS 0
 #endif
+
+/* The register that says how a thread computes. */
+static uint64_t float_mode(void)
+{
+    uint64_t mode = 0;
+#if PK_X86
+    mode = _mm_getcsr();
+#elif PK_ARM
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+#endif
+    return mode;
+}
+
+static void set_float_mode(uint64_t mode)
+{
+#if PK_X86
+    _mm_setcsr((uint32_t)mode);
+#elif PK_ARM
+    __asm__ volatile("msr fpcr, %0" ::"r"(mode));
+#else
+    (void)mode;
+#endif
+}
 
 /* `status` is where the task leaves a code other than 0 if it fails, NULL if it cannot. */
 struct pk_step {
@@ -66,18 +94,14 @@ PK_EXPORT int pk_plan_run(const struct pk_plan *plan, void *const *ports)
 {
     for (size_t i = 0; i < plan->patch_count; i++)
         *plan->patches[i].field = ports[plan->patches[i].port];
-#if PK_X86
     /* Denormals count as zeros, as on the threads of the pool. */
-    const uint32_t mode = _mm_getcsr();
-    _mm_setcsr(mode | 0x8040);
-#endif
+    const uint64_t mode = float_mode();
+    set_float_mode(mode | DENORMALS_ARE_ZEROS);
     int status = 0;
     for (size_t i = 0; i < plan->step_count && !status; i++) {
         plan->steps[i].run(plan->steps[i].task, &plan->pool);
         status = plan->steps[i].status ? *plan->steps[i].status : 0;
     }
-#if PK_X86
-    _mm_setcsr(mode);
-#endif
+    set_float_mode(mode);
     return status;
 }

@@ -32,6 +32,9 @@ static pk_qs8_binary_line line_for(uint32_t isa)
         return pk_qs8_binary_avx512;
     if (isa & PK_ISA_AVX2)
         return pk_qs8_binary_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return pk_qs8_binary_neon;
 #endif
     (void)isa;
     return pk_qs8_binary_scalar;
@@ -75,5 +78,7 @@ void pk_qs8_binary_run(const struct pk_qs8_binary_task *task, const struct pk_po
 
 const char *pk_qs8_binary_kernel(uint32_t isa)
 {
+    if (isa & PK_ISA_NEON)
+        return "neon";
     return isa & PK_ISA_AVX512 ? "avx512" : isa & PK_ISA_AVX2 ? "avx2" : "scalar";
 }

@@ -44,6 +44,10 @@ void pk_qs8_binary_avx2(const struct pk_qs8_binary_params *params, const int8_t 
 void pk_qs8_binary_avx512(const struct pk_qs8_binary_params *params, const int8_t *a,
                           const int8_t *b, size_t a_step, size_t b_step, size_t count,
                           int8_t *output);
+#elif PK_ARM
+void pk_qs8_binary_neon(const struct pk_qs8_binary_params *params, const int8_t *a,
+                        const int8_t *b, size_t a_step, size_t b_step, size_t count,
+                        int8_t *output);
 #endif
 
 PK_EXPORT void pk_qs8_binary_run(const struct pk_qs8_binary_task *task,

@@ -73,6 +73,7 @@ enum pk_qs8_form {
     /* It is taken as it lies there, by kernels that multiply unsigned by signed bytes: the weights
      * are the unsigned operand, and what that adds is taken back. */
     PK_QS8_SIGNED,
+    PK_QS8_DIRECT,  /* as it lies there, by kernels that multiply it as it is */
     PK_QS8_DYNAMIC, /* the input was quantized at run time, to what kernels multiply */
 };
 
@@ -94,7 +95,7 @@ typedef void (*pk_qs8_tiles)(const struct pk_qs8_tile *tile, size_t pixels, enum
 struct pk_qs8_kernels {
     const char *name;
     size_t lanes;         /* channels of a panel */
-    size_t depth;         /* values of a group: 4 bytes, 2 int16 */
+    size_t depth;         /* values of a group: 4, 8 or 16 bytes, 2 int16 */
     int32_t flip;         /* what is added to each value: 128 or nothing */
     size_t element;       /* bytes of a prepared value */
     size_t panels;        /* that a tile takes at most */
@@ -102,6 +103,7 @@ struct pk_qs8_kernels {
     /* Bytes of a weight in a panel that has been widened for many tiles in a row; 0 for kernels that
      * take panels as they are packed, one byte a weight. */
     size_t wide;
+    /* That is nothing but a copy where `flip` is 0 and `element` 1: these have PK_QS8_DIRECT. */
     void (*prepare)(void *to, const int8_t *from, size_t count);
     pk_qs8_tiles tiles;
     /* `count` weights. */
@@ -121,6 +123,8 @@ struct pk_qs8_kernels {
 extern const struct pk_qs8_kernels pk_qs8_scalar;
 #if PK_X86
 extern const struct pk_qs8_kernels pk_qs8_avx2, pk_qs8_avxvnni, pk_qs8_avx512vnni;
+#elif PK_ARM
+extern const struct pk_qs8_kernels pk_qs8_neon, pk_qs8_dotprod, pk_qs8_i8mm;
 #endif
 
 /* Bytes of the packed weights; `packed` must be aligned to PK_ALIGNMENT. */

@@ -12,6 +12,11 @@ static const struct pk_qs8_dwkernels *kernels_for(uint32_t isa)
         return &pk_qs8_dw_avxvnni;
     if (isa & PK_ISA_AVX2)
         return &pk_qs8_dw_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_DOTPROD)
+        return &pk_qs8_dw_dotprod;
+    if (isa & PK_ISA_NEON)
+        return &pk_qs8_dw_neon;
 #endif
     (void)isa;
     return &pk_qs8_dw_scalar;

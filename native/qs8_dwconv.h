@@ -74,6 +74,8 @@ static inline int pk_qs8_dwconv_shared(const struct pk_qs8_dwconv *d)
 extern const struct pk_qs8_dwkernels pk_qs8_dw_scalar;
 #if PK_X86
 extern const struct pk_qs8_dwkernels pk_qs8_dw_avx2, pk_qs8_dw_avxvnni, pk_qs8_dw_avx512vnni;
+#elif PK_ARM
+extern const struct pk_qs8_dwkernels pk_qs8_dw_neon, pk_qs8_dw_dotprod;
 #endif
 
 PK_EXPORT size_t pk_qs8_dwconv_packed_size(const struct pk_qs8_dwconv *d);

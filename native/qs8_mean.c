@@ -13,6 +13,9 @@ static const struct pk_qs8_mean_kernel *kernel_for(uint32_t isa)
         return &pk_qs8_mean_avx512;
     if (isa & PK_ISA_AVX2)
         return &pk_qs8_mean_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return &pk_qs8_mean_neon;
 #endif
     (void)isa;
     return &pk_qs8_mean_scalar;

@@ -28,6 +28,8 @@ struct pk_qs8_mean_kernel {
 extern const struct pk_qs8_mean_kernel pk_qs8_mean_scalar;
 #if PK_X86
 extern const struct pk_qs8_mean_kernel pk_qs8_mean_avx2, pk_qs8_mean_avx512;
+#elif PK_ARM
+extern const struct pk_qs8_mean_kernel pk_qs8_mean_neon;
 #endif
 
 /* As many int8 as an int16 holds the sum of. */

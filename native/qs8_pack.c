@@ -12,6 +12,13 @@ const struct pk_qs8_kernels *pk_qs8_kernels_for(uint32_t isa)
         return &pk_qs8_avxvnni;
     if (isa & PK_ISA_AVX2)
         return &pk_qs8_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_I8MM)
+        return &pk_qs8_i8mm;
+    if (isa & PK_ISA_DOTPROD)
+        return &pk_qs8_dotprod;
+    if (isa & PK_ISA_NEON)
+        return &pk_qs8_neon;
 #endif
     (void)isa;
     return &pk_qs8_scalar;
@@ -21,6 +28,8 @@ enum pk_qs8_form pk_qs8_form_of(const struct pk_qs8_conv *conv, const struct pk_
 {
     if (conv->dynamic)
         return PK_QS8_DYNAMIC;
+    if (conv->flat && !k->flip && k->element == 1)
+        return PK_QS8_DIRECT;
     if (!k->sum_rows || conv->groups != 1 || !conv->flat)
         return PK_QS8_PREPARED;
     /* Sums of rows cost more than a copy where there are few channels to make of each value. */
@@ -59,10 +68,11 @@ PK_INLINE void pack_block(const int8_t *from, size_t count, const size_t depth, 
 {
     size_t i = 0;
     for (; i + depth <= count; i += depth, to += step) {
-        uint32_t group = 0;
-        memcpy(&group, from + i, depth);
-        group ^= flip * 0x01010101u;
-        memcpy(to, &group, depth);
+        uint64_t group[2] = {0, 0};
+        memcpy(group, from + i, depth);
+        group[0] ^= flip * 0x0101010101010101u;
+        group[1] ^= flip * 0x0101010101010101u;
+        memcpy(to, group, depth);
     }
     for (size_t j = 0; i + j < count; j++)
         to[j] = (int8_t)(from[i + j] ^ flip);
@@ -91,7 +101,11 @@ void pk_qs8_pack_weights(const struct pk_qs8_kernels *k, const struct pk_qs8_lay
             sum += (uint32_t)from[i];
         sums[c] = (int32_t)sum;
     }
-    if (k->depth == 4)
+    if (k->depth == 16)
+        pack_channels(l, weights, channels, 16, step, flip, to);
+    else if (k->depth == 8)
+        pack_channels(l, weights, channels, 8, step, flip, to);
+    else if (k->depth == 4)
         pack_channels(l, weights, channels, 4, step, flip, to);
     else if (k->depth == 2)
         pack_channels(l, weights, channels, 2, step, flip, to);

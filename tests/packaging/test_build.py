@@ -241,10 +241,15 @@ def test_kernels_are_built_by_what_compiler_there_is(
 
 
 def test_files_for_other_processors_are_left_out() -> None:
-    everything = [path.name for path, _ in native_library.sources(ROOT, "x86_64")]
-    plain = [path.name for path, _ in native_library.sources(ROOT, "aarch64")]
-    assert "isa.c" in plain and set(plain) < set(everything)
-    assert not any("avx" in name for name in plain)
+    every = {path.name for path in (ROOT / native_library.SOURCES).glob("*.c")}
+    x86 = {path.name for path, _ in native_library.sources(ROOT, "x86_64")}
+    arm = {path.name: flags for path, flags in native_library.sources(ROOT, "aarch64")}
+    other = {path.name for path, _ in native_library.sources(ROOT, "riscv64")}
+    assert x86 | set(arm) == every and x86 & set(arm) == other and "isa.c" in other
+    assert not any("avx" in name for name in arm)
+    assert not any("neon" in name for name in x86)
+    assert arm["qs8_conv_i8mm.c"] == ("-mcpu=generic+dotprod+i8mm",)
+    assert arm == {path.name: flags for path, flags in native_library.sources(ROOT, "arm64")}
 
 
 def test_the_build_and_the_runtime_mean_one_library() -> None:

@@ -12,7 +12,7 @@ from math import prod
 
 from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import Conv2dAttributes
-from penstock.runtime.engines.native import winograd
+from penstock.runtime.engines.native import costs_arm, winograd
 from penstock.runtime.engines.native.family import Values
 from penstock.runtime.engines.native.isa import Isa
 from penstock.runtime.engines.native.library import Library
@@ -50,6 +50,8 @@ def product_gain(node: Node, values: Values, library: Library) -> float | None:
     it where channels do not fill vectors of 16; of few rows ours wait less for their weights. One
     row waits for them, whoever multiplies.
     """
+    if Isa.NEON in library.isa:
+        return costs_arm.product_gain(node, values)
     if Isa.AVX2 not in library.isa:
         return None
     source, filter, result = (values[i].shape for i in (*node.inputs[:2], node.outputs[0]))
@@ -122,6 +124,8 @@ def depthwise_gain(node: Node, values: Values, library: Library) -> float | None
     """Of depthwise convolutions in fp32."""
     a = node.attributes
     assert isinstance(a, Conv2dAttributes)
+    if Isa.NEON in library.isa:
+        return costs_arm.depthwise_gain(node, values)
     if Isa.AVX2 not in library.isa:
         return None
     taps, avx512 = prod(a.kernel), Isa.AVX512 in library.isa
@@ -147,7 +151,7 @@ def elementwise_gain(passes: int, shape: Shape) -> float:
 def sum_gain(node: Node, values: Values, library: Library) -> float | None:
     """Of sums and products of two tensors in fp32: both wait for memory. Ours is there for where
     what is around it is ours."""
-    if Isa.AVX2 not in library.isa:
+    if not library.isa & (Isa.AVX2 | Isa.NEON):
         return None
     return _pages(values[node.outputs[0]].shape) - _STEP
 

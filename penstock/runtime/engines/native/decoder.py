@@ -282,7 +282,7 @@ def _no_node(node: Node, values: Values) -> str:
 
 
 def _slower(node: Node, values: Values, library: Library) -> str | None:
-    if library.isa & (Isa.AVX2 | Isa.AVX512):
+    if library.isa & (Isa.AVX2 | Isa.AVX512 | Isa.NEON):
         return None
     return "there are no vector kernels for this machine"
 

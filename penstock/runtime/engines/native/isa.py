@@ -21,6 +21,9 @@ class Isa(IntFlag):
     AVX512 = 1 << 3
     AVX512VNNI = 1 << 4
     AVX512VBMI = 1 << 5
+    NEON = 1 << 6
+    DOTPROD = 1 << 7
+    I8MM = 1 << 8
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -36,6 +39,9 @@ NAMES: dict[str, Isa] = {
     "avx512": Isa.AVX512,
     "avx512vnni": Isa.AVX512VNNI,
     "avx512vbmi": Isa.AVX512VBMI,
+    "neon": Isa.NEON,
+    "dotprod": Isa.DOTPROD,
+    "i8mm": Isa.I8MM,
 }
 
 

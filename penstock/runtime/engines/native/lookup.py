@@ -139,7 +139,11 @@ class LookUp:
 
 def slower_chain(library: Library) -> str | None:
     """Why another engine should have chains all the same."""
-    return None if Isa.AVX2 in library.isa else "there are no vector kernels for this machine"
+    return (
+        None
+        if library.isa & (Isa.AVX2 | Isa.NEON)
+        else "there are no vector kernels for this machine"
+    )
 
 
 def _no_node(node: Node, values: Values, *rest: object) -> str:

@@ -20,7 +20,7 @@ from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.rules import joins
+from penstock.runtime.engines.native.rules import goes_whole, joins
 from penstock.runtime.engines.native.tables import Tables
 
 
@@ -105,7 +105,7 @@ class Survey:
         if chain is not None:
             reason = chain.slower(self.library)
             return chain.gain if reason is None and not self.decoder else reason
-        if self.decoder:
+        if self.decoder and goes_whole(self.library):
             return None
         assert not isinstance(found, str)
         gain = found.family.gain(node, self.values, self.library)

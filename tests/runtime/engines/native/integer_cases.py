@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import random
 from dataclasses import dataclass
 
@@ -47,9 +46,7 @@ class Product:
             assert a is not None
             kind, filter = NodeKind.DEPTHWISE_CONV_2D, (1, *a.kernel, self.outputs)
         if draw.random() < 0.3:
-            # XNNPACK's depthwise kernels for ARM add two products in 16 bits.
-            low = -127 if self.depthwise and platform.machine() in ("aarch64", "arm64") else -128
-            weights = numbers.choice(np.array([low, 127], np.int8), filter)
+            weights = numbers.choice(np.array([-128, 127], np.int8), filter)
         else:
             weights = numbers.integers(-127, 128, filter).astype(np.int8)
         depth = math.prod(filter) // self.outputs

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import math
 import mmap
+import platform
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 #: The instruction sets of this machine, by name.
 ISAS = shared_library().detected.names
+ARM = platform.machine() in ("aarch64", "arm64")
 THREADS = {count: Threads(count) for count in (1, 2)}
 
 

@@ -15,8 +15,11 @@ from penstock.runtime.engines.native import library
 from penstock.runtime.engines.native.families import FAMILIES
 from penstock.runtime.engines.native.isa import NAMES, Isa, allowed
 
-#: What Linux calls the features of an x86 processor that each instruction set needs.
+#: What Linux calls the features of a processor that each instruction set needs.
 FEATURES = {
+    Isa.NEON: {"asimd"},
+    Isa.DOTPROD: {"asimddp"},
+    Isa.I8MM: {"i8mm"},
     Isa.AVX2: {"avx2", "fma", "f16c"},
     Isa.AVXVNNI: {"avx_vnni"},
     Isa.AVX512: {"avx512f", "avx512bw", "avx512dq", "avx512vl"},
@@ -28,7 +31,7 @@ FEATURES = {
 def test_detection_agrees_with_the_system() -> None:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    flags = [set(line.split()) for line in lines if line.startswith("flags")]
+    flags = [set(line.split()) for line in lines if line.startswith(("flags", "Features"))]
     if not flags:
         pytest.skip("the system does not list the processor's features")
     expected = Isa.SCALAR
@@ -43,6 +46,9 @@ def test_a_lower_instruction_set_can_be_forced() -> None:
     assert allowed(every, "") == every
     assert allowed(every, "avx2") == Isa.SCALAR | Isa.AVX2
     assert allowed(every, "AVX512") == Isa.SCALAR | Isa.AVX2 | Isa.AVX512
+    arm = Isa.SCALAR | Isa.NEON | Isa.DOTPROD | Isa.I8MM
+    assert allowed(arm, "dotprod") == Isa.SCALAR | Isa.NEON | Isa.DOTPROD
+    assert allowed(arm, "neon").names == ("scalar", "neon")
     assert allowed(Isa.SCALAR, "scalar").names == ("scalar",)
     with pytest.raises(penstock.InputError, match="PENSTOCK_ISA is 'sse'; choose scalar, avx2"):
         allowed(every, "sse")
