@@ -28,6 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "platforms.md"
 DEBIAN = Path(os.environ.get("PENSTOCK_ARM_ROOT", "/var/tmp/penstock-arm64")) / "root"
+KEPT = ROOT / "build" / "arm"
 #: Of the emulator, one for each instruction set: the names that it has in ``PENSTOCK_ISA``.
 PROCESSORS = {"neon": "cortex-a72", "dotprod": "cortex-a76", "i8mm": "max,sme=off,sve=off"}
 #: Sides of images, and numbers of rows, of more than this are cut: the emulator is slow, and what a
@@ -102,8 +103,10 @@ def inside(isa: str, counts: Path, only: str) -> Iterator[Row]:
         name = f"{shape.name}, {shape.type}"
         graph = shape.graph()
         node = graph.nodes[-1]
-        if only not in name or shape.operations > MOST_OPERATIONS:
-            continue
+        if only not in name or shape.operations > MOST_OPERATIONS or "int4" in name:
+            continue  # int4 has no kernel for vectors
+        if shape.type == "fp32" and isa != "neon":
+            continue  # it has no other there
         if ours.reason_against(graph, node) is not None:
             continue
         taken = auto.reason_against(graph, node) is None
@@ -111,6 +114,17 @@ def inside(isa: str, counts: Path, only: str) -> Iterator[Row]:
             isa, name, shape.operations, counted(ours, shape), counted(theirs, shape), taken
         )
         yield found
+
+
+def row_of(found: dict[str, Any]) -> Row:
+    """A row from what ``asdict`` made of it."""
+    return Row(**{**found, "ours": Count(**found["ours"]), "theirs": Count(**found["theirs"])})
+
+
+def kept(isa: str) -> list[Row]:
+    """The rows of an instruction set that were counted last, in this run or one before."""
+    path = KEPT / f"instructions-{isa}.json"
+    return [row_of(found) for found in json.loads(path.read_text())] if path.is_file() else []
 
 
 def emulated(isa: str, plugin: Path, counts: Path, packages: str, only: str) -> list[Row]:
@@ -129,9 +143,7 @@ def emulated(isa: str, plugin: Path, counts: Path, packages: str, only: str) -> 
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", file=sys.stderr, flush=True)
-            row = json.loads(line)
-            row["ours"], row["theirs"] = Count(**row["ours"]), Count(**row["theirs"])
-            rows.append(Row(**row))
+            rows.append(row_of(json.loads(line)))
     if process.returncode:
         sys.exit(f"error: {' '.join(command)} ended with {process.returncode}")
     return rows
@@ -174,9 +186,17 @@ def main() -> None:
              str(plugin)], check=True,
         )  # fmt: skip
         for isa in options.isa:
-            rows += emulated(isa, plugin, counts, options.packages, options.only)
+            found = emulated(isa, plugin, counts, options.packages, options.only)
+            if options.only:
+                rows += found
+            else:
+                KEPT.mkdir(parents=True, exist_ok=True)
+                text = json.dumps([asdict(row) for row in found])
+                (KEPT / f"instructions-{isa}.json").write_text(text)
+    if not options.only:
+        rows = [row for isa in PROCESSORS for row in kept(isa)]
     print(table(rows))
-    if not options.only and len(options.isa) == len(PROCESSORS):
+    if not options.only:
         form = r"(<!-- instructions -->\n)(?:.*?\n)??(<!-- end -->)"
         page = re.sub(form, lambda m: f"{m[1]}{table(rows)}\n{m[2]}", PAGE.read_text(), flags=re.S)
         PAGE.write_text(page)

@@ -14,6 +14,9 @@ static const struct pk_qd8_int4_kernels *kernels_for(uint32_t isa)
         return &pk_qd8_int4_avxvnni;
     if (isa & PK_ISA_AVX2)
         return &pk_qd8_int4_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return &pk_qd8_int4_bytes;
 #endif
     (void)isa;
     return &pk_qd8_int4_scalar;

@@ -77,6 +77,8 @@ struct pk_qd8_int4_kernels {
 extern const struct pk_qd8_int4_kernels pk_qd8_int4_scalar;
 #if PK_X86
 extern const struct pk_qd8_int4_kernels pk_qd8_int4_avx2, pk_qd8_int4_avxvnni, pk_qd8_int4_avx512vnni;
+#elif PK_ARM
+extern const struct pk_qd8_int4_kernels pk_qd8_int4_bytes;
 #endif
 
 /* Bytes of a panel's header: of each channel what its zero point takes away (a float, or with scales

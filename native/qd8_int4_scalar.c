@@ -13,6 +13,17 @@ static void prepare(char *to, const void *from, size_t count)
     memset(to + count, 0, pk_round_up(count, PK_INT4_CHUNK) - count);
 }
 
+#if PK_ARM
+/* ARM's kernels quantize rows to bytes. */
+static void prepare_bytes(char *to, const void *from, size_t count)
+{
+    const int8_t *const values = from;
+    for (size_t i = 0; i < count; i++)
+        to[i] = (char)(values[i] + 128);
+    memset(to + count, 0, pk_round_up(count, PK_INT4_CHUNK) - count);
+}
+#endif
+
 /* Adds the products of a chunk to the sum of each channel. */
 static void add_chunk(const char *values, const char *weights, int32_t sums[LANES])
 {
@@ -102,3 +113,9 @@ const struct pk_qd8_int4_kernels pk_qd8_int4_scalar = {
     .name = "scalar", .lanes = LANES, .rows = 1, .factor = 1, .element = 2, .prepare = prepare,
     .tiles = tiles,
 };
+#if PK_ARM
+const struct pk_qd8_int4_kernels pk_qd8_int4_bytes = {
+    .name = "scalar", .lanes = LANES, .rows = 1, .factor = 1, .element = 1,
+    .prepare = prepare_bytes, .tiles = tiles,
+};
+#endif

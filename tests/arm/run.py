@@ -42,7 +42,13 @@ LEFT_OUT = (
     "test_loading_is_quick_and_imports_neither_torch_nor_executorch",
     "test_detection_agrees_with_the_system", "test_a_missing_library_is_reported_once_and_clearly",
 )  # fmt: skip
-STEPS = ("nodes", "models", "chat", "wrong", "tests")
+STEPS = ("nodes", "models", "chat", "wrong", "kernels", "tests")
+#: The tests of our own kernels run on these as well, at each of their instruction sets; without
+#: dot products XNNPACK has other kernels.
+KERNELS = {
+    "max,sme=off": "test_*.py",
+    "cortex-a72": "test_[is]*.py",
+}
 PROMPT = "The capital of France is"
 
 
@@ -57,7 +63,7 @@ def main() -> None:
     install()
     steps = {
         "nodes": run_nodes, "models": lambda: run_models(options.models), "chat": chat,
-        "wrong": refuse, "tests": run_tests,
+        "wrong": refuse, "kernels": run_kernels, "tests": run_tests,
     }  # fmt: skip
     for name in options.only:
         steps[name]()
@@ -107,15 +113,34 @@ def install() -> None:
 def run_tests() -> None:
     """Those that need no torch."""
     names = [str(path) for path in torch_free_tests()]
+    summary = tested("tests", names)
+    write("tests", f"`{len(names)}` files of tests that need no torch: {summary}.")
+
+
+def run_kernels() -> None:
+    """Those of our own kernels, on other processors."""
+    lines = []
+    for processor, pattern in KERNELS.items():
+        folder = Path("tests/runtime/engines/native")
+        names = [p for p in torch_free_tests() if p.parent == folder and p.match(pattern)]
+        summary = tested(f"kernels-{processor}", list(map(str, names)), QEMU_CPU=processor)
+        lines.append(f"- `QEMU_CPU={processor}`, {len(names)} files: {summary}.")
+    write("kernels", "\n".join(lines))
+
+
+def tested(name: str, files: Sequence[str], **variables: str) -> str:
+    """What pytest says of test files in a line. Ends where a test fails."""
     # The package is the installed one: /work has none.
     done = arm("python3", "-m", "pytest", "-p", "no:cacheprovider", "-rfEs",
-               "-k", " and ".join(f"not {name}" for name in LEFT_OUT), *names)  # fmt: skip
-    (BUILD / "tests.txt").write_text(done.stdout + done.stderr)
+               "-k", " and ".join(f"not {test}" for test in LEFT_OUT), *files,
+               **variables)  # fmt: skip
+    log = BUILD / f"{name}.txt"
+    log.write_text(done.stdout + done.stderr)
     summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-500:]
-    print(f"tests: {summary}")
-    write("tests", f"`{len(names)}` files of tests that need no torch: {summary.strip('= ')}.")
+    print(f"{name}: {summary}")
     if done.returncode:
-        sys.exit(f"error: tests failed; see {BUILD / 'tests.txt'}")
+        sys.exit(f"error: tests failed; see {log}")
+    return summary.strip("= ")
 
 
 def run_nodes() -> None:

@@ -1,6 +1,6 @@
 """What a node saves on our kernels on ARM, in microseconds: :mod:`costs` for a core of Cortex-A76's
-width, whose cycles ``benchmarks/arm_instructions.py`` counts for both engines (``docs/platforms.md``
-has the table). What a cut costs is taken over from x86.
+width, whose cycles ``benchmarks/arm_instructions.py`` counts for both engines; their table is in
+``docs/platforms.md``. What a cut costs is taken over from x86.
 """
 
 from __future__ import annotations
