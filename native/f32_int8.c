@@ -13,6 +13,9 @@ static const struct pk_f32_int8_kernels *kernels_for(uint32_t isa)
         return &pk_f32_int8_avx512;
     if (isa & PK_ISA_AVX2)
         return &pk_f32_int8_avx2;
+#elif PK_ARM
+    if (isa & PK_ISA_NEON)
+        return &pk_f32_int8_neon;
 #endif
     (void)isa;
     return &pk_f32_int8_scalar;

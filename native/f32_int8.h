@@ -72,6 +72,8 @@ struct pk_f32_int8_kernels {
 extern const struct pk_f32_int8_kernels pk_f32_int8_scalar;
 #if PK_X86
 extern const struct pk_f32_int8_kernels pk_f32_int8_avx2, pk_f32_int8_avx512;
+#elif PK_ARM
+extern const struct pk_f32_int8_kernels pk_f32_int8_neon;
 #endif
 
 static inline size_t pk_f32_qc8_panel(size_t inputs)

@@ -82,6 +82,8 @@ def slower_quantize(node: Node, values: Values, library: Library) -> str | None:
 def slower_dynamic_product(node: Node, values: Values, library: Library) -> str | None:
     """Of fully-connected with rows that are quantized at run time: XNNPACK has kernels in assembly
     for AVX-512 VNNI, which are a few per cent faster."""
+    if Isa.NEON in library.isa:
+        return rules_arm.slower_dynamic_product(node, values, library)
     if library.isa & (Isa.AVXVNNI | Isa.AVX512VNNI):
         return "XNNPACK is as fast with it on processors with VNNI"
     return None if library.isa & _VECTORS else _NO_VECTORS
@@ -117,7 +119,7 @@ def slower_binary_int8(node: Node, values: Values, library: Library) -> str | No
     """Of sums and products in int8: ours take the output's range in the same pass, and what lies
     between two of our convolutions is not worth another part."""
     if Isa.NEON in library.isa:
-        return rules_arm.slower_binary_int8(node)
+        return rules_arm.slower_binary_int8(node, library)
     return None if library.isa & _VECTORS else _NO_VECTORS
 
 
