@@ -133,15 +133,20 @@ PK_INLINE void gate_elements(const struct pk_f32_gate_task *task, size_t begin, 
 {
     size_t i = begin;
     for (; i + PK_LANES <= end; i += PK_LANES) {
-        const vec found = gated(task, at(task->a + i));
-        *(vec *)(task->output + i) = plain ? found : found * at(task->b + i);
+        vec found = gated(task, at(task->a + i));
+        if (!plain)
+            found = found * at(task->b + i);
+        *(vec *)(task->output + i) = found;
     }
     if (i < end) {
         float a[PK_LANES] = {0}, b[PK_LANES] = {0};
         memcpy(a, task->a + i, (end - i) * sizeof(float));
         if (!plain)
             memcpy(b, task->b + i, (end - i) * sizeof(float));
-        *(vec *)a = plain ? gated(task, at(a)) : gated(task, at(a)) * at(b);
+        vec found = gated(task, at(a));
+        if (!plain)
+            found = found * at(b);
+        *(vec *)a = found;
         memcpy(task->output + i, a, (end - i) * sizeof(float));
     }
 }
