@@ -77,15 +77,15 @@ def product_gain(node: Node, values: Values, library: Library) -> float | None:
     if not avx512:
         theirs = operations / (41.0 if indirect else 53.0 if result[-1] % 16 else best)
     height = 7 if avx512 else 5
-    convolution = isinstance(a, Conv2dAttributes)
-    # Of fully-connected, ours take longer to pack large weights than these bring.
-    if not convolution:
+    # Fully-connected with AVX-512: ours take longer to pack large weights than these bring.
+    stays = avx512 and not isinstance(a, Conv2dAttributes)
+    if stays:
         slower = max(slower, 1.0)
     elif rows > height:
         theirs *= -(-rows // height) * height / rows
     waiting = 2 * prod(filter) / 29.0 if rows < 6 else 0.0
     ours = max(operations / best * slower / faster, waiting)
-    pages = _pages(result) if convolution else 0.0
+    pages = 0.0 if stays else _pages(result)
     return (max(theirs, waiting) - ours) / 1000 - _STEP + pages
 
 
