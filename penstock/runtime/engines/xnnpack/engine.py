@@ -264,6 +264,7 @@ class XnnpackExecutable:
         arrays = [*inputs, *outputs]
         turn, invoke, runtime = self._turn, self._xnn.xnn_invoke_runtime, c_void_p(self._runtime)
         with turn:
+            self._bounce.clear()  # a caller's arrays may have needed it; these are asked about
             self._place(arrays)
             if self._bounce:
                 return None
