@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-/* The least number of elements that is worth a thread's while. */
-#define PIECE 16384
 /* Floats of scores that a tile has at most, unless one token has more. */
 #define SCORES 49152
 #define TOKENS 16
@@ -25,46 +23,11 @@ static const struct pk_f32_decoder_kernels *kernels_for(uint32_t isa)
     return &pk_f32_decoder_scalar;
 }
 
-/* `count` units of `size` elements each, in pieces. */
-struct pieces {
-    const void *task;
-    const struct pk_f32_decoder_kernels *kernels;
-    size_t count, pieces;
-};
+#define PK_KERNELS struct pk_f32_decoder_kernels
+#include "pieces.h"
 
-static struct pieces pieces_of(const void *task, uint32_t isa, size_t count, size_t size,
-                               const struct pk_pool *pool)
-{
-    struct pieces p = {task, kernels_for(isa), count, 1};
-    const size_t threads = pk_threads(pool);
-    if (threads > 1)
-        p.pieces = pk_max(pk_min(pk_min(count * size / PIECE, threads * 2), count), 1);
-    return p;
-}
-
-static void run_norm(void *context, size_t index)
-{
-    const struct pieces *p = context;
-    p->kernels->norm(p->task, p->count * index / p->pieces, p->count * (index + 1) / p->pieces);
-}
-
-void pk_f32_norm_run(const struct pk_f32_norm_task *task, const struct pk_pool *pool)
-{
-    struct pieces p = pieces_of(task, task->isa, task->rows, task->channels, pool);
-    pk_parallelize(pool, run_norm, &p, p.pieces);
-}
-
-static void run_gate(void *context, size_t index)
-{
-    const struct pieces *p = context;
-    p->kernels->gate(p->task, p->count * index / p->pieces, p->count * (index + 1) / p->pieces);
-}
-
-void pk_f32_gate_run(const struct pk_f32_gate_task *task, const struct pk_pool *pool)
-{
-    struct pieces p = pieces_of(task, task->isa, task->count, 4, pool);
-    pk_parallelize(pool, run_gate, &p, p.pieces);
-}
+PK_SPREAD(norm, norm, task->rows, task->channels)
+PK_SPREAD(gate, gate, task->count, 4)
 
 static void turn(float *restrict to, const float *restrict x, const float *restrict cosine,
                  const float *restrict sine, size_t half)
@@ -80,7 +43,7 @@ static void run_turn(void *context, size_t index)
     const struct pieces *p = context;
     const struct pk_f32_turn_task *t = p->task;
     const size_t size = 2 * t->half;
-    for (size_t r = p->count * index / p->pieces; r < p->count * (index + 1) / p->pieces; r++)
+    for (size_t r = piece_begin(p, index); r < piece_begin(p, index + 1); r++)
         for (size_t h = 0; h < t->heads; h++) {
             const size_t place = (r * t->heads + h) * size;
             turn(t->output + place, t->input + place, t->cosine + r * size, t->sine + r * size,
@@ -159,11 +122,6 @@ void pk_f32_attention_run(const struct pk_f32_attention_task *task, const struct
     pk_parallelize(pool, run_attention, &a, a.workers);
 }
 
-const char *pk_f32_norm_kernel(uint32_t isa)
-{
-    return kernels_for(isa)->name;
-}
-
 const char *pk_f32_turn_kernel(uint32_t isa)
 {
     (void)isa;
@@ -174,11 +132,6 @@ const char *pk_f32_heads_kernel(uint32_t isa)
 {
     (void)isa;
     return "scalar";
-}
-
-const char *pk_f32_gate_kernel(uint32_t isa)
-{
-    return kernels_for(isa)->name;
 }
 
 const char *pk_f32_attention_kernel(uint32_t isa)

@@ -4,6 +4,7 @@
 #define PENSTOCK_F32_DECODER_VECTORS_H
 
 #include "f32_decoder.h"
+#include "f32_vectors.h"
 
 #include <string.h>
 
@@ -11,33 +12,8 @@
 #pragma clang fp contract(fast)
 #endif
 
-typedef float vec __attribute__((vector_size(4 * PK_LANES), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(4 * PK_LANES), aligned(4), may_alias));
-typedef int8_t small __attribute__((vector_size(PK_LANES), aligned(1), may_alias));
-
 /* Four vectors cover what is computed of a row of values at once. */
 #define PK_SPAN 4
-
-PK_INLINE vec at(const float *p)
-{
-    return *(const vec *)p;
-}
-
-PK_INLINE vec widened(const int8_t *p)
-{
-    return __builtin_convertvector(*(const small *)p, vec);
-}
-
-PK_INLINE vec all(float x)
-{
-    return x - (vec){0};
-}
-
-/* Where `mask` is set a, elsewhere b. */
-PK_INLINE vec chosen(ints mask, vec a, vec b)
-{
-    return (vec)(((ints)a & mask) | ((ints)b & ~mask));
-}
 
 PK_INLINE vec greater(vec a, vec b)
 {

@@ -21,9 +21,10 @@
         weights += registers * REGISTER;                                                           \
     } while (0)
 
-PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const size_t registers,
+PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const size_t vectors,
                         const size_t panel, const size_t columns)
 {
+    const size_t registers = vectors * (WIDTH / REGISTER);
     float32x4_t sums[ROWS][2 * WIDTH / REGISTER];
     float *const first = tile->output + panel * registers * REGISTER;
     const size_t skipped = panel * tile->panel_stride;
@@ -69,17 +70,7 @@ PK_INLINE void panel_of(const struct pk_f32_tile *tile, const size_t rows, const
     }
 }
 
-PK_INLINE void tile_of(const struct pk_f32_tile *tile, const size_t rows, const size_t vectors)
-{
-    const size_t width = vectors * WIDTH;
-    for (size_t panel = 0; panel * width < tile->columns; panel++)
-        panel_of(tile, rows, width / REGISTER, panel,
-                 pk_min(tile->columns - panel * width, width));
-}
-
-#define TILE(rows)                                                                                 \
-    static void tile_##rows##x1(const struct pk_f32_tile *tile) { tile_of(tile, rows, 1); }        \
-    static void tile_##rows##x2(const struct pk_f32_tile *tile) { tile_of(tile, rows, 2); }
+#include "f32_igemm_tile.h"
 
 TILE(1)
 TILE(2)

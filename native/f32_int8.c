@@ -3,9 +3,6 @@
 
 #include <string.h>
 
-/* The least number of operations that is worth a thread's while. */
-#define PIECE 16384
-
 static const struct pk_f32_int8_kernels *kernels_for(uint32_t isa)
 {
 #if PK_X86
@@ -21,39 +18,8 @@ static const struct pk_f32_int8_kernels *kernels_for(uint32_t isa)
     return &pk_f32_int8_scalar;
 }
 
-/* `count` units of `size` operations each, in pieces. */
-struct pieces {
-    const void *task;
-    const struct pk_f32_int8_kernels *kernels;
-    size_t count, pieces;
-};
-
-static struct pieces pieces_of(const void *task, uint32_t isa, size_t count, size_t size,
-                               const struct pk_pool *pool)
-{
-    struct pieces p = {task, kernels_for(isa), count, 1};
-    const size_t threads = pk_threads(pool);
-    if (threads > 1)
-        p.pieces = pk_max(pk_min(pk_min(count * size / PIECE, threads * 2), count), 1);
-    return p;
-}
-
-#define PK_SPREAD(what, does, units, work)                                                         \
-    static void run_##what(void *context, size_t index)                                            \
-    {                                                                                              \
-        const struct pieces *p = context;                                                          \
-        p->kernels->does(p->task, p->count * index / p->pieces,                                    \
-                         p->count * (index + 1) / p->pieces);                                      \
-    }                                                                                              \
-    void pk_f32_##what##_run(const struct pk_f32_##what##_task *task, const struct pk_pool *pool)  \
-    {                                                                                              \
-        struct pieces p = pieces_of(task, task->isa, units, work, pool);                           \
-        pk_parallelize(pool, run_##what, &p, p.pieces);                                            \
-    }                                                                                              \
-    const char *pk_f32_##what##_kernel(uint32_t isa)                                               \
-    {                                                                                              \
-        return kernels_for(isa)->name;                                                             \
-    }
+#define PK_KERNELS struct pk_f32_int8_kernels
+#include "pieces.h"
 
 PK_SPREAD(scale, scale, task->rows, task->size)
 PK_SPREAD(narrow, narrow, task->rows, 2 * task->size)
@@ -85,7 +51,7 @@ void pk_f32_qc8_pack(const struct pk_f32_qc8_product *product, const int8_t *wei
 static void run_qc8(void *context, size_t index)
 {
     const struct pieces *p = context;
-    p->kernels->product(p->task, p->count * index / p->pieces, p->count * (index + 1) / p->pieces);
+    p->kernels->product(p->task, piece_begin(p, index), piece_begin(p, index + 1));
 }
 
 /* Each worker takes some of the panels for all rows. */

@@ -5,34 +5,11 @@
 #define PENSTOCK_F32_INT8_VECTORS_H
 
 #include "f32_int8.h"
+#include "f32_vectors.h"
 
 #include <string.h>
 
-typedef float vec __attribute__((vector_size(4 * PK_LANES), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(4 * PK_LANES), aligned(4), may_alias));
-typedef int8_t small __attribute__((vector_size(PK_LANES), aligned(1), may_alias));
-
 #define PK_PANEL (PK_F32_QC8_LANES / PK_LANES)
-
-PK_INLINE vec at(const float *p)
-{
-    return *(const vec *)p;
-}
-
-PK_INLINE vec widened(const int8_t *p)
-{
-    return __builtin_convertvector(*(const small *)p, vec);
-}
-
-PK_INLINE vec all(float x)
-{
-    return x - (vec){0};
-}
-
-PK_INLINE vec chosen(ints mask, vec a, vec b)
-{
-    return (vec)(((ints)a & mask) | ((ints)b & ~mask));
-}
 
 PK_INLINE float clamped(float x, float min, float max)
 {

@@ -11,7 +11,7 @@ import numpy as np
 
 from penstock.tools.compare.forms import FAR
 from penstock.tools.compare.pairs import Pair, best_of, chain_from, only_users, pair_of, ratio_of
-from penstock.tools.compare.taps import Tap, counts
+from penstock.tools.compare.taps import Tap, counts, plain_name
 
 #: Candidates within so many dB of the best are as good.
 AS_GOOD = 1.0
@@ -100,8 +100,5 @@ def _by_kind(
 def _kind(tap: Tap, among: Container[str] | None = None) -> str:
     """The name of the node or kernel; or the ATen operator's, where that is ``among`` names and the
     former is not."""
-    kind, operator = (
-        name.removeprefix("aten::").removeprefix("aten.").partition(".")[0].removesuffix("_copy")
-        for name in (tap.kind, tap.origin.operator)
-    )
+    kind, operator = plain_name(tap.kind), plain_name(tap.origin.operator)
     return operator if among is not None and kind not in among and operator in among else kind

@@ -15,7 +15,7 @@ from penstock.tools.compare.match import matched
 from penstock.tools.compare.meaning import Compared, settle
 from penstock.tools.compare.report import CompareReport, Layer, Output
 from penstock.tools.compare.sums import Sums
-from penstock.tools.compare.taps import Side, Tap, counts
+from penstock.tools.compare.taps import Side, Tap, counts, plain_name
 
 #: Kinds of nodes and kernels that put values together as they are.
 JOINS = {"add", "subtract", "sub", "cat", "stack"}
@@ -205,7 +205,7 @@ class _About:
     @property
     def joins(self) -> bool:
         """Whether it is a sum or a concatenation."""
-        kind = self.kinds[1].removeprefix("aten::").partition(".")[0]
+        kind = plain_name(self.kinds[1])
         return kind in JOINS or kind.startswith("concatenate")
 
     def layer(self, sums: Sums, loss: float | None, note: str) -> Layer:

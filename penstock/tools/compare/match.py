@@ -15,7 +15,7 @@ from penstock.tools.compare.pairs import (
     pair_of,
     ratio_of,
 )
-from penstock.tools.compare.taps import Tap, counts
+from penstock.tools.compare.taps import Tap, counts, plain_name
 
 
 def matched(a: Sequence[Tap], b: Sequence[Tap]) -> list[Pair]:
@@ -70,8 +70,7 @@ def _modules(taps: Sequence[Tap], taken: Container[int]) -> dict[tuple[str, int]
 
 def _place(tap: Tap) -> tuple[str, str]:
     """Module and operator; ``_softmax`` and ``view_copy`` are called ``softmax`` and ``view``."""
-    operator = tap.origin.operator.removeprefix("aten.").partition(".")[0]
-    return tap.origin.module, operator.lstrip("_").removesuffix("_copy")
+    return tap.origin.module, plain_name(tap.origin.operator).lstrip("_")
 
 
 def _places(taps: Sequence[Tap]) -> dict[tuple[str, str], list[int]]:

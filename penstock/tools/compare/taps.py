@@ -46,6 +46,13 @@ def counts(tap: Tap) -> bool:
     return not tap.origin.operator.startswith("quantized_decomposed.")
 
 
+def plain_name(name: str) -> str:
+    """The name of an ATen operator without its namespace and overload: ``view`` for
+    ``aten::view_copy.out``; other names stay as they are up to a point."""
+    name = name.removeprefix("aten::").removeprefix("aten.").partition(".")[0]
+    return name.removesuffix("_copy")
+
+
 def type_name(dtype: object) -> str:
     """A NumPy type as payloads call it: ``fp32`` for ``float32``; others keep their names."""
     name = str(dtype)

@@ -45,10 +45,9 @@ def product_gain(node: Node, values: Values, library: Library) -> float | None:
 
     With AVX-512 XNNPACK reaches the peak as ours do where its tiles of 7 rows are full, but
     computes with padding as with pixels, and makes all products of a 3x3 kernel; of few channels it
-    is a little faster. With AVX2 its
-    indirect kernels (all but 1x1 with stride 1) reach a third of the peak, and the others half of
-    it where channels do not fill vectors of 16; of few rows ours wait less for their weights. One
-    row waits for them, whoever multiplies.
+    is a little faster. With AVX2 its indirect kernels (all but 1x1 with stride 1) reach a third of
+    the peak, and the others half of it where channels do not fill vectors of 16; of few rows ours
+    wait less for their weights. One row waits for them, whoever multiplies.
     """
     if Isa.NEON in library.isa:
         return costs_arm.product_gain(node, values)

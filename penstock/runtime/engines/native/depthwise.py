@@ -22,7 +22,7 @@ from penstock.runtime.engines.native.family import (
     bias_of,
 )
 from penstock.runtime.engines.native.products import padding_of
-from penstock.runtime.engines.native.rules import slower_depthwise
+from penstock.runtime.engines.native.rules import no_vectors
 
 
 class CShape(Structure):
@@ -115,7 +115,7 @@ FAMILY = Family(
     "f32_dwconv",
     frozenset({NodeKind.DEPTHWISE_CONV_2D}),
     examine,
-    slower_depthwise,
+    no_vectors,
     {
         "pk_f32_dwconv_packed_size": (c_size_t, (POINTER(CShape),)),
         "pk_f32_dwconv_pack": (None, (POINTER(CShape), c_void_p, c_void_p, c_void_p)),

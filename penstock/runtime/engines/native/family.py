@@ -71,8 +71,7 @@ class Family:
     kind, or the reason why the family cannot run it; ``slower`` says why another engine should have
     a node all the same, on the library's instruction sets. ``prototypes`` are those of the C
     functions that packing calls. ``overread``: its kernels may read up to ``OVERREAD`` bytes beyond
-    the end of an input. ``joins``: see :func:`~penstock.runtime.engines.native.rules.joins`.
-    ``gain``: the microseconds that a node saves here, to be weighed against
+    the end of an input. ``gain``: the microseconds that a node saves here, to be weighed against
     cuts of the graph; where it is None, ``slower`` alone decides.
     """
 
@@ -82,7 +81,6 @@ class Family:
     slower: Callable[[Node, Values, Library], str | None]
     prototypes: Mapping[str, Prototype]
     overread: bool = False
-    joins: bool = False
     gain: Callable[[Node, Values, Library], float | None] = lambda *_: None
 
 

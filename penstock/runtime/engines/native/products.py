@@ -28,7 +28,7 @@ from penstock.runtime.engines.native.family import (
     bias_of,
 )
 from penstock.runtime.engines.native.library import Caches
-from penstock.runtime.engines.native.rules import slower_product
+from penstock.runtime.engines.native.rules import no_vectors
 from penstock.runtime.engines.native.winograd import pays as winograd_pays
 
 
@@ -175,7 +175,7 @@ FAMILY = Family(
     "f32_igemm",
     frozenset({NodeKind.CONV_2D, NodeKind.FULLY_CONNECTED}),
     examine,
-    slower_product,
+    no_vectors,
     {
         "pk_f32_igemm_packed_size": (c_size_t, (POINTER(CShape),)),
         "pk_f32_igemm_pack": (
@@ -185,6 +185,5 @@ FAMILY = Family(
         "pk_f32_igemm_scratch_size": (c_size_t, (POINTER(CTask),)),
         "pk_f32_igemm_run": (None, (c_void_p, c_void_p)),
     },
-    joins=True,
     gain=product_gain,
 )

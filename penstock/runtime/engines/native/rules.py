@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node
-from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.runtime.engines.native import rules_arm
 from penstock.runtime.engines.native.family import Values
 from penstock.runtime.engines.native.isa import Isa
@@ -17,9 +16,9 @@ from penstock.runtime.engines.native.library import Library
 _NO_VECTORS = "there are no vector kernels for this machine"
 
 
-def slower_product(node: Node, values: Values, library: Library) -> str | None:
-    """Of convolutions and fully-connected in fp32; where there are vectors,
-    :mod:`~penstock.runtime.engines.native.costs` weighs them."""
+def no_vectors(node: Node, values: Values, library: Library) -> str | None:
+    """Of what is in fp32: where there are vectors,
+    :mod:`~penstock.runtime.engines.native.costs` weighs it."""
     return _NO_VECTORS
 
 
@@ -28,25 +27,6 @@ def goes_whole(library: Library) -> bool:
     at each product costs more than another engine's products bring. On ARM these take most of the
     time, and with int4 weights we have none for vectors there."""
     return Isa.NEON not in library.isa
-
-
-#: From this share of the multiply-adds on, what a graph has beside convolutions that go Winograd's
-#: way joins them.
-_LEADING = 0.25
-
-
-def joins(node: Node, library: Library, share: float) -> bool:
-    """Whether a node goes with the convolutions around it that go Winograd's way, though XNNPACK
-    would be as fast with it: on AVX-512, where these have ``share`` of the graph's multiply-adds.
-
-    A graph in few pieces runs 2 to 4 % faster than in dozens and needs 5 % less memory (ResNet-50,
-    Inception v3, DeepLab v3). Of few input channels XNNPACK's convolutions are faster.
-    """
-    if Isa.AVX512 not in library.isa or share < _LEADING:
-        return False
-    if isinstance(node.attributes, Conv2dAttributes):
-        return node.attributes.group_input_channels >= 16
-    return node.kind is NodeKind.ADD
 
 
 _VECTORS = Isa.AVX2 | Isa.AVXVNNI | Isa.AVX512VNNI
@@ -102,11 +82,6 @@ def slower_int4_product(node: Node, values: Values, library: Library) -> str | N
     return None if library.isa & _VECTORS else _NO_VECTORS
 
 
-def slower_depthwise(node: Node, values: Values, library: Library) -> str | None:
-    """Of depthwise convolution in fp32, as :func:`slower_product`."""
-    return _NO_VECTORS
-
-
 def slower_interleave(node: Node, values: Values, library: Library) -> str | None:
     """Of bringing channels of int8 together: three, as images have, are a matter of shuffles, ten
     times as fast as XNNPACK's transpose."""
@@ -128,8 +103,3 @@ def slower_mean_int8(node: Node, values: Values, library: Library) -> str | None
     few channels wait for memory), and the graph is not cut between convolutions. On ARM they take
     1.1 to 2.1 times fewer cycles."""
     return None if library.isa & (_VECTORS | Isa.NEON) else _NO_VECTORS
-
-
-def slower_sum(node: Node, values: Values, library: Library) -> str | None:
-    """Of sums in fp32, as :func:`slower_product`."""
-    return _NO_VECTORS

@@ -17,7 +17,7 @@ from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native.costs import sum_gain
 from penstock.runtime.engines.native.family import Family, Packer, Step, Values
-from penstock.runtime.engines.native.rules import slower_sum
+from penstock.runtime.engines.native.rules import no_vectors
 
 
 class CTask(Structure):
@@ -101,8 +101,7 @@ FAMILY = Family(
     "f32_add",
     frozenset({NodeKind.ADD, NodeKind.MULTIPLY}),
     examine,
-    slower_sum,
+    no_vectors,
     {"pk_f32_add_run": (None, (c_void_p, c_void_p))},
-    joins=True,
     gain=sum_gain,
 )

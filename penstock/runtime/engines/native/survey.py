@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.graph.graph import INVALID_VALUE_ID, Node, XnnGraph
-from penstock.runtime.engines.native import costs, lookup, winograd
+from penstock.runtime.engines.native import costs, lookup
 from penstock.runtime.engines.native.activations import activation_chains
 from penstock.runtime.engines.native.assignment import assigned
 from penstock.runtime.engines.native.chains import Chain
@@ -20,7 +20,7 @@ from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.rules import goes_whole, joins
+from penstock.runtime.engines.native.rules import goes_whole
 from penstock.runtime.engines.native.tables import Tables
 
 
@@ -109,16 +109,7 @@ class Survey:
             return None
         assert not isinstance(found, str)
         gain = found.family.gain(node, self.values, self.library)
-        if gain is not None:
-            return gain
-        if found.family.joins and joins(node, self.library, self._winograd):
-            return None
-        return found.family.slower(node, self.values, self.library)
-
-    @functools.cached_property
-    def _winograd(self) -> float:
-        """Which part of the multiply-adds goes Winograd's way."""
-        return winograd.share(self.graph.nodes, self.values)
+        return found.family.slower(node, self.values, self.library) if gain is None else gain
 
     @functools.cached_property
     def _ours(self) -> set[int]:

@@ -3,13 +3,8 @@ that is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import prod
-
-from penstock.graph.dtypes import DataType
-from penstock.graph.graph import Node, Shape
-from penstock.graph.kinds import Conv2dAttributes, NodeKind
-from penstock.runtime.engines.native.family import Values
+from penstock.graph.graph import Shape
+from penstock.graph.kinds import Conv2dAttributes
 
 #: Products of a tile, and what else it costs in products: for each input and output channel the
 #: transforms, and once for all tiles of a chunk the transform of each weight.
@@ -41,21 +36,3 @@ def speedup(a: Conv2dAttributes, read: Shape, written: Shape) -> float:
         pixels *= size
     cost = tiles * (_PRODUCTS + _INPUT / outputs + _OUTPUT / inputs) + _WEIGHT
     return 9 * pixels / cost
-
-
-def share(nodes: Iterable[Node], values: Values) -> float:
-    """Which part of the multiply-adds in fp32 convolutions and fully-connected belongs to
-    convolutions for which it pays."""
-    total = paying = 0
-    for node in nodes:
-        if node.kind not in (NodeKind.CONV_2D, NodeKind.FULLY_CONNECTED):
-            continue
-        source, filter, result = (values[i] for i in (*node.inputs[:2], node.outputs[0]))
-        if source.dtype is not DataType.FP32 or 0 in result.shape:
-            continue
-        operations = prod(result.shape) * prod(filter.shape) // result.shape[-1]
-        total += operations
-        a = node.attributes
-        if isinstance(a, Conv2dAttributes) and pays(a, source.shape, result.shape):
-            paying += operations
-    return paying / total if total else 0.0
