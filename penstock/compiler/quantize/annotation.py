@@ -22,13 +22,13 @@ from penstock.compiler.delegate.operators.registry import (
     Weighted,
 )
 from penstock.compiler.quantize.blocks import HIGHEST, LOWEST, BlockObserver
+from penstock.compiler.quantize.decision import Decision, Plan
 from penstock.compiler.quantize.observers import (
     ACTIVATION_OBSERVERS,
     KnownRangeObserver,
     PerChannelWeightObserver,
     TensorWeightObserver,
 )
-from penstock.compiler.quantize.plan import Decision, Plan
 from penstock.compiler.quantize.pt2e import (
     Q_ANNOTATION_KEY,
     PlaceholderObserver,

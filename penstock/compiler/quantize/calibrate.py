@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from penstock.compiler.delegate.operators.registry import OutputRange, Shared
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.progress import Progress
+from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.infinities import (
     MINUS_INFINITY,
     keep_masks_in_float,
@@ -22,7 +23,6 @@ from penstock.compiler.quantize.infinities import (
 )
 from penstock.compiler.quantize.interpreter import GraphInterpreter
 from penstock.compiler.quantize.observers import ActivationObserver
-from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
 from penstock.compiler.quantize.values import is_constant
 from penstock.errors import QuantizationError

@@ -20,8 +20,8 @@ from penstock.compiler.delegate.operators.registry import Weighted
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import copy_origin, get_attribute
+from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.interpreter import Snapshot, Stepper
-from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.values import argument
 
 #: Neighbours in a picture or a text are alike: so many of them count as one independent sample.

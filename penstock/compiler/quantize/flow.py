@@ -15,11 +15,11 @@ from penstock.compiler.quantize.budget import priced, within_budget
 from penstock.compiler.quantize.calibrate import Batch, Batches, calibrate, observe_constants
 from penstock.compiler.quantize.convert import convert
 from penstock.compiler.quantize.correct import correct_biases
+from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.interpreter import Snapshot
 from penstock.compiler.quantize.judge import Structure
 from penstock.compiler.quantize.misfits import note_misfits
 from penstock.compiler.quantize.mixtures import Mixture, duplicate
-from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import prepare
 from penstock.compiler.quantize.quantization import Quantization, QuantizationLike
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer

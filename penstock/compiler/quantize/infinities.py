@@ -17,10 +17,10 @@ from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.operators.registry import Weighted
 from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.quantize.convert import is_observer
+from penstock.compiler.quantize.decision import Decision, Plan, operator_name
 from penstock.compiler.quantize.interpreter import GraphInterpreter
 from penstock.compiler.quantize.masks import LARGEST_CONSTANT
 from penstock.compiler.quantize.observers import ActivationObserver
-from penstock.compiler.quantize.plan import Decision, Plan, operator_name
 from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY
 from penstock.compiler.quantize.values import is_constant
 from penstock.errors import QuantizationError

@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler.delegate.operators.registry import Independent
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
-from penstock.compiler.quantize.plan import Plan
+from penstock.compiler.quantize.decision import Plan
 
 
 def note_misfits(converted: GraphModule, plan: Plan) -> None:

@@ -20,11 +20,11 @@ from penstock.compiler.quantize.blocks import BlockObserver
 from penstock.compiler.quantize.calibrate import Looks
 from penstock.compiler.quantize.convert import convert, is_observer
 from penstock.compiler.quantize.correct import correct_biases
+from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.infinities import observed
 from penstock.compiler.quantize.interpreter import GraphInterpreter, Snapshot
 from penstock.compiler.quantize.misfits import note_misfits
 from penstock.compiler.quantize.observers import ActivationObserver, HistogramActivationObserver
-from penstock.compiler.quantize.plan import Plan
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase, prepare
 from penstock.compiler.quantize.quantization import Observer, Quantization
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer

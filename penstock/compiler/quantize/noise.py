@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from penstock.compiler.delegate.operators.registry import Shared
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
+from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.interpreter import (
     Snapshot,
     SnapshotInterpreter,
@@ -28,7 +29,6 @@ from penstock.compiler.quantize.interpreter import (
     is_chosen,
     round_parts,
 )
-from penstock.compiler.quantize.plan import Plan
 
 quantized = torch.ops.quantized_decomposed
 

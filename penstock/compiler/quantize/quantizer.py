@@ -22,8 +22,9 @@ from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import get_attribute
 from penstock.compiler.quantize.annotation import annotate
+from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.observers import ActivationObserver
-from penstock.compiler.quantize.plan import Plan, make_plan
+from penstock.compiler.quantize.plan import make_plan
 from penstock.compiler.quantize.pt2e import Quantizer
 from penstock.compiler.quantize.quantization import (
     DYNAMIC_SCHEMES,

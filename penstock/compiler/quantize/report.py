@@ -15,9 +15,9 @@ from penstock.compiler.quantize.accuracy import BudgetOutcome
 from penstock.compiler.quantize.calibrate import Batch, Batches
 from penstock.compiler.quantize.cost import QuantizationCost, columns
 from penstock.compiler.quantize.costs import Costs, dynamic_input
+from penstock.compiler.quantize.decision import Decision, Plan
 from penstock.compiler.quantize.interpreter import Snapshot
 from penstock.compiler.quantize.measure import Measured, measure
-from penstock.compiler.quantize.plan import Decision, Plan
 from penstock.compiler.quantize.quantization import DYNAMIC_SCHEMES, Quantization, Scheme
 from penstock.faults import faults
 from penstock.notebook import Table, render
