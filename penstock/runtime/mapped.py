@@ -6,7 +6,7 @@ import contextlib
 import mmap
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -47,6 +47,33 @@ def take_rows(table: np.ndarray, where: np.ndarray) -> np.ndarray:
         if os.preadv(file.descriptor, [row], start + index * size) != size:
             raise OSError("the program's file was cut short while it was in use")
     return found.reshape(*where.shape, *table.shape[1:])
+
+
+def row_reader(
+    table: np.ndarray, count: int
+) -> tuple[np.ndarray, Callable[[np.ndarray], bool]] | None:
+    """For a table that :func:`take_rows` reads from its file: memory for ``count`` rows, and a
+    function that reads those at ``count`` indices there. It does not where one is out of range, and
+    says so. None for another table."""
+    file = file_of(table) if table.nbytes >= _LARGE and count <= _MOST_ROWS else None
+    descriptor = None if file is None else file.descriptor
+    if file is None or descriptor is None or not table.flags.c_contiguous:
+        return None
+    rows = np.empty((count, *table.shape[1:]), table.dtype)
+    start, size, height = (
+        address(table) - address(np.frombuffer(file, np.uint8)), rows[0].nbytes, table.shape[0],
+    )  # fmt: skip
+    views = [[memoryview(row).cast("B")] for row in rows]
+
+    def read(where: np.ndarray, kept: object = table) -> bool:
+        for view, index in zip(views, where.reshape(-1).tolist(), strict=True):
+            if not 0 <= index < height:
+                return False
+            if os.preadv(descriptor, view, start + index * size) != size:
+                raise OSError("the program's file was cut short while it was in use")
+        return True
+
+    return rows, read
 
 
 def drop(data: np.ndarray) -> None:

@@ -27,18 +27,18 @@ def fuse_row_writes(
     work of all. Where it meets what it is not prepared for, each does its own."""
     found, begin = list(steps), 0
     while begin < len(bound):
-        axis_and_index = _place(bound[begin], method, state)
+        axis_and_index = place_of(bound[begin], method, state)
         end = begin + 1
         if axis_and_index is not None:
-            while end < len(bound) and _place(bound[end], method, state) == axis_and_index:
+            while end < len(bound) and place_of(bound[end], method, state) == axis_and_index:
                 end += 1
-            if end - begin > 1 and _independent(bound[begin:end], axis_and_index[1], state):
+            if end - begin > 1 and independent(bound[begin:end], axis_and_index[1], state):
                 found[begin:end] = _fused(steps[begin:end], bound[begin:end], axis_and_index, state)
         begin = end
     return found
 
 
-def _place(one: Bound, method: Method, state: State) -> tuple[int, int] | None:
+def place_of(one: Bound, method: Method, state: State) -> tuple[int, int] | None:
     """The axis along which an instruction writes rows, and the value with their positions; None for
     any other instruction."""
     if not isinstance(one.target, Kernel) or one.target.name != _WRITE or len(one.args) != 4:
@@ -54,7 +54,7 @@ def _place(one: Bound, method: Method, state: State) -> tuple[int, int] | None:
     return (len(before), last) if in_place and one.returned in (one.args[0], -1) else None
 
 
-def _independent(writes: Sequence[Bound], index: int, state: State) -> bool:
+def independent(writes: Sequence[Bound], index: int, state: State) -> bool:
     """Whether no write changes what another reads."""
     written = {one.args[0] for one in writes}
     read = {index, *(one.args[2] for one in writes)}

@@ -49,7 +49,9 @@ class PlannedGraph(Composed):
         threads: Threads,
     ) -> None:
         super().__init__(graph, parts, executables)
-        self._library, self._threads = library, threads
+        #: the kernels that the plan's steps are of
+        self.library = library
+        self._threads = threads
         self._process = None if threads.pool() is None else os.getpid()
         self._ports = [*self._inputs, *self._outputs]
         #: for each port whether it may be read past its end: by XNNPACK, or by kernels that do
@@ -142,7 +144,7 @@ class PlannedGraph(Composed):
         executables: Sequence[Executable],
         threads: Threads | None = None,
     ) -> Composed:
-        return PlannedGraph(graph, parts, executables, self._library, threads or self._threads)
+        return PlannedGraph(graph, parts, executables, self.library, threads or self._threads)
 
     def _planned(self) -> Plan | None:
         """The plan at the shapes at hand; None where some part cannot be in one."""
@@ -171,7 +173,7 @@ class PlannedGraph(Composed):
                     ],
                 )
             )
-        return Plan(self._library, self._threads, links, self._ports, self._sizes())
+        return Plan(self.library, self._threads, links, self._ports, self._sizes())
 
     def _sizes(self) -> dict[Hashable, int]:
         """The bytes of the values between parts, with room for reads past the end."""
@@ -187,7 +189,7 @@ class PlannedGraph(Composed):
 
     def _link(self, executable: Any) -> Link | None:
         if isinstance(executable, XnnpackExecutable):
-            return _xnnpack_link(executable, self._library)
+            return _xnnpack_link(executable, self.library)
         link = getattr(executable, "link", None)
         found: Link | None = link() if link is not None else None
         return found

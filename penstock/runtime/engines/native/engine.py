@@ -155,6 +155,7 @@ class NativeExecutable:
         #: the positions of the nodes that run as one
         self.units = units
         self._engine = engine
+        self.library = engine.library
         self._graph = graph
         self._checker = checker
         self._prepared = prepared

@@ -20,6 +20,7 @@ from penstock.runtime.engines.native import (
     means,
     plan,
     products,
+    program_steps,
     sums,
 )
 from penstock.runtime.engines.native.family import Family
@@ -56,6 +57,7 @@ def bind_families(library: Library) -> None:
     """
     try:
         bind(library.functions, plan.PROTOTYPES)
+        bind(library.functions, program_steps.PROTOTYPES)
         for family in FAMILIES:
             bind(library.functions, family.prototypes)
             bind(library.functions, {f"pk_{family.name}_kernel": (c_char_p, (c_uint32,))})
