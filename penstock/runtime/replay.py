@@ -18,14 +18,7 @@ import numpy as np
 from penstock.formats.program import Method, OptionalTensorList, Tensor
 from penstock.runtime.blocks import Array, zeros
 from penstock.runtime.bound_delegate import BoundDelegate
-from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.program_steps import (
-    Group,
-    SmallStep,
-    scaled_rows,
-    steps_for,
-    write_rows,
-)
+from penstock.runtime.engines.protocol import KernelSteps, Surrounded
 from penstock.runtime.instructions import Bound, State
 from penstock.runtime.kernels.registry import Kernel
 from penstock.runtime.mapped import row_reader
@@ -52,20 +45,15 @@ class _CannotReplay(Exception):
 
 
 def can_replay(bound: Sequence[Bound], method: Method) -> bool:
-    """Whether it is worth a try: kernels around one delegate that runs on our own ones."""
+    """Whether it is worth a try: kernels around one delegate, whose engine has some too."""
     delegates = [one.target for one in bound if isinstance(one.target, BoundDelegate)]
     return (
         len(delegates) == 1
         and len(bound) > 1
-        and _library(delegates[0]) is not None
+        and isinstance(delegates[0].executable, Surrounded)
         and all(isinstance(one.target, (Kernel, BoundDelegate)) for one in bound)
         and all(isinstance(method.values[i], Tensor) for i in (*method.inputs, *method.outputs))
     )
-
-
-def _library(delegate: BoundDelegate) -> Library | None:
-    found = getattr(delegate.executable, "library", None)
-    return found if isinstance(found, Library) else None
 
 
 class Recording:
@@ -73,6 +61,11 @@ class Recording:
 
     def __init__(self, bound: Sequence[Bound], method: Method, state: State) -> None:
         self._bound, self._method, self._state = bound, method, state
+        (executable,) = (
+            one.target.executable for one in bound if isinstance(one.target, BoundDelegate)
+        )
+        assert isinstance(executable, Surrounded)
+        self._engine: KernelSteps = executable.kernel_steps
         self._arrays: dict[int, Array] = {}
         #: scalars, and arrays of them, that are the same in each call of these shapes
         self._fixed: set[int] = set()
@@ -129,16 +122,11 @@ class Recording:
             for index in one.outs:
                 self._settle(index)
         parts: list[_Part] = []
-        steps: list[SmallStep] = []
-        library: Library | None = None
-        for one in self._bound:
-            if isinstance(one.target, BoundDelegate):
-                library = _library(one.target)
-        assert library is not None
+        steps: list[Any] = []
 
         def flush() -> None:
             if steps:
-                parts.append(Group(library, steps))
+                parts.append(self._engine.group(tuple(steps)))
                 steps.clear()
 
         writes = self._last_writes()
@@ -182,7 +170,7 @@ class Recording:
             raise _CannotReplay
         return self._state.values[index]
 
-    def _kernel(self, one: Bound) -> tuple[_Part | None, tuple[SmallStep, ...]]:
+    def _kernel(self, one: Bound) -> tuple[_Part | None, Sequence[Any]]:
         assert isinstance(one.target, Kernel)
         if len(one.outs) != 1 or one.target.in_place or one.also:
             raise _CannotReplay
@@ -194,11 +182,11 @@ class Recording:
             reader = row_reader(table, index.size)
             if reader is not None:
                 rows, read = reader
-                step = scaled_rows(rows, scales, zero_points, index, out, picks=False)
-                if step is None:
+                step = self._engine.scaled_rows(rows, scales, index, out)
+                if step is None or zero_points is not None:
                     raise _CannotReplay
                 return (lambda: read(index)), (step,)
-        made = steps_for(one.target.name, args, out)
+        made = self._engine.kernel(one.target.name, args, out)
         if made is None:
             raise _CannotReplay
         return None, made
@@ -211,14 +199,14 @@ class Recording:
             count += 1
         return self._bound[len(self._bound) - count :]
 
-    def _writes(self, writes: Sequence[Bound]) -> SmallStep:
+    def _writes(self, writes: Sequence[Bound]) -> Any:
         place = place_of(writes[0], self._method, self._state)
         assert place is not None
         axis, index = place
         if not independent(writes, index, self._state):
             raise _CannotReplay
         pairs = [(self._value(one.args[0]), self._value(one.args[2])) for one in writes]
-        step = write_rows(pairs, axis, self._value(index))
+        step = self._engine.write_rows(pairs, axis, self._value(index))
         if step is None:
             raise _CannotReplay
         return step

@@ -7,7 +7,7 @@ the library behind an engine shows here, so that a second engine can stand besid
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,3 +142,34 @@ class Sibling(Protocol):
 
     def sibling(self) -> Engine:
         """An engine of the same options with such memory of its own."""
+
+
+class KernelSteps(Protocol):
+    """What an engine can do of a program's operators outside of delegates, on arrays that stay
+    where they are. Steps are opaque; None in their place: it cannot do that."""
+
+    def kernel(self, name: str, args: Sequence[Any], out: np.ndarray) -> Sequence[Any] | None:
+        """The kernel ``name`` on these arguments, without its out argument, writing to ``out``."""
+
+    def scaled_rows(
+        self, rows: np.ndarray, scales: np.ndarray, index: np.ndarray, out: np.ndarray
+    ) -> Any:
+        """``rows``, int8, times ``scales[index]``, to ``out`` float32."""
+
+    def write_rows(
+        self, writes: Sequence[tuple[np.ndarray, np.ndarray]], axis: int, index: np.ndarray
+    ) -> Any:
+        """For each (target, source): the rows of ``source`` to ``target`` at ``index`` of ``axis``;
+        none of them where one is out of range."""
+
+    def group(self, steps: Sequence[Any]) -> Callable[[], bool]:
+        """A function that does all of them; it says whether it could."""
+
+
+@runtime_checkable
+class Surrounded(Protocol):
+    """An executable whose engine can do what a program does around it."""
+
+    @property
+    def kernel_steps(self) -> KernelSteps:
+        """What the engine can do."""

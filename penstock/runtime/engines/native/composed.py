@@ -27,6 +27,7 @@ from penstock.runtime.engines.native.plan import (
     address_of,
     field_address,
 )
+from penstock.runtime.engines.native.program_steps import ProgramSteps
 from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import Executable
@@ -49,9 +50,7 @@ class PlannedGraph(Composed):
         threads: Threads,
     ) -> None:
         super().__init__(graph, parts, executables)
-        #: the kernels that the plan's steps are of
-        self.library = library
-        self._threads = threads
+        self._library, self._threads = library, threads
         self._process = None if threads.pool() is None else os.getpid()
         self._ports = [*self._inputs, *self._outputs]
         #: for each port whether it may be read past its end: by XNNPACK, or by kernels that do
@@ -65,6 +64,11 @@ class PlannedGraph(Composed):
         turns = {id(e.turn): e.turn for _, e in self._steps if isinstance(e, XnnpackExecutable)}
         self._turns = list(turns.values())
         self._plan: Plan | None = None
+
+    @property
+    def kernel_steps(self) -> ProgramSteps:
+        """See :class:`penstock.runtime.engines.protocol.Surrounded`."""
+        return ProgramSteps(self._library)
 
     @property
     def skips_hidden(self) -> bool:
@@ -144,7 +148,7 @@ class PlannedGraph(Composed):
         executables: Sequence[Executable],
         threads: Threads | None = None,
     ) -> Composed:
-        return PlannedGraph(graph, parts, executables, self.library, threads or self._threads)
+        return PlannedGraph(graph, parts, executables, self._library, threads or self._threads)
 
     def _planned(self) -> Plan | None:
         """The plan at the shapes at hand; None where some part cannot be in one."""
@@ -173,7 +177,7 @@ class PlannedGraph(Composed):
                     ],
                 )
             )
-        return Plan(self.library, self._threads, links, self._ports, self._sizes())
+        return Plan(self._library, self._threads, links, self._ports, self._sizes())
 
     def _sizes(self) -> dict[Hashable, int]:
         """The bytes of the values between parts, with room for reads past the end."""
@@ -189,7 +193,7 @@ class PlannedGraph(Composed):
 
     def _link(self, executable: Any) -> Link | None:
         if isinstance(executable, XnnpackExecutable):
-            return _xnnpack_link(executable, self.library)
+            return _xnnpack_link(executable, self._library)
         link = getattr(executable, "link", None)
         found: Link | None = link() if link is not None else None
         return found

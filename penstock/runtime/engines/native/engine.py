@@ -29,6 +29,7 @@ from penstock.runtime.engines.native.family import Family, Prepared, Step, Works
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import Blocks, PackedWeights
 from penstock.runtime.engines.native.plan import Field, Link, Over, Plan, address_of, field_address
+from penstock.runtime.engines.native.program_steps import ProgramSteps
 from penstock.runtime.engines.native.selftest import self_test
 from penstock.runtime.engines.native.survey import Survey
 from penstock.runtime.engines.native.tables import Tables
@@ -155,7 +156,6 @@ class NativeExecutable:
         #: the positions of the nodes that run as one
         self.units = units
         self._engine = engine
-        self.library = engine.library
         self._graph = graph
         self._checker = checker
         self._prepared = prepared
@@ -201,6 +201,11 @@ class NativeExecutable:
             self._plan = None
             self._given = given
         return tuple(self._shapes[i] for i in self._graph.outputs)
+
+    @property
+    def kernel_steps(self) -> ProgramSteps:
+        """See :class:`penstock.runtime.engines.protocol.Surrounded`."""
+        return ProgramSteps(self._engine.library)
 
     @property
     def skips_hidden(self) -> bool:

@@ -164,6 +164,27 @@ class Group:
         return not status
 
 
+@dataclass(frozen=True)
+class ProgramSteps:
+    """See :class:`penstock.runtime.engines.protocol.KernelSteps`."""
+
+    library: Library
+
+    def kernel(self, name: str, args: Sequence[Any], out: Array) -> Sequence[SmallStep] | None:
+        return steps_for(name, args, out)
+
+    def scaled_rows(self, rows: Array, scales: Array, index: Array, out: Array) -> SmallStep | None:
+        return scaled_rows(rows, scales, None, index, out, picks=False)
+
+    def write_rows(
+        self, writes: Sequence[tuple[Array, Array]], axis: int, index: Array
+    ) -> SmallStep | None:
+        return write_rows(writes, axis, index)
+
+    def group(self, steps: Sequence[SmallStep]) -> Group:
+        return Group(self.library, steps)
+
+
 def steps_for(name: str, args: Sequence[Any], out: Array) -> tuple[SmallStep, ...] | None:
     """The kernel ``name`` on these arguments, without its out argument, writing to ``out``."""
     maker = _MAKERS.get(name)
