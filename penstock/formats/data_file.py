@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from penstock.errors import InputError, InvalidProgramError, UnsupportedError, shorten
 from penstock.formats.blobs import as_bytes
-from penstock.formats.flatbuffer import Table, decode
+from penstock.formats.flatbuffer import Table, decode, other_version
 from penstock.formats.program import Buffer, Program, ScalarType, Tensor
 from penstock.formats.schema import load
 
@@ -84,9 +84,10 @@ def _frame(view: memoryview) -> tuple[memoryview, int, int]:
     size = len(view)
     identifier = bytes(view[4:_HEADER_AT])
     if identifier != IDENTIFIER:
-        if len(identifier) == 4 and identifier[:2] == IDENTIFIER[:2] and identifier.isalnum():
+        version = other_version(identifier, IDENTIFIER)
+        if version is not None:
             raise UnsupportedError(
-                f"the data file has format version {identifier.decode('ascii', 'replace')}, only"
+                f"the data file has format version {version}, only"
                 f" {IDENTIFIER.decode()} can be read"
             )
         raise InvalidProgramError(

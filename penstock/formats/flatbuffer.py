@@ -36,6 +36,13 @@ class Table(SimpleNamespace):
     """
 
 
+def other_version(identifier: bytes, known: bytes) -> str | None:
+    """What version a file's four-byte ``identifier`` names, where it is of the same format as
+    ``known`` and of another version; ``None`` where it is no such identifier."""
+    same_format = len(identifier) == 4 and identifier[:2] == known[:2]
+    return identifier.decode("ascii") if same_format and identifier[2:].isalnum() else None
+
+
 def decode(schema: Schema, data: memoryview, what: str) -> Table:
     """The root table of ``data`` (bytes, format ``B``).
 

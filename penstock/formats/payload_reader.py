@@ -23,7 +23,7 @@ import numpy as np
 
 from penstock.errors import InputError, InvalidProgramError, UnsupportedError, shorten
 from penstock.formats.blobs import as_bytes
-from penstock.formats.flatbuffer import Table, decode
+from penstock.formats.flatbuffer import Table, decode, other_version
 from penstock.formats.payload_nodes import FORMS, NodeForm
 from penstock.formats.program import Buffer
 from penstock.formats.schema import load
@@ -89,10 +89,11 @@ def _opened(data: Buffer) -> tuple[Table, memoryview | None]:
         constants = view[constants_offset : constants_offset + constants_size]
     identifier = bytes(flatbuffer[4:8])
     if identifier not in IDENTIFIERS:
-        if len(identifier) == 4 and identifier[:2] == IDENTIFIERS[0][:2]:
+        version = other_version(identifier, IDENTIFIERS[0])
+        if version is not None:
             raise UnsupportedError(
-                f"the XNNPACK payload has format version {identifier.decode('ascii', 'replace')},"
-                " only XN00 and XN01 can be read: update Penstock, or compile the model again"
+                f"the XNNPACK payload has format version {version}, only XN00 and XN01 can be read:"
+                " update Penstock, or compile the model again"
             )
         raise InvalidProgramError(
             f"not an XNNPACK payload: it has {identifier!r} instead of {IDENTIFIERS[1]!r}"

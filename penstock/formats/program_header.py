@@ -17,6 +17,7 @@ import struct
 from dataclasses import dataclass
 
 from penstock.errors import InvalidProgramError, UnsupportedError
+from penstock.formats.flatbuffer import other_version
 
 IDENTIFIER = b"ET12"
 _MAGIC = b"eh00"
@@ -47,8 +48,8 @@ def read_frame(data: memoryview) -> Frame:
         raise InvalidProgramError("the program is empty (0 bytes): write it again")
     identifier = bytes(data[4:8])
     if size < _HEADER_AT or identifier != IDENTIFIER:
-        if size >= _HEADER_AT and identifier[:2] == IDENTIFIER[:2] and identifier[2:].isalnum():
-            version = identifier.decode("ascii", "replace")
+        version = other_version(identifier, IDENTIFIER) if size >= _HEADER_AT else None
+        if version is not None:
             raise UnsupportedError(
                 f"the program has format version {version}, only {IDENTIFIER.decode()} can be read:"
                 " update Penstock, or compile the model again"

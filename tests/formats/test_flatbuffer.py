@@ -6,7 +6,9 @@ import gc
 import weakref
 from pathlib import Path
 
-from penstock.formats.flatbuffer import decode
+import pytest
+
+from penstock.formats.flatbuffer import decode, other_version
 from penstock.formats.program_header import read_frame
 from penstock.formats.schema import load
 
@@ -24,3 +26,13 @@ def test_tables_go_with_their_root(stock_file: Path) -> None:
         assert plan() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("identifier", "version"),
+    [(b"XN02", "XN02"), (b"XN0\0", None), (b"XN\x101", None), (b"XN\xff1", None), (b"XN", None),
+     (b"ET12", None)],
+)  # fmt: skip
+def test_a_version_is_named_only_where_it_is_one(identifier: bytes, version: str | None) -> None:
+    """What a damaged file has in its place is no text to show people."""
+    assert other_version(identifier, b"XN00") == version
