@@ -37,6 +37,7 @@ from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import MEASURING, Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
+from penstock.runtime.engines.xnnpack.buffers import constant
 from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
 
@@ -316,16 +317,27 @@ class NativeExecutable:
             function = address_of(getattr(self._engine.library.functions, step.function))
             link.steps.append((function, ctypes.addressof(step.task), 0))
             for value, name in step.fields:
-                link.fields.append(Field(value, field_address(step.task, name), position))
+                place = field_address(step.task, name)
+                if value in self._constants:  # what is neither computed nor packed
+                    ctypes.c_void_p.from_address(place).value = self._constant_at(value, link)
+                    continue
+                link.fields.append(Field(value, place, position))
                 if value not in self._ports:
                     link.sizes[value] = sizes[value] if value in sizes else self._size(value)
-            if step.over:
+            if step.over and step.over[1] not in self._constants:
                 link.overs.append(Over(*step.over, position))
             if step.scratch:
                 key = f"scratch of step {position}"
                 link.fields.append(Field(key, field_address(step.task, "scratch"), position))
                 link.sizes[key] = step.scratch + OVERREAD
         return link
+
+    def _constant_at(self, value: int, link: Link) -> int:
+        """The address of a constant, which ``link`` keeps."""
+        found = self._values[value]
+        array = constant(found.data, found.dtype.traits.alignment)
+        link.keep.append(array)
+        return address(array)
 
     def _steps(self) -> list[tuple[int, Step]]:
         """The steps by the number of their node. What has no elements is not computed; what is
