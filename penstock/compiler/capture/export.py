@@ -226,6 +226,10 @@ def _exported(
             raise ExportError(f"cannot load {model}: {_in_one_line(error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"expected a torch.nn.Module, got a {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ExportError(
+            "torch.export does not take TorchScript: give the module that was scripted or traced"
+        )
     if args is None or isinstance(args, (torch.Tensor, str)):
         raise InputError("example inputs must be a tuple, e.g. (x,)")
     name = type(model).__name__

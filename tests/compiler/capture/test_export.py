@@ -67,6 +67,8 @@ MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
      lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes=({0: Dim.AUTO},))),
     ("unknown dynamic input", ExportError, "zz",
      lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes={"zz": {0: Dim("b", max=4)}})),
+    ("a scripted model", ExportError, "TorchScript",
+     lambda: penstock.lower(torch.jit.script(nn.Linear(3, 2)), (X,))),
     ("no kernel", UnsupportedError, "test_export.py:",
      lambda: penstock.lower(Call(torch.linalg.cholesky), (torch.eye(3),))),
     ("a generator", UnsupportedError, "torch.Generator", lambda: penstock.lower(

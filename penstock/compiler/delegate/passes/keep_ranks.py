@@ -15,7 +15,7 @@ from penstock.graph.kinds import NodeKind, SliceAttributes
 def apply(graph: XnnGraph) -> None:
     """Given ``BINARY(x [M, N], number [1, 1, 1])`` in a run of elementwise nodes between two int8
     values → Result: ``BINARY(ADD(x, zero [1, 1, 1]), number)``, the zero made of an element of
-    ``x``.
+    the int8 value that ``x`` comes from, which is finite where ``x`` (a logarithm) may not be.
 
     XNNPACK turns such a run into one table of 256 bytes, whose output has the dimensions of its
     input: those that the number adds are lost. A zero that is no constant ends the run.
@@ -23,8 +23,9 @@ def apply(graph: XnnGraph) -> None:
     index = Index(graph)
     for node in index.walk():
         source = _raised(index, node)
-        if source is not None and _from_int8(index, source) and _to_int8(index, node.outputs[0]):
-            _raise_before(index, node, source)
+        origin = None if source is None else _origin(index, source)
+        if source is not None and origin is not None and _to_int8(index, node.outputs[0]):
+            _raise_before(index, node, source, origin)
     index.finish()
 
 
@@ -45,8 +46,8 @@ def _raised(index: Index, node: Node) -> int | None:
     return None
 
 
-def _from_int8(index: Index, value: int) -> bool:
-    """Whether ``value`` is int8, or elementwise nodes make it of what is."""
+def _origin(index: Index, value: int) -> int | None:
+    """``value`` if it is int8, or the int8 value that elementwise nodes make it of."""
     waiting, seen = [value], set[int]()
     while waiting:
         item = waiting.pop()
@@ -54,11 +55,11 @@ def _from_int8(index: Index, value: int) -> bool:
             continue
         seen.add(item)
         if index.values[item].dtype is DataType.QINT8 and index.values[item].data is None:
-            return True
+            return item
         node = index.producer.get(item)
         if node is not None and _is_pure(node):
             waiting.extend(node.inputs)
-    return False
+    return None
 
 
 def _to_int8(index: Index, value: int) -> bool:
@@ -71,17 +72,19 @@ def _to_int8(index: Index, value: int) -> bool:
     return True
 
 
-def _raise_before(index: Index, node: Node, source: int) -> None:
+def _raise_before(index: Index, node: Node, source: int, origin: int) -> None:
     (number,) = (value for value in node.inputs if value != source)
     value, rank = index.values[source], len(index.values[number].shape)
-    small = (1,) * len(value.shape)
-    first = index.add(
-        NodeKind.STATIC_SLICE, (source,), small,
-        SliceAttributes((0,) * len(small), small), like=node, of=source,
+    small = (1,) * len(index.values[origin].shape)
+    zero = index.add(
+        NodeKind.STATIC_SLICE, (origin,), small,
+        SliceAttributes((0,) * len(small), small), like=node, of=origin,
     )  # fmt: skip
-    index.producer[first].flags = FLAG_KEEP_DIMS
+    index.producer[zero].flags = FLAG_KEEP_DIMS
+    if value.dtype is not index.values[origin].dtype:
+        zero = index.add(NodeKind.CONVERT, (zero,), small, like=node, of=source)
     zeros = index.new_value(_zero(value, (1,) * rank))
-    zero = index.add(NodeKind.MULTIPLY, (first, zeros), (1,) * rank, like=node, of=source)
+    zero = index.add(NodeKind.MULTIPLY, (zero, zeros), (1,) * rank, like=node, of=source)
     if _adds_zero(index, node, number):
         index.set_inputs(node, (source, zero))
         return

@@ -59,6 +59,25 @@ def test_the_rank_is_the_number_s(kind: NodeKind, number: float, size: int) -> N
     np.testing.assert_array_equal(found, quantize(expected, QUANTIZED)[None, None])
 
 
+def test_of_what_is_not_finite() -> None:
+    """The first element is minus infinity, of which no zero can be made."""
+    sketch = GraphBuilder()
+    x = sketch.input((6, 8), DataType.QINT8, PerTensor(0.02, -128))
+    real = sketch.apply(NodeKind.LOG, (sketch.apply(CONVERT, (x,), (6, 8)),), (6, 8))
+    number = sketch.constant(np.full((1, 1, 1, 1), 0.5))
+    raised = sketch.apply(ADD, (real, number), (1, 1, 6, 8))
+    result = sketch.apply(
+        CONVERT, (raised,), (1, 1, 6, 8), None, None, 0, DataType.QINT8, QUANTIZED
+    )
+    graph = sketch.finish(result)
+    keep_ranks.apply(graph)
+    given = np.arange(-128, -80).astype(np.int8).reshape(6, 8)
+    (found,) = run(graph, given)
+    with np.errstate(divide="ignore"):
+        expected = np.log(dequantize(given, PerTensor(0.02, -128))) + 0.5
+    np.testing.assert_allclose(found[0, 0], quantize(expected, QUANTIZED), atol=1)
+
+
 def test_int8_throughout() -> None:
     graph = int8_alone(4)
     keep_ranks.apply(graph)
