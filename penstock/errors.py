@@ -5,6 +5,8 @@ The message of each is one line that says what was wrong, with which value, and 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from typing import Any
 
 from penstock.text import printable
@@ -113,3 +115,10 @@ def shorten(value: Any, limit: int = 120) -> str:
     and characters that a terminal obeys."""
     text = printable(" ".join(str(value).split()))
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def did_you_mean(word: str, words: Collection[str]) -> str:
+    """A piece of a message: which of ``words`` may have been meant, or nothing."""
+    known = {one: one for one in words} | {one.lower(): one for one in words}
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" (did you mean {known[close[0]]!r}?)" if close else ""

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from penstock.cli.feeds import read_arrays
-from penstock.cli.sources import Source, call
+from penstock.cli.sources import Source
+from penstock.cli.user_code import FORM, call
 from penstock.errors import InputError
 from penstock.files import readable
 from penstock.pictures import SUFFIXES, from_image
@@ -24,9 +25,10 @@ def calibration_data(
 ) -> Iterable[Any] | None:
     """The input tuples to calibrate with; ``None`` means the example inputs.
 
-    ``given`` is ``package.module:callable`` (which gives an iterable of input tuples), or a folder
-    of ``.npy``/``.npz`` files (one sample each, an ``.npz`` with one array for each input, in
-    order) or of pictures (for a model of one image input; preprocessed as ``penstock run`` does).
+    ``given`` is ``package.module:callable`` or ``file.py:callable`` (which gives an iterable of
+    input tuples), or a folder of ``.npy``/``.npz`` files (one sample each, an ``.npz`` with one
+    array for each input, in order) or of pictures (for a model of one image input; preprocessed as
+    ``penstock run`` does).
     Without it the source's own data are taken. ``count`` limits the number of samples.
     """
     if given is None:
@@ -39,8 +41,7 @@ def calibration_data(
     folder = Path(given)
     if not folder.is_dir():
         raise InputError(
-            f"no {kind} data at {given!r}; give a folder of .npy, .npz or image files, or "
-            "package.module:callable"
+            f"no {kind} data at {given!r}; give a folder of .npy, .npz or image files, or {FORM}"
         )
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES | _ARRAYS)[:count]
     if not files:

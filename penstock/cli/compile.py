@@ -22,9 +22,11 @@ def compile_command(
         str,
         typer.Argument(
             autocompletion=models,
-            help="A model of the zoo (see: penstock models), package.module:callable that gives "
-            "(module, args), or a .pt2 archive. A language model: smollm2, a Hugging Face folder, "
-            "or a .gguf file.",
+            help="A model of the zoo (see: penstock models), package.module:callable or "
+            "file.py:callable that gives (module, args), or a .pt2 archive. Where it gives the "
+            "module alone, the shapes of its inputs stand behind: "
+            "torchvision.models:resnet34@1x3x224x224. A language model: smollm2, a Hugging Face "
+            "folder, or a .gguf file.",
         ),
     ],
     quantize: Annotated[
@@ -90,7 +92,7 @@ def compile_command(
         typer.Option(
             "--dynamic-shapes",
             help="A dimension that may vary, as INPUT:DIM=NAME[LOW..HIGH], for example "
-            "x:0=batch[1..8]. Can be given several times.",
+            "x:0=batch[1..8]. Can be given several times; a name's range once.",
         ),
     ] = None,
     etrecord: Annotated[

@@ -1,13 +1,14 @@
 """What the user names on the command line -> a model with example inputs.
 
-A source is the name of a zoo model, ``package.module:callable``, or the path of a ``.pt2`` archive.
+A source is the name of a zoo model, the path of a ``.pt2`` archive, or ``package.module:callable``
+or ``file.py:callable``, with ``@1x3x224x224`` behind it where that gives a module without inputs.
 """
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import os
-import sys
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import torch
 
 from penstock import zoo
+from penstock.cli.user_code import FORM, call, reason
 from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
-from penstock.errors import ExportError, InputError, PenstockError
+from penstock.errors import ExportError, InputError
 from penstock.files import readable
 from penstock.zoo.images import IMAGENET, Normalization
 from penstock.zoo.model import variations
@@ -77,34 +79,61 @@ def _from_archive(path: Path) -> Source:
         program = torch.export.load(os.fspath(path))
     except Exception as error:  # whatever the archive makes torch stumble over
         raise ExportError(
-            f"{path} is not an archive that torch.export can load: {_reason(error)}"
+            f"{path} is not an archive that torch.export can load: {reason(error)}"
         ) from error
+    return _from_program(path.stem, program, str(path))
+
+
+def _from_program(label: str, program: torch.export.ExportedProgram, name: str) -> Source:
     if program.example_inputs is None:
-        raise InputError(f"{path} has no example inputs; save it as torch.export made it")
+        raise InputError(f"{name} has no example inputs; keep it as torch.export made it")
     args, kwargs = program.example_inputs
-    return Source(path.stem, program, tuple(args), dict(kwargs), Quantization().scheme)
+    return Source(label, program, tuple(args), dict(kwargs), Quantization().scheme)
 
 
-def _from_callable(name: str) -> Source:
+#: ``package.module:callable@int64:1x128,1x3``.
+_CALLABLE = re.compile(r"(?P<name>.+?:[^\W\d][\w.]*)(@(?P<inputs>.*))?")
+_INPUT = re.compile(r"((?P<dtype>[a-z]+\d*):)?(?P<sizes>\d+(x\d+)*)")
+
+
+def _from_callable(given: str) -> Source:
+    match = _CALLABLE.fullmatch(given)
+    if match is None:
+        raise InputError(f"cannot read {given!r}; give {FORM}")
+    name, described = match["name"], match["inputs"]
     made = call(name)
     label = name.rpartition(":")[2].rpartition(".")[2]
+    if isinstance(made, torch.export.ExportedProgram):
+        if described is not None:
+            raise InputError(f"{name} gives an exported program, whose inputs are fixed")
+        return _from_program(label, made, name)
     if isinstance(made, Mapping):
         fields = dict(made)
     elif isinstance(made, torch.nn.Module):
         fields = {"model": made}
+        if not _needed(made):
+            fields["args"] = ()
     elif isinstance(made, tuple) and 2 <= len(made) <= 3:
         fields = dict(zip(("model", "args", "kwargs"), made, strict=False))
     else:
         fields = {}
-    model, args = fields.get("model"), fields.get("args", ())
+    if described is not None:
+        fields["args"] = _examples(described)
+    model, args = fields.get("model"), fields.get("args", () if "kwargs" in fields else None)
     kwargs = fields.get("kwargs") or {}
     if isinstance(args, torch.Tensor):
         args = (args,)
-    if not isinstance(model, torch.nn.Module) or not (args or kwargs):
+    if isinstance(made, torch.nn.Module) and args is None:
+        raise InputError(
+            f"{name} gives a {type(made).__name__} without inputs, and its forward takes "
+            f"{', '.join(_needed(made))}: give (module, args), or their shapes behind it, for "
+            f"example {name}@1x3x224x224 or {name}@int64:1x128,1x128"
+        )
+    if not isinstance(model, torch.nn.Module) or not isinstance(args, (list, tuple)):
         raise InputError(
             f"{name} must give (module, args), (module, args, kwargs) or a dictionary with the "
             "keys model, args and, as needed, kwargs, dynamic_shapes, calibration, scheme; it gave "
-            f"{type(made).__name__}"
+            f"{_described(made)}"
         )
     data = fields.get("calibration")
     return Source(
@@ -118,6 +147,43 @@ def _from_callable(name: str) -> Source:
     )
 
 
+def _described(made: Any) -> str:
+    """What a callable gave, for a message."""
+    if isinstance(made, Mapping):
+        return f"a dictionary with {', '.join(map(str, made)) or 'nothing'}"
+    if isinstance(made, tuple):
+        return f"a tuple of ({', '.join(type(item).__name__ for item in made)})"
+    return type(made).__name__
+
+
+def _needed(model: torch.nn.Module) -> list[str]:
+    """The parameters of ``forward`` that have no default."""
+    kinds = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds[1:]]
+
+
+def _examples(text: str) -> tuple[torch.Tensor, ...]:
+    """``1x3x224x224`` or ``int64:1x128,1x128`` as tensors: random numbers, ones of integers. A type
+    stands for the inputs after it too."""
+    dtype = torch.float32
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for part in text.split(","):
+            match = _INPUT.fullmatch(part.strip())
+            named = match and (getattr(torch, match["dtype"], None) if match["dtype"] else dtype)
+            if match is None or not isinstance(named, torch.dtype):
+                raise InputError(
+                    f"cannot read the inputs {text!r}; write shapes, for example 1x3x224x224, or "
+                    "int64:1x128,float32:1x16"
+                )
+            dtype, sizes = named, [int(size) for size in match["sizes"].split("x")]
+            random = dtype.is_floating_point or dtype.is_complex
+            found.append((torch.randn if random else torch.ones)(sizes, dtype=dtype))
+    return tuple(found)
+
+
 def batches(source: Source, count: int) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     """Up to ``count`` arguments for the model: of its calibration data, or varied from the example,
     which is the first; the example alone where it is more than tensors."""
@@ -128,32 +194,3 @@ def batches(source: Source, count: int) -> list[tuple[tuple[Any, ...], dict[str,
     make = source.calibration or variations(*source.args)
     found = [tuple(batch) for _, batch in zip(range(count), make(count), strict=False)]
     return [(batch, {}) for batch in found] or [example]
-
-
-def call(name: str) -> Any:
-    """Imports ``package.module:callable``, also from the working directory, and calls it."""
-    module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # user code may raise anything
-        raise InputError(f"cannot import {module_name!r} of {name!r}: {_reason(error)}") from error
-    target: Any = module
-    for part in attribute.split("."):
-        if not hasattr(target, part):
-            raise InputError(f"{module_name!r} has no {attribute!r}; give package.module:callable")
-        target = getattr(target, part)
-    if not callable(target):
-        raise InputError(f"{name!r} is a {type(target).__name__}, not something that can be called")
-    try:
-        return target()
-    except PenstockError:
-        raise
-    except Exception as error:
-        raise InputError(f"{name!r} failed when it was called: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

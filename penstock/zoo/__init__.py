@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.errors import InputError
+from penstock.errors import InputError, did_you_mean
 from penstock.zoo.registry import ENTRIES, Entry
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def entry(name: str) -> Entry:
         return ENTRIES[name]
     except KeyError:
         raise InputError(
-            f"unknown model {name!r}; the valid names are: {', '.join(names())}"
+            f"unknown model {name!r}{did_you_mean(name, ENTRIES)}; the valid names are: "
+            f"{', '.join(names())}"
         ) from None
 
 

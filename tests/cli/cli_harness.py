@@ -93,6 +93,37 @@ def number():
     return 7
 
 
+def needs(config, width):
+    return Net()
+
+
+def leaves():
+    raise SystemExit(3)
+
+
+class Constant(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self):
+        return self.weight * 2
+
+
+def without_inputs():
+    return Constant(), ()
+
+
+def program():
+    model, args = net()
+    return torch.export.export(model.eval(), args)
+
+
+class Pair(torch.nn.Module):
+    def forward(self, first, second):
+        return first @ second.mT
+
+
 constant = 3
 """
 

@@ -62,6 +62,44 @@ def test_dynamic_shapes(shell: Shell) -> None:
         program(torch.randn(9, 6))
 
 
+def test_the_range_of_a_size_is_given_once(shell: Shell) -> None:
+    options = "--dynamic-shapes", "first:0=n[1..8]", "--dynamic-shapes", "second:0=n"
+    shell.compiled("mymodels:Pair@2x3x4,2x5x4", *options, "--output", "pair.pte")
+    program = penstock.load(shell.folder / "pair.pte")
+    x, y = torch.randn(7, 3, 4), torch.randn(7, 5, 4)
+    np.testing.assert_allclose(program(x, y)[0], (x @ y.mT).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["mymodels:Constant", "mymodels:without_inputs"])
+@pytest.mark.parametrize("options", [(), ("-q", "--scheme", "dynamic")])
+def test_a_model_without_inputs(shell: Shell, source: str, options: tuple[str, ...]) -> None:
+    if options:
+        shell.fails("penstock", "compile", source, *options, message="nothing")
+        return
+    shell.compiled(source, "--output", "c.pte", "--test")
+    assert penstock.load(shell.folder / "c.pte")()[0].tolist() == [2.0, 2.0, 2.0]
+
+
+def test_shapes_behind_the_name(shell: Shell) -> None:
+    """A class of a library, by its module or by its file, which may lie anywhere."""
+    folder = shell.folder / "else where ü"
+    folder.mkdir()
+    (folder / "width.py").write_text("WIDTH = 6\n")
+    (folder / "their model.py").write_text(
+        "import torch\nfrom width import WIDTH\n\n"
+        "class Model(torch.nn.Embedding):\n    def __init__(self): super().__init__(9, WIDTH)\n"
+    )
+    shell.compiled("else where ü/their model.py:Model@int64:1x5", "--output", "a.pte", "--test")
+    program = penstock.load(shell.folder / "a.pte")
+    assert program(np.ones((1, 5), np.int64))[0].shape == (1, 5, 6)
+    result = shell.compiled("torch.nn:Tanh@2x3", "--test")
+    assert result["path"] == "Tanh_xnnpack_fp32.pte"
+
+
+def test_a_function_that_exports(shell: Shell) -> None:
+    assert shell.compiled("mymodels.py:program", "--test")["agreement"][0]["sqnr_db"] > 100
+
+
 def test_an_archive(shell: Shell) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
@@ -90,8 +128,20 @@ def test_stages_and_summary(shell: Shell) -> None:
     ("arguments", "message"),
     [
         (["nosuchmodel"], "unknown model 'nosuchmodel'; the valid names are: add, add_mul"),
-        (["nomodule:make"], "cannot import 'nomodule'"),
+        (["mobilbert"], "unknown model 'mobilbert' (did you mean 'mobilebert'?)"),
+        (["nomodule:make"], "cannot import 'nomodule' of 'nomodule:make': there is no module"),
+        (["nofile.py:make"], "there is no Python file nofile.py"),
+        (["mymodels.py"], "say what in it gives the model, as package.module:callable"),
+        (["own.pte"], "it is compiled already"),
+        (["own.pth"], "it holds weights, not what is computed"),
         (["mymodels:nothing"], "'mymodels' has no 'nothing'"),
+        (["mymodels:Nett"], "'mymodels' has no 'Nett' (did you mean 'Net'?)"),
+        (["mymodels:needs"], "'mymodels:needs' needs arguments (config, width)"),
+        (["mymodels:leaves"], "failed when it was called: SystemExit: 3 ("),
+        (["mymodels:Net"], "its forward takes image: give (module, args), or their shapes"),
+        (["mymodels:Net@1x3x"], "cannot read the inputs '1x3x'; write shapes"),
+        (["mymodels:Net@int7:1x3"], "cannot read the inputs 'int7:1x3'"),
+        (["mymodels:program@1"], "whose inputs are fixed"),
         (["mymodels:constant"], "is a int, not something that can be called"),
         (["mymodels:broken"], "failed when it was called: ValueError: no such luck"),
         (["mymodels:number"], "must give (module, args)"),
@@ -109,6 +159,9 @@ def test_stages_and_summary(shell: Shell) -> None:
         (["mymodels:rows", "--dynamic-shapes", "x"], "cannot read the dynamic dimension 'x'"),
         (["mymodels:rows", "--dynamic-shapes", "y:0=n[1..2]"], "there is no input 'y'"),
         (["mymodels:rows", "--dynamic-shapes", "input:7=n[1..2]"], "there is no 7"),
+        (["mymodels:rows", "--dynamic-shapes", "inpt:0=n[1..8]"], "did you mean 'input'?"),
+        (["mymodels:rows", "--dynamic-shapes", "input:0=n"], "the range of 'n' is missing"),
+        (["mymodels:rows", "--dynamic-shapes", "input:0=n[1..2]"], "has size 3 in dimension 0"),
     ],
 )
 def test_bad_requests(shell: Shell, arguments: list[str], message: str) -> None:
