@@ -94,6 +94,13 @@ def _from_program(label: str, program: torch.export.ExportedProgram, name: str) 
 #: ``package.module:callable@int64:1x128,1x3``.
 _CALLABLE = re.compile(r"(?P<name>.+?:[^\W\d][\w.]*)(@(?P<inputs>.*))?")
 _INPUT = re.compile(r"((?P<dtype>[a-z]+\d*):)?(?P<sizes>\d+(x\d+)*)")
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.bool,
+        torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
+    )
+}  # fmt: skip
 
 
 def _from_callable(given: str) -> Source:
@@ -172,8 +179,8 @@ def _examples(text: str) -> tuple[torch.Tensor, ...]:
         torch.manual_seed(0)
         for part in text.split(","):
             match = _INPUT.fullmatch(part.strip())
-            named = match and (getattr(torch, match["dtype"], None) if match["dtype"] else dtype)
-            if match is None or not isinstance(named, torch.dtype):
+            named = match and (_DTYPES.get(match["dtype"]) if match["dtype"] else dtype)
+            if match is None or named is None:
                 raise InputError(
                     f"cannot read the inputs {text!r}; write shapes, for example 1x3x224x224, or "
                     "int64:1x128,float32:1x16"
