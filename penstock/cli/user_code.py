@@ -14,6 +14,7 @@ from typing import Any
 
 from penstock.errors import InputError, PenstockError, did_you_mean
 from penstock.files import readable
+from penstock.zoo.libraries import mended
 
 #: What such a name looks like, for messages.
 FORM = "package.module:callable or file.py:callable"
@@ -70,7 +71,7 @@ def _module(place: str, name: str) -> ModuleType:
     if beside not in sys.path and not (path is None and "" in sys.path):
         sys.path.insert(0, beside)
     try:
-        return importlib.import_module(place) if path is None else _from_file(path)
+        return _imported(place, path)
     except (Exception, SystemExit) as error:
         why = reason(error)
         if isinstance(error, ModuleNotFoundError) and error.name in (place, place.split(".")[0]):
@@ -78,6 +79,15 @@ def _module(place: str, name: str) -> ModuleType:
             if Path(f"{place}.py").exists() or os.sep in place:
                 why += f"; a file is given with its ending, {place}.py:…"
         raise InputError(f"cannot import {place!r} of {name!r}: {why}") from error
+
+
+def _imported(place: str, path: Path | None) -> ModuleType:
+    try:
+        return importlib.import_module(place) if path is None else _from_file(path)
+    except (RuntimeError, OSError) as error:
+        if not mended(error):
+            raise
+        return importlib.import_module(place) if path is None else _from_file(path)
 
 
 def _from_file(path: Path) -> ModuleType:

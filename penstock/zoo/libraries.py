@@ -53,6 +53,16 @@ def require(name: str) -> Any:
         ) from error
 
 
+def mended(error: BaseException) -> bool:
+    """Whether an import failed because torchvision or torchaudio does not fit torch, and is worth
+    another try: the missing part has been replaced."""
+    for base, kind in (("torchvision", RuntimeError), ("torchaudio", OSError)):
+        if isinstance(error, kind) and base in str(error):
+            _import_base(base)
+            return True
+    return False
+
+
 def _import_base(name: str) -> None:
     if name == "torchvision":
         _import_torchvision()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -94,6 +96,18 @@ def test_shapes_behind_the_name(shell: Shell) -> None:
     assert program(np.ones((1, 5), np.int64))[0].shape == (1, 5, 6)
     result = shell.compiled("torch.nn:Tanh@2x3", "--test")
     assert result["path"] == "Tanh_xnnpack_fp32.pte"
+
+
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="it comes with the zoo")
+def test_a_model_of_a_library(shell: Shell) -> None:
+    """Also where torchvision is built for another torch, and a file imports it."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    (shell.folder / "own.py").write_text(
+        "from torchvision.models import squeezenet1_1\n\ndef net(): return squeezenet1_1()\n"
+    )
+    result = shell.compiled("own.py:net@1x3x64x64", "--output", "net.pte")
+    assert result["share_delegated"] == 1.0
 
 
 def test_a_function_that_exports(shell: Shell) -> None:
