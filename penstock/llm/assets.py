@@ -36,7 +36,24 @@ class Assets:
     generation: Mapping[str, float] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        return zlib.compress(json.dumps(asdict(self), ensure_ascii=False).encode(), 6)
+        raw = asdict(self) | {"tokenizer": quick_to_read(self.tokenizer)}
+        return zlib.compress(json.dumps(raw, ensure_ascii=False).encode(), 6)
+
+
+def quick_to_read(tokenizer: str) -> str:
+    """The same tokenizer, in the form of its JSON that is read a fifth faster: without spaces, and
+    a merge as one text with a space in it, where neither part has one."""
+    try:
+        raw = json.loads(tokenizer)
+        model = raw["model"]
+        merges = model["merges"]
+        if all(isinstance(m, list) and not any(" " in part for part in m) for m in merges):
+            raw["model"] = model | {"merges": [" ".join(pair) for pair in merges]}
+        quick = json.dumps(raw, ensure_ascii=False, separators=(",", ":"))
+        quick.encode()
+        return quick
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return tokenizer  # of another kind
 
 
 def find(program: Program, path: str) -> Assets:

@@ -16,7 +16,7 @@ from penstock.files import readable
 from penstock.llm import assets as settings
 from penstock.llm.assets import Assets
 from penstock.llm.cache import Context, Decoder, Reading
-from penstock.llm.memory import give_back_memory
+from penstock.llm.memory import give_back_memory, without_collections
 from penstock.llm.sampling import Options, Sampler, log_probability
 from penstock.llm.template import Message, check, render
 from penstock.llm.text import StopStrings, TextStream, Tokenizer
@@ -318,16 +318,18 @@ def load(
         InvalidProgramError: it is damaged.
         BackendUnavailableError: a package is missing.
     """
-    program = load_program(path, threads=threads, engine=engine, spare=True)
-    name = os.fspath(path)
-    found = settings.find(program.program, name) if tokenizer is None else _given(Path(tokenizer))
-    # Before the weights: what reading a tokenizer leaves behind is 30 MB.
-    text = Tokenizer(found.tokenizer)
-    found = replace(found, tokenizer="")
-    give_back_memory()
-    decoder = Decoder(program, name)
-    give_back_memory()
-    return LanguageModel(decoder, text, found)
+    with without_collections():
+        program = load_program(path, threads=threads, engine=engine, spare=True)
+        name = os.fspath(path)
+        given = None if tokenizer is None else _given(Path(tokenizer))
+        found = settings.find(program.program, name) if given is None else given
+        # Before the weights: what reading a tokenizer leaves behind is 30 MB.
+        text = Tokenizer(found.tokenizer)
+        found = replace(found, tokenizer="")
+        give_back_memory()
+        decoder = Decoder(program, name)
+        give_back_memory()
+        return LanguageModel(decoder, text, found)
 
 
 def _given(path: Path) -> Assets:
