@@ -19,6 +19,7 @@ from penstock.graph.graph import (
     MAX_TENSOR_DIMS,
     Node,
     Shape,
+    XnnGraph,
 )
 from penstock.graph.kinds import (
     CONCATENATE,
@@ -61,6 +62,17 @@ def infer(nodes: Sequence[Node], shapes: dict[int, Shape]) -> None:
         except ShapeError as error:
             raise ShapeError(f"node {index} ({node.kind.name}): {error}") from None
         shapes.update(zip(node.outputs, outputs, strict=True))
+
+
+def bounds(graph: XnnGraph) -> dict[int, Shape]:
+    """The shapes of all values of ``graph`` at the declared shapes of its inputs, which are upper
+    bounds. (A file may state others for values that nodes make.)
+
+    Raises ShapeError as :func:`infer` does.
+    """
+    shapes = {v.id: v.shape for v in graph.values if v.data is not None or v.is_input}
+    infer(graph.nodes, shapes)
+    return {v.id: shapes.get(v.id, v.shape) for v in graph.values}
 
 
 def _check_dimensions(shape: Shape) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
-from penstock.graph.shapes import infer
+from penstock.graph.shapes import bounds
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def cut(
     *,
     checked: bool = False,
     units: Sequence[Sequence[int]] = (),
+    shapes: Mapping[int, Shape] | None = None,
 ) -> list[Part]:
     """``graph`` (checked) in as few parts as the choice of engines allows, in an order in which
     they can run. ``engines`` has the number of an engine for each node of ``graph.nodes``.
@@ -48,15 +49,22 @@ def cut(
     its readers, whatever its own engine. ``checked``: an engine has checked the graph, so that the
     parts need not be checked again. ``units`` are the positions of nodes, in order, that an engine
     runs as one: they have the same engine, nothing outside reads what they make but for the last
-    one's, and they are in one part.
+    one's, and they are in one part. ``shapes`` are the graph's bounds
+    (:func:`~penstock.graph.shapes.bounds`), where they are known.
 
     Raises ShapeError where a node cannot take the declared shapes of its inputs.
     """
-    return _Cut(graph, checked, units).parts(engines)
+    return _Cut(graph, checked, units, bounds(graph) if shapes is None else shapes).parts(engines)
 
 
 class _Cut:
-    def __init__(self, graph: XnnGraph, checked: bool, units: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        graph: XnnGraph,
+        checked: bool,
+        units: Sequence[Sequence[int]],
+        shapes: Mapping[int, Shape],
+    ) -> None:
         #: the nodes of a unit by its last one, and the others, which go with it
         self.units = {id(graph.nodes[unit[-1]]): [graph.nodes[n] for n in unit] for unit in units}
         self.inside_units = {id(graph.nodes[n]) for unit in units for n in unit[:-1]}
@@ -67,7 +75,7 @@ class _Cut:
         self.crossing = {v.id for v in graph.values if v.dtype.traits.array is not None}
         self.producer = {output: node for node in graph.nodes for output in node.outputs}
         self.position = {id(node): position for position, node in enumerate(graph.nodes)}
-        self.shapes = _bounds(graph)
+        self.shapes = shapes
 
     def parts(self, engines: Sequence[int]) -> list[Part]:
         groups = self._groups(engines)
@@ -163,11 +171,3 @@ class _Cut:
             i, value.dtype, shape, value.quantization, value.data,
             external, external is not None and not output, output,
         )  # fmt: skip
-
-
-def _bounds(graph: XnnGraph) -> Mapping[int, Shape]:
-    """The shapes of all values at the declared shapes of inputs, which are upper bounds. (A file
-    may state others for values that nodes make.)"""
-    shapes = {v.id: v.shape for v in graph.values if v.data is not None or v.is_input}
-    infer(graph.nodes, shapes)
-    return {v.id: shapes.get(v.id, v.shape) for v in graph.values}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -38,14 +38,16 @@ def compile_graph(graph: XnnGraph, engines: Sequence[Engine], *, threads: Thread
     drop_files(value.data for value in graph.values)
     if len(set(chosen)) <= 1:
         return engines[chosen[0] if chosen else -1].compile(graph, threads=threads)
-    units = engines[0].units(graph) if isinstance(engines[0], Composer) else ()
+    composer = engines[0] if isinstance(engines[0], Composer) else None
+    units = composer.units(graph) if composer else ()
+    shapes = composer.bounds(graph) if composer else None
     try:
-        parts = cut(graph, chosen, checked=isinstance(engines[0], Composer), units=units)
+        parts = cut(graph, chosen, checked=composer is not None, units=units, shapes=shapes)
     except ShapeError as error:
         raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
     executables = [engines[part.engine].compile(part.graph, threads=threads) for part in parts]
-    if isinstance(engines[0], Composer):
-        return engines[0].composed(graph, parts, executables, threads)
+    if composer:
+        return composer.composed(graph, parts, executables, threads)
     return Composed(graph, parts, executables)
 
 
@@ -74,6 +76,9 @@ class Composer(Protocol):
     def units(self, graph: XnnGraph) -> Sequence[Sequence[int]]:
         """The positions of nodes that it runs as one, where it has them; see
         :func:`penstock.runtime.engines.parts.cut`."""
+
+    def bounds(self, graph: XnnGraph) -> Mapping[int, Shape] | None:
+        """The shapes of all values (:func:`penstock.graph.shapes.bounds`), where it has them."""
 
     def composed(
         self,

@@ -8,24 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from penstock.graph.dtypes import DataType
-from penstock.graph.graph import Node, Shape, XnnGraph
+from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import NodeKind
-from penstock.graph.shapes import ShapeError
 from penstock.runtime.engines.native import decoder
 from penstock.runtime.engines.native.chains import Match, Pattern
 from penstock.runtime.engines.native.costs import elementwise_gain
 from penstock.runtime.engines.native.family import Step, Workshop
 
 
-def activation_chains(graph: XnnGraph, taken: Container[int]) -> list[Match]:
-    """The chains of ``graph`` of which no node's identity is in ``taken``."""
-    if not any(node.kind is NodeKind.SIGMOID for node in graph.nodes):
+def activation_chains(pattern: Pattern, taken: Container[int]) -> list[Match]:
+    """The chains of a graph of which no node's identity is in ``taken``."""
+    nodes = pattern.graph.nodes
+    if not any(node.kind is NodeKind.SIGMOID for node in nodes):
         return []
-    try:
-        pattern = Pattern(graph)
-    except ShapeError:
-        return []
-    found = [_silu(pattern, n) for n in graph.nodes if n.kind is NodeKind.MULTIPLY]
+    found = [_silu(pattern, n) for n in nodes if n.kind is NodeKind.MULTIPLY]
     return [m for m in found if m and not any(id(node) in taken for node in m.nodes)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,6 @@ import numpy as np
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.graph.shapes import infer
 from penstock.runtime.engines.native.family import Family, Packer, Prepared, Workshop
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.xnnpack.buffers import constant
@@ -59,18 +58,12 @@ class Match:
 
 
 class Pattern:
-    """A graph with who makes and who reads each value. Shapes are upper bounds.
+    """A graph with who makes and who reads each value. ``shapes`` are the bounds of all values."""
 
-    Raises ShapeError for shapes that contradict each other.
-    """
-
-    def __init__(self, graph: XnnGraph) -> None:
+    def __init__(self, graph: XnnGraph, shapes: Mapping[int, Shape]) -> None:
         self.graph = graph
         self.values = {value.id: value for value in graph.values}
-        self.shapes: dict[int, Shape] = {
-            v.id: v.shape for v in graph.values if v.data is not None or v.is_input
-        }
-        infer(graph.nodes, self.shapes)
+        self.shapes = shapes
         self.position = {id(node): position for position, node in enumerate(graph.nodes)}
         self._makers = {i: node for node in graph.nodes for i in node.outputs}
         self._readers: dict[int, list[Node]] = {}

@@ -14,7 +14,7 @@ from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import Conv2dAttributes
 from penstock.runtime.engines.native import costs_arm, winograd
 from penstock.runtime.engines.native.family import Values
-from penstock.runtime.engines.native.isa import Isa
+from penstock.runtime.engines.native.isa import VECTORS, Isa
 from penstock.runtime.engines.native.library import Library
 
 #: A value that crosses: XNNPACK computes in place and in memory of its own, so that what crosses
@@ -49,9 +49,9 @@ def product_gain(node: Node, values: Values, library: Library) -> float | None:
     the peak, and the others half of it where channels do not fill vectors of 16; of few rows ours
     wait less for their weights. One row waits for them, whoever multiplies.
     """
-    if Isa.NEON in library.isa:
+    if library.has(Isa.NEON):
         return costs_arm.product_gain(node, values)
-    if Isa.AVX2 not in library.isa:
+    if not library.has(Isa.AVX2):
         return None
     source, filter, result = (values[i].shape for i in (*node.inputs[:2], node.outputs[0]))
     a, rows = node.attributes, prod(result[:-1])
@@ -64,7 +64,7 @@ def product_gain(node: Node, values: Values, library: Library) -> float | None:
             faster = winograd.speedup(a, source, result)
         elif any(a.padding) and max(a.stride) == 1:
             faster = 1 / _inside(a, result)
-    avx512 = Isa.AVX512 in library.isa
+    avx512 = library.has(Isa.AVX512)
     if channels < 16:
         slower = 1.2
     elif avx512:
@@ -123,11 +123,11 @@ def depthwise_gain(node: Node, values: Values, library: Library) -> float | None
     """Of depthwise convolutions in fp32."""
     a = node.attributes
     assert isinstance(a, Conv2dAttributes)
-    if Isa.NEON in library.isa:
+    if library.has(Isa.NEON):
         return costs_arm.depthwise_gain(node, values)
-    if Isa.AVX2 not in library.isa:
+    if not library.has(Isa.AVX2):
         return None
-    taps, avx512 = prod(a.kernel), Isa.AVX512 in library.isa
+    taps, avx512 = prod(a.kernel), library.has(Isa.AVX512)
     result = values[node.outputs[0]].shape
     ours = next(rate for most, rate in _DEPTHWISE[avx512] if taps <= most)
     held = 4 * (2 * taps + 1) * result[-1] <= (library.caches().l1 or _L1)
@@ -150,7 +150,7 @@ def elementwise_gain(passes: int, shape: Shape) -> float:
 def sum_gain(node: Node, values: Values, library: Library) -> float | None:
     """Of sums and products of two tensors in fp32: both wait for memory. Ours is there for where
     what is around it is ours."""
-    if not library.isa & (Isa.AVX2 | Isa.NEON):
+    if not library.has(VECTORS):
         return None
     return _pages(values[node.outputs[0]].shape) - _STEP
 

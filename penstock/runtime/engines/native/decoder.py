@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from penstock.errors import InputError
 from penstock.graph.graph import Node, Shape
 from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
-from penstock.runtime.engines.native.isa import Isa
+from penstock.runtime.engines.native.isa import VECTORS
 from penstock.runtime.engines.native.library import Library, Prototype
 
 #: Sizes of a head must fill whole vectors.
@@ -282,7 +282,7 @@ def _no_node(node: Node, values: Values) -> str:
 
 
 def _slower(node: Node, values: Values, library: Library) -> str | None:
-    if library.isa & (Isa.AVX2 | Isa.AVX512 | Isa.NEON):
+    if library.has(VECTORS):
         return None
     return "there are no vector kernels for this machine"
 

@@ -12,14 +12,13 @@ from functools import partial
 
 import numpy as np
 
-from penstock.graph.graph import FLAG_TRANSPOSE_B, INVALID_VALUE_ID, Node, XnnGraph
+from penstock.graph.graph import FLAG_TRANSPOSE_B, INVALID_VALUE_ID, Node
 from penstock.graph.kinds import (
     ConcatenateAttributes,
     NodeKind,
     Pool2dAttributes,
     SliceAttributes,
 )
-from penstock.graph.shapes import ShapeError
 from penstock.runtime.engines.native import decoder, int8_chains
 from penstock.runtime.engines.native.chains import Match, Pattern
 from penstock.runtime.engines.native.family import Workshop
@@ -28,15 +27,9 @@ from penstock.runtime.engines.native.family import Workshop
 _BY_HEAD, _AS_COLUMNS = (0, 2, 1, 3), (0, 2, 3, 1)
 
 
-def decoder_chains(graph: XnnGraph) -> list[Match]:
-    """The chains of the decoder's layers in ``graph``; none where no attention over a cache is."""
-    if not any(node.kind is NodeKind.SOFTMAX for node in graph.nodes):
-        return []
-    try:
-        pattern = Pattern(graph)
-    except ShapeError:
-        return []
-    found = _Found()
+def decoder_chains(pattern: Pattern) -> list[Match]:
+    """The chains of the decoder's layers in a graph; none where no attention over a cache is."""
+    graph, found = pattern.graph, _Found()
     for node in graph.nodes:
         if node.kind is NodeKind.SOFTMAX:
             found.add(_attention(pattern, node, found))

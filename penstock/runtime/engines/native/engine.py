@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,10 @@ class NativeEngine:
     def units(self, graph: XnnGraph) -> Sequence[Sequence[int]]:
         """See :meth:`penstock.runtime.engines.planner.Composer.units`."""
         return self._survey.units() if graph is self._survey.graph else ()
+
+    def bounds(self, graph: XnnGraph) -> Mapping[int, Shape] | None:
+        """See :meth:`penstock.runtime.engines.planner.Composer.bounds`."""
+        return self._survey.bounds if graph is self._survey.graph else None
 
     def composed(
         self,

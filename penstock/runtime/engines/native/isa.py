@@ -31,6 +31,10 @@ class Isa(IntFlag):
         return tuple(name for name, member in NAMES.items() if member in self)
 
 
+#: Where one of these is, there are vector kernels: AVX2 is wherever AVX-512 and VNNI are.
+VECTORS = Isa.AVX2 | Isa.NEON
+VNNI = Isa.AVXVNNI | Isa.AVX512VNNI
+
 #: As ``PENSTOCK_ISA`` has them.
 NAMES: dict[str, Isa] = {
     "scalar": Isa.SCALAR,

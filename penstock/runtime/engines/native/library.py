@@ -53,6 +53,11 @@ class Library:
     detected: Isa
     isa: Isa
 
+    def has(self, sets: Isa) -> bool:
+        """Whether one of ``sets`` may be used. (Operators of flags take microseconds, and this is
+        asked of each node.)"""
+        return int.__and__(self.isa, sets) != 0
+
     def caches(self) -> Caches:
         """The caches of one core."""
         return _caches(self.functions)

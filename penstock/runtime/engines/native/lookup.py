@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Shape, XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.graph.shapes import ShapeError, infer
 from penstock.runtime.engines.native.family import Family, Step, Values, Workshop
-from penstock.runtime.engines.native.isa import Isa
+from penstock.runtime.engines.native.isa import VECTORS
 from penstock.runtime.engines.native.library import Library
 
 
@@ -57,17 +56,12 @@ _SINGLE = frozenset(
 )
 
 
-def chains(graph: XnnGraph) -> list[Chain]:
-    """The chains in ``graph``. Nothing outside a chain reads what its nodes make, but for the last
-    one's."""
+def chains(graph: XnnGraph, shapes: Mapping[int, Shape]) -> list[Chain]:
+    """The chains in ``graph``, of whose values ``shapes`` are the bounds. Nothing outside a chain
+    reads what its nodes make, but for the last one's."""
     if not any(node.kind in _SINGLE or node.kind is NodeKind.CONVERT for node in graph.nodes):
         return []
     values = {value.id: value for value in graph.values}
-    shapes = {v.id: v.shape for v in graph.values if v.data is not None or v.is_input}
-    try:
-        infer(graph.nodes, shapes)
-    except ShapeError:
-        return []
     readers: dict[int, list[int]] = {}
     for position, node in enumerate(graph.nodes):
         for value in node.inputs:
@@ -141,7 +135,7 @@ def slower_chain(library: Library) -> str | None:
     """Why another engine should have chains all the same."""
     return (
         None
-        if library.isa & (Isa.AVX2 | Isa.NEON)
+        if library.has(VECTORS)
         else "there are no vector kernels for this machine"
     )
 

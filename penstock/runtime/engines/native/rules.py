@@ -10,7 +10,7 @@ from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node
 from penstock.runtime.engines.native import rules_arm
 from penstock.runtime.engines.native.family import Values
-from penstock.runtime.engines.native.isa import Isa
+from penstock.runtime.engines.native.isa import VECTORS, VNNI, Isa
 from penstock.runtime.engines.native.library import Library
 
 _NO_VECTORS = "there are no vector kernels for this machine"
@@ -26,10 +26,7 @@ def goes_whole(library: Library) -> bool:
     """Whether a decoder of whose layers some parts are ours goes to our kernels as a whole: a cut
     at each product costs more than another engine's products bring. On ARM these take most of the
     time, and with int4 weights we have none for vectors there."""
-    return Isa.NEON not in library.isa
-
-
-_VECTORS = Isa.AVX2 | Isa.AVXVNNI | Isa.AVX512VNNI
+    return not library.has(Isa.NEON)
 
 
 def slower_product_int8(node: Node, values: Values, library: Library) -> str | None:
@@ -41,17 +38,17 @@ def slower_product_int8(node: Node, values: Values, library: Library) -> str | N
     as fast, 2 to 3 times with 3x3 taps; of a single row 0.9 times, which is not worth a part of its
     own.
     """
-    if Isa.NEON in library.isa:
+    if library.has(Isa.NEON):
         return rules_arm.slower_product_int8(node, values, library)
-    return None if library.isa & _VECTORS else _NO_VECTORS
+    return None if library.has(VECTORS) else _NO_VECTORS
 
 
 def slower_depthwise_int8(node: Node, values: Values, library: Library) -> str | None:
     """Of depthwise convolutions in int8: ours are 1.2 to 3 times as fast with 3x3 taps, 3 to 5
     times with 5x5, 20 times and more beyond."""
-    if Isa.NEON in library.isa:
+    if library.has(Isa.NEON):
         return rules_arm.slower_depthwise_int8(node, values, library)
-    return None if library.isa & _VECTORS else _NO_VECTORS
+    return None if library.has(VECTORS) else _NO_VECTORS
 
 
 def slower_quantize(node: Node, values: Values, library: Library) -> str | None:
@@ -62,11 +59,11 @@ def slower_quantize(node: Node, values: Values, library: Library) -> str | None:
 def slower_dynamic_product(node: Node, values: Values, library: Library) -> str | None:
     """Of fully-connected with rows that are quantized at run time: XNNPACK has kernels in assembly
     for AVX-512 VNNI, which are a few per cent faster."""
-    if Isa.NEON in library.isa:
+    if library.has(Isa.NEON):
         return rules_arm.slower_dynamic_product(node, values, library)
-    if library.isa & (Isa.AVXVNNI | Isa.AVX512VNNI):
+    if library.has(VNNI):
         return "XNNPACK is as fast with it on processors with VNNI"
-    return None if library.isa & _VECTORS else _NO_VECTORS
+    return None if library.has(VECTORS) else _NO_VECTORS
 
 
 def slower_int4_product(node: Node, values: Values, library: Library) -> str | None:
@@ -76,16 +73,16 @@ def slower_int4_product(node: Node, values: Values, library: Library) -> str | N
     times where weights come from memory) and three times for many. With scales of channels and VNNI
     XNNPACK is as fast; with AVX2 alone ours are 1.1 times as fast for one row and 1.5 for many.
     """
-    vnni = library.isa & (Isa.AVXVNNI | Isa.AVX512VNNI)
+    vnni = library.has(VNNI)
     if vnni and values[node.inputs[1]].dtype is DataType.QCINT4:
         return "XNNPACK is as fast with it on processors with VNNI"
-    return None if library.isa & _VECTORS else _NO_VECTORS
+    return None if library.has(Isa.AVX2) else _NO_VECTORS
 
 
 def slower_interleave(node: Node, values: Values, library: Library) -> str | None:
     """Of bringing channels of int8 together: three, as images have, are a matter of shuffles, ten
     times as fast as XNNPACK's transpose."""
-    if values[node.inputs[0]].shape[1] != 3 or not library.isa & (Isa.AVX2 | Isa.NEON):
+    if values[node.inputs[0]].shape[1] != 3 or not library.has(VECTORS):
         return "only three channels have a kernel of their own"
     return None
 
@@ -93,13 +90,13 @@ def slower_interleave(node: Node, values: Values, library: Library) -> str | Non
 def slower_binary_int8(node: Node, values: Values, library: Library) -> str | None:
     """Of sums and products in int8: ours take the output's range in the same pass, and what lies
     between two of our convolutions is not worth another part."""
-    if Isa.NEON in library.isa:
+    if library.has(Isa.NEON):
         return rules_arm.slower_binary_int8(node, library)
-    return None if library.isa & _VECTORS else _NO_VECTORS
+    return None if library.has(VECTORS) else _NO_VECTORS
 
 
 def slower_mean_int8(node: Node, values: Values, library: Library) -> str | None:
     """Of means over the pixels of int8 images: ours are 1.5 to 2.6 times as fast (large images of
     few channels wait for memory), and the graph is not cut between convolutions. On ARM they take
     1.1 to 2.1 times fewer cycles."""
-    return None if library.isa & (_VECTORS | Isa.NEON) else _NO_VECTORS
+    return None if library.has(VECTORS) else _NO_VECTORS

@@ -33,8 +33,8 @@ def slower_product_int8(node: Node, values: Values, library: Library) -> str | N
     SDOT, but XNNPACK adds two products in 16 bits, which is wrong with weights of -128: ours have
     these.
     """
-    a, dotprod = node.attributes, Isa.DOTPROD in library.isa
-    if Isa.I8MM in library.isa:
+    a, dotprod = node.attributes, library.has(Isa.DOTPROD)
+    if library.has(Isa.I8MM):
         return _AS_FAST if _is_row(node, values) else None
     outputs = values[node.outputs[0]].shape[-1]
     if isinstance(a, Conv2dAttributes):
@@ -53,7 +53,7 @@ def slower_dynamic_product(node: Node, values: Values, library: Library) -> str 
     """Of fully-connected with int8 weights and rows that are quantized at run time: with SDOT ours
     take 1.1 to 1.2 times fewer cycles for a single row, for many hardly fewer, and with SMMLA
     more."""
-    single = Isa.DOTPROD in library.isa and Isa.I8MM not in library.isa and _is_row(node, values)
+    single = library.has(Isa.DOTPROD) and not library.has(Isa.I8MM) and _is_row(node, values)
     return None if single else _AS_FAST
 
 
@@ -74,9 +74,9 @@ def slower_depthwise_int8(node: Node, values: Values, library: Library) -> str |
     assert isinstance(a, Conv2dAttributes)
     if is_large(a) or _has_lowest(node, values):
         return None
-    if Isa.DOTPROD not in library.isa or not has_window(a):
+    if not library.has(Isa.DOTPROD) or not has_window(a):
         return _AS_FAST
-    as_fast = prod(a.kernel) <= 9 and a.stride[1] != 1 and Isa.I8MM not in library.isa
+    as_fast = prod(a.kernel) <= 9 and a.stride[1] != 1 and not library.has(Isa.I8MM)
     return _AS_FAST if as_fast else None
 
 
@@ -84,7 +84,7 @@ def slower_binary_int8(node: Node, library: Library) -> str | None:
     """Of sums and products in int8: XNNPACK's products round in fixed point on ARM, some exact
     halves to the other side; ours have the bits of other processors. Sums go with the products
     around them, which are ours with SMMLA."""
-    ours = node.kind is NodeKind.MULTIPLY or Isa.I8MM in library.isa
+    ours = node.kind is NodeKind.MULTIPLY or library.has(Isa.I8MM)
     return None if ours else _AS_FAST
 
 

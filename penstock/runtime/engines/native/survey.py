@@ -6,16 +6,19 @@ nodes, so that nothing is found out twice.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from penstock.graph.graph import INVALID_VALUE_ID, Node, XnnGraph
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, XnnGraph
+from penstock.graph.kinds import NodeKind
+from penstock.graph.shapes import ShapeError, bounds
 from penstock.runtime.engines.native import costs, lookup
 from penstock.runtime.engines.native.activations import activation_chains
 from penstock.runtime.engines.native.assignment import assigned
-from penstock.runtime.engines.native.chains import Chain
+from penstock.runtime.engines.native.chains import Chain, Match, Pattern
 from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
@@ -23,12 +26,30 @@ from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.rules import goes_whole
 from penstock.runtime.engines.native.tables import Tables
 
+#: Chains in float32 have a node of these.
+_HEADS = frozenset({NodeKind.SOFTMAX, NodeKind.SIGMOID})
+
 
 class Found(NamedTuple):
     """The family of a node, and what packs its weights."""
 
     family: Family
     pack: Packer
+
+
+def _chains(
+    graph: XnnGraph, shapes: Mapping[int, Shape], tables: Tables
+) -> tuple[list[Chain], list[Match]]:
+    """All chains of ``graph``, and those of a decoder's layers."""
+    found: list[Chain] = [*tables.of(graph, lookup.chains(graph, shapes))]
+    layers: list[Match] = []
+    if any(node.kind in _HEADS for node in graph.nodes):
+        pattern = Pattern(graph, shapes)
+        layers = decoder_chains(pattern)
+        found += layers
+        taken = {id(node) for chain in found for node in chain.nodes}
+        found += activation_chains(pattern, taken)
+    return found, layers
 
 
 class Survey:
@@ -44,15 +65,20 @@ class Survey:
             v.id for v in graph.values if v.data is None and v.dtype.traits.array is None
         }  # of what cannot leave the part that makes it
         self._makers = {i: n for n in graph.nodes for i in n.outputs if i in inside}
-        layers = decoder_chains(graph)
-        found: list[Chain] = [*tables.of(graph, lookup.chains(graph)), *layers]
-        taken = {id(node) for chain in found for node in chain.nodes}
-        found += activation_chains(graph, taken)
+        #: the shapes of all values; None where they contradict each other, so that no engine can
+        #: run the graph
+        self.bounds: Mapping[int, Shape] | None = None
+        found: list[Chain] = []
+        layers: list[Match] = []
+        with contextlib.suppress(ShapeError):
+            self.bounds = bounds(graph)
+            found, layers = _chains(graph, self.bounds, tables)
         self._chains = {id(node): chain for chain in found for node in chain.nodes}
         #: whether it is a decoder whose layers are ours: a cut at each product would cost more than
         #: another engine's products bring
         self.decoder = any(not chain.slower(library) for chain in layers)
         self._found: dict[int, Found | str] = {}
+        self._gains: dict[int, str | float | None] = {}
 
     def units(self) -> list[list[int]]:
         """The positions of the nodes of each chain."""
@@ -86,7 +112,7 @@ class Survey:
         found = self.found(node)
         if isinstance(found, str):
             return found
-        for maker in self.makers(node):  # which goes with this node
+        for maker in self.makers(node) if self._makers else ():  # which goes with this node
             if isinstance(self.found(maker), str):
                 return f"what makes its input is of kind {maker.kind.name}"
         return None
@@ -101,6 +127,12 @@ class Survey:
     def _alone(self, node: Node) -> str | float | None:
         """What ``node`` gains on our kernels, where that is to be weighed against cuts; else why
         another engine should have it."""
+        key = id(node)
+        if key not in self._gains:
+            self._gains[key] = self._gain(node)
+        return self._gains[key]
+
+    def _gain(self, node: Node) -> str | float | None:
         chain, found = self.chain_of(node), self.found(node)
         if chain is not None:
             reason = chain.slower(self.library)
