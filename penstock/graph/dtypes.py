@@ -32,10 +32,8 @@ class DataType(IntEnum):
     PFP32 = 13
     BF16 = 14
 
-    @property
-    def traits(self) -> ElementType:
-        """The type's row in :data:`ELEMENT_TYPES`."""
-        return ELEMENT_TYPES[self]
+    #: the type's row in :data:`ELEMENT_TYPES`, set below it
+    traits: ElementType
 
 
 @dataclass(frozen=True)
@@ -139,3 +137,6 @@ ELEMENT_TYPES: Mapping[DataType, ElementType] = {
     DataType.QPINT8: ElementType(None, None, PerToken, constant=False),
     DataType.PFP32: ElementType(None, constant=False),
 }
+
+for _dtype, _traits in ELEMENT_TYPES.items():
+    _dtype.traits = _traits

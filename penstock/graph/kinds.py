@@ -64,10 +64,8 @@ class NodeKind(IntEnum):
     COPY = 46
     COS = 47
 
-    @property
-    def traits(self) -> Traits:
-        """The kind's row in :data:`KINDS`."""
-        return KINDS[self]
+    #: the kind's row in :data:`KINDS`, set below it
+    traits: Traits
 
 
 @dataclass(frozen=True)
@@ -263,6 +261,9 @@ KINDS: Mapping[NodeKind, Traits] = {
     NodeKind.GLOBAL_AVG_POOLING_2D: Traits(own_int8=True),
     NodeKind.SCALED_DOT_PRODUCT_ATTENTION: Traits(5),
 }  # fmt: skip
+
+for _kind, _traits in KINDS.items():
+    _kind.traits = _traits
 
 #: The node that joins so many inputs.
 CONCATENATE: Mapping[int, NodeKind] = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock.runtime.blocks import ALIGNMENT
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(NamedTuple):
     """A value of ``size`` bytes that is written in step ``first`` and read last in ``last``."""
 
     size: int
@@ -22,23 +22,18 @@ def plan(values: Mapping[int, Live]) -> tuple[dict[int, int], int]:
     values first, each at the lowest place where nothing lies that is alive at the same time. Sizes
     include any room behind a value."""
     offsets: dict[int, int] = {}
+    placed: list[tuple[int, int, int, int]] = []  # begin, end; first, last
     total = 0
     for key in sorted(values, key=lambda key: (-values[key].size, key)):
-        value = values[key]
-        taken = sorted(
-            (offsets[other], offsets[other] + _rounded(values[other].size))
-            for other in offsets
-            if values[other].first <= value.last and value.first <= values[other].last
-        )
+        size, first, last = values[key]
+        size = -(-size // ALIGNMENT) * ALIGNMENT
         place = 0
-        for begin, end in taken:
-            if place + _rounded(value.size) <= begin:
-                break
-            place = max(place, end)
+        for begin, end, begun, done in placed:
+            if begun <= last and first <= done:
+                if place + size <= begin:
+                    break
+                place = max(place, end)
         offsets[key] = place
-        total = max(total, place + _rounded(value.size))
+        bisect.insort(placed, (place, place + size, first, last))
+        total = max(total, place + size)
     return offsets, total
-
-
-def _rounded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from ctypes import c_void_p
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from penstock.runtime.engines.native.plan import (
     CXnnpackTask,
     Field,
     Link,
+    Over,
     Plan,
     address_of,
     field_address,
@@ -161,20 +161,14 @@ class PlannedGraph(Composed):
                 return None
             # What leaves no part goes by the number of its part.
             names: dict[Hashable, Hashable] = {v: (number, v) for v in link.sizes}
+            own = names.get
             links.append(
                 Link(
                     link.steps,
-                    [replace(f, value=names.get(f.value, f.value)) for f in link.fields],
+                    [Field(own(v, v), place, step) for v, place, step in link.fields],
                     {names[v]: size for v, size in link.sizes.items()},
                     [link.keep, executable],
-                    [
-                        replace(
-                            o,
-                            output=names.get(o.output, o.output),
-                            input=names.get(o.input, o.input),
-                        )
-                        for o in link.overs
-                    ],
+                    [Over(own(v, v), own(i, i), step) for v, i, step in link.overs],
                 )
             )
         return Plan(self._library, self._threads, links, self._ports, self._sizes())
@@ -211,7 +205,7 @@ def _xnnpack_link(executable: XnnpackExecutable, library: Library) -> Link | Non
         runtime.setup, runtime.invoke, runtime.handle, count,
         ctypes.addressof(externals), ctypes.addressof(placed), 0,
     )  # fmt: skip
-    function = address_of(library.functions.pk_xnnpack_run)
+    function = address_of(library.functions, "pk_xnnpack_run")
     link = Link([(function, ctypes.addressof(task), field_address(task, "status"))])
     for external, (value, number) in zip(externals, runtime.values, strict=False):
         external.id = number

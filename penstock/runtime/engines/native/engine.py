@@ -14,7 +14,6 @@ import numpy as np
 
 from penstock.errors import InputError, UnsupportedError
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
-from penstock.graph.shapes import infer
 from penstock.runtime.blocks import OVERREAD, address
 from penstock.runtime.engines.native import library as libraries
 from penstock.runtime.engines.native.composed import (
@@ -172,9 +171,8 @@ class NativeExecutable:
         self._values = {value.id: value for value in graph.values}
         self._ports = [*graph.inputs, *graph.outputs]
         self._dtypes = [_array_type(self._values[i]) for i in self._ports]
-        self._constants = {v.id: v.shape for v in graph.values if v.data is not None}
         self._given: tuple[Shape, ...] | None = None
-        self._shapes: dict[int, Shape] = {}
+        self._shapes: Mapping[int, Shape] = {}
         self._link: Link | None = None
         #: the nodes that the steps of the link belong to
         self._stepped: list[int] = []
@@ -200,8 +198,7 @@ class NativeExecutable:
                     )
             self._checker.check(given)
             self._given = None
-            self._shapes = {**self._constants, **dict(zip(self._graph.inputs, given, strict=True))}
-            infer(self._graph.nodes, self._shapes)
+            self._shapes = self._checker.shapes(given)
             self._link = self._linked()
             self._plan = None
             self._given = given
@@ -318,7 +315,7 @@ class NativeExecutable:
         sizes = {value: size for _, step in steps for value, size in step.sizes.items()}
         link = Link(keep=[steps, self._packed, self._engine])
         for position, (_, step) in enumerate(steps):
-            function = address_of(getattr(self._engine.library.functions, step.function))
+            function = address_of(self._engine.library.functions, step.function)
             link.steps.append((function, ctypes.addressof(step.task), 0))
             for value, name in step.fields:
                 place = field_address(step.task, name)

@@ -133,11 +133,7 @@ class LookUp:
 
 def slower_chain(library: Library) -> str | None:
     """Why another engine should have chains all the same."""
-    return (
-        None
-        if library.has(VECTORS)
-        else "there are no vector kernels for this machine"
-    )
+    return None if library.has(VECTORS) else "there are no vector kernels for this machine"
 
 
 def _no_node(node: Node, values: Values, *rest: object) -> str:

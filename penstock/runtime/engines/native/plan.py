@@ -7,10 +7,11 @@ where each address has to be written; values inside the plan are bound once.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from ctypes import POINTER, Structure, c_int, c_size_t, c_void_p
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,8 +72,7 @@ PROTOTYPES: Mapping[str, Prototype] = {
 }
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A pointer that holds the address of a value while step number ``step`` of a link runs."""
 
     value: Hashable
@@ -80,8 +80,7 @@ class Field:
     step: int
 
 
-@dataclass(frozen=True)
-class Over:
+class Over(NamedTuple):
     """Step number ``step`` of a link may write ``output`` over ``input``."""
 
     output: Hashable
@@ -127,7 +126,7 @@ class Plan:
         start = 0
         for link in links:
             fields += [(f, start + f.step) for f in link.fields]
-            overs += [replace(over, step=start + over.step) for over in link.overs]
+            overs += [Over(o.output, o.input, start + o.step) for o in link.overs]
             start += len(link.steps)
         number = {value: port for port, value in enumerate(ports)}
         places, block = _allocated(fields, number, sizes, overs)
@@ -214,9 +213,10 @@ def pool_of(threads: Threads) -> CPool:
     return CPool(pool.handle, pool.parallelize_1d, threads.count)
 
 
-def address_of(function: object) -> int:
+@functools.cache
+def address_of(functions: ctypes.CDLL, name: str) -> int:
     """The address of a function of a shared library."""
-    return ctypes.cast(function, c_void_p).value or 0  # type: ignore[arg-type]
+    return ctypes.cast(getattr(functions, name), c_void_p).value or 0
 
 
 def field_address(structure: Structure, name: str) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -177,41 +177,37 @@ def _check_node(node: Node, values: Mapping[int, Value]) -> None:
 def _check_dtypes(
     node: Node, rule: Rule, sources: Sequence[Value], results: Sequence[Value]
 ) -> None:
-    types = [v.dtype.name for v in chain(sources, results)]
-    fault = _Fault(f"element types {types} do not go together")
-    first, result = sources[0], results[0]
-    if first.dtype not in rule.dtypes:
-        raise fault
-    if rule.same and any(v.dtype != first.dtype for v in chain(sources, results)):
-        raise fault
-    if node.kind == NodeKind.CONVERT:
-        allowed = _ELEMENTWISE | {QDINT8} if first.dtype in _FLOATS else _ELEMENTWISE
-        if result.dtype not in allowed:
-            raise fault
-    elif result.dtype == QDINT8:
-        raise fault
-    if node.kind == NodeKind.ARG_MAX_POOLING_2D and (
-        result.dtype != FP32 or results[1].dtype.traits.bits != 32 or results[1].quantization
-    ):
-        raise fault
-    if node.kind == NodeKind.STATIC_RESIZE_BILINEAR_2D and (
-        first.quantization != result.quantization
+    kind, first, result = node.kind, sources[0].dtype, results[0].dtype
+    wrong = first not in rule.dtypes
+    if rule.same:
+        wrong |= any(v.dtype is not first for v in chain(sources, results))
+    if kind is NodeKind.CONVERT:
+        allowed = _ELEMENTWISE | {QDINT8} if first in _FLOATS else _ELEMENTWISE
+        wrong |= result not in allowed
+    else:
+        wrong |= result is QDINT8
+    if kind is NodeKind.ARG_MAX_POOLING_2D:
+        index = results[1]
+        wrong |= result is not FP32 or index.dtype.traits.bits != 32 or bool(index.quantization)
+    if kind is NodeKind.BATCH_MATRIX_MULTIPLY:
+        wrong |= sources[1].dtype is not first
+    if kind.traits.weighted or kind is NodeKind.BATCH_MATRIX_MULTIPLY:
+        wrong |= any(v.dtype is QDINT8 for v in sources[1:])
+    if wrong:
+        types = [v.dtype.name for v in chain(sources, results)]
+        raise _Fault(f"element types {types} do not go together")
+    if kind is NodeKind.STATIC_RESIZE_BILINEAR_2D and (
+        sources[0].quantization != results[0].quantization
     ):
         raise _Fault("input and output are quantized differently")
-    if node.kind.traits.weighted or node.kind == NodeKind.BATCH_MATRIX_MULTIPLY:
-        _check_weights(node, sources, fault)
+    if kind.traits.weighted:
+        _check_weights(node, sources)
 
 
-def _check_weights(node: Node, sources: Sequence[Value], fault: _Fault) -> None:
+def _check_weights(node: Node, sources: Sequence[Value]) -> None:
     """XNNPACK itself checks which types go together; here what it takes for granted."""
     first, weights = sources[0], sources[1]
-    matrix = node.kind in (NodeKind.FULLY_CONNECTED, NodeKind.BATCH_MATRIX_MULTIPLY)
-    if any(v.dtype == QDINT8 for v in sources[1:]):
-        raise fault
-    if node.kind == NodeKind.BATCH_MATRIX_MULTIPLY:
-        if weights.dtype != first.dtype:
-            raise fault
-        return
+    matrix = node.kind is NodeKind.FULLY_CONNECTED
     # XNNPACK reads one pair of parameters a row, or an image.
     dims = node.kind.traits.per_token_dims
     if isinstance(first.quantization, PerToken) and first.quantization.nonbatch_dims != dims:
@@ -233,8 +229,7 @@ def _numbers(attributes: object) -> Iterator[int]:
     """The integers in a node's attributes, but for the axis, which may be negative."""
     if attributes is None or isinstance(attributes, ConcatenateAttributes):
         return
-    for field in fields(attributes):  # type: ignore[arg-type]
-        entry = getattr(attributes, field.name)
+    for entry in vars(attributes).values():
         for number in entry if isinstance(entry, tuple) else (entry,):
             if isinstance(number, int):
                 yield number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.errors import InputError, InvalidProgramError, UnsupportedError
@@ -42,9 +42,8 @@ class ShapeChecker:
         self._graph = graph
         self._nodes = graph.nodes
         self._inputs = graph.inputs
-        self._constants = {v.id: v.shape for v in graph.values if v.data is not None}
         declared = {v.id: v.shape for v in graph.values}
-        inputs = tuple(declared[i] for i in graph.inputs)
+        self._declared = inputs = tuple(declared[i] for i in graph.inputs)
         try:
             self.bounds = declared if graph.checked else self._infer(inputs)
         except ShapeError as error:
@@ -52,13 +51,13 @@ class ShapeChecker:
         if has_empty(self.bounds):
             raise InvalidProgramError("an XNNPACK graph has tensors without elements at its bounds")
         # Sizes may differ: a file states those of an upper bound, rounded in its own way.
-        for i, shape in self.bounds.items():
+        for i, shape in self.bounds.items() if self.bounds is not declared else ():
             if len(shape) != len(declared[i]):
                 raise InvalidProgramError(
                     f"value {i} of an XNNPACK graph is declared {list(declared[i])},"
                     f" but its node gives {list(shape)}"
                 )
-        self._reductions = reductions(graph.nodes, {v.id: v for v in graph.values})
+        self._reductions = reductions(graph)
         bits = {v.id: v.dtype.traits.bits or 0 for v in graph.values if v.data is None}
         need = peak_memory(graph.nodes, self.bounds, bits)
         if need > _SMALL and need > (there := available_memory()):
@@ -92,6 +91,10 @@ class ShapeChecker:
         self._good[inputs] = found
         return found
 
+    def shapes(self, inputs: tuple[Shape, ...]) -> Mapping[int, Shape]:
+        """The shapes of all values at shapes of the inputs that were found to be good."""
+        return self.bounds if inputs == self._declared else self._infer(inputs)
+
     def _found(self, shapes: dict[int, Shape]) -> Needs | Reduced:
         if not has_empty(shapes):
             return needs(self._reductions, shapes)
@@ -99,7 +102,8 @@ class ShapeChecker:
         return Reduced(rest(self._graph, shapes), outputs)
 
     def _infer(self, inputs: Sequence[Shape]) -> dict[int, Shape]:
-        shapes = {**self._constants, **dict(zip(self._inputs, inputs, strict=True))}
+        shapes = {v.id: v.shape for v in self._graph.values if v.data is not None}
+        shapes.update(zip(self._inputs, inputs, strict=True))
         infer(self._nodes, shapes)
         return shapes
 

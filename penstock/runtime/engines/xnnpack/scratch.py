@@ -15,21 +15,20 @@ from math import prod
 from typing import TypeAlias
 
 from penstock.graph.dtypes import DataType
-from penstock.graph.graph import Node, Shape, Value, XnnGraph
+from penstock.graph.graph import Node, Shape, XnnGraph
 from penstock.graph.kinds import NodeKind, ReshapeAttributes
 
 #: What the nodes of one graph need at some shapes; equal needs can share a plan.
 Needs: TypeAlias = "tuple[int, ...]"
 
 
-def reductions(nodes: Sequence[Node], values: Mapping[int, Value]) -> tuple[int, ...]:
+def reductions(graph: XnnGraph) -> tuple[int, ...]:
     """The values, by id, that are computed with the help of unannounced scratch memory."""
-    return tuple(
-        node.outputs[0]
-        for node in nodes
-        if node.kind is NodeKind.GLOBAL_AVG_POOLING_2D
-        and values[node.inputs[0]].dtype is not DataType.FP32
-    )
+    means = [node for node in graph.nodes if node.kind is NodeKind.GLOBAL_AVG_POOLING_2D]
+    if not means:
+        return ()
+    other = {v.id for v in graph.values if v.dtype is not DataType.FP32}
+    return tuple(node.outputs[0] for node in means if node.inputs[0] in other)
 
 
 def nodes_to_replan(graph: XnnGraph) -> list[Node]:
@@ -38,7 +37,7 @@ def nodes_to_replan(graph: XnnGraph) -> list[Node]:
     What is reshaped to sizes that are all given, XNNPACK takes to be of a shape that never changes,
     which its outputs must not be: one size is left to be found out, where that matters.
     """
-    if not reductions(graph.nodes, {value.id: value for value in graph.values}):
+    if not reductions(graph):
         return graph.nodes
     return [_opened(node) for node in graph.nodes]
 
