@@ -3,6 +3,9 @@
 #include "f32_winograd.h"
 
 #include <math.h>
+#if PK_X86
+#include <immintrin.h>
+#endif
 
 const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_for(uint32_t isa)
 {
@@ -56,6 +59,51 @@ PK_EXPORT size_t pk_f32_igemm_packed_size(const struct pk_f32_igemm_shape *shape
     return shape->groups * group_size(&p) * sizeof(float);
 }
 
+/* So many weights of each output channel are packed at a time: what is written meanwhile stays in the
+ * first level of cache, and so do the lines that are read. */
+#define PACK_BLOCK 32
+
+/* Four weights of each of four output channels, turned. */
+#if PK_X86
+PK_INLINE void turn(const float *from, size_t stride, float *packed, size_t width)
+{
+    __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + stride);
+    __m128 c = _mm_loadu_ps(from + 2 * stride), d = _mm_loadu_ps(from + 3 * stride);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(packed, a);
+    _mm_storeu_ps(packed + width, b);
+    _mm_storeu_ps(packed + 2 * width, c);
+    _mm_storeu_ps(packed + 3 * width, d);
+}
+#else
+PK_INLINE void turn(const float *from, size_t stride, float *packed, size_t width)
+{
+    for (size_t k = 0; k < 4; k++)
+        for (size_t n = 0; n < 4; n++)
+            packed[k * width + n] = from[n * stride + k];
+}
+#endif
+
+/* The weights of a panel whose channels lie `stride` apart, those of one channel side by side. */
+static void pack_channels(const float *from, size_t stride, size_t columns, size_t depth,
+                          float *packed, size_t width)
+{
+    for (size_t k = 0; k < depth; k += PACK_BLOCK, from += PACK_BLOCK, packed += PACK_BLOCK * width) {
+        const size_t count = pk_min(PACK_BLOCK, depth - k), whole = count & ~(size_t)3;
+        size_t n = 0;
+        for (; n + 4 <= columns; n += 4) {
+            for (size_t i = 0; i < whole; i += 4)
+                turn(from + n * stride + i, stride, packed + i * width + n, width);
+            for (size_t i = whole; i < count; i++)
+                for (size_t j = n; j < n + 4; j++)
+                    packed[i * width + j] = from[j * stride + i];
+        }
+        for (size_t i = 0; i < count; i++)
+            for (size_t j = n; j < width; j++)
+                packed[i * width + j] = j < columns ? from[j * stride + i] : 0.0f;
+    }
+}
+
 PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const float *weights,
                                  size_t output_stride, size_t input_stride, const float *bias,
                                  float *packed)
@@ -71,6 +119,11 @@ PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const f
                 packed[n] = bias && n < columns ? bias[channel + n] : 0.0f;
             packed += width;
             const float *from = weights + channel * output_stride;
+            if (input_stride == 1) {
+                pack_channels(from, output_stride, columns, p.depth, packed, width);
+                packed += p.depth * width;
+                continue;
+            }
             for (size_t k = 0; k < p.depth; k++, packed += width) {
                 for (size_t n = 0; n < columns; n++)
                     packed[n] = from[n * output_stride + k * input_stride];

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from penstock.errors import BackendUnavailableError
 from penstock.runtime.engines.protocol import Engine
+from penstock.runtime.engines.weight_blocks import WeightBlocks
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 
 
@@ -17,14 +18,16 @@ def engines_named(name: str, *, profile: bool = False) -> Sequence[Engine]:
         BackendUnavailableError: XNNPACK's library is missing; or our own kernels, for ``native``.
         InputError: ``PENSTOCK_ISA`` names no instruction set of this machine.
     """
-    xnnpack = XnnpackEngine(profile=profile)
+    blocks = WeightBlocks()
+    xnnpack = XnnpackEngine(profile=profile, blocks=blocks)
     if name == "xnnpack":
         return (xnnpack,)
     from penstock.runtime.engines.native.engine import NativeEngine
     from penstock.runtime.engines.native.library import reason_against
 
     try:
-        return NativeEngine(everything=name == "native", profile=profile), xnnpack
+        everything = name == "native"
+        return NativeEngine(everything=everything, profile=profile, blocks=blocks), xnnpack
     except BackendUnavailableError as error:
         if name == "native":
             raise

@@ -26,7 +26,7 @@ from penstock.runtime.engines.native.composed import (
 from penstock.runtime.engines.native.families import bind_families, kernel_names
 from penstock.runtime.engines.native.family import Family, Prepared, Step, Workshop
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.memory import Blocks, PackedWeights
+from penstock.runtime.engines.native.memory import PackedWeights
 from penstock.runtime.engines.native.plan import Field, Link, Over, Plan, address_of, field_address
 from penstock.runtime.engines.native.program_steps import ProgramSteps
 from penstock.runtime.engines.native.selftest import self_test
@@ -37,6 +37,7 @@ from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import MEASURING, Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.buffers import constant
+from penstock.runtime.engines.weight_blocks import WeightBlocks
 from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
 
@@ -65,16 +66,22 @@ class NativeEngine:
         everything: take each node that a kernel can run, also where another engine is faster.
         profile: measure the time of each node.
         library: another library than the process's own.
+        blocks: the memory of packed weights, which other engines may share.
     """
 
     def __init__(
-        self, *, everything: bool = False, profile: bool = False, library: Library | None = None
+        self,
+        *,
+        everything: bool = False,
+        profile: bool = False,
+        library: Library | None = None,
+        blocks: WeightBlocks | None = None,
     ) -> None:
         self.library = library or checked_library()
         bind_families(self.library)
         self._everything = everything
         self.profile = profile
-        self._blocks = Blocks()
+        self._blocks = blocks or WeightBlocks()
         #: Blocks of zeros that padding is read from: the largest is the last.
         self._zeros: list[np.ndarray] = []
         self._tables = Tables()
@@ -85,7 +92,7 @@ class NativeEngine:
         """See :meth:`penstock.runtime.engines.protocol.Engine.reason_against`."""
         if graph is not self._survey.graph:
             check_graph(graph)
-            self._blocks.expected = _constant_bytes(graph)
+            self._blocks.expect(graph)
             self._survey = Survey(graph, self._tables, self.library)
         reason = self._survey.unable(node)
         return reason if reason or self._everything else self._survey.slower(node)
@@ -358,13 +365,6 @@ class NativeExecutable:
     def _size(self, value: int) -> int:
         itemsize = _array_type(self._values[value]).itemsize
         return math.prod(self._shapes[value]) * itemsize + OVERREAD
-
-
-def _constant_bytes(graph: XnnGraph) -> int:
-    bits = (
-        math.prod(v.shape) * (v.dtype.traits.bits or 8) for v in graph.values if v.data is not None
-    )
-    return sum(bits) // 8
 
 
 def _array_type(value: Value) -> np.dtype[Any]:

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from penstock.graph.graph import Value
-from penstock.runtime.blocks import ALIGNMENT, OVERREAD, address, large
+from penstock.runtime.blocks import address
+from penstock.runtime.engines.weight_blocks import WeightBlocks
 from penstock.runtime.engines.xnnpack.buffers import constant
 from penstock.runtime.mapped import drop
-
-#: Weights share blocks of at least and, unless one is larger, at most this size.
-_LEAST, _MOST = 1 << 20, 1 << 26
-
-
-class Blocks:
-    """Blocks of memory that the executables of an engine cut their packed weights from: the end of
-    one and the beginning of the next often lie in one huge page."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._block = np.empty(0, np.uint8)
-        self._free = 0
-        #: bytes of weights that are to be expected
-        self.expected = 0
-
-    def reserve(self, size: int) -> tuple[int, np.ndarray]:
-        """The address of ``size`` bytes, aligned, with room for reads past the end, and the block
-        that they lie in."""
-        with self._lock:
-            start = -(-self._free // ALIGNMENT) * ALIGNMENT
-            if start + size + OVERREAD > self._block.nbytes:
-                need = size + OVERREAD
-                self._block = large(max(need, min(self.expected, _MOST), _LEAST))
-                start = 0
-            self._free = start + size + OVERREAD
-            self.expected = max(0, self.expected - size)
-            return address(self._block) + start, self._block
 
 
 class PackedWeights:
     """The packed weights of one executable, which keeps them."""
 
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self, blocks: WeightBlocks) -> None:
         self._from = blocks
         self._blocks: list[np.ndarray] = []
         self._sources: list[np.ndarray] = []

@@ -17,6 +17,7 @@ from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape, Value, XnnGraph
 from penstock.runtime.blocks import address, empty
 from penstock.runtime.engines.protocol import Engine, NodeTime
 from penstock.runtime.engines.threads import Threads
+from penstock.runtime.engines.weight_blocks import WeightBlocks
 from penstock.runtime.engines.xnnpack.bindings import FLAG_BASIC_PROFILING, ExternalValue
 from penstock.runtime.engines.xnnpack.buffers import readable_past_end
 from penstock.runtime.engines.xnnpack.check import check_graph
@@ -61,11 +62,19 @@ class XnnpackEngine:
     Args:
         profile: measure the time of each node (see :meth:`XnnpackExecutable.profile`).
         library: another library than the process's own, for the self-test.
+        blocks: the memory of packed weights, which other engines may share.
     """
 
-    def __init__(self, *, profile: bool = False, library: Library | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        profile: bool = False,
+        library: Library | None = None,
+        blocks: WeightBlocks | None = None,
+    ) -> None:
         self._library = library or shared_library()
         self._profile = profile
+        self._blocks = blocks or WeightBlocks()
         self._turn = Turn(self._library.xnn)
         workspace = c_void_p()
         if self._library.xnn.xnn_create_workspace(byref(workspace)):
@@ -97,7 +106,9 @@ class XnnpackEngine:
         runtime = c_void_p()
         flags = FLAG_BASIC_PROFILING if self._profile else 0
         arrays = (a for arrays in subgraph.constants.values() for a in arrays)
-        packed = PackedWeights(arrays, weights)
+        if not graph.checked:  # not a part of a graph that the blocks expect as a whole
+            self._blocks.expect(graph)
+        packed = PackedWeights(arrays, self._blocks, weights)
         with interrupts_held(), self._turn:
             status = library.xnn.xnn_create_runtime_v4(
                 subgraph.handle,

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock.runtime.blocks import ALIGNMENT, OVERREAD, address, large
+from penstock.runtime.blocks import address
+from penstock.runtime.engines.weight_blocks import WeightBlocks
 from penstock.runtime.engines.xnnpack.bindings import WeightsCache
 from penstock.runtime.mapped import drop
 
@@ -23,7 +24,6 @@ from penstock.runtime.mapped import drop
 _ABSENT = c_size_t(-1).value
 #: Of a weight for which more than one block was packed: it is packed again.
 _AMBIGUOUS = 0
-_CHUNK = 1 << 20
 _LIBC = ctypes.CDLL(None)
 
 
@@ -35,36 +35,31 @@ class PackedWeights:
     runtime that is created from the same graph once more (``shared``: the weights of the first
     one) asks for the same weights in the same order, and gets those that are packed already.
 
-    ``constants`` are the arrays that XNNPACK was given.
+    ``constants`` are the arrays that XNNPACK was given, ``blocks`` is where packed weights go.
     """
 
     def __init__(
-        self, constants: Iterable[np.ndarray], shared: PackedWeights | None = None
+        self,
+        constants: Iterable[np.ndarray],
+        blocks: WeightBlocks,
+        shared: PackedWeights | None = None,
     ) -> None:
         sources = {address(array): array for array in constants}
         #: for each weight that XNNPACK looked up, in order: the seed of its packing, its address
         self._order: list[tuple[int, int]] = []
         order, known = self._order, shared._order if shared is not None else []
-        total = sum(array.nbytes for array in sources.values())
-        chunks: list[object] = []
-        free = [0, 0]  # from, to
+        chunks: list[np.ndarray] = []
         # Setting a runtime up asks for each weight whether all are there: C's own function answers,
         # by the length of this text. One in Python costs more, and Ctrl-C could end it.
         finished = ctypes.create_string_buffer(2)
 
         def reserve(context: int | None, size: int) -> int | None:
-            size += OVERREAD
-            start = -(-free[0] // ALIGNMENT) * ALIGNMENT
-            if start + size > free[1]:
-                try:
-                    chunk = large(max(size + ALIGNMENT, min(total, 64 * _CHUNK), _CHUNK))
-                except (MemoryError, OSError):
-                    return None
+            try:
+                start, chunk = blocks.reserve(size)
+            except (MemoryError, OSError):
+                return None
+            if not chunks or chunks[-1] is not chunk:
                 chunks.append(chunk)
-                start = address(chunk)
-                free[1] = start + chunk.nbytes
-                start = -(-start // ALIGNMENT) * ALIGNMENT
-            free[0] = start
             return start
 
         def look_up(context: int | None, key: Any) -> int:
@@ -76,7 +71,6 @@ class PackedWeights:
             return found
 
         def insert(context: int | None, key: Any, start: int, size: int) -> int:
-            free[0] = start + size + OVERREAD
             if order:
                 seed, before = order[-1]
                 order[-1] = (seed, start if before == _ABSENT else _AMBIGUOUS)

@@ -15,6 +15,7 @@ from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.blocks import ALIGNMENT, address
 from penstock.runtime.engines.threads import Threads
+from penstock.runtime.engines.weight_blocks import WeightBlocks
 from penstock.runtime.engines.xnnpack.bindings import LookUpKey
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 from penstock.runtime.engines.xnnpack.packing import PackedWeights
@@ -61,7 +62,7 @@ def test_weights_of_all_sizes() -> None:
 
 
 def test_places_do_not_overlap() -> None:
-    packed = PackedWeights([np.empty(40 << 20, np.uint8)])
+    packed = PackedWeights([np.empty(40 << 20, np.uint8)], WeightBlocks())
     provider = packed._provider
     taken: list[tuple[int, int]] = []
     for size in [1, 64, 100, 5 << 20, 70 << 20, 3, 30 << 20, 1000]:
@@ -119,5 +120,5 @@ def test_a_kernel_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(mmap, "mmap", Refusing)
-    packed = PackedWeights([np.empty(40 << 20, np.uint8)])
+    packed = PackedWeights([np.empty(40 << 20, np.uint8)], WeightBlocks())
     assert packed._provider.reserve_space(None, 5 << 20)
