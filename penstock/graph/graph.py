@@ -85,6 +85,6 @@ class XnnGraph:
     fixed_sizes: bool = field(default=True, compare=False)
     #: made by the reader of payloads, which has found that it holds together
     sound: bool = field(default=False, compare=False)
-    #: part of a graph that an engine has checked: it need not be checked again, and its shapes are
-    #: those that follow from the inputs'
+    #: part of a graph that an engine has checked, memory included: it need not be checked again,
+    #: and its shapes are those that follow from the inputs'
     checked: bool = field(default=False, compare=False)

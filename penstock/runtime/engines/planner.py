@@ -78,7 +78,11 @@ class Composer(Protocol):
         :func:`penstock.runtime.engines.parts.cut`."""
 
     def bounds(self, graph: XnnGraph) -> Mapping[int, Shape] | None:
-        """The shapes of all values (:func:`penstock.graph.shapes.bounds`), where it has them."""
+        """The shapes of all values (:func:`penstock.graph.shapes.bounds`); None where they
+        contradict each other.
+
+        Raises UnsupportedError if a run would need more memory than there is.
+        """
 
     def composed(
         self,

@@ -39,7 +39,7 @@ from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.buffers import constant
 from penstock.runtime.engines.weight_blocks import WeightBlocks
 from penstock.runtime.engines.xnnpack.check import check_graph
-from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
+from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker, check_memory
 
 
 @functools.cache
@@ -133,7 +133,10 @@ class NativeEngine:
 
     def bounds(self, graph: XnnGraph) -> Mapping[int, Shape] | None:
         """See :meth:`penstock.runtime.engines.planner.Composer.bounds`."""
-        return self._survey.bounds if graph is self._survey.graph else None
+        found = self._survey.bounds if graph is self._survey.graph else None
+        if found is not None:
+            check_memory(graph, found)
+        return found
 
     def composed(
         self,

@@ -59,6 +59,8 @@ _SINGLE = frozenset(
 def chains(graph: XnnGraph, shapes: Mapping[int, Shape]) -> list[Chain]:
     """The chains in ``graph``, of whose values ``shapes`` are the bounds. Nothing outside a chain
     reads what its nodes make, but for the last one's."""
+    if not any(value.dtype is DataType.QINT8 and value.data is None for value in graph.values):
+        return []
     if not any(node.kind in _SINGLE or node.kind is NodeKind.CONVERT for node in graph.nodes):
         return []
     values = {value.id: value for value in graph.values}

@@ -63,7 +63,8 @@ def define_graph(library: Library, graph: XnnGraph, shapes: Mapping[int, Shape])
                 raise UnsupportedError(
                     f"node {index} is of kind {node.kind.name}, which XNNPACK's runtime lacks"
                 )
-            subgraph.check(row(subgraph, node, values), f"node {index} ({node.kind.name})")
+            if status := row(subgraph, node, values):
+                subgraph.check(status, f"node {index} ({node.kind.name})")
     except BaseException:
         library.xnn.xnn_delete_subgraph(subgraph.handle)
         raise

@@ -58,13 +58,8 @@ class ShapeChecker:
                     f" but its node gives {list(shape)}"
                 )
         self._reductions = reductions(graph)
-        bits = {v.id: v.dtype.traits.bits or 0 for v in graph.values if v.data is None}
-        need = peak_memory(graph.nodes, self.bounds, bits)
-        if need > _SMALL and need > (there := available_memory()):
-            raise UnsupportedError(
-                f"a run at the input shapes {_text(inputs)} needs {need / 1e9:.1f} GB of memory,"
-                f" there are {there / 1e9:.1f} GB"
-            )
+        if not graph.checked:
+            check_memory(graph, self.bounds)
         self._good: dict[tuple[Shape, ...], Needs | Reduced] = {
             inputs: needs(self._reductions, self.bounds)
         }
@@ -106,6 +101,18 @@ class ShapeChecker:
         shapes.update(zip(self._inputs, inputs, strict=True))
         infer(self._nodes, shapes)
         return shapes
+
+
+def check_memory(graph: XnnGraph, bounds: Mapping[int, Shape]) -> None:
+    """Raises UnsupportedError if a run at ``bounds``, the largest shapes of all values, would need
+    more memory than there is."""
+    bits = {v.id: v.dtype.traits.bits or 0 for v in graph.values if v.data is None}
+    need = peak_memory(graph.nodes, bounds, bits)
+    if need > _SMALL and need > (there := available_memory()):
+        raise UnsupportedError(
+            f"a run at the input shapes {_text([bounds[i] for i in graph.inputs])} needs"
+            f" {need / 1e9:.1f} GB of memory, there are {there / 1e9:.1f} GB"
+        )
 
 
 def _text(shapes: Sequence[Shape]) -> str:

@@ -25,6 +25,14 @@ _ABSENT = c_size_t(-1).value
 #: Of a weight for which more than one block was packed: it is packed again.
 _AMBIGUOUS = 0
 _LIBC = ctypes.CDLL(None)
+_KINDS: dict[str, Any] = {field[0]: field[1] for field in WeightsCache._fields_}
+#: The functions that know nothing of the cache they are asked about.
+_REST = (
+    ctypes.cast(_LIBC.strlen, _KINDS["is_finalized"]),
+    _KINDS["offset_to_addr"](lambda context, offset: offset),
+    _KINDS["delete_cache"](lambda context: 0),
+    _KINDS["alias_data"](lambda context, alias, original: 0),
+)
 
 
 class PackedWeights:
@@ -82,16 +90,12 @@ class PackedWeights:
         self._chunks = chunks
         self._shared = shared  # whose memory this uses
         self._finished = finished
-        kinds: dict[str, Any] = {field[0]: field[1] for field in WeightsCache._fields_}
         self._provider = WeightsCache(
             ctypes.addressof(finished),
-            kinds["look_up"](look_up),
-            kinds["reserve_space"](reserve),
-            kinds["look_up_or_insert"](insert),
-            ctypes.cast(_LIBC.strlen, kinds["is_finalized"]),
-            kinds["offset_to_addr"](lambda context, offset: offset),
-            kinds["delete_cache"](lambda context: 0),
-            kinds["alias_data"](lambda context, alias, original: 0),
+            _KINDS["look_up"](look_up),
+            _KINDS["reserve_space"](reserve),
+            _KINDS["look_up_or_insert"](insert),
+            *_REST,
         )
 
     @property

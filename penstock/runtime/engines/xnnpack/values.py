@@ -80,7 +80,9 @@ def define_value(subgraph: Subgraph, value: Value) -> None:
         status = xnn.xnn_define_dynamically_quantized_tensor_value(
             subgraph.handle, dtype, rank, quantization.nonbatch_dims, dims, *tail
         )
-    subgraph.check(status, f"value {value.id} ({value.dtype.name}, shape {list(value.shape)})")
+    if status:
+        what = f"value {value.id} ({value.dtype.name}, shape {list(value.shape)})"
+        subgraph.check(status, what)
     subgraph.ids[value.id] = out.value
 
 
