@@ -11,9 +11,11 @@ from tiny_models import LONGEST, TURNS, folder
 
 from penstock import load
 from penstock.formats.payload_reader import read_payload
+from penstock.graph.shapes import bounds
 from penstock.llm import cache
 from penstock.llm.cache import Context, Decoder
 from penstock.llm.export.compile import compile_model
+from penstock.runtime.engines.native.chains import Pattern
 from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.library import reason_against
 
@@ -39,7 +41,7 @@ def family_counts(program: object) -> Counter[str]:
     method = program.program.method("forward")  # type: ignore[attr-defined]
     (delegate,) = method.delegates
     graph = read_payload(delegate.payload, program.program.named_data)  # type: ignore[attr-defined]
-    return Counter(match.family.name for match in decoder_chains(graph))
+    return Counter(match.family.name for match in decoder_chains(Pattern(graph, bounds(graph))))
 
 
 @pytest.mark.parametrize(

@@ -195,9 +195,10 @@ def test_exponentials_are_close_enough() -> None:
 
 
 def test_a_graph_without_attention_over_a_cache_has_no_chains() -> None:
+    from penstock.runtime.engines.native.chains import Pattern
     from penstock.runtime.engines.native.decoder_chains import decoder_chains
 
-    assert decoder_chains(XnnGraph()) == []
+    assert decoder_chains(Pattern(XnnGraph(), {})) == []
 
 
 def test_shapes_that_do_not_fit_are_an_error() -> None:

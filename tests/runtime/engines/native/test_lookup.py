@@ -16,6 +16,7 @@ from native_harness import ISAS, THREADS, guarded, native, xnnpack
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind, TransposeAttributes
+from penstock.graph.shapes import bounds
 from penstock.runtime.engines.native import tables
 from penstock.runtime.engines.native.lookup import chains
 from penstock.runtime.engines.native.tables import Tables
@@ -81,7 +82,7 @@ def test_single_nodes() -> None:
             zero = -128 if kind is NodeKind.SIGMOID else 0
             step = 1 / 256 if kind is NodeKind.SIGMOID else 1 / 128
             graph.values[1].quantization = PerTensor(step, zero)
-        assert [chain.nodes for chain in chains(graph)] == [(0,)]
+        assert [chain.nodes for chain in chains(graph, bounds(graph))] == [(0,)]
         x = bytes_of((3, 70), seed)
         for isa in ISAS:
             np.testing.assert_array_equal(
@@ -104,7 +105,7 @@ def test_two_chains_in_a_row_and_sizes_that_change() -> None:
     graph.values += more.values[1:]
     graph.nodes += more.nodes
     graph.outputs = [8]
-    assert [chain.nodes for chain in chains(graph)] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [chain.nodes for chain in chains(graph, bounds(graph))] == [(0, 1, 2, 3), (4, 5, 6, 7)]
     for isa in ISAS:
         for rows in (4, 1, 3):
             x = bytes_of((rows, 50), rows)
@@ -149,7 +150,7 @@ def test_chains_that_are_alike(conversions: str, monkeypatch: pytest.MonkeyPatch
     if conversions == "wrong":
         monkeypatch.setattr(tables, "_quantized", lambda *a: quantized(*a) ^ np.uint8(1))
     whole = side_by_side(graphs)
-    found = Tables().of(whole, chains(whole))
+    found = Tables().of(whole, chains(whole, bounds(whole)))
     assert runs == ([4] if conversions == "right" else [4, 48])
     x = np.arange(256, dtype=np.uint8).view(np.int8)
     for chain, graph in zip(found, graphs, strict=True):
@@ -179,7 +180,7 @@ def test_no_chains() -> None:
         [Node(NodeKind.CLAMP, (0,), (1,), None, (0.0, 1.0))], [0], [1],
     )  # fmt: skip
     for graph in (seen, wider, many, two, single):
-        assert chains(graph) == []
+        assert chains(graph, bounds(graph)) == []
 
 
 @pytest.mark.parametrize("isa", ISAS)
