@@ -36,8 +36,8 @@ from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import MEASURING, Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.engines.xnnpack.buffers import constant
 from penstock.runtime.engines.weight_blocks import WeightBlocks
+from penstock.runtime.engines.xnnpack.buffers import constant
 from penstock.runtime.engines.xnnpack.check import check_graph
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker, check_memory
 
@@ -323,19 +323,20 @@ class NativeExecutable:
         steps = self._steps()
         self._stepped = [number for number, _ in steps]
         sizes = {value: size for _, step in steps for value, size in step.sizes.items()}
+        constants = {i for i, value in self._values.items() if value.data is not None}
         link = Link(keep=[steps, self._packed, self._engine])
         for position, (_, step) in enumerate(steps):
             function = address_of(self._engine.library.functions, step.function)
             link.steps.append((function, ctypes.addressof(step.task), 0))
             for value, name in step.fields:
                 place = field_address(step.task, name)
-                if value in self._constants:  # what is neither computed nor packed
+                if value in constants:  # what is neither computed nor packed
                     ctypes.c_void_p.from_address(place).value = self._constant_at(value, link)
                     continue
                 link.fields.append(Field(value, place, position))
                 if value not in self._ports:
                     link.sizes[value] = sizes[value] if value in sizes else self._size(value)
-            if step.over and step.over[1] not in self._constants:
+            if step.over and step.over[1] not in constants:
                 link.overs.append(Over(*step.over, position))
             if step.scratch:
                 key = f"scratch of step {position}"
