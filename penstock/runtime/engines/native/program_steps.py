@@ -146,7 +146,7 @@ class Group:
         self._steps = (CStep * len(steps))(
             *(
                 CStep(
-                    address_of(getattr(functions, f"pk_{step.name}_run")),
+                    address_of(functions, f"pk_{step.name}_run"),
                     ctypes.addressof(step.task),
                     field_address(step.task, "status") if hasattr(step.task, "status") else None,
                 )
