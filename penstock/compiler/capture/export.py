@@ -27,6 +27,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
@@ -98,6 +99,7 @@ def capture(
         if _needs_tracing(module):
             module = _functional(program)
     bounds = _upper_bounds(program)
+    bounds.update(bounds_by_data(module, bounds))
     _require_bounds(module, bounds)
     spec = program.call_spec
     return Captured(

@@ -53,13 +53,13 @@ LIMITS = (
     Limit(
         "not-a-number",
         "compared with anything is not a number: so is what is chosen by it",
-        (*COMPARISONS, "sign", "where"),
+        (*COMPARISONS, "sign", "where", "copysign", "heaviside"),
         not_a_number=True,
     ),
     Limit(
         "not-a-number",
         "stays where it is not chosen",
-        ("where", "triangle"),
+        ("where", "triangle", "heaviside"),
         not_a_number=True,
     ),
     Limit(
@@ -106,7 +106,7 @@ LIMITS = (
     Limit(
         "angles beyond 2.5e6",
         "the fewer digits the larger they are, not a number in the end",
-        ("sin", "cos", "tan"),
+        ("sin", "cos", "tan", "sinc"),
         low=2.5e6, high=LARGEST,
     ),
     Limit(

@@ -21,7 +21,8 @@ SUSPECTS = {
     aten.log.default, aten.log2.default, aten.log10.default, aten.log1p.default,
     aten.sqrt.default, aten.rsqrt.default, aten.div.Tensor, aten.reciprocal.default,
     aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.logit.default, aten.tan.default,
-    aten.div.Tensor_mode,
+    aten.div.Tensor_mode, aten.asin.default, aten.acos.default, aten.acosh.default,
+    aten.atanh.default,
 }  # fmt: skip
 
 

@@ -173,6 +173,11 @@ class _Pairs:
 
         recording = self._record(node, compute)
         result, _ = recording.result
+        if isinstance(result, torch.Tensor) and result.is_complex():
+            raise UnsupportedError(
+                f"{node.target} gives complex numbers and has no form in real ones"
+                f"{origins.describe_origin(node)}"
+            )
         made = self._insert(node, recording)
         if _is_complex(node.meta["val"]) or isinstance(result, (list, tuple)):
             self.values[node] = result

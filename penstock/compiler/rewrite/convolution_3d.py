@@ -16,6 +16,9 @@ def convolution(
 ) -> Tensor:  # fmt: skip
     """The sum of one two-dimensional convolution for each tap in depth; the output's depth goes
     along with the batch."""
+    stride, padding, dilation, output_padding = (
+        list(one) * (3 // len(one)) for one in (stride, padding, dilation, output_padding)
+    )
     if transposed:
         return _transposed(x, weight, bias, stride, padding, dilation, output_padding, groups)
     x = aten.constant_pad_nd.default(x, [0, 0, 0, 0, padding[0], padding[0]])

@@ -16,6 +16,7 @@ from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.compiler.rewrite.decompositions import DECOMPOSITIONS, RESTRICTED
 from penstock.compiler.rewrite.definitions import Definitions, recorded
 from penstock.compiler.rewrite.inline import hopeless, inline
+from penstock.compiler.rewrite.small_matrices import OtherSizeError
 from penstock.errors import UnsupportedError
 
 #: A decomposition of a decomposition of … is followed this far.
@@ -102,9 +103,14 @@ def inline_decomposition(
             f"{node.target} has no kernel, and is not composed of others for all sizes alike: "
             f"{error}; give it a fixed size{describe_origin(node)}"
         ) from None
+    except OtherSizeError as error:
+        raise UnsupportedError(
+            f"{node.target} has no kernel, and is composed of others for {error} only"
+            f"{describe_origin(node)}"
+        ) from None
     except (RecursionError, NotImplementedError):  # PyTorch's table may go round in a circle
         raise hopeless(node) from None
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnsupportedError(
             f"{node.target} has no kernel, and its definition fails: {reason}"

@@ -76,7 +76,7 @@ def _recorded(node: Node) -> Recording | None:
     assert function is not None
     try:
         return recorded(node, function, _MISSING)
-    except (RuntimeError, TypeError, ValueError, UnsupportedError):
+    except (RuntimeError, TypeError, ValueError, IndexError, UnsupportedError):
         # The definition needs values, goes round in a circle, or is not for these arguments.
         return None
 

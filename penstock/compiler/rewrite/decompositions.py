@@ -35,6 +35,8 @@ aten = torch.ops.aten
 
 def kth(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The ``k``-th smallest is the last of the ``k`` smallest."""
+    if x.dim() == 0:
+        return x.clone(), torch.zeros((), dtype=torch.int64)
     values, places = torch.topk(x, k, dim, largest=False)
     last = [pair.narrow(dim, k - 1, 1) for pair in (values, places)]
     value, place = last if keepdim else (pair.squeeze(dim) for pair in last)
@@ -42,7 +44,7 @@ def kth(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor
 
 
 def median_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return kth(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+    return kth(x, (x.shape[dim] + 1) // 2 if x.dim() else 1, dim, keepdim)
 
 
 def median(x: Tensor) -> Tensor:
@@ -105,6 +107,9 @@ def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -
 
 def copysign(x: Tensor, sign: Tensor) -> Tensor:
     """The sign of a zero is that of its reciprocal."""
+    dtype = torch.result_type(x, sign)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    x, sign = x.to(dtype), sign.to(dtype)
     negative = torch.where(sign == 0, torch.reciprocal(sign), sign) < 0
     return torch.where(negative, -x.abs(), x.abs())
 
@@ -211,6 +216,12 @@ def tensordot(x: Tensor, y: Tensor, dims_x: list[int], dims_y: list[int]) -> Ten
     summed_x, summed_y = [d % x.dim() for d in dims_x], [d % y.dim() for d in dims_y]
     kept_x = [d for d in range(x.dim()) if d not in summed_x]
     kept_y = [d for d in range(y.dim()) if d not in summed_y]
+    for one, other in zip(summed_x, summed_y, strict=True):  # a size of 1 is broadcast
+        if x.shape[one] != y.shape[other]:
+            x, y = (
+                side.sum(d, keepdim=True) if twin.shape[e] == 1 else side
+                for side, d, twin, e in ((x, one, y, other), (y, other, x, one))
+            )
     length = math.prod(x.shape[d] for d in summed_x)
     left, right = x.permute(*kept_x, *summed_x), y.permute(*summed_y, *kept_y)
     rows, columns = [x.shape[d] for d in kept_x], [y.shape[d] for d in kept_y]
@@ -240,6 +251,15 @@ def constant_pad(x: Tensor, pad: list[int], value: float = 0.0) -> Tensor:
     return padded
 
 
+def of_floats(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``function``, of integers and booleans too, as floats."""
+
+    def call(x: Tensor) -> Tensor:
+        return function(x if x.is_floating_point() else x.to(torch.get_default_dtype()))
+
+    return call
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     ATTENTION_OF_PARTS: attention_of_parts,
     aten.sort.default: sorting.sort,
@@ -260,8 +280,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.fmax.default: fmax,
     aten.fmin.default: fmin,
     aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
-    aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
-    aten.erfc.default: lambda x: 1 - torch.erf(x),
+    aten.exp2.default: of_floats(lambda x: torch.exp(x * math.log(2))),
+    aten.erfc.default: of_floats(lambda x: 1 - torch.erf(x)),
     aten.signbit.default: lambda x: torch.where(x == 0, torch.reciprocal(x), x) < 0,
     aten.searchsorted.Tensor: searchsorted,
     aten.bucketize.Tensor: bucketize,
@@ -305,15 +325,20 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.linalg_inv_ex.default: small_matrices.linalg_inv_ex,
     aten._linalg_solve_ex.default: small_matrices.linalg_solve_ex,
     aten.linalg_solve_triangular.default: small_matrices.solve_triangular,
-    aten.erfinv.default: special_functions.erfinv,
-    aten.special_ndtri.default: special_functions.ndtri,
-    aten.lgamma.default: special_functions.lgamma,
-    aten.digamma.default: special_functions.digamma,
-    aten.i0.default: special_functions.i0,
-    aten.special_i0.default: special_functions.i0,
-    aten.special_i0e.default: special_functions.i0e,
-    aten.special_i1.default: special_functions.i1,
-    aten.special_i1e.default: special_functions.i1e,
+    aten.triangular_solve.default: small_matrices.triangular_solve,
+    aten.linalg_cholesky_ex.default: small_matrices.linalg_cholesky_ex,
+    aten.cholesky.default: small_matrices.cholesky,
+    aten.cholesky_solve.default: small_matrices.cholesky_solve,
+    aten.cholesky_inverse.default: small_matrices.cholesky_inverse,
+    aten.erfinv.default: of_floats(special_functions.erfinv),
+    aten.special_ndtri.default: of_floats(special_functions.ndtri),
+    aten.lgamma.default: of_floats(special_functions.lgamma),
+    aten.digamma.default: of_floats(special_functions.digamma),
+    aten.i0.default: of_floats(special_functions.i0),
+    aten.special_i0.default: of_floats(special_functions.i0),
+    aten.special_i0e.default: of_floats(special_functions.i0e),
+    aten.special_i1.default: of_floats(special_functions.i1),
+    aten.special_i1e.default: of_floats(special_functions.i1e),
     aten.__lshift__.Scalar: aten.bitwise_left_shift.Tensor_Scalar,
     aten.__rshift__.Scalar: aten.bitwise_right_shift.Tensor_Scalar,
     aten.__lshift__.Tensor: aten.bitwise_left_shift.Tensor,
@@ -341,7 +366,7 @@ def _cuts_off(node: Node) -> bool:
 
 
 def _is_3d(node: Node) -> bool:
-    return len(arguments(node)["stride"]) == 3
+    return arguments(node)["input"].meta["val"].dim() == 5  # type: ignore[no-any-return]
 
 
 def linear_of_a_vector(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

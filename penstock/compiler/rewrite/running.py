@@ -45,8 +45,8 @@ def _extreme(
         )
 
     places = torch.arange(x.shape[dim] if x.dim() else 1, device=x.device)
-    if x.dim():
-        places = places.reshape([-1 if d == dim % x.dim() else 1 for d in range(x.dim())])
+    shape = [-1 if d == dim % max(x.dim(), 1) else 1 for d in range(x.dim())]
+    places = places.reshape(shape)
     values, indices = _running((x, places.expand(x.shape)), dim, combine)
     return values, indices
 

@@ -96,8 +96,7 @@ def _into(x: Tensor, part: Tensor, dim: int) -> Tensor:
 def index_reduce(
     x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
-    shape = [1] * source.dim()
-    shape[dim] = -1
+    shape = [-1 if d == dim % source.dim() else 1 for d in range(source.dim())]
     places = index.reshape(shape).expand(source.shape)
     return scatter_reduce(x, dim, places, source, reduce, include_self=include_self)
 
@@ -118,6 +117,8 @@ def as_strided_scatter(
 
 def mode(x: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The smallest of the most frequent values, and its last place."""
+    if x.dim() == 0:
+        return x.clone(), torch.zeros((), dtype=torch.int64)
     rows = x.movedim(dim, -1)
     counts = (rows.unsqueeze(-1) == rows.unsqueeze(-2)).sum(-1)
     values, _ = torch.sort(rows, -1)

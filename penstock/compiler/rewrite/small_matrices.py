@@ -1,4 +1,5 @@
-"""Determinants and inverses of small matrices, by minors; triangular systems, row by row."""
+"""Determinants, inverses and systems of small matrices: the smallest by minors, others by
+elimination, triangular and positive definite ones row by row."""
 
 from __future__ import annotations
 
@@ -9,14 +10,20 @@ import torch
 from torch import Tensor
 
 #: Minors of larger matrices are too many, and lose too many digits.
-LARGEST = 4
+LARGEST_BY_MINORS = 4
+#: Each row takes a dozen operators.
+LARGEST = 32
 LARGEST_TRIANGLE = 64
+
+
+class OtherSizeError(NotImplementedError):
+    """What is composed of other operators is so only for smaller matrices; says for which."""
 
 
 def _minor(x: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
     """The determinant of some rows and columns, expanded along the first row."""
     if not rows:
-        return torch.ones_like(x[..., 0, 0])
+        return torch.ones(x.shape[:-2], dtype=x.dtype)
     if len(rows) == 1:
         return x[..., rows[0], columns[0]]
     total = torch.zeros_like(x[..., 0, 0])
@@ -30,18 +37,22 @@ def _minor(x: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
 def _size(x: Tensor, largest: int) -> int:
     size = x.shape[-1]
     if not isinstance(size, int) or size > largest:
-        raise NotImplementedError
+        raise OtherSizeError(f"matrices of at most {largest} rows, a number that is fixed")
     return size
 
 
 def determinant(x: Tensor) -> Tensor:
-    every = list(range(_size(x, LARGEST)))
-    return _minor(x, every, every)
+    size = _size(x, LARGEST)
+    if size > LARGEST_BY_MINORS:
+        return _eliminated(x, size)[1]
+    return _minor(x, list(range(size)), list(range(size)))
 
 
 def inverse(x: Tensor) -> Tensor:
     """The transposed cofactors over the determinant."""
     size = _size(x, LARGEST)
+    if size > LARGEST_BY_MINORS:
+        return solution(x, torch.eye(size, dtype=x.dtype).expand(x.shape))
     cofactors = []
     for row, column in itertools.product(range(size), repeat=2):
         rows, columns = ([i for i in range(size) if i != out] for out in (column, row))
@@ -49,6 +60,36 @@ def inverse(x: Tensor) -> Tensor:
         cofactors.append(-minor if (row + column) % 2 else minor)
     stacked: Tensor = torch.stack(cofactors, -1).unflatten(-1, (size, size))
     return stacked / determinant(x)[..., None, None]
+
+
+def solution(x: Tensor, right: Tensor) -> Tensor:
+    """What ``x`` times that is ``right``, [..., n, columns]."""
+    size = _size(x, LARGEST)
+    if size <= LARGEST_BY_MINORS:
+        return inverse(x) @ right
+    lead = torch.broadcast_shapes(x.shape[:-2], right.shape[:-2])
+    both = [one.expand(*lead, *one.shape[-2:]) for one in (x, right)]
+    return _eliminated(torch.cat(both, -1), size)[0][..., size:]
+
+
+def _eliminated(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """(``x`` with the unit matrix in its first ``size`` columns, the determinant of what stood
+    there), by Gauss and Jordan, with the largest entry of each column as its pivot."""
+    places = torch.arange(size)
+    determinant = torch.ones(x.shape[:-2], dtype=x.dtype)
+    for step in range(size):
+        largest = x[..., step:, step].abs().argmax(-1, keepdim=True) + step
+        order = torch.where(places == largest, step, places)
+        order = torch.where(places == step, largest, order)
+        x = torch.gather(x, -2, order.unsqueeze(-1).expand(x.shape))
+        pivot = x[..., step, step]
+        swapped = largest.squeeze(-1) != step
+        determinant = determinant * torch.where(swapped, -pivot, pivot)
+        row = x[..., step : step + 1, :] / pivot[..., None, None]
+        factors = x[..., step : step + 1] * (places != step).to(x.dtype)[:, None]
+        rest = x - factors * row
+        x = torch.where((places == step)[:, None], row, rest)
+    return x, determinant
 
 
 def _pivots(x: Tensor) -> Tensor:
@@ -74,7 +115,7 @@ def linalg_solve_ex(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     vector = right.dim() == 1 or right.shape == x.shape[:-1]
     columns = right.unsqueeze(-1) if vector else right
-    found = inverse(x) @ columns if left else columns @ inverse(x)
+    found = solution(x, columns) if left else solution(x.mT, columns.mT).mT
     found = found.squeeze(-1) if vector else found
     return found, x, _pivots(x), torch.zeros(x.shape[:-2], dtype=torch.int32)
 
@@ -94,3 +135,48 @@ def solve_triangular(
             value = value - x[..., row, other, None] * known
         done[row] = value if unitriangular else value / x[..., row, row, None]
     return torch.stack([done[row] for row in range(size)], -2)
+
+
+def triangular_solve(
+    right: Tensor, x: Tensor, upper: bool = True, transpose: bool = False,
+    unitriangular: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    turned, upwards = (x.mT, not upper) if transpose else (x, upper)
+    lead = torch.broadcast_shapes(turned.shape[:-2], right.shape[:-2])
+    columns = right.expand(*lead, *right.shape[-2:])
+    return solve_triangular(turned, columns, upper=upwards, unitriangular=unitriangular), x.clone()
+
+
+def cholesky(x: Tensor, upper: bool = False) -> Tensor:
+    """Column by column. Of what is not positive definite, not a number; of ``x``, the triangle that
+    is asked for is read."""
+    size = _size(x, LARGEST)
+    lower = x.mT if upper else x
+    columns: list[Tensor] = []
+    for step in range(size):
+        column = lower[..., step:, step]
+        if columns:
+            before = torch.stack([one[..., step:] for one in columns], -1)
+            column = column - (before * before[..., :1, :]).sum(-1)
+        column = column / torch.sqrt(column[..., :1])
+        columns.append(torch.nn.functional.pad(column, [step, 0]))
+    if not columns:
+        return x.clone()
+    return torch.stack(columns, -2 if upper else -1)
+
+
+def linalg_cholesky_ex(
+    x: Tensor, *, upper: bool = False, check_errors: bool = False
+) -> tuple[Tensor, Tensor]:
+    return cholesky(x, upper), torch.zeros(x.shape[:-2], dtype=torch.int32)
+
+
+def cholesky_solve(right: Tensor, x: Tensor, upper: bool = False) -> Tensor:
+    lower = x.mT if upper else x
+    lead = torch.broadcast_shapes(x.shape[:-2], right.shape[:-2])
+    half = solve_triangular(lower, right.expand(*lead, *right.shape[-2:]), upper=False)
+    return solve_triangular(lower.mT, half, upper=True)
+
+
+def cholesky_inverse(x: Tensor, upper: bool = False) -> Tensor:
+    return cholesky_solve(torch.eye(x.shape[-1], dtype=x.dtype).expand(x.shape), x, upper)

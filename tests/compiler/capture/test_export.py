@@ -70,7 +70,7 @@ MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
     ("a scripted model", ExportError, "TorchScript",
      lambda: penstock.lower(torch.jit.script(nn.Linear(3, 2)), (X,))),
     ("no kernel", UnsupportedError, "test_export.py:",
-     lambda: penstock.lower(Call(torch.linalg.cholesky), (torch.eye(3),))),
+     lambda: penstock.lower(Call(torch.linalg.eigh), (torch.eye(3),))),
     ("a generator", UnsupportedError, "torch.Generator", lambda: penstock.lower(
         Call(lambda x: x[:, torch.randperm(3, generator=torch.Generator())]), (X,))),
     ("a sparse constant", UnsupportedError, "to_dense",

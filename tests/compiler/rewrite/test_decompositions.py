@@ -35,7 +35,13 @@ PLACES = torch.tensor([[0, 2, 2, 1], [1, 1, 1, 1], [7, 0, 3, 0]])
 ENTRIES = _random(3, 4, seed=1)
 OFFSETS = torch.tensor([0, 3, 3])
 LINE = torch.tensor([-9.3, -4.0, -2.5, -0.3, 0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.75, 6.2, 20.0])
-MATRICES = {n: torch.eye(n) * 2 + _random(2, n, n) * 0.4 for n in (1, 2, 3, 4)}
+MATRICES = {n: torch.eye(n) * 2 + _random(2, n, n) * 0.4 for n in (1, 2, 3, 4, 7)}
+LARGE = torch.eye(32) * 3 + _random(32, 32) * 0.4
+POSITIVE = MATRICES[7] @ MATRICES[7].mT + torch.eye(7)
+FACTOR = torch.linalg.cholesky(POSITIVE)
+SCALAR = torch.tensor(1.5)
+#: As the least pivot has it, and with rows that must change places.
+TURNED = torch.eye(6)[torch.tensor([1, 0, 3, 4, 5, 2])] * 2
 
 
 def _bag(mode: str, **options: Any) -> tuple[Any, tuple[torch.Tensor, ...]]:
@@ -97,6 +103,50 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
     "inverse": (torch.inverse, (MATRICES[3][0],)),
     "slogdet": (lambda x: tuple(torch.linalg.slogdet(x)), (MATRICES[3],)),
     "solve": (torch.linalg.solve, (MATRICES[3], _random(2, 3, 4))),
+    "det_32": (torch.linalg.det, (LARGE / 3,)),
+    "solve_32": (torch.linalg.solve, (LARGE, _random(32, 2))),
+    "det_turned": (torch.linalg.det, (TURNED,)),
+    "slogdet_turned": (lambda x: tuple(torch.linalg.slogdet(x)), (-TURNED,)),
+    "inv_turned": (torch.linalg.inv, (TURNED,)),
+    "solve_broadcast": (torch.linalg.solve, (MATRICES[7], _random(3, 1, 7, 2))),
+    "solve_right_7": (
+        lambda a, b: torch.linalg.solve(a, b, left=False), (MATRICES[7], _random(2, 4, 7)),
+    ),
+    "det_of_nothing": (torch.linalg.det, (torch.zeros(0, 0),)),
+    "cholesky": (torch.linalg.cholesky, (POSITIVE,)),
+    "cholesky_upper": (lambda x: torch.linalg.cholesky(x, upper=True), (POSITIVE,)),
+    "cholesky_old": (torch.cholesky, (POSITIVE,)),
+    "cholesky_of_one": (torch.linalg.cholesky, (torch.full((2, 1, 1), 4.0),)),
+    "cholesky_inverse": (torch.cholesky_inverse, (FACTOR,)),
+    **{f"cholesky_solve_{upper}": (
+        lambda b, x, upper=upper: torch.cholesky_solve(b, x, upper=upper),
+        (_random(2, 7, 2), FACTOR.mT.contiguous() if upper else FACTOR))
+       for upper in (True, False)},
+    **{f"triangular_solve_{transpose}": (
+        lambda b, x, transpose=transpose: torch.triangular_solve(
+            b, x, upper=False, transpose=transpose)[0], (_random(2, 7, 2), FACTOR))
+       for transpose in (True, False)},
+    **{f"scalar_{name}": (lambda x, name=name: tuple(getattr(torch, name)(x, 0)), (SCALAR,))
+       for name in ("cummax", "cummin", "mode", "median")},
+    "scalar_kthvalue": (lambda x: tuple(x.kthvalue(1, 0)), (SCALAR,)),
+    "scalar_moved": (lambda x: (x.transpose(0, -1) + 1, x.unfold(0, 1, 1) * 2), (SCALAR,)),
+    "scalar_index_reduce": (
+        lambda x: x.index_reduce(0, torch.tensor([0]), x * 2, "mean"), (SCALAR,),
+    ),
+    "conv3d_valid": (
+        lambda x, w: F.conv3d(x, w, padding="valid"), (_random(1, 3, 4, 9), _random(2, 1, 1, 3, 4)),
+    ),
+    "tensordot_broadcast": (
+        lambda x, y: torch.tensordot(x, y, ([0, 1], [2, 0])), (_random(1, 1, 3), _random(2, 4, 2)),
+    ),
+    **{f"{name}_of_integers": (getattr(torch, name), (torch.tensor([1, 3, 0], dtype=dtype),))
+       for name, dtype in {"i0": torch.uint8, "lgamma": torch.int64, "erfinv": torch.bool,
+                           "exp2": torch.int32, "erfc": torch.int64}.items()},
+    "copysign_of_integers": (torch.copysign, (torch.tensor([1, -2]), torch.tensor([-1, 0]))),
+    "copysign_of_booleans": (torch.copysign, (IDS > 1, IDS > 2)),
+    "masked_select_broadcast": (torch.masked_select, (torch.arange(4), ENTRIES > 0)),
+    "masked_select_of_one": (torch.masked_select, (SCALAR, torch.tensor(True))),
+    "nonzero_of_two": (torch.nonzero, (torch.tensor([1.0, 0.0]),)),
     "solve_vector": (torch.linalg.solve, (MATRICES[3], _random(2, 3))),
     "solve_right": (
         lambda a, b: torch.linalg.solve(a, b, left=False), (MATRICES[3], _random(2, 4, 3)),
@@ -126,7 +176,8 @@ def test_against_eager(name: str, delegate: bool) -> None:
 @pytest.mark.parametrize(
     ("function", "inputs", "message"),
     [
-        (torch.linalg.inv, (torch.eye(5)[None],), "linalg_inv.*test_decompositions.py"),
+        (torch.linalg.inv, (torch.eye(33)[None],), "at most 32 rows.*test_decompositions.py"),
+        (torch.linalg.eigvals, (LARGE,), "linalg_eigvals.default gives complex numbers"),
         (torch.gcd, (torch.arange(4), torch.arange(4)), "gcd.*test_decompositions.py"),
         (lambda x: F.fractional_max_pool2d(x, 2, (2, 2)), (_random(1, 1, 5, 5),), "fractional"),
     ],

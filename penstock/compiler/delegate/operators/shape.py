@@ -56,9 +56,10 @@ def lower_permute(b: GraphBuilder, node: Node) -> Tensor:
 )
 def lower_transpose(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
-    first, second = (int(dim) % x.rank for dim in node.args[1:3])  # type: ignore[arg-type]
+    first, second = (int(dim) % max(x.rank, 1) for dim in node.args[1:3])  # type: ignore[arg-type]
     dims = list(range(x.rank))
-    dims[first], dims[second] = second, first
+    if dims:
+        dims[first], dims[second] = second, first
     return b.permute(x, dims)
 
 

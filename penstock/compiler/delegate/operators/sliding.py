@@ -31,7 +31,8 @@ def lower_unfold(b: GraphBuilder, node: Node) -> Tensor:
     """[..., L, ...] → [..., windows, ..., size]."""
     named = arguments(node)
     x = b.tensor(node.args[0])
-    dim, size, step = named["dimension"] % max(x.rank, 1), int(named["size"]), int(named["step"])
+    x = b.reshape(x, (1,)) if x.rank == 0 else x
+    dim, size, step = named["dimension"] % x.rank, int(named["size"]), int(named["step"])
     count = layout.shape_of(node.meta["val"])[dim]
     if not isinstance(count, int):
         raise LoweringError("it unfolds a dynamic dimension")

@@ -132,6 +132,15 @@ for _entry in ("log", "sqrt", "rsqrt", "log2", "log10", "log1p"):
 for _entry in ("exp", "exp2", "expm1", "sinh", "cosh", "erf"):
     elementwise(_entry, getattr(torch, _entry))
 elementwise("erf", torch.erf, lambda *shape: numbers(*shape) * 0.01)
+for _entry in ("atan", "asinh", "sinc"):
+    elementwise(_entry, getattr(torch, _entry), edge_values)
+for _entry in ("asin", "acos", "atanh"):
+    elementwise(_entry, getattr(torch, _entry), lambda *shape: fractions(*shape) * 1.96 - 0.98)
+elementwise("acosh", lambda x: torch.acosh(x + 1), positive)
+for _entry in ("atan2", "logaddexp", "logaddexp2", "heaviside", "copysign"):
+    case(_entry, getattr(torch, _entry), X, Y)
+    case(_entry, getattr(torch, _entry), edge_values(13), edge_values(4, 13).flip(1))
+case("copysign", lambda x: torch.copysign(x, -2.0), X)
 elementwise("expm1", torch.expm1, lambda *shape: numbers(*shape) * 1e-5)
 elementwise("tan", torch.tan, lambda *shape: fractions(*shape) * 2.4 - 1.2)
 elementwise("logit", torch.logit, fractions)
