@@ -16,7 +16,7 @@ from penstock.compiler.fx import layout
 from penstock.compiler.fx.edit import fake_mode
 from penstock.compiler.fx.record import Recording
 from penstock.compiler.fx.size_nodes import SizeNodes
-from penstock.compiler.rewrite import fold_constants, remove_no_ops
+from penstock.compiler.rewrite import computed_weights, fold_constants, remove_no_ops
 from penstock.compiler.rewrite.definitions import Definitions, definition, recorded
 from penstock.compiler.rewrite.inline import inline
 from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS, NO_OPS
@@ -72,7 +72,7 @@ _MISSING = Definitions(lambda target: registry.find(target) is not None or targe
 def _recorded(node: Node) -> Recording | None:
     """What the node's operator comes to; ``None`` where that cannot be found out."""
     assert isinstance(node.target, torch._ops.OpOverload)
-    function = definition(node.target)
+    function = computed_weights.definition_for(node) or definition(node.target)
     assert function is not None
     try:
         return recorded(node, function, _MISSING)
@@ -112,8 +112,6 @@ def _all_delegable(node: Node, recording: Recording) -> bool:
     for call in recording.calls:
         if call.target in ASSERTIONS:
             continue
-        if call.target is node.target:
-            return False
         args, kwargs = map_aggregate((call.args, call.kwargs), argument)
         item = graph.create_node("call_function", call.target, tuple(args), dict(kwargs))
         item.meta["val"] = call.result

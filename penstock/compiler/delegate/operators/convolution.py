@@ -56,7 +56,8 @@ def _not_depthwise(node: Node) -> bool:
     aten.conv2d.padding,
     constraints=(*CONSTANT_WEIGHTS, _two_or_fewer),
     quantization=Weighted(dynamic=_not_depthwise),
-    notes="groups; depthwise; padding='same'",
+    notes="groups; depthwise; padding='same'; with computed weights, over images of fixed size, a "
+    "product with their windows",
 )
 def lower_conv(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
