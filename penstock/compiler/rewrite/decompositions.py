@@ -188,7 +188,9 @@ def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
 
 
 def adaptive_avg_pool3d(x: Tensor, output_size: list[int]) -> Tensor:
-    """Pooling of the planes, then of the depth beside the flattened plane."""
+    """Pooling of the planes, then of the depth beside the flattened plane; all of it is a mean."""
+    if all(isinstance(size, int) and size == 1 for size in output_size):
+        return x.mean((-3, -2, -1), keepdim=True)
     planes = aten._adaptive_avg_pool2d.default(x.flatten(0, -3), output_size[1:])
     planes = planes.unflatten(0, x.shape[:-2])
     flat = planes.flatten(-2)
@@ -307,8 +309,11 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addbmm.default: addbmm,
     aten.avg_pool3d.default: avg_pool3d,
     aten.narrow.default: narrow,
+    # PyTorch's definition asks how the volume lies in memory.
+    aten.adaptive_avg_pool3d.default: adaptive_avg_pool3d,
     aten._adaptive_avg_pool3d.default: adaptive_avg_pool3d,
     aten.reshape.default: reshape,
+    aten._unsafe_view.default: reshape,
     aten.flatten.using_ints: flatten,
     aten.tensordot.default: tensordot,
     aten.diagonal_scatter.default: diagonal_scatter,

@@ -206,11 +206,10 @@ class _Folding:
 
 
 def _is_empty(node: Node) -> bool:
-    """Whether the node's result has no elements, hence nothing to compute."""
+    """Whether the node's result has no elements, hence nothing to compute, or to write."""
     return (
         node.op == "call_function"
         and isinstance(node.target, torch._ops.OpOverload)
-        and not is_write(node)
         and _static(node)
         and 0 in node.meta["val"].shape
     )

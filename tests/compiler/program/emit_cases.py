@@ -247,7 +247,9 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
         (4, 4),
     ),
     "pools_3d": of(
-        lambda x: (F.avg_pool3d(x, 2), F.adaptive_avg_pool3d(x, 2)), (1, 2, 4, 5, 6)
+        lambda x: (F.avg_pool3d(x, 2), F.adaptive_avg_pool3d(x, 2),
+                   F.adaptive_avg_pool3d(x.permute(0, 4, 1, 2, 3), (1, 2, 1)),
+                   F.adaptive_avg_pool3d(x.permute(0, 4, 1, 2, 3), 1)), (1, 2, 4, 5, 6)
     ),
     "numbers": of(lambda x: x * x.sum().item() + 1, (2, 3)),
     "data_dependent": of(lambda x: (x[x > 0], torch.nonzero(x)), (3, 4)),

@@ -11,6 +11,7 @@ from rewrites_harness import apply, rewritten
 from torch import nn
 from torch.fx import GraphModule
 
+import penstock
 from penstock.compiler.capture.export import capture
 from penstock.compiler.rewrite import (
     additive_masks,
@@ -71,6 +72,20 @@ def test_a_mask_painted_region_by_region_is_one_constant() -> None:
 
     _, targets = rewritten(Painted(), (torch.randn(4, 4),), fold_constants.apply)
     assert targets == Counter({"aten.add.Tensor": 2})
+
+
+def test_regions_of_a_mask_that_are_empty_are_not_written_to() -> None:
+    class Painted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mask = x.new_zeros((4, 4))
+            for number, rows in enumerate((slice(0, -1), slice(-1, 0), slice(-1, None))):
+                mask[rows, 1:] = number
+            # Capture has to have such views followed by torch, or folded.
+            return x + mask.view(2, 2, 4).permute(0, 2, 1).reshape(4, 4)
+
+    lowered = penstock.lower(Painted(), (torch.randn(4, 4),))
+    assert not lowered.delegation.undelegated
+    assert "copy_" not in lowered.graph
 
 
 def test_positions_and_tables_are_folded() -> None:
