@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import time
@@ -92,12 +93,18 @@ def errors_in_one_line() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+#: What writing to a terminal or a pipe fails with, besides a pipe that nobody reads.
+_ENDS_OF_OUTPUT = (errno.ENOSPC, errno.EIO, errno.EBADF)
+
+
 def known_error(error: Exception) -> PenstockError:
     """``error``, or what it means to a person."""
     if isinstance(error, PenstockError):
         return error
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return InputError(f"cannot use {shorten(error.filename, 300)}: {error.strerror}")
+    if isinstance(error, OSError) and error.errno in _ENDS_OF_OUTPUT:
+        return InputError(f"cannot write the output: {error.strerror}")
     missing = for_missing_package(error) if isinstance(error, ModuleNotFoundError) else None
     return missing or fault(error, "command line")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import environment
 from cli_harness import Shell
 
 import penstock
@@ -61,6 +64,17 @@ def test_what_is_no_file(shell: Shell, program: Path, places: dict[str, str], ki
 @pytest.mark.parametrize("path", ["none/net.npz", "net.pte/x.npz", "a" * 5000, "/proc/x.npz"])
 def test_what_cannot_be_written(shell: Shell, program: Path, path: str) -> None:
     shell.fails("penstock", "run", str(program), "--output-file", path, message="cannot write")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_an_output_that_is_full(program: Path) -> None:
+    command = [sys.executable, "-m", "penstock", "run", str(program)]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=environment(), check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: cannot write the output: No space left on device\n")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -101,7 +101,7 @@ def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -
         x, weight.transpose(1, 2).contiguous().view(out * columns, rows)
     )
     factors = factors.unflatten(-1, (out, columns))
-    result = (factors * y.unsqueeze(-2)).sum(-1)
+    result = (factors * y.unsqueeze(-2)).sum(-1, dtype=factors.dtype)
     return result if bias is None else torch.add(result, bias)
 
 
@@ -167,8 +167,8 @@ def avg_pool3d(
     """Pooling of the planes, then of the depth."""
     kernel, pads = (list(one) * (3 // len(one)) for one in (kernel_size, padding))
     strides = list(stride) * (3 // len(stride)) if stride else kernel
-    if ceil_mode or (any(pads) and not count_include_pad):
-        raise NotImplementedError
+    if ceil_mode or (any(pads) and not count_include_pad) or not x.is_floating_point():
+        raise NotImplementedError  # integers would be rounded twice
     flat = x.flatten(0, -3)
     planes = torch.nn.functional.avg_pool2d(flat[:, None], kernel[1:], strides[1:], pads[1:])
     planes = planes[:, 0].unflatten(0, x.shape[:-2])
@@ -383,6 +383,16 @@ def _is_vector(node: Node) -> bool:
     return arguments(node)["input"].meta["val"].dim() == 1  # type: ignore[no-any-return]
 
 
+def bilinear_of_bytes(x: Tensor, *arguments: Any) -> Tensor:
+    """In float and rounded; eager's has weights of 16 bits, and is one off here and there."""
+    resized = aten.upsample_bilinear2d.vec(x.to(torch.float32), *arguments)
+    return torch.round(resized).to(x.dtype)
+
+
+def _is_of_bytes(node: Node) -> bool:
+    return arguments(node)["input"].meta["val"].dtype is torch.uint8
+
+
 def _names_no_dims(node: Node) -> bool:
     return not arguments(node)["dims"]
 
@@ -403,6 +413,7 @@ RESTRICTED: dict[Any, tuple[Callable[[Node], bool], Callable[..., Any]]] = {
     aten.convolution.default: (_is_3d, convolution_3d.convolution),
     aten.linear.default: (_is_vector, linear_of_a_vector),
     aten.roll.default: (_names_no_dims, roll_flat),
+    aten.upsample_bilinear2d.vec: (_is_of_bytes, bilinear_of_bytes),
     aten.unbind.int: (_is_dynamic, unbind),
     aten.split.Tensor: (_is_dynamic, split),
     aten.split_with_sizes.default: (_is_dynamic, split_with_sizes),

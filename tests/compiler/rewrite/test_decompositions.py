@@ -144,6 +144,10 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
                            "exp2": torch.int32, "erfc": torch.int64}.items()},
     "copysign_of_integers": (torch.copysign, (torch.tensor([1, -2]), torch.tensor([-1, 0]))),
     "copysign_of_booleans": (torch.copysign, (IDS > 1, IDS > 2)),
+    "bilinear_of_bytes": (
+        F.bilinear, tuple(IDS.to(torch.uint8).reshape(-1)[:n].reshape(shape) for n, shape in
+                          ((3, (3,)), (2, (2,)), (6, (1, 3, 2)))),
+    ),
     "masked_select_broadcast": (torch.masked_select, (torch.arange(4), ENTRIES > 0)),
     "masked_select_of_one": (torch.masked_select, (SCALAR, torch.tensor(True))),
     "nonzero_of_two": (torch.nonzero, (torch.tensor([1.0, 0.0]),)),
@@ -193,3 +197,17 @@ def test_a_size_that_depends_on_data_without_a_bound() -> None:
     counts = torch.tensor([1, 0, 2])
     with pytest.raises(UnsupportedError, match=r"depends on data: torch\._check"):
         penstock.lower(Call(lambda x, n: torch.repeat_interleave(x, n, 0)), (ROWS, counts))
+
+
+@pytest.mark.parametrize("options", [{"size": (13, 14)}, {"scale_factor": 2.0}])
+def test_bytes_are_resized_to_within_one(options: dict[str, Any]) -> None:
+    """As eager does with weights of 16 bits, and the kernels in float."""
+    picture = (_random(2, 3, 9, 11).sigmoid() * 255).to(torch.uint8)
+
+    def resize(x: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(x, mode="bilinear", **options)
+
+    program = penstock.load(penstock.lower(Call(resize), (picture,)).to_bytes(), threads=1)
+    (found,) = program(picture.numpy())
+    assert found.dtype == np.uint8
+    assert abs(found.astype(int) - resize(picture).numpy()).max() <= 1
