@@ -58,6 +58,7 @@ class _Drawer:
         #: the box that made a value of the method last
         self._maker: dict[int, str] = {}
         self._lists = {value.id: value for value in method.values if value.items}
+        self._views = {v.id: v.view_of for v in method.values if v.view_of is not None}
 
     def drawing(self) -> Drawing:
         for place, number in enumerate(self._method.inputs):
@@ -83,7 +84,7 @@ class _Drawer:
 
     def _edge(self, number: int, end: str) -> None:
         """From the maker of a value of the method, if a box made it."""
-        start = self._maker.get(number)
+        start = self._maker.get(self._views.get(number, number))
         if start is not None and start != end:
             self._connect(start, end, number)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.formats.program import (
@@ -20,6 +20,7 @@ from penstock.formats.sources import MethodSources, Origin
 from penstock.runtime.instructions import COPY_INDEX
 from penstock.tools.describe.delegates import DelegateDescription
 from penstock.tools.describe.values import is_constant
+from penstock.tools.describe.views import Places, find_views
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,60 @@ def describe_instructions(
         for number, value in enumerate(method.values)
         if is_constant(value) or getattr(value, "data", None) is not None
     )
+    last = _last_mentions(method)
+    places = Places(method)
     found = []
     for position, call in enumerate(method.instructions):
         origin = sources.of_instruction(position)
+        if isinstance(call, DelegateCall) and not delegates[call.delegate].is_open:
+            known.update(_views_read(call.args, position, known, places, last))
         described = _described(position, call, method, delegates, known, origin)
         known.update(flat(method, described.outputs))
+        places.read(flat(method, described.inputs))
+        places.write(flat(method, described.outputs))
         found.append(described)
     return tuple(found)
+
+
+def _last_mentions(method: Method) -> dict[int, int]:
+    """The last instruction that names a value."""
+    last: dict[int, int] = {}
+    for position, call in enumerate(method.instructions):
+        if isinstance(call, (KernelCall, DelegateCall)):
+            last.update(dict.fromkeys(flat(method, call.args), position))
+        elif isinstance(call, MoveCall):
+            last.update({call.source: position, call.target: position})
+        elif isinstance(call, JumpFalseCall):
+            last[call.condition] = position
+    last.update(dict.fromkeys(flat(method, method.outputs), len(method.instructions)))
+    return last
+
+
+def _views_read(
+    args: Sequence[int],
+    position: int,
+    known: Collection[int],
+    places: Places,
+    last: Mapping[int, int],
+) -> list[int]:
+    """The arguments of a delegate that nothing has written, but which are views of what was. An
+    output may lie where something was, too; but then somebody has read that, and somebody reads
+    the output. The last argument is an output."""
+    found = []
+    for number in args[:-1]:
+        if number in known:
+            continue
+        owner = places.owner(number)
+        if owner is None or not (places.is_unread(owner) or last.get(number) == position):
+            break
+        found.append(number)
+    return found
+
+
+def views(method: Method, instructions: Sequence[InstructionDescription]) -> dict[int, int]:
+    """The values that lie where others do, which nothing writes, and what they are views of."""
+    steps = [(flat(method, one.inputs), flat(method, one.outputs)) for one in instructions]
+    return find_views(method, [*steps, (flat(method, method.outputs), ())])
 
 
 def states(method: Method, instructions: Sequence[InstructionDescription]) -> frozenset[int]:

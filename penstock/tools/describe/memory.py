@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -44,12 +44,17 @@ class MemoryPlan:
 
 
 def describe_memory(
-    method: Method, instructions: Sequence[InstructionDescription], kinds: Sequence[str]
+    method: Method,
+    instructions: Sequence[InstructionDescription],
+    kinds: Sequence[str],
+    views: Mapping[int, int],
 ) -> MemoryPlan:
-    """The plan of a method; ``kinds`` are those of its values.
+    """The plan of a method; ``kinds`` are those of its values, ``views`` has what views are
+    views of.
 
     Inputs live from the beginning, outputs to the end, states all the time. What a loop touches
-    and something outside of it too lives through the whole loop.
+    and something outside of it too lives through the whole loop. A view lives from when what it is
+    a view of is written.
     """
     end = max(len(instructions) - 1, 0)
     first: dict[int, int] = dict.fromkeys(method.inputs, 0)
@@ -61,6 +66,8 @@ def describe_memory(
     for number in flat(method, method.outputs):
         first.setdefault(number, end)
         last[number] = end + 1  # also where the last instruction closes a loop
+    for view, owner in views.items():
+        first[view] = min(first.get(view, end), first.get(owner, end))
     loops = _loops(instructions)
     found = []
     for number, value in enumerate(method.values):

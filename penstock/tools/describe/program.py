@@ -22,6 +22,7 @@ from penstock.tools.describe.instructions import (
     InstructionDescription,
     describe_instructions,
     states,
+    views,
 )
 from penstock.tools.describe.memory import MemoryPlan, describe_memory
 from penstock.tools.describe.quantizations import known_quantizations
@@ -151,8 +152,12 @@ def _method(
     ]
     delegates = tuple(one.description for one in opened)
     instructions = describe_instructions(method, delegates, sources)
+    view_of = views(method, instructions)
     values = method_values(
-        method, known_quantizations(method, instructions, delegates), states(method, instructions)
+        method,
+        known_quantizations(method, instructions, delegates),
+        states(method, instructions),
+        view_of,
     )
     constants = method_constants(method, instructions, seen)
     for one in opened:
@@ -169,6 +174,6 @@ def _method(
             sum(one.kind == "kernel" for one in instructions),
             sum(not delegate.is_open for delegate in delegates),
         ),
-        describe_memory(method, instructions, [value.kind for value in values]),
+        describe_memory(method, instructions, [value.kind for value in values], view_of),
     )
     return described, constants

@@ -59,7 +59,7 @@ class ValueDescription:
     ``kind`` is ``input``, ``output``, ``constant``, ``state`` (kept from call to call),
     ``intermediate``, or what is no tensor: ``scalar``, ``list``. ``shape`` holds upper bounds where
     ``dynamic`` is true. ``bytes`` are those of the upper bounds, ``text`` says all of it in one
-    line.
+    line. ``view_of`` is the value in whose memory this one lies, where no instruction writes it.
     """
 
     id: int
@@ -75,15 +75,18 @@ class ValueDescription:
     quantization: QuantizationDescription | None = None
     external_id: int | None = None
     items: tuple[int, ...] = ()
+    view_of: int | None = None
 
 
 def method_values(
     method: Method,
     quantizations: Mapping[int, QuantizationDescription],
     states: Collection[int],
+    views: Mapping[int, int],
 ) -> tuple[ValueDescription, ...]:
-    """All values of a method; ``quantizations`` has what is known of them by value number, and
-    ``states`` are the numbers of those that keep what they hold until the next call."""
+    """All values of a method; ``quantizations`` has what is known of them by value number,
+    ``states`` are the numbers of those that keep what they hold until the next call, and ``views``
+    has what views are views of."""
     inputs, outputs = frozenset(method.inputs), frozenset(method.outputs)
     return tuple(
         _method_value(
@@ -94,13 +97,18 @@ def method_values(
             else "output" if number in outputs
             else "intermediate",
             quantizations.get(number),
+            views.get(number),
         )
         for number, value in enumerate(method.values)
     )  # fmt: skip
 
 
 def _method_value(
-    number: int, value: MethodValue, kind: str, quantization: QuantizationDescription | None
+    number: int,
+    value: MethodValue,
+    kind: str,
+    quantization: QuantizationDescription | None,
+    view_of: int | None,
 ) -> ValueDescription:
     """A value; ``kind`` is what it is, if it is a tensor and not constant."""
     if not isinstance(value, Tensor):
@@ -128,6 +136,7 @@ def _method_value(
         value.name or "",
         value.external,
         quantization,
+        view_of=view_of,
     )
 
 

@@ -173,6 +173,48 @@ def test_live_ranges() -> None:
     assert (jump.start, jump.end) == ("i3", "i1")
 
 
+def test_views_lead_to_what_they_are_views_of() -> None:
+    """The stock compiler makes no instruction of a ``view_copy``: its result is a value that
+    nothing writes, in the memory of another one."""
+    values = [floats(0), floats(16), floats(16), floats(16), floats(32), floats(16), floats(48)]
+    calls: list[object] = [
+        KernelCall(0, (0, 0, 1, 1)),
+        KernelCall(0, (0, 0, 4, 4)),
+        KernelCall(0, (2, 3, 4, 4)),  # 2 and 3 are views of 1
+        KernelCall(0, (4, 4, 5, 5)),  # lies where 1 was
+        KernelCall(0, (5, 4, 6, 6)),
+    ]
+    add = [Operator("aten::add", "out")]
+    found = describe(program(values, calls, operators=add, memory_sizes=[0, 64])).methods[0]
+    assert {v.id: v.view_of for v in found.values if v.view_of is not None} == {2: 1, 3: 1}
+    ranges = {v.value: (v.first, v.last) for v in found.memory.values}
+    assert ranges[2] == ranges[3] == (0, 2) and ranges[5] == (3, 4)
+    assert found.memory.live == (32, 48, 32, 32, 48)  # 1 lives through its views
+    assert ("i0", "i2") in {(e.start, e.end) for e in draw(found).edges}
+
+
+def test_views_that_other_backends_read_are_inputs() -> None:
+    """Nothing has written them, but neither have the delegates: an output may lie where a value
+    was that everybody has read."""
+    values = [floats(0), floats(16), floats(16), floats(32), floats(16), floats(48)]
+    calls: list[object] = [
+        KernelCall(0, (0, 0, 1, 1)),
+        DelegateCall(0, (2, 3)),  # 2 is a view of 1
+        DelegateCall(0, (3, 4, 5)),  # 4 is an output in the memory of 1, read by what follows
+        KernelCall(0, (4, 5, 5, 5)),
+    ]
+    found = describe(
+        program(
+            values, calls, operators=[Operator("aten::add", "out")],
+            delegates=[Delegate("Other", b"")], memory_sizes=[0, 64],
+        )
+    ).methods[0]  # fmt: skip
+    assert [one.inputs for one in found.instructions[1:3]] == [(2,), (3,)]
+    assert [one.outputs for one in found.instructions[1:3]] == [(3,), (4, 5)]
+    edges = {(e.start, e.end) for e in draw(found).edges}
+    assert {("i0", "i1"), ("i1", "i2"), ("i2", "i3")} <= edges
+
+
 class Net(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
