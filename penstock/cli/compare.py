@@ -198,6 +198,8 @@ def _plain(leaf: Any) -> Any:
 def show(report: CompareReport, top: int) -> None:
     """Prints the verdict and the layers."""
     console = SafeConsole(highlight=False)
+    if not console.is_terminal:
+        console.width = 160  # what reads it has no edge
     verdict = "agree" if report.agree else "do not agree"
     lines = [
         f"{report.a} and {report.b} {verdict}: {report.inputs}, at least "

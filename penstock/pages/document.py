@@ -17,6 +17,15 @@ from penstock.errors import BackendUnavailableError
 from penstock.files import write_file
 
 ASSETS = Path(__file__).parent / "assets"
+#: What turns the text around it about (bidirectional controls) or is no text (control characters),
+#: by its code: names in files may hold it.
+_UNSHOWN = {
+    code: f"\\u{code:04x}"
+    for code in (
+        *(c for c in range(0xA0) if (c < 0x20 or c > 0x7E) and chr(c) not in "\n\t"),
+        *(0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    )
+}
 #: JavaScript's names of what JSON has no numbers for.
 _WORDS = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
 
@@ -54,7 +63,7 @@ def page(kind: str, title: str, data: Mapping[str, Any]) -> str:
     Raises:
         BackendUnavailableError: the scripts were not built into this installation.
     """
-    title = " ".join(title.split()).encode(errors="replace").decode()
+    title = " ".join(title.split()).encode(errors="replace").decode().translate(_UNSHOWN)
     script, style = _asset(f"{kind}.js"), _asset("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # Only our script runs, and nothing is loaded from anywhere.
@@ -78,9 +87,18 @@ def write_page(path: str | Path, kind: str, title: str, data: Mapping[str, Any])
 
 
 def to_json(data: Any) -> str:
-    """``data`` as JSON that can stand within a ``script`` element."""
-    text = json.dumps(plain(data), separators=(",", ":"), allow_nan=False)
+    """``data`` as JSON that can stand within a ``script`` element, all of it text that can be
+    shown."""
+    text = json.dumps(_shown(plain(data)), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
+
+
+def _shown(data: Any) -> Any:
+    if isinstance(data, str):
+        return data.translate(_UNSHOWN)
+    if isinstance(data, dict):
+        return {_shown(key): _shown(value) for key, value in data.items()}
+    return [_shown(item) for item in data] if isinstance(data, list) else data
 
 
 def plain(data: Any) -> Any:

@@ -57,6 +57,12 @@ def test_nothing_out_of_a_file_is_html() -> None:
     text.encode()
 
 
+def test_names_turn_no_text_about() -> None:
+    data = data_of(page("inspect", "a\u202eb", {"x\u2066": ["\x1b[31m", "fine \u200d\n"]}))
+    assert data == {"x\\u2066": ["\\u001b[31m", "fine \u200d\n"]}
+    assert "<h1>a\\u202eb</h1>" in page("inspect", "a\u202eb", {})
+
+
 def test_only_the_bundle_runs_and_nothing_is_loaded() -> None:
     text = page("inspect", "t", {})
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)

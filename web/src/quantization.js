@@ -15,7 +15,10 @@ const place = data.held_out_batches ? "held-out data" : "calibration data";
 const known = (x) => !Number.isNaN(toNumber(x));
 /** The error as a part of the signal: 40 dB -> 0.01. */
 const part = (db) => (known(db) ? 10 ** (-toNumber(db) / 20) : NaN);
-const label = (layer) => layer.module || layer.node;
+const inModule = new Map();
+for (const layer of quantized) inModule.set(layer.module, (inModule.get(layer.module) ?? 0) + 1);
+/** The module, with the node where that alone would not tell layers apart. */
+const label = (layer) => [layer.module, (!layer.module || inModule.get(layer.module) > 1) && layer.node].filter(Boolean).join(" ");
 const total = (name) => layers.reduce((sum, layer) => sum + layer[name], 0);
 
 const headline = [
@@ -32,11 +35,14 @@ headline.push(
 show(facts(headline), h("p", { class: "muted" },
   `Decibels are the signal's power over the error's: 40 dB is an error of a hundredth. Times are ${data.times}.`));
 
+const saturated = quantized.filter((layer) => toNumber(measured(layer).saturated) > 0);
 const errors = (of) => quantized.filter((layer) => known(of(layer))).map((layer) => ({ name: label(layer), value: part(of(layer)) }));
 show(section("Worst layers",
   h("p", {}, `A layer's own error: the quantized layer on the float model's values, on ${place}, as a part of its result.`),
   bars({ title: "Own error", rows: errors((layer) => measured(layer).own_db), format: percent, unit: "error / result", measure: "Own error" }),
-  bars({ title: "Values beyond the range", rows: quantized.filter((layer) => toNumber(measured(layer).saturated) > 0).map((layer) => ({ name: label(layer), value: measured(layer).saturated })), format: percent, unit: "share of values", measure: "Beyond the range" })));
+  saturated.length
+    ? bars({ title: "Values beyond the range", rows: saturated.map((layer) => ({ name: label(layer), value: measured(layer).saturated })), format: percent, unit: "share of values", measure: "Beyond the range" })
+    : h("p", {}, "No value lies beyond the range of its integers.")));
 
 if (quantized.length) {
   const worst = quantized[0];

@@ -1,4 +1,5 @@
-"""Bias correction: what quantization shifts on average is put back by the biases.
+"""Weights rounded for the data, and bias correction: what quantization shifts on average is put
+back by the biases.
 
 Rounding moves a single value up or down at random, but the sums of a convolution or linear may
 come out shifted as a whole: rounded weights times inputs that are mostly positive, or values cut
@@ -10,7 +11,7 @@ Correction", 2019, section 4.2.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import copy_origin, get_attribute
 from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.interpreter import Snapshot, Stepper
+from penstock.compiler.quantize.rounding import moments, rounded
 from penstock.compiler.quantize.values import argument
+
+quantized_ops = torch.ops.quantized_decomposed
 
 #: Neighbours in a picture or a text are alike: so many of them count as one independent sample.
 SAMPLES_ALIKE = 8
@@ -33,7 +37,8 @@ def correct_biases(
 ) -> int:
     """Changes the biases of the static weighted operators of ``quantized`` so that on ``batches``
     the mean of each output channel is that of ``floating``; layer by layer, each seeing the
-    corrections before it. Returns how many operators it changed.
+    corrections before it. Before that it rounds the weight for these batches
+    (:mod:`.rounding`). Returns how many biases it changed.
 
     Only as much of a shift is corrected as the number of samples makes certain: of a mean m that
     is known with a variance v, the part 1 - v / m**2.
@@ -44,7 +49,10 @@ def correct_biases(
         if isinstance(decision.rule, Weighted) and not decision.is_dynamic
     }
     changed = 0
-    reference, result = Stepper(floating, batches), Stepper(Snapshot.of(quantized), batches)
+    snapshot = Snapshot.of(quantized)
+    reference = Stepper(floating, batches)
+    exact = _weights(floating, rules)
+    result = Stepper(snapshot, batches, lambda node: _round(node, rules, exact, result))
     nodes = {node.name: node for node in quantized.graph.nodes}
     while (node := result.step()) is not None:
         rule = rules.get(node.name)
@@ -63,6 +71,45 @@ def correct_biases(
         result.replace(node, [value + shift.view(shape) for value in result.values(node)])
         changed += 1
     return changed
+
+
+def _weights(floating: Snapshot, rules: Mapping[str, Weighted]) -> dict[str, torch.Tensor]:
+    """Of these operators, as they are in float."""
+    found = {}
+    for node in floating.graph.nodes:
+        if node.name in rules:
+            weight = argument(node, rules[node.name].weight)
+            if weight.op == "get_attr":
+                found[node.name] = floating.attributes[str(weight.target)].detach()
+    return found
+
+
+def _round(
+    node: Node, rules: Mapping[str, Weighted], exact: Mapping[str, torch.Tensor], result: Stepper
+) -> None:
+    """Rounds the weight of ``node`` for the inputs that it has in ``result``."""
+    weight = exact.get(node.name)
+    if weight is None:
+        return
+    rule = rules[node.name]
+    dequantize = argument(node, rule.weight)
+    if dequantize.target is not quantized_ops.dequantize_per_channel.default:
+        return
+    small, scales, _, axis, low, high = dequantize.args[:6]
+    if axis != 0 or len(small.users) > 1:
+        return
+    source = argument(node, rule.input)
+    inputs = [interpreter.env[source] for interpreter in result.interpreters]
+    products = moments(node, weight, inputs, centred=rule.bias is not None)
+    if products is None:
+        return
+    attributes = result.snapshot.attributes
+    scale: torch.Tensor = attributes[str(scales.target)]
+    integers, wider = rounded(weight, scale, products, low, high)
+    attributes[str(small.target)].copy_(integers)
+    scale.copy_(wider)
+    real = integers.float() * wider.view(-1, *[1] * (weight.dim() - 1))
+    result.replace(dequantize, [real] * len(inputs))
 
 
 def _shift(

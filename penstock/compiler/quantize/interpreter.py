@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,10 +147,15 @@ def round_parts(value: torch.Tensor, axes: int) -> torch.Tensor:
 
 class Stepper:
     """Runs a snapshot node by node on several batches at once. What depends on constants alone is
-    computed once for all."""
+    computed once for all. ``before`` is called with each node before it is computed."""
 
-    def __init__(self, snapshot: Snapshot, batches: Sequence[Sequence[Any]]) -> None:
-        self.snapshot = snapshot
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        batches: Sequence[Sequence[Any]],
+        before: Callable[[Node], None] = lambda node: None,
+    ) -> None:
+        self.snapshot, self.before = snapshot, before
         self.interpreters = [SnapshotInterpreter(snapshot) for _ in batches]
         self.inputs = [iter(values) for values in batches]
         self.waiting = iter(list(snapshot.graph.nodes))
@@ -161,6 +166,7 @@ class Stepper:
         node: Node | None = next(self.waiting, None)
         if node is None or node.op == "output":
             return None
+        self.before(node)
         constant = node.op != "placeholder" and all(
             source in self.constant for source in node.all_input_nodes
         )

@@ -19,9 +19,9 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from penstock.compiler.delegate.operators.registry import Shared
+from penstock.compiler.delegate.operators.registry import Shared, Weighted
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
-from penstock.compiler.quantize.decision import Plan
+from penstock.compiler.quantize.decision import Decision, Plan
 from penstock.compiler.quantize.interpreter import (
     Snapshot,
     SnapshotInterpreter,
@@ -29,6 +29,7 @@ from penstock.compiler.quantize.interpreter import (
     is_chosen,
     round_parts,
 )
+from penstock.compiler.quantize.values import argument
 
 quantized = torch.ops.quantized_decomposed
 
@@ -136,7 +137,10 @@ def find_noise(
     Raises ``RuntimeError`` where PyTorch has no derivative of an operator.
     """
     generator = torch.Generator().manual_seed(0)
-    probes = [_Probe(floating, converted, plan, ways) for _ in batches[:BATCHES]]
+    shifts = _Shifts(floating, converted, plan)
+    for batch in batches[:BATCHES]:
+        shifts.run_flat(batch)
+    probes = [_Probe(floating, converted, plan, ways, shifts) for _ in batches[:BATCHES]]
     signals: list[float] = []
     with torch.enable_grad():
         for probe, batch in zip(probes, batches, strict=False):
@@ -155,24 +159,27 @@ def find_noise(
     return Noise(list(merged.values()))
 
 
-class _Probe(SnapshotInterpreter):
-    """Runs the quantized graph without rounding anything, on float weights, and keeps what would
-    be rounded for the derivative."""
+class _Exact(SnapshotInterpreter):
+    """Runs the quantized graph without rounding anything, on float weights and biases."""
 
-    def __init__(self, floating: Snapshot, converted: Snapshot, plan: Plan, ways: Ways) -> None:
+    def __init__(self, floating: Snapshot, converted: Snapshot, plan: Plan) -> None:
         super().__init__(converted)
         self.floating = floating
         self.originals = {node.name: node for node in floating.graph.nodes}
-        self.ways = ways
-        done = plan.quantized
-        self.heads = {decision.node.name for decision in done}
-        self.makers = {d.result.name: d for d in done if not d.is_dynamic}
-        self.roundings: dict[str, Rounding] = {}
-        self.tracked: dict[str, torch.Tensor] = {}
-        #: The errors of a tracked value: as it is rounded, and in other ways.
-        self.errors: dict[str, Callable[[], Mapping[str, torch.Tensor]]] = {}
+        self.plan = plan
+        #: static ones, whose biases are corrected
+        self.corrected = {
+            d.node.name: d
+            for d in plan.quantized
+            if isinstance(d.rule, Weighted) and d.rule.bias is not None and not d.is_dynamic
+        }
 
     def run_node(self, n: Node) -> Any:
+        if n.op == "get_attr" and n.target not in self.floating.attributes:
+            reader = next(iter(n.users))
+            decision, original = self.corrected.get(reader.name), self.originals.get(reader.name)
+            if decision is not None and original is not None:
+                return self.bias(n, decision, original)
         if n.target in QUANTIZE and n.op == "call_function":
             return self.env[n.args[0]]  # type: ignore[index]
         if n.target in DEQUANTIZE or n.target is quantized.dequantize_per_channel_group.default:
@@ -181,8 +188,16 @@ class _Probe(SnapshotInterpreter):
             if source.op == "get_attr":
                 return self._constant(n)
             if source.target in QUANTIZE:
-                return self._value(n, source)
+                return self.value(n, source)
         return super().run_node(n)
+
+    def bias(self, n: Node, decision: Decision, original: Node) -> torch.Tensor:
+        """Of a quantized operator, whose node in the float graph is ``original``."""
+        assert isinstance(decision.rule, Weighted) and decision.rule.bias is not None
+        known = argument(original, decision.rule.bias)
+        if isinstance(known, Node):
+            return self.floating.attributes[str(known.target)].detach()  # type: ignore[no-any-return]
+        return torch.zeros_like(self.fetch_attr(str(n.target)))
 
     def _constant(self, n: Node) -> torch.Tensor:
         rounded: torch.Tensor = super().run_node(n)
@@ -194,12 +209,100 @@ class _Probe(SnapshotInterpreter):
         if not isinstance(weight, Node) or weight.op != "get_attr":
             return rounded
         exact: torch.Tensor = self.floating.attributes[str(weight.target)].detach()
+        return self.weight(n, weight.name, rounded, exact)
+
+    def weight(
+        self, n: Node, name: str, rounded: torch.Tensor, exact: torch.Tensor
+    ) -> torch.Tensor:
+        """``n`` dequantizes the weight ``name``."""
+        return exact
+
+    def value(self, n: Node, quantize: Node) -> torch.Tensor:
+        """What ``n`` makes of what ``quantize`` was given."""
+        return self.env[quantize]  # type: ignore[no-any-return]
+
+
+class _Shifts(_Exact):
+    """Finds what the rounding of a weight adds to the mean of each output channel: the correction
+    of biases takes that back."""
+
+    def __init__(self, floating: Snapshot, converted: Snapshot, plan: Plan) -> None:
+        super().__init__(floating, converted, plan)
+        self._errors: dict[Node, torch.Tensor] = {}
+        self._sums: dict[str, tuple[int, torch.Tensor]] = {}
+
+    def of(self, name: str) -> torch.Tensor | float:
+        """By the name of the operator, [channels]."""
+        count, total = self._sums.get(name, (1, 0.0))
+        return total / count
+
+    def weight(
+        self, n: Node, name: str, rounded: torch.Tensor, exact: torch.Tensor
+    ) -> torch.Tensor:
+        self._errors[n] = rounded - exact
+        return exact
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        decision = self.corrected.get(n.name)
+        if decision is not None:
+            assert isinstance(decision.rule, Weighted)
+            weight = argument(n, decision.rule.weight)
+            if weight in self._errors:
+                self._look(n, decision.rule, self._errors[weight])
+        return value
+
+    def _look(self, n: Node, rule: Weighted, error: torch.Tensor) -> None:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        given = list(args)
+        given[rule.weight] = error
+        if rule.bias is not None and len(given) > rule.bias:
+            given[rule.bias] = None
+        added = self.call_function(
+            n.target, tuple(given), {**kwargs, "bias": None} if "bias" in kwargs else dict(kwargs)
+        )
+        axis = added.dim() - (error.dim() - 1)
+        others = [dim for dim in range(added.dim()) if dim != axis]
+        mean = added.mean(others) if others else added
+        count, total = self._sums.get(n.name, (0, torch.zeros_like(mean)))
+        self._sums[n.name] = count + 1, total + mean
+
+
+class _Probe(_Exact):
+    """Keeps what would be rounded for the derivative."""
+
+    def __init__(
+        self, floating: Snapshot, converted: Snapshot, plan: Plan, ways: Ways, shifts: _Shifts
+    ) -> None:
+        super().__init__(floating, converted, plan)
+        self.ways, self.shifts = ways, shifts
+        done = plan.quantized
+        self.heads = {decision.node.name for decision in done}
+        self.makers = {d.result.name: d for d in done if not d.is_dynamic}
+        self.roundings: dict[str, Rounding] = {}
+        self.tracked: dict[str, torch.Tensor] = {}
+        #: The errors of a tracked value: as it is rounded, and in other ways.
+        self.errors: dict[str, Callable[[], Mapping[str, torch.Tensor]]] = {}
+
+    def bias(self, n: Node, decision: Decision, original: Node) -> torch.Tensor:
+        exact = super().bias(n, decision, original)
         tracked = exact.view_as(exact).requires_grad_()
-        needed = frozenset(user.name for user in n.users) & self.heads
-        self._track(n, f"weight {weight.name}", needed, tracked, lambda: {"": rounded - exact})
+        assert isinstance(decision.rule, Weighted)
+        weight = argument(original, decision.rule.weight)
+        error = torch.zeros_like(exact) - self.shifts.of(decision.node.name)
+        needed = frozenset({decision.node.name})
+        self._track(n, f"weight {weight.name}", needed, tracked, lambda: {"": error})
         return tracked
 
-    def _value(self, n: Node, quantize: Node) -> torch.Tensor:
+    def weight(
+        self, n: Node, name: str, rounded: torch.Tensor, exact: torch.Tensor
+    ) -> torch.Tensor:
+        tracked = exact.view_as(exact).requires_grad_()
+        needed = frozenset(user.name for user in n.users) & self.heads
+        self._track(n, f"weight {name}", needed, tracked, lambda: {"": rounded - exact})
+        return tracked
+
+    def value(self, n: Node, quantize: Node) -> torch.Tensor:
         value: torch.Tensor = self.env[quantize]
         source = quantize.args[0]
         assert isinstance(source, Node)
