@@ -84,6 +84,8 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
     """
     asked = None if request.scheme is None else parse_scheme(request.scheme)
     quantized = request.quantize or asked is not None
+    if request.calibration is not None and not quantized:
+        raise InputError("--calibration is for quantized models: say --quantize, too")
     budget = _budget(request, quantized)
     timings: dict[str, float] = {}
     start = time.perf_counter()

@@ -143,6 +143,8 @@ def test_stages_and_summary(shell: Shell) -> None:
     [
         (["nosuchmodel"], "unknown model 'nosuchmodel'; the valid names are: add, add_mul"),
         (["mobilbert"], "unknown model 'mobilbert' (did you mean 'mobilebert'?)"),
+        ([""], "unknown model ''; the valid names are"),
+        (["mymodels:net", "--calibration", "samples"], "--calibration is for quantized models"),
         (["nomodule:make"], "cannot import 'nomodule' of 'nomodule:make': there is no module"),
         (["nofile.py:make"], "there is no Python file nofile.py"),
         (["mymodels.py"], "say what in it gives the model, as package.module:callable"),
