@@ -35,13 +35,17 @@ struct pk_f32_heads_task {
 };
 
 /* output = a * sigmoid(a) * b, or with a `cubic` that is not 0, for GELU by tanh,
- * a * sigmoid(a * (cubic * a^2 + linear)) * b. `b` may be NULL for 1. */
+ * a * sigmoid(a * (cubic * a^2 + linear)) * b. `b` may be NULL for 1. In the other forms it is, without
+ * b, sigmoid(a) or a * clamp(a + 3, 0, 6) / 6. */
+enum pk_f32_gate_form { PK_F32_GATE = 0, PK_F32_SIGMOID = 1, PK_F32_HARD_SWISH = 2 };
+
 struct pk_f32_gate_task {
     uint32_t isa;
     float cubic, linear;
     size_t count;
     const float *a, *b;
     float *output;
+    uint32_t form;
 };
 
 /* Attention of queries [tokens, key_heads * group, size] over `old` rows of a cache and `tokens` new

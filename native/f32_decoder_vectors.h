@@ -96,8 +96,14 @@ static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
     }
 }
 
-PK_INLINE vec gated(const struct pk_f32_gate_task *task, vec a)
+PK_INLINE vec gated(const struct pk_f32_gate_task *task, vec a, const uint32_t form)
 {
+    if (form == PK_F32_SIGMOID)
+        return quotient(chosen(a == a, all(1), a), all(1) + exponential(-a));
+    if (form == PK_F32_HARD_SWISH) {
+        const vec above = a + 3.0f, low = chosen(above < all(0), all(0), above);
+        return a * (1.0f / 6.0f) * chosen(low > all(6), all(6), low);
+    }
     vec x = a;
     if (task->cubic != 0)
         x = a * (a * a * task->cubic + task->linear);
@@ -105,11 +111,11 @@ PK_INLINE vec gated(const struct pk_f32_gate_task *task, vec a)
 }
 
 PK_INLINE void gate_elements(const struct pk_f32_gate_task *task, size_t begin, size_t end,
-                             const int plain)
+                             const int plain, const uint32_t form)
 {
     size_t i = begin;
     for (; i + PK_LANES <= end; i += PK_LANES) {
-        vec found = gated(task, at(task->a + i));
+        vec found = gated(task, at(task->a + i), form);
         if (!plain)
             found = found * at(task->b + i);
         *(vec *)(task->output + i) = found;
@@ -119,7 +125,7 @@ PK_INLINE void gate_elements(const struct pk_f32_gate_task *task, size_t begin, 
         memcpy(a, task->a + i, (end - i) * sizeof(float));
         if (!plain)
             memcpy(b, task->b + i, (end - i) * sizeof(float));
-        vec found = gated(task, at(a));
+        vec found = gated(task, at(a), form);
         if (!plain)
             found = found * at(b);
         *(vec *)a = found;
@@ -135,10 +141,14 @@ PK_INLINE vec bent(vec x)
 
 static void gate(const struct pk_f32_gate_task *task, size_t begin, size_t end)
 {
-    if (task->b)
-        gate_elements(task, begin, end, 0);
+    if (task->form == PK_F32_SIGMOID)
+        gate_elements(task, begin, end, 1, PK_F32_SIGMOID);
+    else if (task->form == PK_F32_HARD_SWISH)
+        gate_elements(task, begin, end, 1, PK_F32_HARD_SWISH);
+    else if (task->b)
+        gate_elements(task, begin, end, 0, PK_F32_GATE);
     else
-        gate_elements(task, begin, end, 1);
+        gate_elements(task, begin, end, 1, PK_F32_GATE);
 }
 
 /* Reads `count` floats in a row, for nothing but that: memory brings what is read in order long before

@@ -155,6 +155,11 @@ def sum_gain(node: Node, values: Values, library: Library) -> float | None:
     return _pages(values[node.outputs[0]].shape) - _STEP
 
 
+def mean_gain(node: Node, values: Values, library: Library) -> float | None:
+    """Of means over pixels in fp32: they are ours where what makes the image is."""
+    return -_STEP if library.has(VECTORS) else None
+
+
 def bytes_of(shape: Shape, bits: int | None) -> int:
     """Of a value of this shape, of so many bits an element."""
     return prod(shape) * (bits or 8) // 8

@@ -71,6 +71,7 @@ class CGate(Structure):
         ("a", c_void_p),
         ("b", c_void_p),
         ("output", c_void_p),
+        ("form", c_uint32),
     ]
 
 

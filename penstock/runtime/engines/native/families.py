@@ -18,6 +18,7 @@ from penstock.runtime.engines.native import (
     interleave,
     lookup,
     means,
+    means_fp32,
     plan,
     products,
     program_steps,
@@ -39,6 +40,7 @@ FAMILIES: tuple[Family, ...] = (
     interleave.FAMILY,
     binary.FAMILY,
     means.FAMILY,
+    means_fp32.FAMILY,
     *decoder.FAMILIES,
     *int8_rows.FAMILIES,
 )

@@ -10,14 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from ctypes import Structure, c_float, c_size_t, c_uint32, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
 
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.blocks import address
 from penstock.runtime.engines.native.costs import sum_gain
-from penstock.runtime.engines.native.family import Family, Packer, Step, Values
+from penstock.runtime.engines.native.family import Family, Packer, Step, Values, Workshop
 from penstock.runtime.engines.native.rules import no_vectors
+from penstock.runtime.engines.xnnpack.buffers import constant
 
 
 class CTask(Structure):
@@ -40,16 +45,26 @@ class CTask(Structure):
     ]
 
 
+#: A number is written out for rows of so many elements or more.
+_ROW = 8
+
+
 @dataclass(frozen=True)
 class Sum:
-    """A node; it has no weights."""
+    """A node; it has no weights. ``number``: the value that is a constant of one element, and that,
+    which ``rows`` has written out by the length of rows."""
 
     node: Node
     isa: int
+    number: tuple[int, float] | None = None
+    rows: dict[int, np.ndarray] = field(default_factory=dict)
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         (a, b), (result,) = self.node.inputs, self.node.outputs
+        if self.number is not None:
+            value, element = self.number
+            return self._with_number(a if b == value else b, element, shapes[result])
         clamp = self.node.clamp or (-math.inf, math.inf)
         shape = shapes[result]
         task = CTask(isa=self.isa, count=math.prod(shape), min=clamp[0], max=clamp[1])
@@ -65,6 +80,14 @@ class Sum:
         fields = ((a, "a"), (b, "b"), (result, "output"))
         over = None if task.broadcast else (result, a)
         return Step("pk_f32_add_run", task, fields, over=over)
+
+    def _with_number(self, x: int, element: float, shape: Shape) -> Step:
+        (result,), clamp = self.node.outputs, self.node.clamp or (-math.inf, math.inf)
+        row = self.rows.setdefault(shape[-1], np.full(shape[-1], element, np.float32))
+        multiply = self.node.kind is NodeKind.MULTIPLY
+        task = CTask(isa=self.isa, count=math.prod(shape), min=clamp[0], max=clamp[1])
+        task.multiply, task.row, task.b = multiply, row.size, address(row)
+        return Step("pk_f32_add_run", task, ((x, "a"), (result, "output")), over=(result, x))
 
 
 def _repeats(shape: Shape, whole: Shape) -> bool:
@@ -89,12 +112,22 @@ def examine(node: Node, values: Values) -> Packer | str:
     used = [values[i] for i in (*node.inputs, *node.outputs)]
     if any(value.dtype is not DataType.FP32 for value in used):
         return "it is not all float32"
+    a, b, result = (value.shape for value in used)
+    for number, other in ((used[0], b), (used[1], a)):
+        if number.data is not None and math.prod(number.shape) == 1 and other == result:
+            if result[-1:] < (_ROW,):
+                return "its rows are short"
+            (element,) = constant(number.data, 4).view(np.float32).tolist()
+            return partial(_prepare, node, (number.id, element))
     if any(value.data is not None for value in used):
         return "one of its tensors is a constant"
-    a, b, result = (value.shape for value in used)
     if not (a == b or (a == result and _repeats(b, a)) or (b == result and _repeats(a, b))):
         return "its tensors are broadcast against each other"
-    return lambda workshop: Sum(node, int(workshop.library.isa))
+    return partial(_prepare, node, None)
+
+
+def _prepare(node: Node, number: tuple[int, float] | None, workshop: Workshop) -> Sum:
+    return Sum(node, int(workshop.library.isa), number)
 
 
 FAMILY = Family(

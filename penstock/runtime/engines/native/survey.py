@@ -16,7 +16,7 @@ from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, XnnGraph
 from penstock.graph.kinds import NodeKind
 from penstock.graph.shapes import ShapeError, bounds
 from penstock.runtime.engines.native import costs, lookup
-from penstock.runtime.engines.native.activations import activation_chains
+from penstock.runtime.engines.native.activations import FORMS, activation_chains
 from penstock.runtime.engines.native.assignment import assigned
 from penstock.runtime.engines.native.chains import Chain, Match, Pattern
 from penstock.runtime.engines.native.decoder_chains import decoder_chains
@@ -27,7 +27,7 @@ from penstock.runtime.engines.native.rules import goes_whole
 from penstock.runtime.engines.native.tables import Tables
 
 #: Chains in float32 have a node of these.
-_HEADS = frozenset({NodeKind.SOFTMAX, NodeKind.SIGMOID})
+_HEADS = frozenset({NodeKind.SOFTMAX, *FORMS})
 
 
 class Found(NamedTuple):

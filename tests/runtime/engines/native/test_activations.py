@@ -14,7 +14,7 @@ import penstock
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.engines.native.engine import NativeExecutable
+from penstock.runtime.engines.native.engine import NativeEngine, NativeExecutable
 from penstock.runtime.engines.native.plan import Plan
 from penstock.runtime.engines.planner import choose
 from penstock.runtime.engines.protocol import Engine
@@ -66,12 +66,15 @@ def test_extremes(isa: str) -> None:
 
 
 def test_what_is_none() -> None:
-    engines: list[Engine] = [native(ISAS[0]), xnnpack()]
-    assert choose(silu((3, 5)), engines) == [0, 0]
-    assert choose(silu((3, 5), between=True), engines) == [1, 0]
-    graph = silu((3, 5))
-    graph.nodes[1].clamp = (0.0, 6.0)
-    assert choose(graph, engines) == [1, 0]
+    """Its sigmoid and its product are nodes of their own then."""
+    engine = native(ISAS[0])
+    clamped = silu((3, 5))
+    clamped.nodes[1].clamp = (0.0, 6.0)
+    for graph, units in (
+        (silu((3, 5)), [[0, 1]]), (silu((3, 5), between=True), [[0]]), (clamped, [[0]]),
+    ):  # fmt: skip
+        assert choose(graph, [engine, xnnpack()]) == [0, 0]
+        assert engine.units(graph) == units
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -122,3 +125,47 @@ def test_an_input_that_is_not_read_again_is_written_over() -> None:
     assert isinstance(plan, Plan)
     block = plan._keep[1]
     assert isinstance(block, np.ndarray) and block.nbytes < 2 * 4 * 4096
+
+
+def single(kind: NodeKind, shape: tuple[int, ...]) -> XnnGraph:
+    values = [
+        Value(0, FP32, shape, external_id=0, is_input=True),
+        Value(1, FP32, shape, external_id=1, is_output=True),
+    ]
+    return XnnGraph(values, [Node(kind, (0,), (1,))], [0], [1])
+
+
+def exact_single(kind: NodeKind, x: np.ndarray) -> np.ndarray:
+    wide = x.astype(np.float64)
+    if kind is NodeKind.HARDSWISH:
+        return wide * np.clip(wide + 3, 0, 6) / 6
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-wide))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", [NodeKind.SIGMOID, NodeKind.HARDSWISH])
+def test_single_activations(isa: str, kind: NodeKind) -> None:
+    for size, threads in (*((n, 1) for n in range(1, 40)), (40_000, 2)):
+        x = numbers((size,), size) * np.float32(8)
+        executable = native(isa).compile(single(kind, x.shape), threads=THREADS[threads])
+        executable.reshape([x.shape])
+        with guarded([x, np.zeros_like(x)]) as (source, output):
+            executable.run([source], [output])
+            np.testing.assert_allclose(output, exact_single(kind, x), rtol=1e-6, atol=1e-6)
+    x = np.array([0, -0.0, 90, -90, 200, -200, 3e38, -3e38, np.nan], np.float32)
+    executable = native(isa).compile(single(kind, x.shape), threads=THREADS[1])
+    executable.reshape([x.shape])
+    output = np.zeros_like(x)
+    executable.run([x], [output])
+    assert math.isnan(output[-1])
+    if kind is NodeKind.SIGMOID:
+        np.testing.assert_allclose(output, exact_single(kind, x), rtol=1e-6, atol=1e-30)
+    else:
+        np.testing.assert_allclose(output[:6], exact_single(kind, x[:6]), rtol=1e-6)
+
+
+def test_single_activations_go_where_their_neighbours_are() -> None:
+    """One that nothing of ours makes or reads is XNNPACK's."""
+    engines: list[Engine] = [NativeEngine(), xnnpack()]
+    assert choose(single(NodeKind.SIGMOID, (3, 5)), engines) == [1]

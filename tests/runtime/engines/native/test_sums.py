@@ -80,3 +80,24 @@ def test_one_that_repeats(isa: str, kind: NodeKind) -> None:
                 np.testing.assert_array_equal(output, np.clip(operation(a, b), *RANGE))
     graph = pair(kind, (2, 3, 4), (2, 1, 4))
     assert "broadcast" in str(native(isa).reason_against(graph, graph.nodes[0]))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_number_and_a_tensor(isa: str) -> None:
+    """As gates have them; whose rows are short is XNNPACK's."""
+    for shape in ((1, 1, 1, 33), (3, 5, 8), (2, 7)):
+        for number, order in ((3.0, (0, 1)), (np.nan, (1, 0))):
+            made = pair(NodeKind.MULTIPLY, shape, (1,))
+            made.values[1] = Value(1, DataType.FP32, (1,), data=np.array([number], np.float32))
+            made.values[2].external_id, made.inputs = 1, [0]
+            made.nodes[0].inputs = order
+            engine, x = native(isa), numbers(shape, 1)
+            reason = engine.reason_against(made, made.nodes[0])
+            assert (reason is not None) == (shape[-1] < 8)
+            if reason:
+                continue
+            executable = engine.compile(made, threads=THREADS[2])
+            executable.reshape([shape])
+            with guarded([x, np.zeros_like(x)]) as (source, output):
+                executable.run([source], [output])
+                np.testing.assert_array_equal(output, np.clip(x * np.float32(number), *RANGE))
