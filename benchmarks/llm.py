@@ -231,11 +231,12 @@ def machine() -> str:
     return f"{date}, {os.cpu_count()} CPUs of {processor()}"
 
 
-def write(text: str) -> None:
+def write(text: str, begin: str = BEGIN) -> None:
     """Puts the table between its marks in the page."""
     page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    before, rest = page.split(begin)
+    _, after = rest.split(END, 1)
+    PAGE.write_text(f"{before}{begin}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,11 +1,12 @@
 """A language model of a given shape with random weights: what compiling it takes, and running it.
 
     python -m benchmarks.llm_shape llama-1b [--scheme dynamic_4bit] [--threads 1,2]
-        [--peers /work/peers/packages]
+        [--peers /work/peers/packages] [--write]
 
 The weights are made when they are asked for, bfloat16 as they would be in a file. Compiling and
 running have a process each; the peak of memory is the process's. With ``--peers`` llama.cpp and
-ONNX Runtime GenAI run the same shape, by turns (see ``benchmarks.llm_shape_peers``).
+ONNX Runtime GenAI run the same shape, by turns (see ``benchmarks.llm_shape_peers``). ``--write``
+puts the table into ``docs/llm.md``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.llm import Column, machine, measure, table
+from benchmarks.llm import Column, machine, measure, table, write
 from benchmarks.llm_shape_peers import peers_of
 from benchmarks.llm_worker import LONGEST
 from penstock.llm.export.checkpoint import Checkpoint, places
@@ -35,6 +36,7 @@ from penstock.llm.export.config import DecoderConfig, from_transformers
 from penstock.llm.export.decoder import Decoder
 
 ROOT = Path(__file__).parent.parent
+BEGIN = "<!-- figures: python -m benchmarks.llm_shape llama-1b --write -->"
 #: As ``config.json`` has them.
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-1b": {
@@ -125,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", type=Path, help="the folder of the peers' packages")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/llm.md")
     parser.add_argument("--compile-to", type=Path, help=argparse.SUPPRESS)
     options: Any = parser.parse_args(arguments)
     if options.compile_to:
@@ -139,7 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             columns += peers_of(checkpoint(options.shape), Path(place), packages)
         for count in map(int, options.threads.split(",")):
             measure(columns, count, options.rounds, packages)
-    print(f"Measured {machine()}.\n\n{table(columns)}")
+    text = f"Measured {machine()}.\n\n{table(columns)}"
+    print(text)
+    if options.write:
+        write(text, BEGIN)
 
 
 if __name__ == "__main__":

@@ -58,13 +58,46 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
          "layer_types": ["sliding_attention", "full_attention"]},
     ),
 }  # fmt: skip
+#: Other architectures, and the same ones in other sizes.
+MORE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma": ("GemmaConfig", _HEAD),
+    "gemma2_biases": (
+        "Gemma2Config",
+        {**_HEAD, "sliding_window": 5, "tie_word_embeddings": False, "attention_bias": True},
+    ),
+    "ministral": ("MinistralConfig", {**_HEAD, "sliding_window": 6}),
+    "phi3": ("Phi3Config", {**_SIZES, "sliding_window": 6}),
+    "phi3_whole": ("Phi3Config", {**_SIZES, "num_key_value_heads": 1}),
+    "smollm3": (
+        "SmolLM3Config", {**_SIZES, "num_hidden_layers": 3, "no_rope_layer_interval": 2}
+    ),
+    "smollm3_windows": (
+        "SmolLM3Config",
+        {**_SIZES, "num_hidden_layers": 3, "no_rope_layers": [1, 1, 0], "use_sliding_window": True,
+         "sliding_window": 6, "attention_bias": True,
+         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
+    "olmo2": ("Olmo2Config", {**_SIZES, "attention_bias": True}),
+    "granite": (
+        "GraniteConfig",
+        {**_SIZES, "embedding_multiplier": 3.0, "residual_multiplier": 0.3,
+         "attention_multiplier": 0.1, "logits_scaling": 8.0, "attention_bias": True},
+    ),
+    "seed_oss": ("SeedOssConfig", {**_HEAD, "attention_out_bias": True}),
+    "seed_oss_plain": ("SeedOssConfig", _HEAD),
+    "odd_sizes": (
+        "LlamaConfig",
+        {**_SIZES, "num_key_value_heads": 1, "hidden_size": 72, "head_dim": 24,
+         "intermediate_size": 100, "vocab_size": 311},
+    ),
+}  # fmt: skip
 
 
 @cache
 def reference(name: str) -> Any:
     """transformers' model, its norms and biases random too."""
     transformers = require("transformers")
-    kind, arguments = MODELS[name]
+    kind, arguments = (MODELS | MORE_MODELS)[name]
     torch.manual_seed(0)
     config = getattr(transformers, kind)(**arguments)
     config._attn_implementation = "eager"

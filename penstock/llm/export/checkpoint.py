@@ -83,11 +83,26 @@ def fill(decoder: Decoder, tensors: Mapping[str, Tensor], *, exact_blocks: bool)
                 continue
             value = value.real()
         value = value.to(torch.float32)
-        if decoder.config.norm_offset and "norm" in name:
-            value = value + 1.0
+        value = _scaled(decoder.config, name, value)
         setattr(owner, leaf, torch.nn.Parameter(value, requires_grad=False))
     if decoder.config.tied:
         decoder.tie()
+
+
+#: What ends with these is added to the residual.
+_ADDED = ("attention.output", "feed_forward.down")
+
+
+def _scaled(config: DecoderConfig, name: str, value: torch.Tensor) -> torch.Tensor:
+    """A parameter with the factors of the configuration that can be in it."""
+    owner, _, _ = name.rpartition(".")
+    if config.norm_offset and "norm" in name:
+        value = value + 1.0
+    if config.residual_scale != 1.0 and owner.endswith(_ADDED):
+        value = value * config.residual_scale
+    if config.logit_divisor != 1.0 and name == "norm.weight":
+        value = value / config.logit_divisor  # all that reads it is the head
+    return value
 
 
 def places(decoder: Decoder) -> dict[str, torch.Tensor]:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import InputError, UnsupportedError, shorten
-
-#: ``model_type`` of a ``config.json``, or ``general.architecture`` of a GGUF → the family.
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
+from penstock.llm.export.families import FAMILIES, Family
 
 #: Beyond these a number is a mistake, or there to exhaust the machine.
 MOST_LAYERS, LARGEST_HEAD, LARGEST = 4096, 1 << 16, (1 << 31) - 1
@@ -34,7 +32,8 @@ class DecoderConfig:
     """The sizes and the variations of one decoder.
 
     ``layers`` has for each layer whether it sees ``window`` positions only; ``ropes`` the angles
-    of the layers that see all, and of those that see a window.
+    of the layers that see all, and of those that see a window. ``unturned`` are the layers without
+    rotary embeddings.
     """
 
     architecture: str
@@ -54,15 +53,19 @@ class DecoderConfig:
     query_bias: bool = False
     output_bias: bool = False
     feed_forward_bias: bool = False
-    query_key_norms: bool = False
-    #: norms behind attention and feed-forward as well (Gemma)
-    norms_behind: bool = False
-    #: norms multiply by 1 + weight (Gemma)
+    #: see :class:`~penstock.llm.export.families.Family`
+    query_key_norms: str = ""
+    norms: str = "before"
     norm_offset: bool = False
+    fused: bool = False
+    unturned: frozenset[int] = frozenset()
     score_scale: float = 0.0
     score_cap: float = 0.0
     logit_cap: float = 0.0
     embedding_scale: float = 1.0
+    #: what attention and feed-forward add is multiplied by this, and logits divided
+    residual_scale: float = 1.0
+    logit_divisor: float = 1.0
 
     def __post_init__(self) -> None:
         counts = {
@@ -88,10 +91,15 @@ class DecoderConfig:
             "epsilon": self.norm_epsilon, "scale of scores": self.score_scale,
             "cap of scores": self.score_cap, "cap of logits": self.logit_cap,
             "scale of embeddings": self.embedding_scale,
+            "scale of residuals": self.residual_scale,
         }  # fmt: skip
         for name, number in numbers.items():
             if not _is_real(number) or number < 0:
                 raise InputError(f"the configuration has an {name} of {number}; make it a number")
+        if not _is_real(self.logit_divisor) or self.logit_divisor <= 0:
+            raise InputError(
+                f"the configuration divides logits by {self.logit_divisor}; it must be above 0"
+            )
 
 
 def _is_real(number: object) -> bool:
@@ -194,10 +202,10 @@ def from_transformers(raw: Mapping[str, Any]) -> DecoderConfig:
     if kind == "gemma3" and isinstance(raw.get("text_config"), Mapping):
         inner = {"model_type": "gemma3_text", **raw["text_config"]}
         return from_transformers({**inner, "model_type": "gemma3_text"})
-    if kind not in ARCHITECTURES:
+    if kind not in FAMILIES:
         called = shorten(kind) or "without a name (config.json has no model_type)"
         raise UnsupportedError(
-            f"the architecture {called} is unsupported; {', '.join(ARCHITECTURES)} are supported"
+            f"the architecture {called} is unsupported; {', '.join(FAMILIES)} are supported"
         )
     try:
         return _from_transformers(kind, raw)
@@ -207,28 +215,21 @@ def from_transformers(raw: Mapping[str, Any]) -> DecoderConfig:
         raise InputError(f"the configuration of the {kind} model {what}") from error
 
 
-#: What transformers takes where ``config.json`` does not say.
-_TIED = {"gemma2": True, "gemma3_text": True}
+_ACTIVATIONS = {
+    "silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu",
+}  # fmt: skip
 
 
 def _from_transformers(kind: str, raw: Mapping[str, Any]) -> DecoderConfig:
-    gemma = kind.startswith("gemma")
+    family = FAMILIES[kind]
     heads, width = int(raw["num_attention_heads"]), int(raw["hidden_size"])
     layers = layer_count(raw["num_hidden_layers"])
-    size = int(raw.get("head_dim") or (256 if gemma else width // heads))
+    size = int(raw.get("head_dim") or family.head_size or width // heads)
     longest = int(raw.get("max_position_embeddings") or 2048)
-    activation = str(raw.get("hidden_activation") or raw.get("hidden_act") or "silu")
-    if gemma:
-        activation = str(raw.get("hidden_activation") or "gelu_pytorch_tanh")
-    known = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
-    if activation not in known:
-        raise UnsupportedError(
-            f"the activation {shorten(activation)!r} is unsupported in a decoder"
-        )
     _refuse_extras(raw)
-    bias = bool(raw.get("attention_bias", False))
-    scalar = raw.get("query_pre_attn_scalar")
-    kinds = _windowed(kind, raw, layers)
+    bias = bool(raw.get("attention_bias", family.bias)) or (family.bias and not family.output_bias)
+    kinds = _windowed(family, raw, layers)
+    scale = float(raw.get("embedding_multiplier") or 1.0)
     return DecoderConfig(
         architecture=kind,
         vocabulary=int(raw["vocab_size"]),
@@ -241,20 +242,54 @@ def _from_transformers(kind: str, raw: Mapping[str, Any]) -> DecoderConfig:
         ropes=_ropes(raw, size, longest),
         norm_epsilon=float(raw.get("rms_norm_eps", 1e-6)),
         longest=longest,
-        tied=bool(raw.get("tie_word_embeddings", _TIED.get(kind, False))),
-        activation=known[activation],
+        tied=bool(raw.get("tie_word_embeddings", family.tied)),
+        activation=_activation(family, raw),
         window=int(raw.get("sliding_window") or 0) if any(kinds) else 0,
-        query_bias=bias or kind == "qwen2",
-        output_bias=bias and not gemma and kind != "qwen2",
-        feed_forward_bias=bool(raw.get("mlp_bias", False)),
-        query_key_norms=kind in ("qwen3", "gemma3_text"),
-        norms_behind=gemma,
-        norm_offset=gemma,
-        score_scale=(float(scalar) if gemma and scalar else float(size)) ** -0.5,
-        score_cap=float(raw.get("attn_logit_softcapping") or 0.0) if kind == "gemma2" else 0.0,
-        logit_cap=float(raw.get("final_logit_softcapping") or 0.0) if gemma else 0.0,
-        embedding_scale=width**0.5 if gemma else 1.0,
+        query_bias=bias and not family.fused,
+        output_bias=bool(raw.get(family.output_bias)) if family.output_bias else False,
+        feed_forward_bias=bool(raw.get("mlp_bias", False)) and not family.fused,
+        query_key_norms=family.query_key_norms,
+        norms=family.norms,
+        norm_offset=family.norm_offset,
+        fused=family.fused,
+        unturned=_unturned(raw, layers),
+        score_scale=_score_scale(family, raw, size),
+        score_cap=float(raw.get("attn_logit_softcapping") or 0.0) if family.score_caps else 0.0,
+        logit_cap=float(raw.get("final_logit_softcapping") or 0.0) if family.logit_caps else 0.0,
+        embedding_scale=scale * width**0.5 if family.scaled_embedding else scale,
+        residual_scale=float(raw.get("residual_multiplier") or 1.0),
+        logit_divisor=float(raw.get("logits_scaling") or 1.0),
     )
+
+
+def _activation(family: Family, raw: Mapping[str, Any]) -> str:
+    # Gemma's own entry: the other says ``gelu`` in its oldest files, and means this one.
+    gemma = family.activation != "silu"
+    found = raw.get("hidden_activation") or (None if gemma else raw.get("hidden_act"))
+    name = str(found or family.activation)
+    if name not in _ACTIVATIONS:
+        raise UnsupportedError(f"the activation {shorten(name)!r} is unsupported in a decoder")
+    return _ACTIVATIONS[name]
+
+
+def _score_scale(family: Family, raw: Mapping[str, Any], size: int) -> float:
+    given = raw.get("attention_multiplier")
+    if given is not None:
+        return float(given)
+    scalar = raw.get("query_pre_attn_scalar") if family.query_scalar else None
+    return float(float(scalar or size) ** -0.5)
+
+
+def _unturned(raw: Mapping[str, Any], layers: int) -> frozenset[int]:
+    """The layers without rotary embeddings: 0 in a list, or each so many'th."""
+    turned, every = raw.get("no_rope_layers"), raw.get("no_rope_layer_interval")
+    if turned:
+        if len(turned) != layers:
+            raise InputError(f"no_rope_layers has {len(turned)} entries for {layers} layers")
+        return frozenset(i for i, one in enumerate(turned) if not one)
+    if not every:
+        return frozenset()
+    return frozenset(range(int(every) - 1, layers, int(every)))
 
 
 def _refuse_extras(raw: Mapping[str, Any]) -> None:
@@ -267,9 +302,9 @@ def _refuse_extras(raw: Mapping[str, Any]) -> None:
         raise UnsupportedError("attention in both directions is unsupported in a decoder")
 
 
-def _windowed(kind: str, raw: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
+def _windowed(family: Family, raw: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
     """Which layers see a window only."""
-    if not raw.get("sliding_window") or kind == "llama":
+    if not raw.get("sliding_window") or family.windows == "none":
         return (False,) * layers
     named = raw.get("layer_types")
     if named:
@@ -279,11 +314,11 @@ def _windowed(kind: str, raw: Mapping[str, Any], layers: int) -> tuple[bool, ...
         if wrong:
             raise UnsupportedError(f"layers of the kind {shorten(wrong[0])} are unsupported")
         return tuple(name == "sliding_attention" for name in named)
-    if kind == "mistral":
+    if family.windows == "all":
         return (True,) * layers
-    if kind == "gemma2":
+    if family.windows == "even":
         return tuple(i % 2 == 0 for i in range(layers))
-    if kind == "gemma3_text":
+    if family.windows == "pattern":
         pattern = int(raw.get("sliding_window_pattern", raw.get("_sliding_window_pattern", 6)))
         return tuple((i + 1) % pattern != 0 for i in range(layers))
     if not raw.get("use_sliding_window", False):
@@ -301,5 +336,6 @@ def _ropes(raw: Mapping[str, Any], size: int, longest: int) -> tuple[Rope, Rope]
         everywhere = {"rope_theta": raw.get("rope_theta", 1e6), **scaling}
         local = {"rope_theta": raw.get("rope_local_base_freq", 1e4)}
         return rope(everywhere, size, longest), rope(local, size, longest)
-    one = rope({"rope_theta": raw.get("rope_theta", 10000.0), **scaling}, size, longest)
+    plain = {key: raw[key] for key in ("rope_theta", "partial_rotary_factor") if key in raw}
+    one = rope({**plain, **scaling}, size, longest)
     return one, one

@@ -33,17 +33,20 @@ class Attention(nn.Module):
     """Attention over a cache: keys and values [1, key heads, longest, head size], in which the
     rows of the new tokens are written first. ``cache`` is one of :data:`CACHES`."""
 
-    def __init__(self, config: DecoderConfig, longest: int, cache: str) -> None:
+    def __init__(self, config: DecoderConfig, index: int, longest: int, cache: str) -> None:
         super().__init__()
         self.config = config
+        self.turned = index not in config.unturned
         size, keys = config.head_size, config.key_heads * config.head_size
         self.query = Linear(config.width, config.heads * size, bias=config.query_bias)
         self.key = Linear(config.width, keys, bias=config.query_bias)
         self.value = Linear(config.width, keys, bias=config.query_bias)
         self.output = Linear(config.heads * size, config.width, bias=config.output_bias)
+        whole = config.query_key_norms == "whole"
         if config.query_key_norms:
-            self.query_norm = Norm(size, config.norm_epsilon)
-            self.key_norm = Norm(size, config.norm_epsilon)
+            queries = config.heads * size
+            self.query_norm = Norm(queries if whole else size, config.norm_epsilon)
+            self.key_norm = Norm(keys if whole else size, config.norm_epsilon)
         self.keys = rows_of(cache, config.key_heads, longest, size)
         self.values = rows_of(cache, config.key_heads, longest, size)
 
@@ -51,12 +54,16 @@ class Attention(nn.Module):
         self, x: torch.Tensor, positions: torch.Tensor, angles: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         config, tokens = self.config, x.shape[1]
-        query = self.query(x).view(1, tokens, config.heads, config.head_size)
-        key = self.key(x).view(1, tokens, config.key_heads, config.head_size)
-        value = self.value(x).view(1, tokens, config.key_heads, config.head_size)
-        if config.query_key_norms:
+        query, key = self.query(x), self.key(x)
+        if config.query_key_norms == "whole":
             query, key = self.query_norm(query), self.key_norm(key)
-        query, key = _turned(query, angles), _turned(key, angles)
+        query = query.view(1, tokens, config.heads, config.head_size)
+        key = key.view(1, tokens, config.key_heads, config.head_size)
+        value = self.value(x).view(1, tokens, config.key_heads, config.head_size)
+        if config.query_key_norms == "head":
+            query, key = self.query_norm(query), self.key_norm(key)
+        if self.turned:
+            query, key = _turned(query, angles), _turned(key, angles)
         keys, values = self.keys(positions, key), self.values(positions, value)
         seen = self._attend(query.transpose(1, 2), keys, values, mask)
         result: torch.Tensor = self.output(seen.transpose(1, 2).reshape(1, tokens, -1))
@@ -110,29 +117,30 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each behind a norm and beside the residual."""
+    """Attention and feed-forward beside the residual, with norms before them, behind them, or
+    both."""
 
-    def __init__(self, config: DecoderConfig, longest: int, cache: str) -> None:
+    def __init__(self, config: DecoderConfig, index: int, longest: int, cache: str) -> None:
         super().__init__()
-        width, epsilon = config.width, config.norm_epsilon
-        self.attention_norm = Norm(width, epsilon)
-        self.attention = Attention(config, longest, cache)
-        self.feed_forward_norm = Norm(width, epsilon)
+
+        def norm(place: str) -> nn.Module:
+            there = config.norms in (place, "both")
+            return Norm(config.width, config.norm_epsilon) if there else nn.Identity()
+
+        self.attention_norm = norm("before")
+        self.attention = Attention(config, index, longest, cache)
+        self.norm_behind_attention = norm("behind")
+        self.feed_forward_norm = norm("before")
         self.feed_forward = FeedForward(config)
-        if config.norms_behind:
-            self.norm_behind_attention = Norm(width, epsilon)
-            self.norm_behind_feed_forward = Norm(width, epsilon)
-        self.norms_behind = config.norms_behind
+        self.norm_behind_feed_forward = norm("behind")
 
     def forward(
         self, x: torch.Tensor, positions: torch.Tensor, angles: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         seen = self.attention(self.attention_norm(x), positions, angles, mask)
-        x = x + (self.norm_behind_attention(seen) if self.norms_behind else seen)
+        x = x + self.norm_behind_attention(seen)
         made = self.feed_forward(self.feed_forward_norm(x))
-        result: torch.Tensor = x + (
-            self.norm_behind_feed_forward(made) if self.norms_behind else made
-        )
+        result: torch.Tensor = x + self.norm_behind_feed_forward(made)
         return result
 
 
@@ -148,7 +156,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.config, self.longest = config, longest
         self.embedding = Embedding(config.vocabulary, config.width)
-        self.layers = nn.ModuleList(Layer(config, longest, cache) for _ in config.layers)
+        layers = range(len(config.layers))
+        self.layers = nn.ModuleList(Layer(config, i, longest, cache) for i in layers)
         self.norm = Norm(config.width, config.norm_epsilon)
         self.head = Linear(config.width, config.vocabulary, bias=False)
         self.angles: torch.Tensor

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import InputError, shorten
+import torch
+
+from penstock.errors import InputError, UnsupportedError, shorten
 from penstock.llm.export import safetensors
 from penstock.llm.export.checkpoint import Checkpoint, Tensor, check_vocabulary, largest_token
 from penstock.llm.export.config import DecoderConfig, from_transformers
@@ -32,6 +35,13 @@ _WITH_NORMS_BEHIND = {
     "feed_forward_norm": "pre_feedforward_layernorm",
     "norm_behind_feed_forward": "post_feedforward_layernorm",
 }
+#: Parts that are rows of one tensor.
+_FUSED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+#: Tensors of a layer that say nothing: angles, which are computed.
+_COMPUTED = ("rotary_emb.inv_freq",)
 _GENERATION = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -138,20 +148,90 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _named(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the decoder's names."""
-    names = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
-    parts = {**_LAYER, **(_WITH_NORMS_BEHIND if config.norms_behind else {})}
+    """The tensors by the decoder's names.
+
+    Raises :class:`UnsupportedError` for one of a layer that the decoder has no place for: without
+    it the answers would be others.
+    """
+    names = {"model.embed_tokens": "embedding", "model.norm": "norm", "lm_head": "head"}
+    parts = {**_LAYER, **(_WITH_NORMS_BEHIND if config.norms != "before" else {})}
     for layer in range(len(config.layers)):
         for ours, theirs in parts.items():
-            names[f"layers.{layer}.{ours}"] = f"model.layers.{layer}.{theirs}"
+            names[f"model.layers.{layer}.{theirs}"] = f"layers.{layer}.{ours}"
     found: dict[str, Tensor] = {}
-    for ours, theirs in names.items():
-        for leaf in ("weight", "bias"):
-            for name in (
-                theirs,
-                theirs.replace("model.", "language_model.model.", 1),
-                theirs.replace("model.", "model.language_model.", 1),
-            ):
-                if f"{name}.{leaf}" in tensors:
-                    found[f"{ours}.{leaf}"] = tensors[f"{name}.{leaf}"]
+    for name, tensor in _apart(config, tensors).items():
+        plain = name.replace("language_model.model.", "model.").replace(
+            "model.language_model.", "model."
+        )
+        owner, _, leaf = plain.rpartition(".")
+        if owner in names and leaf in ("weight", "bias"):
+            found[f"{names[owner]}.{leaf}"] = tensor
+        elif _layer_of(plain) in range(len(config.layers)) and not plain.endswith(_COMPUTED):
+            raise UnsupportedError(
+                f"the checkpoint's tensor {shorten(name)} is unsupported: a model of the type "
+                f"{config.architecture} has no such part here"
+            )
+    _check_biases(config, found)
     return found
+
+
+def _check_biases(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Raises :class:`UnsupportedError` for a bias that the decoder does not add."""
+    added = {
+        "attention.query": config.query_bias, "attention.key": config.query_bias,
+        "attention.value": config.query_bias, "attention.output": config.output_bias,
+        "feed_forward.gate": config.feed_forward_bias, "feed_forward.up": config.feed_forward_bias,
+        "feed_forward.down": config.feed_forward_bias,
+    }  # fmt: skip
+    for name in tensors:
+        owner, _, leaf = name.rpartition(".")
+        part = owner.split(".", 2)[-1]
+        if leaf == "bias" and not added.get(part, False):
+            raise UnsupportedError(
+                f"the checkpoint has a bias for {shorten(owner)}, which its configuration does not "
+                "ask for"
+            )
+
+
+def _layer_of(name: str) -> int | None:
+    """The number of the layer that a tensor belongs to."""
+    parts = name.split(".")
+    if parts[:2] != ["model", "layers"] or len(parts) < 4 or not parts[2].isdecimal():
+        return None
+    return int(parts[2])
+
+
+def _apart(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors, those that are several in one taken apart."""
+    if not config.fused:
+        return tensors
+    size = config.head_size
+    rows = {
+        "self_attn.qkv_proj": (config.heads * size, *(2 * (config.key_heads * size,))),
+        "mlp.gate_up_proj": 2 * (config.feed_forward,),
+    }
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        fused = next((part for part in _FUSED if owner.endswith(f".{part}")), None)
+        if fused is None:
+            found[name] = tensor
+            continue
+        begin = 0
+        for part, count in zip(_FUSED[fused], rows[fused], strict=True):
+            found[f"{owner.removesuffix(fused)}{part}.{leaf}"] = partial(
+                _rows, tensor, begin, count, sum(rows[fused]), name
+            )
+            begin += count
+    return found
+
+
+def _rows(tensor: Tensor, begin: int, count: int, whole: int, name: str) -> torch.Tensor:
+    value = tensor()
+    assert isinstance(value, torch.Tensor)
+    if value.shape[:1] != (whole,):
+        raise InputError(
+            f"the checkpoint's tensor {shorten(name)} is {list(value.shape)}, its configuration "
+            f"says {whole} rows"
+        )
+    return value[begin : begin + count]

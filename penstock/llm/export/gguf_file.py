@@ -137,8 +137,8 @@ def _config(data: _Metadata, raw: Mapping[str, StoredTensor]) -> DecoderConfig:
         query_bias="blk.0.attn_q.bias" in raw,
         output_bias="blk.0.attn_output.bias" in raw,
         feed_forward_bias="blk.0.ffn_up.bias" in raw,
-        query_key_norms="blk.0.attn_q_norm.weight" in raw,
-        norms_behind=gemma,
+        query_key_norms="head" if "blk.0.attn_q_norm.weight" in raw else "",
+        norms="both" if gemma else "before",
         norm_offset=False,  # it is in the weights
         score_scale=float(scored) ** -0.5,
         score_cap=float(data.get("*.attn_logit_softcapping") or 0) if kind == "gemma2" else 0.0,

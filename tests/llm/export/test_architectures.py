@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from emit_harness import run_stock
-from tiny_models import LONGEST, MODELS, expected, folder, turns
+from tiny_models import LONGEST, MODELS, MORE_MODELS, expected, folder, turns
 
 import penstock
 from penstock.errors import InputError, UnsupportedError
@@ -21,6 +21,7 @@ from penstock.llm.export.config import from_transformers
 from penstock.llm.export.decoder import Decoder
 
 FILES = [(name, "none") for name in MODELS]
+FILES += [("olmo2", "none"), ("smollm3", "none")]
 FILES += [(name, "dynamic_per_channel") for name in ("llama2", "llama3", "gemma2")]
 #: float32 but for the cache
 FILES += [(name, "cache of int8") for name in ("llama3", "gemma2")]
@@ -51,7 +52,7 @@ def made(place: Path) -> dict[Any, Any]:
     }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *MORE_MODELS])
 def test_the_module_is_transformers_model(name: str, place: Path) -> None:
     checkpoint = find_checkpoint(folder(name, place))
     decoder = Decoder(checkpoint.config, LONGEST).eval()

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import folder
 
-from penstock.errors import InputError
+from penstock.errors import InputError, UnsupportedError
 from penstock.llm.export.compile import compile_model, find_checkpoint
 
 
@@ -82,3 +84,56 @@ def test_schemes_and_sources(whole: Path, tmp_path: Path) -> None:
         compile_model(whole, scheme="3bit")
     with pytest.raises(InputError, match="neither a Hugging Face folder nor"):
         find_checkpoint(tmp_path / "nothing")
+
+
+def change(path: Path, **entries: object) -> Path:
+    """Changes the configuration."""
+    file = path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **entries}))
+    return path
+
+
+@pytest.mark.parametrize("leaf", ["attention_scale.weight", "self_attn.q_proj.weight_scale_inv"])
+def test_a_tensor_that_has_no_place(leaf: str, whole: Path) -> None:
+    path = whole / "model.safetensors"
+    name = f"model.layers.1.{leaf}"
+    save_file({**load_file(path), name: torch.ones(4)}, path)
+    with pytest.raises(UnsupportedError, match=f"tensor '?{name}'? is unsupported"):
+        find_checkpoint(whole)
+    # Angles are computed; what belongs to no layer may be of another part of a larger model.
+    others = ("model.layers.1.self_attn.rotary_emb.inv_freq", "vision_tower.layers.1.weight")
+    kept = {key: value for key, value in load_file(path).items() if key != name}
+    save_file(kept | {other: torch.ones(4) for other in others}, path)
+    find_checkpoint(whole)
+
+
+def test_a_bias_that_the_configuration_does_not_name(whole: Path) -> None:
+    path = whole / "model.safetensors"
+    save_file({**load_file(path), "model.layers.0.mlp.up_proj.bias": torch.ones(96)}, path)
+    with pytest.raises(UnsupportedError, match="a bias for '?layers.0.feed_forward.up"):
+        find_checkpoint(whole)
+
+
+def test_variations_that_are_not_there(tmp_path: Path) -> None:
+    path = folder("phi3", tmp_path)
+    parameters = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8}
+    for entries, reason in (
+        ({"rope_parameters": parameters}, "'?longrope'? is unsupported"),
+        ({"rope_parameters": None, "partial_rotary_factor": 0.75}, "a part of each head"),
+    ):
+        with pytest.raises(UnsupportedError, match=reason):
+            find_checkpoint(change(path, **entries))
+    with pytest.raises(UnsupportedError, match="stablelm.? is unsupported; llama, mistral"):
+        find_checkpoint(change(path, model_type="stablelm"))
+    path = folder("granite", tmp_path)
+    with pytest.raises(InputError, match="divides logits by -2.0; it must be above 0"):
+        find_checkpoint(change(path, logits_scaling=-2.0))
+    path = folder("smollm3", tmp_path)
+    with pytest.raises(InputError, match="no_rope_layers has 1 entries for 3 layers"):
+        find_checkpoint(change(path, no_rope_layers=[1]))
+
+
+def test_rows_of_a_fused_tensor_that_are_too_few(tmp_path: Path) -> None:
+    path = change(folder("phi3", tmp_path), num_key_value_heads=1)
+    with pytest.raises(InputError, match=r"qkv_proj.weight'? is \[128, 64\], its .* says 96 rows"):
+        compile_model(path)
