@@ -118,9 +118,11 @@ class Method:
         #: once it has run, the short way of calls, if there is one
         self._short: ShortCall | None = None
         self._ran = False
-        #: the shapes of the last call's inputs, and how to do the same again
+        #: the shapes of the last call's inputs, how to do the same again, and how many tries are
+        #: left to find that out
         self._shapes: list[tuple[int, ...]] = []
         self._replay: Replay | None = None
+        self._tries = 2
         self._replays = self._recorder is None and not self.written and can_replay(bound, method)
 
     def __repr__(self) -> str:
@@ -301,6 +303,8 @@ class Method:
                 self._execute()
             if recording is not None:
                 self._replay = recording.replay([values[i] for i in self._method.inputs])
+                self._tries = 2 if self._replay is not None else self._tries - 1
+                self._replays = self._tries > 0
             outputs = [self._output(index) for index in self._method.outputs]
             for position, target in targets:
                 self._write_back(values[self._method.inputs[position]], target, position)

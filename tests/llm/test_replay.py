@@ -12,7 +12,7 @@ from penstock import load
 from penstock.errors import InputError, InvalidProgramError
 from penstock.llm.cache import Decoder
 from penstock.llm.export.compile import compile_model
-from penstock.runtime import mapped
+from penstock.runtime import mapped, replay
 from penstock.runtime.engines.native.library import reason_against
 
 pytestmark = pytest.mark.skipif(reason_against() is not None, reason="there are no kernels here")
@@ -156,3 +156,17 @@ def test_two_programs_on_one_copy_of_the_weights(tiny_file: Path) -> None:
     for place in range(6):
         right = long_way(wanted, TOKENS[place + 9 : place + 10], place)
     np.testing.assert_array_equal(second, right)
+
+
+def test_what_cannot_be_done_again_is_tried_twice(
+    tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = Decoder(load(tiny_file, threads=1), "")
+    tries = []
+    monkeypatch.setattr(replay.Recording, "replay", lambda *_: tries.append(1))
+    for place in range(9):
+        decoder.run(TOKENS[place : place + 1], place)
+    assert len(tries) == 2 and decoder.method._replay is None
+    monkeypatch.undo()
+    wanted = long_way(replaying(tiny_file), TOKENS[5:6], 5)
+    np.testing.assert_array_equal(decoder.run(TOKENS[5:6], 5), wanted)

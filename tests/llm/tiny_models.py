@@ -69,7 +69,7 @@ MORE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("Phi3Config", {**_SIZES, "sliding_window": 6}),
     "phi3_whole": ("Phi3Config", {**_SIZES, "num_key_value_heads": 1}),
     "smollm3": (
-        "SmolLM3Config", {**_SIZES, "num_hidden_layers": 3, "no_rope_layer_interval": 2}
+        "SmolLM3Config", {**_SIZES, "no_rope_layer_interval": 2}
     ),
     "smollm3_windows": (
         "SmolLM3Config",

@@ -129,7 +129,7 @@ def test_variations_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="divides logits by -2.0; it must be above 0"):
         find_checkpoint(change(path, logits_scaling=-2.0))
     path = folder("smollm3", tmp_path)
-    with pytest.raises(InputError, match="no_rope_layers has 1 entries for 3 layers"):
+    with pytest.raises(InputError, match="no_rope_layers has 1 entries for 2 layers"):
         find_checkpoint(change(path, no_rope_layers=[1]))
 
 
