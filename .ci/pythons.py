@@ -162,8 +162,7 @@ def _tested(python: Python, wheel: Path) -> str:
     tests = [f"{python.root}/{path.relative_to(ROOT)}" for path in torch_free_tests()]
     command = (*_of(python, inside), "-P" if python.version != "3.10" else "-E", "-m", "pytest",
                "-c", f"{python.root}/pyproject.toml", "-p", "no:cacheprovider", *tests)  # fmt: skip
-    environment = {**os.environ, "PENSTOCK_TORCH_FREE": "1"}
-    environment.pop("PYTHONPATH", None)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, cwd=FOLDER
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from import_graph import ROOT, imports_of
@@ -17,10 +18,10 @@ COMPILING = ("penstock.lower", "penstock.compiler", "penstock.zoo", "penstock.ll
 MARKS = ("import torch", "executorch", "on_stock", "torch.no_grad")
 
 
-def torch_free_tests() -> list[Path]:
+def torch_free_tests(rooms: Sequence[str] = ROOMS) -> list[Path]:
     """The test files whose imports, their helpers' and their ``conftest.py``'s too, do without."""
     helpers = {path.stem: path for path in (ROOT / "tests").rglob("*.py")}
-    files = [path for room in ROOMS for path in (ROOT / "tests" / room).rglob("test_*.py")]
+    files = [path for room in rooms for path in (ROOT / "tests" / room).rglob("test_*.py")]
     return sorted(
         path
         for path in files
