@@ -165,9 +165,9 @@ def test_an_interrupt_leaves_the_program_usable() -> None:
 INTERRUPTED = """
 import signal, sys
 import penstock
-from penstock.runtime.engines.xnnpack import packing
+from penstock.runtime.engines import weight_blocks
 
-large = packing.large
+large = weight_blocks.large
 
 def interrupted(size):
     signal.raise_signal(signal.SIGINT)
@@ -176,11 +176,11 @@ def interrupted(size):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 program = penstock.load(sys.argv[1], threads=1, engine="xnnpack")
 penstock.load(sys.argv[1], threads=1, engine="xnnpack").method()  # the library's self-test is over
-packing.large = interrupted
+weight_blocks.large = interrupted
 try:
     program.method()
 except KeyboardInterrupt:
-    packing.large = large
+    weight_blocks.large = large
     program.method()
     print("interrupted, and well again")
 """

@@ -15,8 +15,8 @@ import pytest
 
 import penstock
 from penstock.errors import InputError
+from penstock.runtime.engines import weight_blocks
 from penstock.runtime.engines.native.engine import NativeEngine
-from penstock.runtime.engines.xnnpack import packing
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 from penstock.runtime.pool import Pool
 from penstock.runtime.program import ENGINES, LoadedProgram, load
@@ -53,8 +53,8 @@ def test_nothing_is_packed_twice(name: str, engine: str, monkeypatch: pytest.Mon
     program = load(STOCK / f"{name}.pte", threads=1, engine=engine)
     program.method().run(inputs(program))
     blocks: list[int] = []
-    large = packing.large
-    monkeypatch.setattr(packing, "large", lambda size: blocks.append(size) or large(size))
+    large = weight_blocks.large
+    monkeypatch.setattr(weight_blocks, "large", lambda size: blocks.append(size) or large(size))
     for kind in (XnnpackEngine, NativeEngine):
         monkeypatch.setattr(kind, "compile", None)
     clone = program.clone()

@@ -79,8 +79,9 @@ def _patches(node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor]) -
     found = []
     for x in inputs:
         borders = [border for each in reversed(padding) for border in (each, each)]
-        padded = torch.nn.functional.pad(x, borders)
-        index: list[torch.Tensor] = [torch.randint(len(x), (count,), generator=generator)]
+        batch = x if x.dim() == weight.dim() else x[None]
+        padded = torch.nn.functional.pad(batch, borders)
+        index: list[torch.Tensor] = [torch.randint(len(batch), (count,), generator=generator)]
         for d in range(dims):
             size, step, spread = padded.shape[2 + d], stride[d], dilation[d]
             outputs = (size - spread * (kernel[d] - 1) - 1) // step + 1

@@ -173,7 +173,8 @@ class _Pairs:
 
         recording = self._record(node, compute)
         result, _ = recording.result
-        if isinstance(result, torch.Tensor) and result.is_complex():
+        whole = isinstance(result, torch.Tensor) and not isinstance(result, Complex)
+        if whole and result.is_complex():
             raise UnsupportedError(
                 f"{node.target} gives complex numbers and has no form in real ones"
                 f"{origins.describe_origin(node)}"

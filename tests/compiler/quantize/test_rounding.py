@@ -176,3 +176,12 @@ def test_noise_is_foretold_with_what_biases_take_back(monkeypatch: pytest.Monkey
         pairs = [(model(x), SnapshotRunner(snapshot).leaves((x,))[0]) for (x,) in data[8:]]
     found = sqnr_db(*(torch.cat(side) for side in zip(*pairs, strict=True)))
     assert -10.0 * math.log10(noise.total(frozenset())) == pytest.approx(found, abs=2.0)
+
+
+def test_an_image_without_a_batch() -> None:
+    """Convolutions take [C, H, W] too."""
+    model = nn.Conv2d(2, 3, (1, 2), stride=(1, 2))
+    data = [(torch.randn(2, 16, 16),) for _ in range(4)]
+    lowered = penstock.lower(model, data[0], quantize="static", calibration=data)
+    (found,) = penstock.load(lowered.to_bytes())(data[0][0].numpy())
+    assert sqnr_db(model(*data[0]), torch.from_numpy(found)) > 30
