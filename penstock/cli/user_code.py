@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 import traceback
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,7 +96,9 @@ def _from_file(path: Path) -> ModuleType:
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
         return known
-    module_name = path.stem if known is None else f"{path.stem}_{abs(hash(str(path.resolve())))}"
+    module_name = (
+        path.stem if known is None else f"{path.stem}_{zlib.crc32(os.fsencode(path.resolve()))}"
+    )
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path.resolve())

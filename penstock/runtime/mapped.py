@@ -38,14 +38,12 @@ def take_rows(table: np.ndarray, where: np.ndarray) -> np.ndarray:
     touched, the system maps up to a megabyte around it, and 128 rows of an embedding of 28 MB would
     take 13 MB.
     """
-    file = file_of(table) if table.nbytes >= _LARGE and where.size <= _MOST_ROWS else None
-    if file is None or file.descriptor is None or not table.flags.c_contiguous:
+    reader = row_reader(table, where.size)
+    if reader is None:
         return np.take(table, where, 0)
-    found = np.empty((where.size, *table.shape[1:]), table.dtype)
-    start, size = address(table) - address(np.frombuffer(file, np.uint8)), table[0].nbytes
-    for row, index in zip(found, where.reshape(-1).tolist(), strict=True):
-        if os.preadv(file.descriptor, [row], start + index * size) != size:
-            raise OSError("the program's file was cut short while it was in use")
+    found, read = reader
+    in_range = read(where)
+    assert in_range
     return found.reshape(*where.shape, *table.shape[1:])
 
 
@@ -61,9 +59,9 @@ def row_reader(
         return None
     rows = np.empty((count, *table.shape[1:]), table.dtype)
     start, size, height = (
-        address(table) - address(np.frombuffer(file, np.uint8)), rows[0].nbytes, table.shape[0],
+        address(table) - address(np.frombuffer(file, np.uint8)), table[0].nbytes, table.shape[0],
     )  # fmt: skip
-    views = [[memoryview(row).cast("B")] for row in rows]
+    views = [[row.data] for row in rows.view(np.uint8).reshape(count, size)]
 
     def read(where: np.ndarray, kept: object = table) -> bool:
         for view, index in zip(views, where.reshape(-1).tolist(), strict=True):

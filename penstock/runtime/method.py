@@ -51,7 +51,7 @@ from penstock.runtime.method_values import (
 from penstock.runtime.outputs import fill, lend
 from penstock.runtime.planned_memory import arenas, check_total, private_values
 from penstock.runtime.profile import Profile, Recorder
-from penstock.runtime.replay import Recording, Replay, can_replay
+from penstock.runtime.replay import Recording, can_replay
 from penstock.runtime.row_writes import fuse_row_writes
 from penstock.runtime.short_call import ShortCall, short_call
 from penstock.runtime.slots import Layout, Slot
@@ -121,7 +121,7 @@ class Method:
         #: the shapes of the last call's inputs, how to do the same again, and how many tries are
         #: left to find that out
         self._shapes: list[tuple[int, ...]] = []
-        self._replay: Replay | None = None
+        self._replay: ShortCall | None = None
         self._tries = 2
         self._replays = self._recorder is None and not self.written and can_replay(bound, method)
 

@@ -23,13 +23,10 @@ from penstock.runtime.instructions import Bound, State
 from penstock.runtime.kernels.registry import Kernel
 from penstock.runtime.mapped import row_reader
 from penstock.runtime.row_writes import independent, place_of
+from penstock.runtime.short_call import COPIED_INPUT_BYTES, ShortCall, copying_call
 
-#: Inputs of so many bytes in total are copied to where a replay has them.
-COPIED_INPUT_BYTES = 1 << 14
 #: Outputs of so many bytes in total are copied out.
 COPIED_OUTPUT_BYTES = 1 << 20
-#: The outputs for these inputs; None where the call has to go the long way.
-Replay: TypeAlias = "Callable[[Sequence[Any]], list[Any] | None]"
 #: Says whether it could be done.
 _Part: TypeAlias = "Callable[[], bool]"
 
@@ -99,7 +96,7 @@ class Recording:
         written = any(index == one.returned and not one.outs for one in self._bound)
         return index in self._fixed or not (written or index in self._method.inputs)
 
-    def replay(self, inputs: Sequence[Array]) -> Replay | None:
+    def replay(self, inputs: Sequence[Array]) -> ShortCall | None:
         """The same again, for inputs like these; None where that cannot be."""
         outputs = [self._state.values[i] for i in self._method.outputs]
         if sum(a.nbytes for a in inputs) > COPIED_INPUT_BYTES:
@@ -113,7 +110,7 @@ class Recording:
         except _CannotReplay:
             return None
 
-    def _replay(self, inputs: Sequence[Array]) -> Replay:
+    def _replay(self, inputs: Sequence[Array]) -> ShortCall:
         for index, value in zip(self._method.inputs, inputs, strict=True):
             slot = self._state.slots[index]
             backed = slot is not None and slot.memory is not None
@@ -144,7 +141,8 @@ class Recording:
             steps.append(self._writes(writes))
         flush()
         places = [self._arrays[i] for i in self._method.inputs]
-        return _call(places, [self._arrays[i] for i in self._method.outputs], parts)
+        results = [self._arrays[i] for i in self._method.outputs]
+        return copying_call(places, results, lambda: all(part() for part in parts))
 
     def _settle(self, index: int) -> None:
         """An array in memory that stays, for one that is new at each call."""
@@ -229,23 +227,3 @@ def _own(array: Array) -> Array:
     if not array.flags.c_contiguous:
         raise _CannotReplay
     return zeros(array.nbytes).view(array.dtype).reshape(array.shape)
-
-
-def _call(places: Sequence[Array], results: Sequence[Array], parts: Sequence[_Part]) -> Replay:
-    count = len(places)
-    ports = [(place, place.dtype, place.shape) for place in places]
-    array_type = np.ndarray
-
-    def call(inputs: Sequence[Any]) -> list[Any] | None:
-        if len(inputs) != count:
-            return None
-        for (place, dtype, shape), value in zip(ports, inputs, strict=False):
-            if type(value) is not array_type or value.dtype != dtype or value.shape != shape:
-                return None
-            place[...] = value
-        for part in parts:
-            if not part():
-                return None
-        return [result.copy("K") for result in results]
-
-    return call

@@ -60,10 +60,14 @@ def short_call(
     run = delegate.fixed(slots, reads, writes, arrays)
     if run is None:
         return None
-    return _call([arrays[i] for i in inputs], [arrays[i] for i in outputs], run)
+    return copying_call([arrays[i] for i in inputs], [arrays[i] for i in outputs], run)
 
 
-def _call(places: Sequence[Array], results: Sequence[Array], run: Callable[[], None]) -> ShortCall:
+def copying_call(
+    places: Sequence[Array], results: Sequence[Array], run: Callable[[], object]
+) -> ShortCall:
+    """A call that copies its inputs to ``places``, runs, and gives copies of ``results``. It has to
+    go the long way where an input is of another form, or ``run`` says ``False``."""
     count = len(places)
     ports = [(place, place.dtype, place.shape) for place in places]
     array_type = np.ndarray
@@ -75,7 +79,8 @@ def _call(places: Sequence[Array], results: Sequence[Array], run: Callable[[], N
             if type(value) is not array_type or value.dtype is not dtype or value.shape != shape:
                 return None
             place[...] = value
-        run()
+        if run() is False:
+            return None
         return [result.copy("K") for result in results]
 
     return call
