@@ -24,6 +24,10 @@ _HUGE = 1 << 22
 _PAGE = 1 << 21
 
 
+class _Room(np.ndarray):
+    """What a block lies in: tells :func:`has_room` that the memory is ours."""
+
+
 def address(array: Array) -> int:
     """Where the elements of ``array`` begin."""
     try:  # 3 times faster than what follows
@@ -31,6 +35,13 @@ def address(array: Array) -> int:
     except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous
         location: int = array.__array_interface__["data"][0]
         return location
+
+
+def has_room(array: Array) -> bool:
+    """Whether ``array`` is a block of ours or a part of one: then ``OVERREAD`` bytes after it can
+    be read, wherever it ends. Of a caller's larger array nobody knows what protects its pages."""
+    base = array.base
+    return isinstance(base, _Room) or (type(base) is np.ndarray and isinstance(base.base, _Room))
 
 
 def zeros(size: int) -> Array:
@@ -45,12 +56,10 @@ def zeros_when_touched(size: int) -> Array:
         return zeros(size)
     private = {} if os.name == "nt" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
     try:
-        mapping = mmap.mmap(-1, size + ALIGNMENT + OVERREAD, **private)
+        mapping = mmap.mmap(-1, size + OVERREAD, **private)
     except OSError as error:
         raise MemoryError(f"{size} bytes") from error
-    # Not at the beginning of a page: arrays that fill pages would end with one, and nobody could
-    # tell that the bytes behind them are readable.
-    return np.frombuffer(mapping, np.uint8)[ALIGNMENT : ALIGNMENT + size]
+    return _part(np.frombuffer(mapping, np.uint8), 0, size)
 
 
 def empty(size: int) -> Array:
@@ -60,8 +69,12 @@ def empty(size: int) -> Array:
 
 def _aligned(size: int, allocate: Callable[..., Array]) -> Array:
     room = allocate(size + ALIGNMENT + OVERREAD, np.uint8)
-    start = -address(room) % ALIGNMENT
-    return room[start : start + size]
+    return _part(room, -address(room) % ALIGNMENT, size)
+
+
+def _part(room: Array, start: int, size: int) -> Array:
+    # A view of a view has the first array of its own class as its base: here the block.
+    return room.view(_Room)[start : start + size].view(np.ndarray)
 
 
 def large(size: int) -> Array:
@@ -75,8 +88,7 @@ def large(size: int) -> Array:
     with contextlib.suppress(OSError):  # a kernel that was built without them
         mapping.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(mapping, np.uint8)
-    start = -address(whole) % _PAGE
-    return whole[start : start + size]
+    return _part(whole, -address(whole) % _PAGE, size)
 
 
 def machine_bytes() -> int | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,15 @@ import pytest
 from penstock.runtime.blocks import (
     ALIGNMENT,
     OVERREAD,
+    Array,
     address,
     empty,
+    has_room,
+    large,
     machine_bytes,
     zeros,
     zeros_when_touched,
 )
-from penstock.runtime.engines.xnnpack.buffers import readable_past_end
 
 
 @pytest.mark.parametrize("size", [1, 15, 64, 4096, 100_001])
@@ -25,8 +29,9 @@ def test_blocks_are_aligned_and_may_be_read_past_the_end(size: int) -> None:
     for block in (zeros(size), empty(size)):
         assert block.dtype == np.uint8 and block.shape == (size,)
         assert address(block) % ALIGNMENT == 0
-        whole = block.base
-        assert isinstance(whole, np.ndarray)
+        whole = block
+        while isinstance(whole.base, np.ndarray):
+            whole = whole.base
         assert address(block) + size + OVERREAD <= address(whole) + whole.nbytes
         ctypes.string_at(address(block), size + OVERREAD)
     assert not zeros(size).any()
@@ -39,9 +44,27 @@ def test_blocks_of_zeros_that_cost_nothing_yet(size: int) -> None:
     assert address(block) % ALIGNMENT == 0
     block[:] = 7
     assert block[-1] == 7
-    # An engine must see that it can read behind an array that fills whole pages.
-    pages = size // 4096 * 4096
-    assert not pages or readable_past_end(address(block), pages)
+
+
+@pytest.mark.parametrize("allocate", [zeros, empty, zeros_when_touched, large])
+@pytest.mark.parametrize("size", [4096, 1 << 23])
+def test_an_engine_sees_that_it_can_read_behind_a_part_of_a_block(
+    allocate: Callable[[int], Array], size: int
+) -> None:
+    """Wherever it ends: the end of a page tells nothing then."""
+    block = allocate(size)
+    assert type(block) is np.ndarray and has_room(block)
+    pages = -address(block) % mmap.PAGESIZE
+    for part in (block[: size // 2], block[:pages] if pages else block):
+        assert has_room(part) and has_room(part.view(np.float32).reshape(2, -1)[1:])
+    ctypes.string_at(address(block), size + OVERREAD)
+
+
+def test_behind_a_part_of_a_callers_array_pages_may_be_protected() -> None:
+    whole = np.zeros(1 << 16, np.uint8)
+    assert not has_room(whole) and not has_room(whole[:4096])
+    assert not has_room(zeros(4096).copy())
+    assert not has_room(np.frombuffer(bytes(4096), np.uint8))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")

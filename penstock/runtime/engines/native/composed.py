@@ -245,7 +245,7 @@ def placed(array: np.ndarray, *, overread: bool) -> np.ndarray:
     be read past its end."""
     start = address(array)
     if start % array.itemsize == 0 and (
-        not overread or buffers.readable_past_end(start, array.nbytes)
+        not overread or buffers.readable_past_end(start, array.nbytes) or blocks.has_room(array)
     ):
         return array
     copy = blocks.empty(array.nbytes).view(array.dtype).reshape(array.shape)

@@ -14,7 +14,7 @@ import numpy as np
 
 from penstock.errors import BackendUnavailableError, InputError, UnsupportedError
 from penstock.graph.graph import MAX_TENSOR_DIMS, Node, Shape, Value, XnnGraph
-from penstock.runtime.blocks import address, empty
+from penstock.runtime.blocks import address, empty, has_room
 from penstock.runtime.engines.protocol import Engine, NodeTime
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.weight_blocks import WeightBlocks
@@ -361,7 +361,9 @@ class XnnpackExecutable:
             ):
                 check_array(port, len(self._inputs), array, self._ports[port])
             start = address(array)
-            if start % itemsize or (overread and not readable_past_end(start, array.nbytes)):
+            if start % itemsize or (
+                overread and not readable_past_end(start, array.nbytes) and not has_room(array)
+            ):
                 if port not in self._bounce:
                     self._bounce[port] = empty(array.nbytes).view(dtype).reshape(array.shape)
                 if port < len(self._inputs):
