@@ -33,10 +33,8 @@ from penstock.runtime.instructions import (
     Bound,
     Done,
     State,
-    Step,
     bind,
     list_items,
-    make_step,
     written_values,
 )
 from penstock.runtime.kernels import registry
@@ -56,6 +54,7 @@ from penstock.runtime.row_writes import fuse_row_writes
 from penstock.runtime.short_call import ShortCall, short_call
 from penstock.runtime.slots import Layout, Slot
 from penstock.runtime.specs import Spec, TensorSpec
+from penstock.runtime.steps import Step, make_step
 
 #: A program that jumps back more often in one call is taken for one that never ends.
 MAX_BACKWARD_JUMPS = 1 << 17

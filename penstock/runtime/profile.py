@@ -18,7 +18,8 @@ from penstock.runtime.kernels.registry import Kernel
 
 if TYPE_CHECKING:
     from penstock.runtime.engines.protocol import NodeTime
-    from penstock.runtime.instructions import Bound, Step
+    from penstock.runtime.instructions import Bound
+    from penstock.runtime.steps import Step
 
 _Clock = Callable[[], int]
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from penstock.formats.program import Method, OptionalTensorList, Tensor
 from penstock.runtime.blocks import Array
-from penstock.runtime.instructions import Bound, State, Step
+from penstock.runtime.instructions import Bound, State
 from penstock.runtime.kernels.registry import Kernel
+from penstock.runtime.steps import Step
 
 _WRITE = "aten::index_put_"
 
