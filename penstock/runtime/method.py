@@ -25,7 +25,6 @@ from penstock.formats.program import (
     Tensor,
 )
 from penstock.formats.sources import MethodSources
-from penstock.runtime import blocks
 from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.calling import Signature
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
@@ -39,15 +38,14 @@ from penstock.runtime.instructions import (
 )
 from penstock.runtime.kernels import registry
 from penstock.runtime.method_values import (
-    constant_bytes,
-    constant_slot,
     kernels_of,
     layouts_of,
     signature_text,
+    slots_of,
     spec_of,
 )
 from penstock.runtime.outputs import fill, lend
-from penstock.runtime.planned_memory import arenas, check_total, private_values
+from penstock.runtime.planned_memory import private_values
 from penstock.runtime.profile import Profile, Recorder
 from penstock.runtime.replay import Recording, can_replay
 from penstock.runtime.row_writes import fuse_row_writes
@@ -58,9 +56,6 @@ from penstock.runtime.steps import Step, make_step
 
 #: A program that jumps back more often in one call is taken for one that never ends.
 MAX_BACKWARD_JUMPS = 1 << 17
-#: Outputs up to this size are computed in memory that stays, so that a delegate needs no new
-#: setup, and copied out; larger ones are computed in a new array each time.
-COPIED_OUTPUT_BYTES = 1 << 16
 
 
 class Method:
@@ -146,33 +141,8 @@ class Method:
     ) -> None:
         method = self._method
         private = private_values(method, layouts, [one.access for one in bound])
-        memory = arenas(method, layouts, set(layouts) - private)
-        self._state = State([None] * len(method.values), [None] * len(method.values), {})
-        slots = self._state.slots
-        own = 0
-        for index, layout in layouts.items():
-            value = method.values[index]
-            assert isinstance(value, Tensor)
-            if value.data is not None and value.allocation is None:
-                slots[index] = constant_slot(value, layout, index)
-            elif index not in private:
-                assert value.allocation is not None
-                begin = value.allocation.offset
-                block = memory[value.allocation.memory_id][begin : begin + layout.nbytes]
-                slots[index] = Slot(layout, block)
-                if value.data is not None:
-                    initial = constant_bytes(value, layout, index)
-                    if initial.any():  # else the block is what it should be, and costs nothing yet
-                        block[:] = initial
-            elif (
-                index in method.inputs or layout.nbytes > COPIED_OUTPUT_BYTES or not layout.bounded
-            ):
-                slots[index] = Slot(layout, None)
-                own += layout.nbytes if layout.bounded else 0
-            else:
-                own += layout.nbytes
-                slots[index] = Slot(layout, blocks.zeros(layout.nbytes))
-        check_total(method.name, own + sum(block.nbytes for block in memory.values()))
+        slots = slots_of(method, layouts, private)
+        self._state = State([None] * len(method.values), slots, {})
 
         variable = written | set(method.inputs)
         for index, value in enumerate(method.values):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from penstock.errors import (
@@ -13,11 +15,17 @@ from penstock.errors import (
 )
 from penstock.formats import program as formats
 from penstock.formats.program import KernelCall, Tensor
+from penstock.runtime import blocks
 from penstock.runtime.blocks import Array
 from penstock.runtime.instructions import CORE_OPERATORS
 from penstock.runtime.kernels import registry
+from penstock.runtime.planned_memory import arenas, check_total
 from penstock.runtime.slots import Layout, Slot
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec, listed
+
+#: Outputs up to this size are computed in memory that stays, so that a delegate needs no new
+#: setup, and copied out; larger ones are computed in a new array each time.
+COPIED_OUTPUT_BYTES = 1 << 16
 
 
 def layouts_of(method: formats.Method) -> dict[int, Layout]:
@@ -53,6 +61,40 @@ def constant_slot(tensor: Tensor, layout: Layout, index: int) -> Slot:
     data = constant_bytes(tensor, layout, index)
     data.flags.writeable = False
     return Slot(layout, data)
+
+
+def slots_of(
+    method: formats.Method, layouts: Mapping[int, Layout], private: set[int]
+) -> list[Slot | None]:
+    """A slot for each tensor value, over its memory and with its initial content there.
+
+    Raises InvalidProgramError if that is more than the machine has.
+    """
+    memory = arenas(method, layouts, set(layouts) - private)
+    slots: list[Slot | None] = [None] * len(method.values)
+    own = 0
+    for index, layout in layouts.items():
+        value = method.values[index]
+        assert isinstance(value, Tensor)
+        if value.data is not None and value.allocation is None:
+            slots[index] = constant_slot(value, layout, index)
+        elif index not in private:
+            assert value.allocation is not None
+            begin = value.allocation.offset
+            block = memory[value.allocation.memory_id][begin : begin + layout.nbytes]
+            slots[index] = Slot(layout, block)
+            if value.data is not None:
+                initial = constant_bytes(value, layout, index)
+                if initial.any():  # else the block is what it should be, and costs nothing yet
+                    block[:] = initial
+        elif index in method.inputs or layout.nbytes > COPIED_OUTPUT_BYTES or not layout.bounded:
+            slots[index] = Slot(layout, None)
+            own += layout.nbytes if layout.bounded else 0
+        else:
+            own += layout.nbytes
+            slots[index] = Slot(layout, blocks.zeros(layout.nbytes))
+    check_total(method.name, own + sum(block.nbytes for block in memory.values()))
+    return slots
 
 
 def kernels_of(method: formats.Method) -> list[registry.Kernel | str]:

@@ -23,7 +23,8 @@ from penstock.formats.program import Method as MethodData
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Value, XnnGraph
 from penstock.runtime.bound_delegate import BoundDelegate
-from penstock.runtime.method import COPIED_OUTPUT_BYTES, Method
+from penstock.runtime.method import Method
+from penstock.runtime.method_values import COPIED_OUTPUT_BYTES
 from penstock.runtime.program import LoadedProgram
 
 

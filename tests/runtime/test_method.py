@@ -19,12 +19,12 @@ from penstock.formats.program import (
     Program,
     ScalarType,
 )
-from penstock.runtime import method as method_module
+from penstock.runtime.method_values import COPIED_OUTPUT_BYTES
 from penstock.runtime.program import LoadedProgram
 
 
 def test_large_outputs_are_the_callers_own() -> None:
-    size = method_module.COPIED_OUTPUT_BYTES
+    size = COPIED_OUTPUT_BYTES
     program = make([tensor(size), tensor(size)], [0], [1], [("test::same.out", 0, 1, 1)])
     x = np.arange(size, dtype=np.float32)
     (first,) = run(program, x)
