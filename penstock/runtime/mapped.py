@@ -88,6 +88,22 @@ def drop(data: np.ndarray) -> None:
             owner.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
+def drop_between(parts: Iterable[np.ndarray]) -> None:
+    """Gives back the pages of files between the first and the last byte of ``parts``: one call to
+    the system, where :func:`drop` takes one for each of them."""
+    spans: dict[int, tuple[MappedFile, int, int]] = {}
+    for part in parts:
+        owner = file_of(part)
+        if owner is not None:
+            start = address(part)
+            _, first, last = spans.get(id(owner), (owner, start, start))
+            spans[id(owner)] = owner, min(first, start), max(last, start + part.nbytes)
+    for owner, first, last in spans.values():
+        whole = np.frombuffer(owner, np.uint8)
+        begin = address(whole)
+        drop(whole[first - begin : last - begin])
+
+
 def file_of(data: object) -> MappedFile | None:
     """The file that ``data``, an array or a memoryview, is a part of."""
     while not isinstance(data, MappedFile):

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.runtime.mapped import drop_files, file_of, take_rows
+from penstock.runtime import mapped as under_test
+from penstock.runtime.blocks import address
+from penstock.runtime.mapped import drop_between, drop_files, file_of, take_rows
 from penstock.runtime.program import map_file
 
 ROWS, WIDTH = 4096, 512
@@ -76,3 +78,21 @@ def test_the_file_is_closed_with_the_mapping(path: Path) -> None:
     assert file_of(found) is not None
     del found
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_parts_of_a_file_are_given_back_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = mapped(path, spare=False), mapped(path, spare=False)
+    given: list[tuple[int, int]] = []
+    drop = under_test.drop
+
+    def see(data: np.ndarray) -> None:
+        given.append((address(data), data.nbytes))
+        drop(data)
+
+    monkeypatch.setattr(under_test, "drop", see)
+    drop_between([first[300:310], np.ones(9, np.uint8), first[2:4], first[20:30], second[7:8]])
+    assert given == [(address(first[2:]), 308 * WIDTH), (address(second[7:]), WIDTH)]
+    for found in (first, second):
+        np.testing.assert_array_equal(found, table())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,18 +21,28 @@ def plan(values: Mapping[int, Live]) -> tuple[dict[int, int], int]:
     values first, each at the lowest place where nothing lies that is alive at the same time. Sizes
     include any room behind a value."""
     offsets: dict[int, int] = {}
-    placed: list[tuple[int, int, int, int]] = []  # begin, end; first, last
+    steps = 1 + max((value.last for value in values.values()), default=0)
+    #: by step, where those that are placed lie: what is alive in it, and what it writes
+    alive: list[list[tuple[int, int]]] = [[] for _ in range(steps)]
+    written: list[list[tuple[int, int]]] = [[] for _ in range(steps)]
     total = 0
-    for key in sorted(values, key=lambda key: (-values[key].size, key)):
-        size, first, last = values[key]
-        size = -(-size // ALIGNMENT) * ALIGNMENT
+    for size, key in sorted([(-value.size, key) for key, value in values.items()]):
+        _, first, last = values[key]
+        size = -(size // ALIGNMENT) * ALIGNMENT
+        near = alive[first].copy()
+        for others in written[first + 1 : last + 1]:
+            near += others
+        near.sort()
         place = 0
-        for begin, end, begun, done in placed:
-            if begun <= last and first <= done:
-                if place + size <= begin:
-                    break
-                place = max(place, end)
+        for begin, end in near:
+            if place + size <= begin:
+                break
+            if end > place:
+                place = end
         offsets[key] = place
-        bisect.insort(placed, (place, place + size, first, last))
-        total = max(total, place + size)
+        found = (place, place + size)
+        total = max(total, found[1])
+        written[first].append(found)
+        for others in alive[first : last + 1]:
+            others.append(found)
     return offsets, total

@@ -22,6 +22,7 @@ class WeightBlocks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._block = np.empty(0, np.uint8)
+        self._address = 0
         self._free = 0
         self._expected = 0
 
@@ -42,7 +43,7 @@ class WeightBlocks:
             if start + size + OVERREAD > self._block.nbytes:
                 need = size + OVERREAD
                 self._block = large(max(need, min(self._expected, _MOST), _LEAST))
-                start = 0
+                self._address, start = address(self._block), 0
             self._free = start + size + OVERREAD
             self._expected = max(0, self._expected - size)
-            return address(self._block) + start, self._block
+            return self._address + start, self._block

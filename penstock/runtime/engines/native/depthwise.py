@@ -11,7 +11,7 @@ from functools import partial
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
-from penstock.runtime.blocks import OVERREAD, address
+from penstock.runtime.blocks import OVERREAD
 from penstock.runtime.engines.native.costs import depthwise_gain
 from penstock.runtime.engines.native.family import (
     Family,
@@ -102,8 +102,8 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Depthwise:
     """Packs the weights of ``node``."""
     a = node.attributes
     assert isinstance(a, Conv2dAttributes)
-    weights, bias = address(workshop.constant(values[node.inputs[1]])), bias_of(node, values)
-    bias_at = None if bias is None else address(workshop.constant(bias))
+    weights, bias = workshop.constant_at(values[node.inputs[1]]), bias_of(node, values)
+    bias_at = None if bias is None else workshop.constant_at(bias)
     shape = CShape(int(workshop.library.isa), a.groups, *a.kernel)
     functions = workshop.library.functions
     packed = workshop.packed.reserve(functions.pk_f32_dwconv_packed_size(byref(shape)))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import InputError, UnsupportedError
-from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
+from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.runtime.blocks import OVERREAD, address
 from penstock.runtime.engines.native import library as libraries
 from penstock.runtime.engines.native.composed import (
@@ -82,8 +82,8 @@ class NativeEngine:
         self._everything = everything
         self.profile = profile
         self._blocks = blocks or WeightBlocks()
-        #: Blocks of zeros that padding is read from: the largest is the last.
-        self._zeros: list[np.ndarray] = []
+        #: Blocks of zeros that padding is read from, and their addresses: the largest is the last.
+        self._zeros: list[tuple[np.ndarray, int]] = []
         self._tables = Tables()
         #: what was found about the graph that was asked about last
         self._survey = Survey(XnnGraph(), self._tables, self.library)
@@ -123,6 +123,7 @@ class NativeEngine:
                 )
             prepared.append((found.family, found.pack(workshop)))
             packed.packed()
+        packed.packed(all=True)
         return NativeExecutable(
             self, graph, checker, prepared, packed, threads, tuple(map(tuple, units.values()))
         )
@@ -149,9 +150,10 @@ class NativeEngine:
         return PlannedGraph(graph, parts, executables, self.library, threads)
 
     def _zeros_of(self, size: int) -> int:
-        if not self._zeros or self._zeros[-1].nbytes < size:
-            self._zeros.append(np.zeros(size, np.uint8))
-        return address(self._zeros[-1])
+        if not self._zeros or self._zeros[-1][0].nbytes < size:
+            block = np.zeros(size, np.uint8)
+            self._zeros.append((block, address(block)))
+        return self._zeros[-1][1]
 
 
 class NativeExecutable:
@@ -334,7 +336,7 @@ class NativeExecutable:
                     ctypes.c_void_p.from_address(place).value = self._constant_at(value, link)
                     continue
                 link.fields.append(Field(value, place, position))
-                if value not in self._ports:
+                if value not in self._ports and value not in link.sizes:
                     link.sizes[value] = sizes[value] if value in sizes else self._size(value)
             if step.over and step.over[1] not in constants:
                 link.overs.append(Over(*step.over, position))
@@ -355,13 +357,11 @@ class NativeExecutable:
         """The steps by the number of their node. What has no elements is not computed; what is
         computed from nothing is 0."""
         found = []
+        empty = {i for i, shape in self._shapes.items() if 0 in shape}
         for number, (node, entry) in enumerate(zip(self._graph.nodes, self._prepared, strict=True)):
-            if entry is None:
+            if entry is None or (empty and not empty.isdisjoint(node.outputs)):
                 continue
-            used = [self._shapes[i] for i in node.inputs if i != INVALID_VALUE_ID]
-            if any(0 in self._shapes[i] for i in node.outputs):
-                continue
-            if any(0 in shape for shape in used):
+            if empty and not empty.isdisjoint(node.inputs):
                 raise InputError(f"node {number} ({node.kind.name}) has no elements to work on")
             found.append((number, entry[1].step(self._shapes)))
         return found

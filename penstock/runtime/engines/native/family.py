@@ -58,6 +58,10 @@ class Workshop:
         """The elements of a constant as they lie in memory, flat bytes, aligned for its type."""
         return self.packed.source(value)
 
+    def constant_at(self, value: Value) -> int:
+        """The address of what :meth:`constant` gives."""
+        return self.packed.source_at(value)
+
 
 #: Packs the weights of a node.
 Packer: TypeAlias = "Callable[[Workshop], Prepared]"

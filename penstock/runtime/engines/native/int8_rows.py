@@ -204,9 +204,7 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
     scales = np.ascontiguousarray(filter.quantization.scales, np.float32)
     functions = workshop.library.functions
     packed = workshop.packed.reserve(functions.pk_f32_qc8_packed_size(byref(product)))
-    functions.pk_f32_qc8_pack(
-        byref(product), address(workshop.constant(filter)), address(scales), packed
-    )
+    functions.pk_f32_qc8_pack(byref(product), workshop.constant_at(filter), address(scales), packed)
     return Product(node, product, packed)
 
 

@@ -89,6 +89,12 @@ class CDepthwiseTask(Structure):
     _fields_ = [("conv", CDepthwise), *CConvTask._fields_[1:]]
 
 
+#: The names of C's functions and the tasks they take.
+_KINDS: Mapping[type, tuple[str, type[Structure]]] = {
+    CConv: ("qs8_conv", CConvTask),
+    CDepthwise: ("qs8_dwconv", CDepthwiseTask),
+}
+
 #: The most taps of a kernel that ours take: their offsets lie on the stack.
 _MAX_TAPS = 1024
 _MAX_DEPTHWISE = 16
@@ -110,12 +116,10 @@ class Quantities:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A node with its weights packed. ``channels``: groups, input and output channels of each; for
-    a depthwise one the channels alone."""
+    """A node with its weights packed. ``conv`` lacks the sizes of its input and output."""
 
     node: Node
-    quantities: Quantities
-    channels: tuple[int, ...]
+    conv: CConv | CDepthwise
     packed: int
     workshop: Workshop
 
@@ -129,13 +133,12 @@ class Convolution:
         else:
             read = (1, 1, math.prod(read[:-1]), read[-1])
             written = (1, 1, read[2], written[-1])
-        depthwise = len(self.channels) == 1
-        conv = structure(self.node, self.quantities, self.channels, self.workshop)
+        conv = type(self.conv).from_buffer_copy(self.conv)
         conv.batch, conv.input_height, conv.input_width = read[:3]
         conv.output_height, conv.output_width = written[1:3]
         conv.padding_top, conv.padding_left = padding[0], padding[3]
         functions = self.workshop.library.functions
-        name, kind = ("qs8_dwconv", CDepthwiseTask) if depthwise else ("qs8_conv", CConvTask)
+        name, kind = _KINDS[type(conv)]
         scratch = getattr(functions, f"pk_{name}_scratch_size")(byref(conv))
         task = kind(conv, self.packed, None, None, None)
         return Step(f"pk_{name}_run", task, ((source, "input"), (result, "output")), scratch)
@@ -143,8 +146,9 @@ class Convolution:
 
 def structure(
     node: Node, quantities: Quantities, channels: tuple[int, ...], workshop: Workshop
-) -> Structure:
-    """The node as C sees it, without the sizes of its input and output."""
+) -> CConv | CDepthwise:
+    """The node as C sees it, without the sizes of its input and output. ``channels``: groups, input
+    and output channels of each; for a depthwise one the channels alone."""
     q, a = quantities, node.attributes
     kernel, stride, dilation = POINTWISE[1:]
     if isinstance(a, Conv2dAttributes):
@@ -177,9 +181,7 @@ def quantities_of(node: Node, values: Values) -> Quantities | str:
         return "its bias is not constant int32"
     read, written = source.quantization, result.quantization
     assert isinstance(read, PerTensor) and isinstance(written, PerTensor)
-    if min(read.scale, written.scale, scales.min()) < SMALLEST_SCALE:
-        return "its scales are out of XNNPACK's range"
-    # In XNNPACK's order.
+    # In XNNPACK's order. (That they are not too small was checked with the graph.)
     factors = np.float32(read.scale) * scales / np.float32(written.scale)
     if not factors.max() < 256:
         return "its scales are out of XNNPACK's range"
@@ -255,27 +257,28 @@ def examine_depthwise(node: Node, values: Values) -> Packer | str:
 def prepare(node: Node, values: Values, quantities: Quantities, workshop: Workshop) -> Convolution:
     """Packs the weights of ``node``."""
     filter, a = values[node.inputs[1]], node.attributes
-    weights = workshop.constant(filter)
     bias = bias_of(node, values)
-    bias_at = None if bias is None else address(workshop.constant(bias))
+    bias_at = None if bias is None else workshop.constant_at(bias)
     channels: tuple[int, ...] = (1, filter.shape[-1], filter.shape[0])
-    name = "qs8_conv"
+    by_tap: np.ndarray | None = None
     if _is_depthwise(node):
         assert isinstance(a, Conv2dAttributes)
-        name, channels = "qs8_dwconv", (a.groups,)
+        channels = (a.groups,)
         if node.kind is NodeKind.CONV_2D:
-            by_tap = weights.reshape(a.groups, math.prod(a.kernel)).T
-            weights = np.ascontiguousarray(by_tap)
+            by_channel = workshop.constant(filter).reshape(a.groups, math.prod(a.kernel))
+            by_tap = np.ascontiguousarray(by_channel.T)
     elif isinstance(a, Conv2dAttributes):
         channels = (a.groups, a.group_input_channels, a.group_output_channels)
+    weights = workshop.constant_at(filter) if by_tap is None else address(by_tap)
     conv = structure(node, quantities, channels, workshop)
+    name, _ = _KINDS[type(conv)]
     functions = workshop.library.functions
     packed = workshop.packed.reserve(getattr(functions, f"pk_{name}_packed_size")(byref(conv)))
     getattr(functions, f"pk_{name}_pack")(
-        byref(conv), address(weights), bias_at,
+        byref(conv), weights, bias_at,
         address(np.ascontiguousarray(quantities.scales, np.float32)), packed,
     )  # fmt: skip
-    return Convolution(node, quantities, channels, packed, workshop)
+    return Convolution(node, conv, packed, workshop)
 
 
 def _prototypes(name: str, shape: type[Structure]) -> dict[str, tuple[object, tuple[object, ...]]]:

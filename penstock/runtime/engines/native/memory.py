@@ -7,8 +7,12 @@ import numpy as np
 from penstock.graph.graph import Value
 from penstock.runtime.blocks import address
 from penstock.runtime.engines.weight_blocks import WeightBlocks
-from penstock.runtime.engines.xnnpack.buffers import constant
-from penstock.runtime.mapped import drop
+from penstock.runtime.engines.xnnpack.buffers import placed_constant
+from penstock.runtime.mapped import drop, drop_between
+
+#: So many bytes of constants may stay in memory although they are packed: giving pages of the file
+#: back costs more than packing a small constant.
+_LATE = 1 << 18
 
 
 class PackedWeights:
@@ -34,16 +38,24 @@ class PackedWeights:
     def source(self, value: Value) -> np.ndarray:
         """The bytes of a constant, until :meth:`packed` is called."""
         assert value.data is not None
-        found = constant(value.data, value.dtype.traits.alignment)
-        self._sources.append(found)
+        return self._placed(value)[0]
+
+    def source_at(self, value: Value) -> int:
+        """The address of what :meth:`source` gives."""
+        return self._placed(value)[1]
+
+    def _placed(self, value: Value) -> tuple[np.ndarray, int]:
+        found = placed_constant(value.data, value.dtype.traits.alignment)
+        self._sources.append(found[0])
         return found
 
     def drop(self, source: np.ndarray) -> None:
         """A part of a constant is packed: its pages of the file can go."""
         drop(source)
 
-    def packed(self) -> None:
-        """The constants asked for so far are packed: their pages of the file can go."""
-        for source in self._sources:
-            drop(source)
-        self._sources.clear()
+    def packed(self, *, all: bool = False) -> None:
+        """The constants asked for so far are packed: their pages of the file can go, once they are
+        many or with ``all``."""
+        if all or sum(source.nbytes for source in self._sources) >= _LATE:
+            drop_between(self._sources)
+            self._sources.clear()

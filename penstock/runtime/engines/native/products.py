@@ -17,7 +17,7 @@ from penstock.graph.graph import (
     Shape,
 )
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
-from penstock.runtime.blocks import OVERREAD, address
+from penstock.runtime.blocks import OVERREAD
 from penstock.runtime.engines.native.costs import product_gain
 from penstock.runtime.engines.native.family import (
     Family,
@@ -149,9 +149,8 @@ def examine(node: Node, values: Values) -> Packer | str:
 def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
     """Packs the weights of ``node``."""
     filter = values[node.inputs[1]]
-    weights = workshop.constant(filter)
-    bias = bias_of(node, values)
-    bias_at = None if bias is None else address(workshop.constant(bias))
+    weights, bias = workshop.constant_at(filter), bias_of(node, values)
+    bias_at = None if bias is None else workshop.constant_at(bias)
     a = node.attributes
     isa = int(workshop.library.isa)
     if isinstance(a, Conv2dAttributes):
@@ -166,7 +165,7 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
         strides = (1, columns) if transposed else (columns, 1)
     functions = workshop.library.functions
     packed = workshop.packed.reserve(functions.pk_f32_igemm_packed_size(byref(shape)))
-    functions.pk_f32_igemm_pack(byref(shape), address(weights), *strides, bias_at, packed)
+    functions.pk_f32_igemm_pack(byref(shape), weights, *strides, bias_at, packed)
     zeros = 4 * width * shape.groups * shape.input_channels + OVERREAD
     return Product(node, shape, packed, workshop.zeros(zeros), workshop)
 

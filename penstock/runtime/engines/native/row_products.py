@@ -59,7 +59,7 @@ def pack(
 ) -> RowProduct:
     """Packs the weights of ``node``, whose ``scales`` are as C takes them."""
     weights, bias = workshop.constant(values[node.inputs[1]]), bias_of(node, values)
-    bias_at = None if bias is None else address(workshop.constant(bias))
+    bias_at = None if bias is None else workshop.constant_at(bias)
     functions = workshop.library.functions
     size_of = getattr(functions, f"pk_{name}_packed_size")
     packed = workshop.packed.reserve(size_of(byref(product)))

@@ -43,11 +43,12 @@ def _chains(
     """All chains of ``graph``, and those of a decoder's layers."""
     found: list[Chain] = [*tables.of(graph, lookup.chains(graph, shapes))]
     layers: list[Match] = []
-    if any(node.kind in _HEADS for node in graph.nodes):
+    taken = {id(node) for chain in found for node in chain.nodes}
+    if any(node.kind in _HEADS and id(node) not in taken for node in graph.nodes):
         pattern = Pattern(graph, shapes)
         layers = decoder_chains(pattern)
         found += layers
-        taken = {id(node) for chain in found for node in chain.nodes}
+        taken.update(id(node) for chain in layers for node in chain.nodes)
         found += activation_chains(pattern, taken)
     return found, layers
 

@@ -111,7 +111,7 @@ def _computed(
     alike = [members for members in groups.values() if len(members) >= _FEW]
     later = {number for members in alike for number, _ in members[1:]}
     whole = [number for number in range(len(found)) if number not in later]
-    reals = [np.concatenate([_real(values, found[n]) for n, _ in members]) for members in alike]
+    reals = [_real(values, [found[n].start for n, _ in members]) for members in alike]
     jobs = [(found[number], _BYTES) for number in whole]
     jobs += [(members[0][1], real) for members, real in zip(alike, reals, strict=True)]
     answers = _run(graph, values, jobs, xnnpack)
@@ -119,10 +119,8 @@ def _computed(
     again: list[int] = []
     for members, answer in zip(alike, answers[len(whole) :], strict=True):
         numbers = [number for number, _ in members]
-        made = [
-            _quantized(values, found[number], part)
-            for number, part in zip(numbers, answer.reshape(-1, 256), strict=True)
-        ]
+        ends = [found[number].end for number in numbers]
+        made = _quantized(values, ends, answer.reshape(-1, 256))
         if np.isfinite(answer).all() and np.array_equal(made[0], tables[numbers[0]]):
             tables.update(zip(numbers, made, strict=True))
         else:
@@ -151,22 +149,30 @@ def _core(graph: XnnGraph, values: Values, chain: Chain) -> Chain | None:
     return Chain(chain.nodes[1:-1], start, end)
 
 
-def _real(values: Values, chain: Chain) -> np.ndarray:
-    """What the bytes 0 to 255 stand for where ``chain`` starts."""
-    q = values[chain.start].quantization
-    assert isinstance(q, PerTensor)
-    return (_BYTES.astype(np.float32) - np.float32(q.zero_point)) * np.float32(q.scale)
+def _parameters(values: Values, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The scales, float32, and the zero points, int32, of int8 values: a column each."""
+    found = [values[i].quantization for i in ids]
+    pairs = [(q.scale, q.zero_point) for q in found if isinstance(q, PerTensor)]
+    scales, zeros = zip(*pairs, strict=True)
+    return np.array(scales, np.float32)[:, None], np.array(zeros, np.int32)[:, None]
 
 
-def _quantized(values: Values, chain: Chain, reals: np.ndarray) -> np.ndarray:
-    """``reals`` as bytes, where ``chain`` ends; as XNNPACK quantizes, with a rounded inverse."""
-    q = values[chain.end].quantization
-    assert isinstance(q, PerTensor)
+def _real(values: Values, ids: Sequence[int]) -> np.ndarray:
+    """What the bytes 0 to 255 stand for in each of these values, one after the other."""
+    scales, zeros = _parameters(values, ids)
+    found: np.ndarray = (_BYTES.astype(np.float32) - zeros.astype(np.float32)) * scales
+    return found.reshape(-1)
+
+
+def _quantized(values: Values, ids: Sequence[int], reals: np.ndarray) -> np.ndarray:
+    """Each row of ``reals`` as the bytes of one of these values; as XNNPACK quantizes, with a
+    rounded inverse."""
+    scales, zeros = _parameters(values, ids)
     with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.rint(reals * (np.float32(1) / np.float32(q.scale)))
-        low, high = np.float32(-128 - q.zero_point), np.float32(127 - q.zero_point)
+        steps = np.rint(reals * (np.float32(1) / scales))
+        low, high = (-128 - zeros).astype(np.float32), (127 - zeros).astype(np.float32)
         steps = np.clip(np.nan_to_num(steps), low, high)
-    found: np.ndarray = (steps.astype(np.int32) + q.zero_point).astype(np.int8).view(np.uint8)
+    found: np.ndarray = (steps.astype(np.int32) + zeros).astype(np.int8).view(np.uint8)
     return found
 
 
