@@ -33,7 +33,7 @@ struct layout {
 static struct layout layout_of(const struct pk_qd8_int4 *p, const struct pk_qd8_int4_kernels *k)
 {
     struct layout l;
-    const size_t chunk = k->lanes * (PK_INT4_CHUNK / 2);
+    const size_t chunk = pk_qd8_int4_chunk(k->lanes, p->bits);
     l.chunks = pk_divide_up(p->inputs, PK_INT4_CHUNK);
     l.blocks = p->block ? p->inputs / p->block : 0;
     l.group = p->block ? pk_qd8_int4_group(k->lanes) * (p->block / PK_INT4_CHUNK) : l.chunks;
@@ -81,6 +81,40 @@ PK_INLINE uint32_t sum_of_8(const uint8_t *from)
     return (uint32_t)(((x & low) + (x >> 4 & low)) * 0x0101010101010101 >> 56);
 }
 
+/* A channel's weights of 6 bits, `step` bytes from vector to vector. */
+static void pack_channel6(const int8_t *from, size_t count, size_t step, uint8_t flip, char *to)
+{
+    int8_t rest[PK_INT4_CHUNK];
+    for (size_t at = 0; at < count; at += PK_INT4_CHUNK, to += 6 * step) {
+        const int8_t *eight = from + at;
+        if (count - at < PK_INT4_CHUNK) {
+            memset(rest, 0, sizeof rest);
+            memcpy(rest, eight, count - at);
+            eight = rest;
+        }
+        uint32_t low[2] = {0, 0};
+        for (int v = 0; v < 4; v++, eight += 8) {
+            uint64_t x;
+            memcpy(&x, eight, 8);
+            x = (x & 0x3f3f3f3f3f3f3f3f) ^ 0x2020202020202020; /* 0 .. 63 */
+            const uint64_t upper = x >> 2 & 0x0f0f0f0f0f0f0f0f, lower = x & 0x0303030303030303;
+            const uint32_t high = ((uint32_t)upper | (uint32_t)(upper >> 32) << 4) ^ flip * 0x01010101u;
+            memcpy(to + (size_t)(v + 2) * step, &high, 4);
+            low[v / 2] |= ((uint32_t)lower | (uint32_t)(lower >> 32) << 2) << v % 2 * 4;
+        }
+        memcpy(to, &low[0], 4);
+        memcpy(to + step, &low[1], 4);
+    }
+}
+
+static int32_t sum_of6(const int8_t *from, size_t count)
+{
+    int32_t sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += from[i];
+    return sum;
+}
+
 static int32_t sum_of(const uint8_t *from, size_t bytes)
 {
     uint32_t sum = 0;
@@ -114,7 +148,9 @@ void pk_qd8_int4_pack(const struct pk_qd8_int4 *product, const uint8_t *weights,
 {
     const struct pk_qd8_int4_kernels *k = kernels_for(product->isa);
     const struct layout l = layout_of(product, k);
-    const size_t bytes = product->inputs / 2, each = pk_qd8_int4_group(k->lanes);
+    const size_t six = product->bits == 6, bytes = six ? product->inputs : product->inputs / 2;
+    const size_t each = pk_qd8_int4_group(k->lanes);
+    const int32_t factor = six ? k->factor6 : k->factor;
     /* A bfloat16 times one over `factor`: a number taken from its exponent. */
     const uint16_t less = k->factor == 16 ? 4 << 7 : 0;
     char *to = packed;
@@ -127,7 +163,9 @@ void pk_qd8_int4_pack(const struct pk_qd8_int4 *product, const uint8_t *weights,
             const uint8_t *const from = weights + (first + c) * bytes;
             const uint16_t *const all = (const uint16_t *)scale + (first + c) * l.blocks;
             char *group = to + pk_qd8_int4_header(k->lanes);
-            for (size_t at = 0; at < bytes; at += 16 * l.group, group += l.group_size)
+            if (six)
+                pack_channel6((const int8_t *)from, bytes, 4 * k->lanes, k->flip, group + 4 * c);
+            for (size_t at = 0; !six && at < bytes; at += 16 * l.group, group += l.group_size)
                 pack_channel(from + at, pk_min(16 * l.group, bytes - at), 4 * k->lanes, k->flip,
                              group + l.before + 4 * c);
             group = to + pk_qd8_int4_header(k->lanes);
@@ -138,8 +176,9 @@ void pk_qd8_int4_pack(const struct pk_qd8_int4 *product, const uint8_t *weights,
             if (l.blocks) {
                 sums[c] = sum_of_blocks(from, all, l.blocks, product->block / 2);
             } else {
-                ((int32_t *)sums)[c] = sum_of(from, bytes) * k->factor;
-                scales[c] = ((const float *)scale)[first + c] / (float)k->factor;
+                const int32_t sum = six ? sum_of6((const int8_t *)from, bytes) : sum_of(from, bytes);
+                ((int32_t *)sums)[c] = sum * factor;
+                scales[c] = ((const float *)scale)[first + c] / (float)factor;
             }
         }
     }
@@ -205,8 +244,9 @@ static const char *unpacked(const struct work *w, const char *panel, char *to)
 {
     const char *from = panel + pk_qd8_int4_header(w->k->lanes) + w->l.before;
     const size_t chunk = w->k->lanes * PK_INT4_CHUNK;
+    const int six = w->task->product.bits == 6;
     for (size_t i = 0; i < w->l.chunks; i += w->l.group, from += w->l.group_size)
-        w->k->unpack(to + i * chunk, from, pk_min(w->l.group, w->l.chunks - i));
+        (six ? w->k->unpack6 : w->k->unpack)(to + i * chunk, from, pk_min(w->l.group, w->l.chunks - i));
     return to;
 }
 
@@ -221,7 +261,7 @@ static void multiply(void *context, size_t index)
     struct pk_qd8_int4_tile tile = {
         .values = w->k->prepare ? scratch + first * w->c.row_size : quantized(w, first),
         .row_size = w->c.row_size, .rows = (const struct pk_qd8_row *)w->task->input + first,
-        .chunks = l->chunks, .block = p->block / PK_INT4_CHUNK,
+        .chunks = l->chunks, .block = p->block / PK_INT4_CHUNK, .bits = p->bits,
         .output_stride = p->outputs, .min = p->min, .max = p->max,
     };
     for (size_t n = l->panels * part / w->c.parts; n < l->panels * (part + 1) / w->c.parts; n++) {

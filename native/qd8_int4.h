@@ -1,6 +1,6 @@
 /* Fully-connected products of float rows that were quantized at run time (see pk_qd8_quantize_run)
- * with int4 weights, which stand for -8 .. 7 and are stored as 0 .. 15. With a scale for each
- * channel:
+ * with int4 weights, which stand for -8 .. 7 and are stored as 0 .. 15, or with int8 weights that all
+ * lie in -32 .. 31 (6 bits). With a scale for each channel:
  *
  *     output = clamp(float(sum (input - zero_point[row]) * weight) * scale[row] * scale[channel]
  *                    + bias[channel])
@@ -19,7 +19,8 @@
  * vectors with a dword for each channel: the weights of four values in the low halves of its bytes,
  * those of the next four in the high halves. Before each group of as many blocks as fill a cache line
  * with their scales stands that line: all that a product reads is one stream of memory, or processors
- * do not fetch it ahead.
+ * do not fetch it ahead. Of 6 bits the upper four are packed so; before the four vectors of a chunk
+ * stand two with the lower two bits, those of four times four values in a dword, the first ones lowest.
  */
 #ifndef PENSTOCK_QD8_INT4_H
 #define PENSTOCK_QD8_INT4_H
@@ -30,6 +31,7 @@ struct pk_qd8_int4 {
     uint32_t isa; /* the same for packing and running */
     float min, max;
     size_t rows, inputs, outputs; /* inputs: even, PK_INT4_MOST at most; a multiple of `block` */
+    size_t bits;                  /* of a weight: 4, or 6 with scales of channels */
     size_t block;                 /* values of a block, a multiple of 32; 0: scales of channels */
     size_t threads, cache;        /* of the pool; bytes of level 2 of a core */
 };
@@ -52,6 +54,7 @@ struct pk_qd8_int4_tile {
     size_t row_size;    /* bytes from row to row */
     const struct pk_qd8_row *rows;
     size_t chunks, block; /* chunks of a row, and of a block (0: scales of channels) */
+    size_t bits;
     const char *panel;
     const char *unpacked; /* its weights, a byte each; NULL to take them as they are packed */
     float *output;
@@ -65,12 +68,14 @@ struct pk_qd8_int4_kernels {
     size_t lanes;
     size_t rows;     /* of a tile: of so many, weights are read but once */
     uint8_t flip;    /* what packing changes in both halves of a byte: 0x88 for two's complement */
-    int32_t factor;  /* what kernels multiply weights by */
+    int32_t factor;  /* what kernels multiply int4 weights by; */
+    int32_t factor6; /* ... and those of 6 bits */
     size_t element;  /* bytes of a quantized value */
     /* `count` quantized values as unsigned bytes; NULL if they are */
     void (*prepare)(char *to, const void *from, size_t count);
     /* Weights of chunks as bytes, low halves before high ones; NULL if that does not pay. */
     void (*unpack)(char *to, const char *from, size_t chunks);
+    void (*unpack6)(char *to, const char *from, size_t chunks);
     void (*tiles)(const struct pk_qd8_int4_tile *tile, size_t rows);
 };
 
@@ -80,6 +85,12 @@ extern const struct pk_qd8_int4_kernels pk_qd8_int4_avx2, pk_qd8_int4_avxvnni, p
 #elif PK_ARM
 extern const struct pk_qd8_int4_kernels pk_qd8_int4_bytes;
 #endif
+
+/* Bytes of a chunk of a panel. */
+static inline size_t pk_qd8_int4_chunk(size_t lanes, size_t bits)
+{
+    return lanes * (PK_INT4_CHUNK / 8) * bits;
+}
 
 /* Bytes of a panel's header: of each channel what its zero point takes away (a float, or with scales
  * of channels an int32), its scale (if it has one), its bias. */
@@ -95,7 +106,8 @@ static inline size_t pk_qd8_int4_group(size_t lanes)
 }
 
 PK_EXPORT size_t pk_qd8_int4_packed_size(const struct pk_qd8_int4 *product);
-/* `weights` has rows of inputs / 2 bytes, the even index in the low half. `scale`: float32 of
+/* `weights` has rows of inputs / 2 bytes, the even index in the low half; of 6 bits, a byte for each.
+ * `scale`: float32 of
  * channels, or bfloat16 of all blocks of a channel after another. `bias` may be NULL. */
 PK_EXPORT void pk_qd8_int4_pack(const struct pk_qd8_int4 *product, const uint8_t *weights,
                                 const float *bias, const void *scale, void *packed);

@@ -1,5 +1,6 @@
 /* Products with int4 weights with AVX2: vpmaddubsw of inputs 0 .. 255 and weights -8 .. 7 gives pairs,
- * of which int16 has room for the sum of a chunk's eight (32640 at most). */
+ * of which int16 has room for the sum of a chunk's eight (32640 at most); with weights -32 .. 31 for
+ * that of two. */
 #include "qd8_int4_256.h"
 
 #include <string.h>
@@ -12,6 +13,18 @@ PK_INLINE void halves(INTS x, INTS w[2])
     const INTS low = _mm256_set1_epi8(15), eight = _mm256_set1_epi8(8);
     w[0] = _mm256_sub_epi8(_mm256_and_si256(x, low), eight);
     w[1] = _mm256_sub_epi8(_mm256_and_si256(_mm256_srli_epi16(x, 4), low), eight);
+}
+
+PK_INLINE void halves_of_6(INTS x, INTS low, const int second, INTS w[2])
+{
+    const INTS high = _mm256_set1_epi8(0x3c), three = _mm256_set1_epi8(3);
+    const INTS half = _mm256_set1_epi8(32), y = second ? _mm256_srli_epi16(low, 4) : low;
+    w[0] = _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(x, 2), high),
+                           _mm256_and_si256(y, three));
+    w[1] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(x, 2), high),
+                           _mm256_and_si256(_mm256_srli_epi16(y, 2), three));
+    w[0] = _mm256_sub_epi8(w[0], half);
+    w[1] = _mm256_sub_epi8(w[1], half);
 }
 
 PK_INLINE INTS multiply_add(INTS sum, INTS x, INTS w)
@@ -45,6 +58,6 @@ static void prepare(char *to, const void *from, size_t count)
 }
 
 const struct pk_qd8_int4_kernels pk_qd8_int4_avx2 = {
-    .name = "avx2 4x8", .lanes = LANES, .rows = ROWS, .factor = 1, .element = 2,
-    .prepare = prepare, .unpack = unpack, .tiles = tiles,
+    .name = "avx2 4x8", .lanes = LANES, .rows = ROWS, .factor = 1, .factor6 = 1,
+    .element = 2, .prepare = prepare, .unpack = unpack, .unpack6 = unpack6, .tiles = tiles,
 };

@@ -36,6 +36,21 @@ PK_INLINE void halves(INTS x, INTS w[2])
     w[1] = _mm512_and_si512(x, high);
 }
 
+/* Four times the weights: the upper bits in the high halves of bytes, the lower ones below them. */
+PK_INLINE INTS joined(INTS upper, INTS lower)
+{
+    const INTS high = _mm512_set1_epi8((char)0xf0), low = _mm512_set1_epi8(0x0c);
+    /* (upper & high) | (lower & low), as lower & low has no bit of high */
+    return _mm512_ternarylogic_epi32(upper, high, _mm512_and_si512(lower, low), 0xea);
+}
+
+PK_INLINE void halves_of_6(INTS x, INTS low, const int second, INTS w[2])
+{
+    const INTS y = second ? _mm512_srli_epi16(low, 4) : low;
+    w[0] = joined(_mm512_slli_epi16(x, 4), _mm512_slli_epi16(y, 2));
+    w[1] = joined(x, y);
+}
+
 PK_INLINE FLOATS load_scales(const uint16_t *from)
 {
     const __m256i x = _mm256_loadu_si256((const __m256i *)from);
@@ -54,5 +69,5 @@ PK_INLINE void store_floats(float *to, FLOATS x, size_t count)
 
 const struct pk_qd8_int4_kernels pk_qd8_int4_avx512vnni = {
     .name = "avx512vnni 12x16", .lanes = LANES, .rows = ROWS, .flip = 0x88, .factor = 16,
-    .element = 1, .unpack = unpack, .tiles = tiles,
+    .factor6 = 4, .element = 1, .unpack = unpack, .unpack6 = unpack6, .tiles = tiles,
 };

@@ -12,6 +12,20 @@ PK_INLINE void halves(INTS x, INTS w[2])
     w[1] = _mm256_and_si256(x, high);
 }
 
+/* Four times the weights: the upper bits in the high halves of bytes, the lower ones below them. */
+PK_INLINE INTS joined(INTS upper, INTS lower)
+{
+    const INTS high = _mm256_set1_epi8((char)0xf0), low = _mm256_set1_epi8(0x0c);
+    return _mm256_or_si256(_mm256_and_si256(upper, high), _mm256_and_si256(lower, low));
+}
+
+PK_INLINE void halves_of_6(INTS x, INTS low, const int second, INTS w[2])
+{
+    const INTS y = second ? _mm256_srli_epi16(low, 4) : low;
+    w[0] = joined(_mm256_slli_epi16(x, 4), _mm256_slli_epi16(y, 2));
+    w[1] = joined(x, y);
+}
+
 PK_INLINE INTS multiply_add(INTS sum, INTS x, INTS w)
 {
 #if defined(__AVXVNNI__)
@@ -27,6 +41,6 @@ PK_INLINE INTS ended(INTS sum, INTS running) { (void)sum; return running; }
 #include "qd8_int4_vectors.h"
 
 const struct pk_qd8_int4_kernels pk_qd8_int4_avxvnni = {
-    .name = "avxvnni 6x8", .lanes = LANES, .rows = ROWS, .flip = 0x88, .factor = 16, .element = 1,
-    .unpack = unpack, .tiles = tiles,
+    .name = "avxvnni 6x8", .lanes = LANES, .rows = ROWS, .flip = 0x88, .factor = 16, .factor6 = 4,
+    .element = 1, .unpack = unpack, .unpack6 = unpack6, .tiles = tiles,
 };

@@ -34,6 +34,18 @@ static void add_chunk(const char *values, const char *weights, int32_t sums[LANE
         }
 }
 
+static void add_chunk_of_6(const char *values, const char *weights, int32_t sums[LANES])
+{
+    const char *const high = weights + 2 * 4 * LANES;
+    for (size_t i = 0; i < PK_INT4_CHUNK; i++)
+        for (size_t c = 0; c < LANES; c++) {
+            const uint8_t two = (uint8_t)high[i / 8 * 4 * LANES + 4 * c + i % 4];
+            const uint8_t four = (uint8_t)weights[i / 16 * 4 * LANES + 4 * c + i % 4];
+            const int32_t upper = (i & 4 ? two >> 4 : two & 15) - 8;
+            sums[c] += (uint8_t)values[i] * (4 * upper + (four >> i / 4 % 4 * 2 & 3));
+        }
+}
+
 /* x * y + z, rounded once: the product is exact in double; the sum is rounded to odd, so that it does
  * not matter that the result is rounded again. */
 static float fused(float x, float y, float z)
@@ -84,9 +96,10 @@ static void row_of_channels(const struct pk_qd8_int4_tile *t, const char *values
                             int32_t zero_point, float found[LANES])
 {
     const char *at = t->panel + pk_qd8_int4_header(LANES);
+    const size_t size = pk_qd8_int4_chunk(LANES, t->bits);
     int32_t sums[LANES] = {0};
-    for (size_t i = 0; i < t->chunks; i++, values += PK_INT4_CHUNK, at += 16 * LANES)
-        add_chunk(values, at, sums);
+    for (size_t i = 0; i < t->chunks; i++, values += PK_INT4_CHUNK, at += size)
+        (t->bits == 6 ? add_chunk_of_6 : add_chunk)(values, at, sums);
     for (size_t c = 0; c < LANES; c++)
         found[c] = (float)(sums[c] - zero_point * ((const int32_t *)t->panel)[c]);
 }
@@ -110,12 +123,12 @@ static void tiles(const struct pk_qd8_int4_tile *t, size_t rows)
 }
 
 const struct pk_qd8_int4_kernels pk_qd8_int4_scalar = {
-    .name = "scalar", .lanes = LANES, .rows = 1, .factor = 1, .element = 2, .prepare = prepare,
-    .tiles = tiles,
+    .name = "scalar", .lanes = LANES, .rows = 1, .factor = 1, .factor6 = 1, .element = 2,
+    .prepare = prepare, .tiles = tiles,
 };
 #if PK_ARM
 const struct pk_qd8_int4_kernels pk_qd8_int4_bytes = {
-    .name = "scalar", .lanes = LANES, .rows = 1, .factor = 1, .element = 1,
+    .name = "scalar", .lanes = LANES, .rows = 1, .factor = 1, .factor6 = 1, .element = 1,
     .prepare = prepare_bytes, .tiles = tiles,
 };
 #endif

@@ -14,9 +14,16 @@ PK_INLINE INTS dword_of(const char *from)
 }
 
 /* Bytes of a chunk's weights. */
-PK_INLINE size_t chunk_size(const int unpacked)
+PK_INLINE size_t chunk_size(const int unpacked, const int bits)
 {
-    return (unpacked ? 8 : 4) * sizeof(INTS);
+    return (unpacked ? 8 : bits) * sizeof(INTS);
+}
+
+/* Two of a chunk's eight vectors of weights of 6 bits. */
+PK_INLINE void pair_of_6(const char *from, const int v, INTS w[2])
+{
+    const INTS low = load(from + v / 2 * sizeof(INTS));
+    halves_of_6(load(from + (size_t)(v + 2) * sizeof(INTS)), low, v % 2, w);
 }
 
 static void unpack(char *to, const char *from, size_t chunks)
@@ -29,10 +36,24 @@ static void unpack(char *to, const char *from, size_t chunks)
     }
 }
 
+static void unpack6(char *to, const char *from, size_t chunks)
+{
+    for (; chunks; chunks--, from += 6 * sizeof(INTS)) {
+        PK_UNROLL
+        for (int v = 0; v < 4; v++, to += 2 * sizeof(INTS)) {
+            INTS w[2];
+            pair_of_6(from, v, w);
+            store(to, w[0]);
+            store(to + sizeof(INTS), w[1]);
+        }
+    }
+}
+
 /* Adds the products of a chunk. (Asking early for what comes next makes a single row slower: what
  * processors fetch of one stream by themselves is enough.) */
 PK_INLINE void add_chunk(const char *values, size_t row_size, const char *weights, const int rows,
-                         const int unpacked, const int parts, INTS sums[ROWS][PARTS])
+                         const int unpacked, const int bits, const int parts,
+                         INTS sums[ROWS][PARTS])
 {
     INTS running[ROWS][PARTS];
     PK_UNROLL
@@ -46,6 +67,8 @@ PK_INLINE void add_chunk(const char *values, size_t row_size, const char *weight
         if (unpacked) {
             w[0] = load(weights + 2 * v * sizeof(INTS));
             w[1] = load(weights + (2 * v + 1) * sizeof(INTS));
+        } else if (bits == 6) {
+            pair_of_6(weights, v, w);
         } else {
             halves(load(weights + v * sizeof(INTS)), w);
         }
@@ -56,6 +79,15 @@ PK_INLINE void add_chunk(const char *values, size_t row_size, const char *weight
                 INTS *const sum = &running[r][(2 * v + h) % parts];
                 *sum = multiply_add(*sum, dword_of(values + 8 * v + 4 * h + r * row_size), w[h]);
                 KEEP(*sum);
+            }
+        if (bits == 4 || v == 3)
+            continue;
+        PK_UNROLL
+        for (int r = 0; r < rows; r++)
+            PK_UNROLL
+            for (int p = 0; p < parts; p++) {
+                sums[r][p] = ended(sums[r][p], running[r][p]);
+                running[r][p] = begun(sums[r][p]);
             }
     }
     PK_UNROLL
@@ -87,16 +119,16 @@ PK_INLINE void run_blocks(const struct pk_qd8_int4_tile *t, size_t row, const in
     for (size_t left = t->chunks / block; left;) {
         const char *scales = group;
         weights += unpacked ? 0 : PK_ALIGNMENT;
-        group += PK_ALIGNMENT + each * block * chunk_size(0);
+        group += PK_ALIGNMENT + each * block * chunk_size(0, 4);
         for (size_t i = left < each ? left : each; i; i--, left--, scales += 2 * LANES) {
             INTS found[ROWS][PARTS];
             PK_UNROLL
             for (int r = 0; r < rows; r++)
                 found[r][0] = broadcast(0);
             for (size_t j = block;;) {
-                add_chunk(values, row_size, weights, rows, unpacked, 1, found);
+                add_chunk(values, row_size, weights, rows, unpacked, 4, 1, found);
                 values += PK_INT4_CHUNK;
-                weights += chunk_size(unpacked);
+                weights += chunk_size(unpacked, 4);
                 if (single || !--j)
                     break;
             }
@@ -113,7 +145,7 @@ PK_INLINE void run_blocks(const struct pk_qd8_int4_tile *t, size_t row, const in
 
 /* With scales of channels. */
 PK_INLINE void run_channels(const struct pk_qd8_int4_tile *t, size_t row, const int rows,
-                            const int unpacked)
+                            const int unpacked, const int bits)
 {
     const int parts = rows == 1 ? PARTS : 1;
     const char *values = t->values + row * t->row_size;
@@ -125,8 +157,8 @@ PK_INLINE void run_channels(const struct pk_qd8_int4_tile *t, size_t row, const 
         PK_UNROLL
         for (int p = 0; p < parts; p++)
             sums[r][p] = broadcast(0);
-    for (size_t i = t->chunks; i; i--, values += PK_INT4_CHUNK, weights += chunk_size(unpacked))
-        add_chunk(values, row_size, weights, rows, unpacked, parts, sums);
+    for (size_t i = t->chunks; i; i--, values += PK_INT4_CHUNK, weights += chunk_size(unpacked, bits))
+        add_chunk(values, row_size, weights, rows, unpacked, bits, parts, sums);
     const INTS of_weights = load(t->panel);
     const FLOATS scale = load_floats(t->panel + 4 * LANES), bias = load_floats(t->panel + 8 * LANES);
     PK_UNROLL
@@ -165,8 +197,10 @@ PK_INLINE void run_channels(const struct pk_qd8_int4_tile *t, size_t row, const 
             run(t, r, 1, __VA_ARGS__);                                                             \
     }
 
-TILES(channels_packed, run_channels, 0)
-TILES(channels_unpacked, run_channels, 1)
+TILES(channels_packed, run_channels, 0, 4)
+TILES(channels_unpacked, run_channels, 1, 4)
+TILES(sixes_packed, run_channels, 0, 6)
+TILES(sixes_unpacked, run_channels, 1, 6)
 TILES(chunks_packed, run_blocks, 0, 1)
 TILES(chunks_unpacked, run_blocks, 1, 1)
 TILES(blocks_packed, run_blocks, 0, 0)
@@ -174,7 +208,9 @@ TILES(blocks_unpacked, run_blocks, 1, 0)
 
 static void tiles(const struct pk_qd8_int4_tile *t, size_t rows)
 {
-    if (!t->block)
+    if (t->bits == 6)
+        t->unpacked ? sixes_unpacked(t, rows) : sixes_packed(t, rows);
+    else if (!t->block)
         t->unpacked ? channels_unpacked(t, rows) : channels_packed(t, rows);
     else if (t->block == 1)
         t->unpacked ? chunks_unpacked(t, rows) : chunks_packed(t, rows);

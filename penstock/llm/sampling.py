@@ -93,19 +93,19 @@ class Sampler:
     def __call__(self, logits: np.ndarray, context: Iterable[int]) -> int:
         """The next token for ``logits`` float32 [vocabulary] behind the tokens ``context``."""
         options = self.options
-        if options.repetition_penalty != 1.0:
-            logits = _penalized(logits, context, options.repetition_penalty)
         if options.temperature == 0.0 or options.top_k == 1:
-            return int(logits.argmax())
+            return int(_penalized(logits, context, options.repetition_penalty).argmax())
         if self._random is None:  # 6 MB that who takes the likeliest token does without
             self._random = np.random.default_rng(options.seed)
-        tokens, weights = _likeliest(logits, options)
+        tokens, weights = likeliest(logits, context, options)
         sums = np.cumsum(weights)
         drawn = int(np.searchsorted(sums, self._random.random() * sums[-1], side="right"))
         return int(tokens[min(drawn, len(tokens) - 1)])
 
 
 def _penalized(logits: np.ndarray, context: Iterable[int], penalty: float) -> np.ndarray:
+    if penalty == 1.0:
+        return logits
     seen = np.unique(np.fromiter(context, np.int64))
     seen = seen[(seen >= 0) & (seen < len(logits))]
     result = logits.copy()
@@ -114,28 +114,38 @@ def _penalized(logits: np.ndarray, context: Iterable[int], penalty: float) -> np
     return result
 
 
-def _likeliest(logits: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens to draw among, likeliest first, and their weights."""
+def likeliest(
+    logits: np.ndarray, context: Iterable[int], options: Options
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens to draw among behind ``context``, in ascending order, and their weights: what
+    transformers' processors leave, in their order: repetition penalty, temperature, top-k, top-p,
+    min-p. As there, top-k keeps all that are as likely as the last one that it keeps."""
+    logits = _penalized(logits, context, options.repetition_penalty)
     if 0 < options.top_k < len(logits):
-        tokens = np.argpartition(logits, -options.top_k)[-options.top_k :]
+        least = np.partition(logits, -options.top_k)[-options.top_k]
+        tokens = np.flatnonzero(logits >= least)
     else:
         tokens = np.arange(len(logits))
     scaled = (logits[tokens].astype(np.float64) - float(logits.max())) / options.temperature
     weights = np.exp(scaled)
-    if options.min_p > 0:
-        kept = weights >= options.min_p  # the likeliest one's weight is 1
-        tokens, weights = tokens[kept], weights[kept]
+    kept = np.ones(len(tokens), np.bool_)
     if options.top_p < 1:
-        # Those that are less likely than this have less than 1 - top_p together: need no sorting.
-        total = float(weights.sum())
-        kept = weights >= (1 - options.top_p) * total / len(weights)
-        tokens, weights = tokens[kept], weights[kept]
-        order = np.argsort(-weights, kind="stable")
-        tokens, weights = tokens[order], weights[order]
-        enough = int(np.searchsorted(np.cumsum(weights), options.top_p * total)) + 1
-        return tokens[:enough], weights[:enough]
-    order = np.argsort(tokens)  # partition leaves them in an order of its own
-    return tokens[order], weights[order]
+        kept = _nucleus(weights, options.top_p)
+    if options.min_p > 0:
+        kept &= weights >= options.min_p  # the likeliest one's weight is 1
+    return tokens[kept], weights[kept]
+
+
+def _nucleus(weights: np.ndarray, share: float) -> np.ndarray:
+    """Which of the tokens are the likeliest that have ``share`` of the weight together."""
+    total = float(weights.sum())
+    # Those that are less likely than this have less than 1 - share together: need no sorting.
+    some = np.flatnonzero(weights >= (1 - share) * total / len(weights))
+    some = some[np.argsort(-weights[some], kind="stable")]
+    enough = int(np.searchsorted(np.cumsum(weights[some]), share * total)) + 1
+    kept = np.zeros(len(weights), np.bool_)
+    kept[some[:enough]] = True
+    return kept
 
 
 def log_probability(logits: np.ndarray, token: int) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.llm.sampling import Options, Sampler, log_probability
+from penstock.llm.sampling import Options, Sampler, likeliest, log_probability
+from penstock.zoo.libraries import require
 
 LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.07, 0.03], np.float32))
 
@@ -62,9 +64,57 @@ def test_only_the_nucleus(seed: int, heat: float, top_p: float, top_k: int, min_
     token = Sampler(options)(logits, ())
     order = np.argsort(-logits, kind="stable")[: top_k or None]
     weights = np.exp((logits[order].astype(np.float64) - logits.max()) / heat)
-    order, weights = order[weights >= min_p], weights[weights >= min_p]
     before = np.cumsum(weights) - weights
-    assert token in order[before <= top_p * weights.sum() * (1 + 1e-9)]
+    nucleus = before <= top_p * weights.sum() * (1 + 1e-9)
+    assert token in order[nucleus & (weights >= min_p)]
+
+
+def test_the_distribution_of_transformers() -> None:
+    """After its processors, in their order; they are given float64, as rounding decides about a
+    token at a border."""
+    for seed in range(300):
+        draw = np.random.default_rng(seed)
+        logits = draw.normal(size=int(draw.integers(2, 400))) * draw.choice([0.5, 2, 6])
+        context = draw.integers(0, len(logits), 20)
+        numbers = (draw.uniform(0.1, 3), draw.choice([0, 2, 5, 40, 1000]))
+        shares = (draw.choice([1, 0.95, 0.7, 0.3, 0.01]), draw.choice([0, 0.05, 0.3]))
+        options = Options(
+            temperature=float(numbers[0]), top_k=int(numbers[1]), top_p=float(shares[0]),
+            min_p=float(shares[1]), repetition_penalty=float(draw.choice([1, 1.3, 0.8])),
+        )  # fmt: skip
+        found = np.zeros(len(logits))
+        tokens, weights = likeliest(logits, context, options)
+        found[tokens] = weights / weights.sum()
+        wanted = processed(logits, context, options)
+        np.testing.assert_allclose(found, wanted, atol=1e-9, err_msg=f"{seed}: {options}")
+
+
+def processed(logits: np.ndarray, context: np.ndarray, options: Options) -> np.ndarray:
+    process = require("transformers").generation.logits_process
+    chain = [
+        process.RepetitionPenaltyLogitsProcessor(options.repetition_penalty),
+        process.TemperatureLogitsWarper(options.temperature),
+    ]
+    if options.top_k:
+        chain.append(process.TopKLogitsWarper(options.top_k))
+    if options.top_p < 1:
+        chain.append(process.TopPLogitsWarper(options.top_p))
+    if options.min_p:
+        chain.append(process.MinPLogitsWarper(options.min_p))
+    scores = torch.from_numpy(logits)[None]
+    for one in chain:
+        scores = one(torch.from_numpy(context)[None], scores)
+    found: np.ndarray = torch.softmax(scores, -1)[0].numpy()
+    return found
+
+
+def test_as_likely_as_the_last_one_stays() -> None:
+    """As in transformers: which of them a sort puts last means nothing."""
+    logits = np.array([1.0, 3.0, 1.0, 2.0, 1.0], np.float32)
+    tokens, _ = likeliest(logits, (), Options(temperature=1.0, top_k=3))
+    assert tokens.tolist() == [0, 1, 2, 3, 4]
+    tokens, _ = likeliest(logits, (), Options(temperature=1.0, top_k=2))
+    assert tokens.tolist() == [1, 3]
 
 
 def test_log_probability() -> None:

@@ -17,6 +17,7 @@ from penstock.llm.export import folder, gguf_file
 from penstock.llm.export.cached import CACHES
 from penstock.llm.export.checkpoint import Checkpoint, fill, reading
 from penstock.llm.export.decoder import Decoder
+from penstock.llm.export.head import largest_integers
 from penstock.llm.export.layers import Linear, per_row
 from penstock.llm.memory import require_memory
 
@@ -155,7 +156,7 @@ def _decoder(checkpoint: Checkpoint, scheme: str, longest: int, cache: str) -> D
     decoder = Decoder(config, longest, cache).eval()
     fill(decoder, checkpoint.tensors, exact_blocks=scheme == "as_stored")
     if scheme != "none":
-        decoder.quantize_table()
+        decoder.quantize_table(largest_integers(checkpoint) if scheme == "dynamic_4bit" else None)
     if scheme == "as_stored":
         for layer in decoder.modules():
             if isinstance(layer, Linear) and layer.weight is not None:

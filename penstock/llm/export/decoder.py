@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from penstock.llm.export.cached import rows_of
 from penstock.llm.export.config import DecoderConfig, Rope
-from penstock.llm.export.layers import Embedding, Linear
+from penstock.llm.export.layers import INT8, Embedding, Linear, per_row
 
 #: What hides a position: its weight in the softmax is exactly 0, and no infinity arises.
 HIDDEN = -1e9
@@ -173,12 +173,19 @@ class Decoder(nn.Module):
         """Makes the head compute with the embedding's weight."""
         self.head.weight = self.embedding.weight
 
-    def quantize_table(self) -> None:
-        """Rounds the embedding to 8 bits, and the head that shares it: one datum for both."""
-        self.embedding.quantize()
+    def quantize_table(self, largest: torch.Tensor | None = None) -> None:
+        """Rounds the embedding to 8 bits, and the head that shares it: one datum for both.
+
+        With ``largest``, the largest integer of each token's row (int64 [vocabulary]), the head has
+        no larger ones, also where it has weights of its own.
+        """
+        limit = INT8[1] if largest is None else largest
+        self.embedding.quantize(limit if self.config.tied else INT8[1])
         if self.config.tied:
             self.head.take_rows(self.embedding.integers, self.embedding.scales)
             self.head.zero_points = self.embedding.zero_points
+        elif largest is not None and self.head.weight is not None:
+            self.head.take_rows(*per_row(self.head.weight.detach(), largest))
 
     def forward(self, tokens: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         config = self.config

@@ -90,10 +90,10 @@ class Embedding(nn.Module):
         for name in ("integers", "scales", "zero_points"):
             self.register_buffer(name, None)
 
-    def quantize(self) -> None:
-        """Rounds the table to 8 bits."""
+    def quantize(self, largest: torch.Tensor | int = INT8[1]) -> None:
+        """Rounds the table to 8 bits; ``largest`` as for :func:`per_row`."""
         assert self.weight is not None
-        self.integers, self.scales = per_row(self.weight.detach())
+        self.integers, self.scales = per_row(self.weight.detach(), largest)
         self.zero_points = torch.zeros(self.scales.shape, dtype=torch.int64)
         self.weight = None
 
@@ -123,9 +123,12 @@ def rounded_by_token(x: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def per_row(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 [rows, columns] as int8 in -127 … 127 and float32 scales [rows]."""
-    scales = weight.abs().amax(1).clamp(min=1e-12) / 127
+def per_row(
+    weight: torch.Tensor, largest: torch.Tensor | int = INT8[1]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 [rows, columns] as int8 and float32 scales [rows]; ``largest`` is the largest
+    magnitude of integers, of all rows or int64 [rows] of each."""
+    scales = weight.abs().amax(1).clamp(min=1e-12) / largest
     integers = torch.empty(weight.shape, dtype=torch.int8)
     step = max(1, (1 << 24) // max(weight.shape[1], 1))
     for begin in range(0, weight.shape[0], step):  # no float copy of a large table

@@ -14,14 +14,17 @@ import numpy as np
 from penstock.graph.dtypes import DataType, PerChannel
 from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.native import int4
 from penstock.runtime.engines.native.family import (
     Family,
     Packer,
+    Prepared,
     Step,
     Values,
     Workshop,
 )
 from penstock.runtime.engines.native.integers import SMALLEST_SCALE
+from penstock.runtime.engines.native.narrow import narrow_channels
 from penstock.runtime.engines.native.row_products import (
     RowProduct,
     pack,
@@ -57,6 +60,38 @@ class CProductTask(Structure):
         ("output", c_void_p),
         ("scratch", c_void_p),
     ]
+
+
+class CSplitTask(Structure):
+    """``struct pk_qd8_split_task``."""
+
+    _fields_ = [
+        ("before", CProductTask),
+        ("middle", int4.CProductTask),
+        ("behind", CProductTask),
+        ("input", c_void_p),
+        ("output", c_void_p),
+        ("scratch", c_void_p),
+    ]
+
+
+@dataclass(frozen=True)
+class SplitProduct:
+    """A product of one row of whose channels those in the middle have weights of 6 bits."""
+
+    node: Node
+    before: RowProduct
+    middle: RowProduct
+    behind: RowProduct
+
+    def step(self, shapes: Mapping[int, Shape]) -> Step:
+        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
+        source, result = self.node.inputs[0], self.node.outputs[0]
+        assert math.prod(shapes[source][:-1]) == 1
+        parts = [part.step(shapes) for part in (self.before, self.middle, self.behind)]
+        task = CSplitTask(*(part.task for part in parts), None, None, None)
+        scratch = max(part.scratch for part in parts)
+        return Step("pk_qd8_split_run", task, ((source, "input"), (result, "output")), scratch)
 
 
 class CQuantize(Structure):
@@ -118,18 +153,33 @@ def examine_product(node: Node, values: Values) -> Packer | str:
     return reason_against_product(node, values) or partial(prepare_product, node, values)
 
 
-def prepare_product(node: Node, values: Values, workshop: Workshop) -> RowProduct:
-    """Packs the weights of ``node``."""
+def prepare_product(node: Node, values: Values, workshop: Workshop) -> Prepared:
+    """Packs the weights of ``node``: those that fit in 6 bits so, where that pays."""
+    channels = range(values[node.inputs[1]].shape[0])
+    six = narrow_channels(node, values, workshop)
+    middle = int4.pack_six(node, values, workshop, six) if six else None
+    if middle is None:
+        return _pack(node, values, workshop, channels)
+    if six == channels:
+        return middle
+    before = _pack(node, values, workshop, channels[: six.start])
+    behind = _pack(node, values, workshop, channels[six.stop :])
+    return SplitProduct(node, before, middle, behind)
+
+
+def _pack(node: Node, values: Values, workshop: Workshop, channels: range) -> RowProduct:
     filter, library = values[node.inputs[1]], workshop.library
     quantization = filter.quantization
     assert isinstance(quantization, PerChannel)
-    outputs, inputs = filter.shape
     clamp = node.clamp or (-math.inf, math.inf)
     product = CProduct(
-        int(library.isa), *clamp, 0, inputs, outputs, workshop.threads, library.caches().l2
-    )
+        int(library.isa), *clamp, 0, filter.shape[1], len(channels), workshop.threads,
+        library.caches().l2,
+    )  # fmt: skip
     scales = np.ascontiguousarray(quantization.scales, np.float32)
-    return pack("qd8_product", product, CProductTask, node, values, scales, workshop)
+    return pack(
+        "qd8_product", product, CProductTask, node, values, scales, workshop, channels.start
+    )
 
 
 QUANTIZE = Family(
@@ -147,5 +197,8 @@ PRODUCT = Family(
     frozenset({NodeKind.FULLY_CONNECTED}),
     examine_product,
     slower_dynamic_product,
-    prototypes("qd8_product", CProduct),
+    {
+        **prototypes("qd8_product", CProduct),
+        "pk_qd8_split_run": (None, (c_void_p, c_void_p)),
+    },
 )

@@ -1,6 +1,7 @@
 """The family ``qd8_int4``: fully-connected products of rows that are quantized at run time with
-int4 weights. With a scale for each channel they have XNNPACK's bits; with scales of blocks the bits
-of its kernels for AVX-512 VNNI, on every processor."""
+int4 weights, or with int8 weights that fit in 6 bits. With a scale for each channel they have
+XNNPACK's bits; with scales of blocks the bits of its kernels for AVX-512 VNNI, on every
+processor."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from penstock.runtime.engines.native.family import (
     Workshop,
 )
 from penstock.runtime.engines.native.integers import SMALLEST_SCALE
+from penstock.runtime.engines.native.isa import Isa
 from penstock.runtime.engines.native.row_products import (
     RowProduct,
     pack,
@@ -47,6 +49,7 @@ class CProduct(Structure):
         ("rows", c_size_t),
         ("inputs", c_size_t),
         ("outputs", c_size_t),
+        ("bits", c_size_t),
         ("block", c_size_t),
         ("threads", c_size_t),
         ("cache", c_size_t),
@@ -95,9 +98,28 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> RowProduct:
     outputs, inputs = filter.shape
     clamp = node.clamp or (-math.inf, math.inf)
     product = CProduct(
-        int(library.isa), *clamp, 0, inputs, outputs, block, workshop.threads, library.caches().l2
-    )
+        int(library.isa), *clamp, 0, inputs, outputs, 4, block, workshop.threads,
+        library.caches().l2,
+    )  # fmt: skip
     return pack("qd8_int4", product, CProductTask, node, values, scales, workshop)
+
+
+def pack_six(node: Node, values: Values, workshop: Workshop, channels: range) -> RowProduct | None:
+    """Packs int8 weights of ``node`` that all fit in 6 bits, for some of its channels, with a scale
+    for each. None where there are no kernels for them."""
+    filter, library = values[node.inputs[1]], workshop.library
+    quantization = filter.quantization
+    assert isinstance(quantization, PerChannel)
+    inputs = filter.shape[1]
+    if library.has(Isa.NEON) or inputs > _MOST or quantization.scales.min() < _SMALLEST:
+        return None
+    scales = np.ascontiguousarray(quantization.scales, np.float32)
+    clamp = node.clamp or (-math.inf, math.inf)
+    product = CProduct(
+        int(library.isa), *clamp, 0, inputs, len(channels), 6, 0, workshop.threads,
+        library.caches().l2,
+    )  # fmt: skip
+    return pack("qd8_int4", product, CProductTask, node, values, scales, workshop, channels.start)
 
 
 FAMILY = Family(

@@ -56,24 +56,28 @@ def pack(
     values: Values,
     scales: np.ndarray,
     workshop: Workshop,
+    begin: int = 0,
 ) -> RowProduct:
-    """Packs the weights of ``node``, whose ``scales`` are as C takes them."""
-    weights, bias = workshop.constant(values[node.inputs[1]]), bias_of(node, values)
+    """Packs the weights of ``node`` for ``product.outputs`` channels from ``begin`` on. ``scales``,
+    of all channels, are as C takes them."""
+    filter = values[node.inputs[1]]
+    weights, bias = workshop.constant(filter), bias_of(node, values)
     bias_at = None if bias is None else workshop.constant_at(bias)
     functions = workshop.library.functions
     size_of = getattr(functions, f"pk_{name}_packed_size")
     packed = workshop.packed.reserve(size_of(byref(product)))
-    outputs, row, scale = product.outputs, weights.nbytes, scales.nbytes
+    channels, end = filter.shape[0], begin + product.outputs
+    row, scale = weights.nbytes // channels, scales.nbytes // channels
     part = type(product).from_buffer_copy(product)
     to = packed
-    for first in range(0, outputs, _CHANNELS):
-        part.outputs = min(_CHANNELS, outputs - first)
-        mine = weights[row * first // outputs : row * (first + part.outputs) // outputs]
+    for first in range(begin, end, _CHANNELS):
+        part.outputs = min(_CHANNELS, end - first)
+        mine = weights[row * first : row * (first + part.outputs)]
         getattr(functions, f"pk_{name}_pack")(
             byref(part),
             address(mine),
             None if bias_at is None else bias_at + 4 * first,
-            address(scales) + scale * first // outputs,
+            address(scales) + scale * first,
             to,
         )
         to += size_of(byref(part))
