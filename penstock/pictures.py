@@ -94,14 +94,16 @@ def from_image(
             # Pillow refuses pictures beyond 179 million pixels, and warns from the half on.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source, formats=_FORMATS) as opened:
-                fitted = _fit(opened.convert("RGB" if channels == 3 else "L"), height, width)
+                eight = _eight_bits(opened).convert("RGB" if channels == 3 else "L")
+                fitted = _fit(eight, height, width)
         pixels = np.asarray(fitted)
     except InputError:
         raise
     except UnidentifiedImageError:
         raise InputError(f"cannot read the image {name}: Pillow knows no such format") from None
     except Exception as error:  # Pillow raises errors of all kinds for damaged files
-        raise InputError(f"cannot read the image {name}: {shorten(error)}") from None
+        reason = shorten(error) or type(error).__name__
+        raise InputError(f"cannot read the image {name}: {reason}") from None
     pixels = pixels.reshape(height, width, channels).transpose(2, 0, 1)
     if spec.dtype != np.uint8:
         # In place and channels first from here on, which takes a fifth of the time.
@@ -118,11 +120,32 @@ def from_image(
     return np.ascontiguousarray(np.broadcast_to(pixels, (batch, channels, height, width)))
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """An image of 16 bits of grey by its upper eight, as Pillow reads 16 bits of a colour; it would
+    make white of all that is not nearly black."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            "its pixels are numbers of 32 bits, which do not say what is white; save it with 8 or"
+            " 16 bits"
+        )
+    return image
+
+
 def _fit(image: Image.Image, height: int, width: int) -> Image.Image:
     from PIL import Image
 
     scale = max(height / image.height, width / image.width)
     size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    # What Pillow takes at most for a picture is the most that we make of one, too.
+    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels that cover {width} x {height} are"
+            f" {size[0]} x {size[1]}; crop it first"
+        )
     resized = image.resize(size, Image.Resampling.BILINEAR)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return resized.crop((left, top, left + width, top + height))

@@ -73,3 +73,35 @@ def test_images(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="cannot read the image"):
         feeds.read_inputs([str(path)], [spec])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bits_of_grey(tmp_path: Path, suffix: str) -> None:
+    """They are the picture of eight bits, and not all white."""
+    image = pytest.importorskip("PIL.Image")
+    grey = np.random.default_rng(0).integers(0, 256, (9, 12), np.uint8)
+    image.fromarray(grey).save(tmp_path / f"8.{suffix}")
+    image.fromarray(grey.astype(np.uint16) << 8 | 77).save(tmp_path / f"16.{suffix}")
+    spec = TensorSpec((1, 3, 9, 12), np.dtype("float32"))
+    eight, sixteen = (
+        feeds.read_inputs([str(tmp_path / f"{bits}.{suffix}")], [spec])[0] for bits in (8, 16)
+    )
+    np.testing.assert_array_equal(eight, sixteen)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_that_do_not_say_what_is_white(tmp_path: Path, dtype: type) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / "x.tiff")
+    spec = TensorSpec((1, 3, 4, 4), np.dtype("float32"))
+    with pytest.raises(InputError, match="x.tiff: its pixels are numbers of 32 bits"):
+        feeds.read_inputs([str(tmp_path / "x.tiff")], [spec])
+
+
+def test_strips_are_not_stretched_without_an_end(tmp_path: Path) -> None:
+    """A file of two kilobytes would become 6,000 million pixels on the way."""
+    image = pytest.importorskip("PIL.Image")
+    image.new("L", (1, 1_000_000)).save(tmp_path / "strip.png")
+    spec = TensorSpec((1, 1, 80, 80), np.dtype("float32"))
+    with pytest.raises(InputError, match="strip.png: 1 x 1000000 pixels that cover 80 x 80"):
+        feeds.read_inputs([str(tmp_path / "strip.png")], [spec])
