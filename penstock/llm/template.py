@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from penstock.errors import BackendUnavailableError, InputError, install_hint, shorten
+from penstock.errors import (
+    BackendUnavailableError,
+    InputError,
+    OutOfMemoryError,
+    install_hint,
+    shorten,
+)
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -16,12 +22,12 @@ Message = Mapping[str, str]
 def render(template: str, messages: Sequence[Message], special_tokens: Mapping[str, str]) -> str:
     """The prompt for ``messages``, up to where the answer begins.
 
-    Raises :class:`InputError` for messages that make no sense, or that the template refuses;
+    Raises :class:`InputError` for messages that make no sense, or that the template refuses, or
+    fails with; :class:`OutOfMemoryError` where it takes too much memory;
     :class:`BackendUnavailableError` where jinja2 is not installed.
     """
     check(messages)
     try:
-        from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ModuleNotFoundError as error:
         raise BackendUnavailableError(
@@ -41,9 +47,17 @@ def render(template: str, messages: Sequence[Message], special_tokens: Mapping[s
             **special_tokens,
         )
     except _Refused as error:
-        raise InputError(f"the model's chat template refuses the messages: {error}") from error
-    except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InputError(f"the model's chat template fails: {shorten(error)}") from error
+        raise InputError(
+            f"the model's chat template refuses the messages: {shorten(error, 500)}"
+        ) from error
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            "the model's chat template takes more memory than there is; use another"
+        ) from error
+    except Exception as error:  # it is a program: it can divide by zero, and so on
+        raise InputError(
+            f"the model's chat template fails: {shorten(error) or type(error).__name__}"
+        ) from error
 
 
 def check(messages: Sequence[Message]) -> None:

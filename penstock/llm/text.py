@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from penstock.errors import BackendUnavailableError, InputError, install_hint, shorten
@@ -15,7 +16,7 @@ class Tokenizer:
     """Text to tokens and back, by the ``tokenizers`` library.
 
     Raises :class:`BackendUnavailableError` where the library is not installed,
-    :class:`InputError` for JSON that is no tokenizer.
+    :class:`InputError` for JSON that is no tokenizer, or that the library fails with later on.
     """
 
     def __init__(self, definition: str) -> None:
@@ -25,12 +26,12 @@ class Tokenizer:
             raise BackendUnavailableError(
                 f"language models need tokenizers, which is not installed: {install_hint('llm')}"
             ) from error
-        try:
+        with _one_line("cannot be read"):
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(definition)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # the library raises Exception itself, and panics beyond
-            raise InputError(f"the tokenizer cannot be read: {shorten(error)}") from error
+            # What a file says about rows of a batch is not about prompts: they would be cut or
+            # filled up, to any length.
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
 
     @property
     def size(self) -> int:
@@ -48,16 +49,30 @@ class Tokenizer:
                 f"the text is no Unicode: at {error.start} it has {text[error.start]!r}, half a "
                 "character"
             ) from None
-        return list(self._tokenizer.encode(text, add_special_tokens=begin).ids)
+        with _one_line("cannot make tokens of the text"):
+            return list(self._tokenizer.encode(text, add_special_tokens=begin).ids)
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """The text of tokens; with ``special`` that of control tokens too."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=not special))
+        with _one_line("cannot make text of the tokens"):
+            return str(self._tokenizer.decode(list(tokens), skip_special_tokens=not special))
 
     def token(self, text: str) -> int | None:
         """The number of a token by its text."""
         found = self._tokenizer.token_to_id(text)
         return None if found is None else int(found)
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Makes one of our errors of what a tokenizer fails with: the library raises Exception itself,
+    and where a tokenizer makes no sense its panics, which are none."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise InputError(f"the tokenizer {what}: {shorten(error)}") from error
 
 
 class TextStream:

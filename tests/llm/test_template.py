@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.errors import InputError
+from penstock.errors import InputError, OutOfMemoryError
 from penstock.llm.template import render
 
 USER = [{"role": "user", "content": "hi"}]
@@ -24,8 +24,26 @@ def test_a_template_may_refuse() -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["{% for %}", "{{ messages[3].content.x }}", "{{ ''.__class__.__mro__ }}{{ 1/0 }}"]
-)
+    "template",
+    [
+        "{% for %}", "{{ messages[3].content.x }}", "{{ ''.__class__.__mro__ }}", "{{ 1 / 0 }}",
+        "{% break %}", "{{ 'a'.encode('rot13') }}", "{{ messages|slice(0)|list }}",
+        "{{ raise_exception() }}", "{{ '\ud800'.encode() }}", "{{ (10**400)|int|float }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ messages.append(1) }}",
+    ],
+)  # fmt: skip
 def test_broken_templates(template: str) -> None:
-    with pytest.raises(InputError, match="chat template fails"):
+    """They are programs, and may fail with any error of Python's."""
+    with pytest.raises(InputError, match="chat template fails: ."):
         render(template, USER, {})
+
+
+def test_what_a_template_says_is_one_line() -> None:
+    with pytest.raises(InputError, match="refuses the messages") as caught:
+        render("{{ raise_exception('\x1b[31m\n' * 9999) }}", USER, {})
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+
+
+def test_a_template_that_takes_too_much_memory() -> None:
+    with pytest.raises(OutOfMemoryError, match="chat template"):
+        render("{{ 'a' * (2**62) }}", USER, {})

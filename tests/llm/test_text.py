@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,3 +81,43 @@ def test_wrong_texts() -> None:
         BYTES.encode(3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="the tokenizer cannot be read"):
         Tokenizer("{}")
+
+
+def described(**changed: object) -> Tokenizer:
+    """A tokenizer of two words, "a" and "b", with some of its entries changed."""
+    model = {"type": "WordLevel", "unk_token": "a", "vocab": {"a": 0, "b": 1}}
+    return Tokenizer(json.dumps({"version": "1.0", "added_tokens": [], "model": model, **changed}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": {"type": "Unigram", "unk_id": None, "vocab": [["a", 0.0]]}},
+        {"model": {"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"a": 0}}},
+        # These three are panics of the library, which no ``except Exception`` catches.
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAAAA"}},
+        {"post_processor": {"type": "TemplateProcessing", "pair": [], "special_tokens": {},
+                            "single": [{"SpecialToken": {"id": "zz", "type_id": 0}}]}},
+        {"post_processor": {"type": "TemplateProcessing", "pair": [], "special_tokens": {},
+                            "single": [{"Sequence": {"id": "B", "type_id": 0}}]}},
+    ],
+)  # fmt: skip
+def test_tokenizers_that_make_no_sense_fail_in_one_line(changed: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="the tokenizer cannot make tokens of the text: ."):
+        described(**changed).encode("hello world")
+
+
+def test_decoders_that_make_no_sense_fail_in_one_line() -> None:
+    strip = {"type": "Strip", "content": "a", "start": 10**9, "stop": 10**9}
+    with pytest.raises(InputError, match="the tokenizer cannot make text of the tokens: ."):
+        described(decoder=strip).decode([0, 1])
+
+
+def test_prompts_are_neither_cut_nor_filled_up() -> None:
+    """Files of embedding models say so of the rows of their batches."""
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    filled = {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": None,
+              "pad_id": 1, "pad_type_id": 0, "pad_token": "b"}  # fmt: skip
+    words = {"type": "Whitespace"}
+    tokenizer = described(truncation=cut, padding=filled, pre_tokenizer=words)
+    assert tokenizer.encode("b b b b") == [1, 1, 1, 1]
