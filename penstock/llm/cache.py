@@ -14,7 +14,7 @@ from penstock.formats.program import KernelCall, OptionalTensorList, Tensor
 from penstock.llm import assets as settings
 from penstock.llm.memory import give_back_memory
 from penstock.llm.shorter import CannotShorten, shortened
-from penstock.runtime import LoadedProgram, Method, TensorSpec
+from penstock.runtime import LoadedProgram, Method, TensorSpec, forks
 from penstock.runtime.program import DEFAULT_METHOD
 
 #: Told how many tokens of how many were read.
@@ -72,7 +72,8 @@ class Decoder:
         #: whether a call may have fewer tokens than the method takes
         self.varies = spec.dynamic or self.chunk == 1
         self._positions = self._takes_positions()
-        self.lock = threading.RLock()
+        self.lock: forks.Lock = threading.RLock()
+        forks.watch(self)
         self._active: Context | None = None
         #: how many tokens there are: as many as logits
         self.vocabulary = _last_size(method.outputs[0])
@@ -84,6 +85,10 @@ class Decoder:
             if isinstance(value, Tensor) and value.name in method.buffers
             if value.name and (axis := _axis(value.shape, longest, written.get(place))) is not None
         }
+
+    def after_fork(self) -> None:
+        """See :mod:`penstock.runtime.forks`."""
+        self.lock = forks.free_or_lost(self.lock)
 
     def _takes_positions(self) -> bool:
         """Whether the second input is each token's position, and not that of the first."""

@@ -25,6 +25,7 @@ from penstock.formats.program import (
     Tensor,
 )
 from penstock.formats.sources import MethodSources
+from penstock.runtime import forks
 from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.calling import Signature
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
@@ -78,7 +79,7 @@ class Method:
         self,
         method: formats.Method,
         compile_delegate: Callable[[formats.Delegate], BoundDelegate],
-        lock: threading.RLock | None = None,
+        lock: forks.Lock | None = None,
         profile: bool = False,
         sources: MethodSources = MethodSources(),  # noqa: B008  frozen
     ) -> None:
@@ -88,7 +89,8 @@ class Method:
         needs a kernel or a backend that is not there, InputError for one that needs a data file.
         """
         self.name = method.name
-        self._lock = lock or threading.RLock()
+        self._lock: forks.Lock = lock or threading.RLock()
+        forks.watch(self)
         self._method = method
         layouts = layouts_of(method)
         kernels = kernels_of(method)
@@ -118,6 +120,10 @@ class Method:
         self._replay: ShortCall | None = None
         self._tries = 2
         self._replays = self._recorder is None and not self.written and can_replay(bound, method)
+
+    def after_fork(self) -> None:
+        """See :mod:`penstock.runtime.forks`."""
+        self._lock = forks.free_or_lost(self._lock)
 
     def __repr__(self) -> str:
         return f"Method {signature_text(self._method)}"

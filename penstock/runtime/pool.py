@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from penstock.errors import InputError
+from penstock.runtime import forks
 from penstock.runtime.engines.threads import default_threads
 from penstock.runtime.program import LoadedProgram
 
@@ -47,9 +48,19 @@ class Pool:
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
             raise InputError(f"the size of a pool is {size!r}; give one from 1 to {MAX_SIZE}")
         self.size = size
-        self._clones = _Clones([program.clone(threads=threads) for _ in range(size)])
         self._program = program
+        self._threads = threads
+        self._begin()
+        forks.watch(self)
+
+    def _begin(self) -> None:
+        clones = [self._program.clone(threads=self._threads) for _ in range(self.size)]
+        self._clones = _Clones(clones)
         self._executor: ThreadPoolExecutor | None = None
+
+    def after_fork(self) -> None:
+        """In a child, which has none of the threads that clones may have been lent to."""
+        self._begin()
 
     def __repr__(self) -> str:
         return f"Pool of {self.size}: {self._program!r}"

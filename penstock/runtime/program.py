@@ -21,6 +21,7 @@ from penstock.formats.program_reader import read_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import MethodSources, decode_sources
 from penstock.notebook import Table, render
+from penstock.runtime import forks
 from penstock.runtime.bound_delegate import BoundDelegate, compile_delegate
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.mapped import MappedFile, drop
@@ -190,13 +191,18 @@ class LoadedProgram:
         self._threads = Threads(threads)
         self._engines: Sequence[Engine] | None = None
         self._methods: dict[str, Method] = {}
-        self._lock = threading.RLock()
+        self._lock: forks.Lock = threading.RLock()
+        forks.watch(self)
         self._default: Method | None = None
         #: The program's file and its data files: absolute paths, or contents.
         self._files: tuple[str | Buffer, ...] = ()
         #: Of a clone: the program that packed the weights, and its engines' siblings.
         self._original: LoadedProgram | None = None
         self._siblings: dict[int, Engine] = {}
+
+    def after_fork(self) -> None:
+        """See :mod:`penstock.runtime.forks`."""
+        self._lock = forks.free_or_lost(self._lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._files:

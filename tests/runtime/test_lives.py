@@ -122,6 +122,59 @@ def test_after_a_fork(threads: int) -> None:
     subprocess.run(command, env=environment(), check=True, timeout=120)
 
 
+FORKED_WITHIN_CALLS = """
+import os, sys, threading
+import numpy as np
+import penstock
+
+program = penstock.load(sys.argv[1], threads=1)
+method = program.method()
+inputs = [np.ones(spec.shape, spec.dtype) for spec in method.inputs]
+expected = method.run(inputs)[0]
+pool = penstock.Pool(penstock.load(sys.argv[1]), 2)
+taken, done = threading.Barrier(3), threading.Event()
+
+def call():
+    with method._lock:  # as in the middle of a call
+        taken.wait()
+        done.wait()
+
+def lend():
+    with pool.lent(), pool.lent():
+        taken.wait()
+        done.wait()
+
+threads = [threading.Thread(target=one) for one in (call, lend)]
+for thread in threads:
+    thread.start()
+taken.wait()
+child = os.fork()
+if child == 0:
+    told = []
+    for one in (program, program.clone()):
+        try:
+            one(*inputs)
+        except penstock.BackendUnavailableError as error:
+            told.append("load the program again" in str(error))
+    again = penstock.load(sys.argv[1], threads=1)(*inputs)
+    same = [np.array_equal(found[0], expected) for found in (again, pool(*inputs))]
+    os._exit(0 if told == [True, True] and all(same) else 1)
+assert os.waitpid(child, 0)[1] == 0
+done.set()
+for thread in threads:
+    thread.join()
+assert np.array_equal(program(*inputs)[0], expected)
+assert np.array_equal(pool(*inputs)[0], expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_after_a_fork_while_other_threads_call() -> None:
+    """Their calls never end in the child: nobody waits for them there."""
+    command = [sys.executable, "-c", FORKED_WITHIN_CALLS, STOCK / "image_fp32.pte"]
+    subprocess.run(command, env=environment(), check=True, timeout=120)
+
+
 def test_an_interrupt_leaves_the_program_usable() -> None:
     """Ctrl-C while a call is in C is raised when it is back, and the next call is right."""
     import signal
