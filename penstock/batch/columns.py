@@ -77,15 +77,14 @@ class Feed:
         rows = rows.reshape(len(rows), *shape)
         if rows.dtype == spec.dtype:
             return rows
-        found = rows.astype(spec.dtype)
-        if rows.dtype.kind in "iu":
-            lost = (found != rows).reshape(len(rows), -1)
-            if lost.any():
-                row = int(np.flatnonzero(lost.any(1))[0])
-                value = rows[row].reshape(-1)[np.flatnonzero(lost[row])[0]]
-                raise InputError(
-                    f"{self._name(first + row)} has the value {value}, beyond {spec.dtype}"
-                )
+        with np.errstate(over="ignore"):
+            found = rows.astype(spec.dtype)
+        lost = found != rows if rows.dtype.kind in "iu" else np.isinf(found) & ~np.isinf(rows)
+        if lost.any():
+            row, *_ = where = tuple(int(axis[0]) for axis in np.nonzero(lost))
+            raise InputError(
+                f"{self._name(first + row)} has the value {rows[where]}, beyond {spec.dtype}"
+            )
         return found
 
     def _name(self, row: int) -> str:

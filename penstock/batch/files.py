@@ -18,7 +18,8 @@ from penstock.batch.parts import GROUP_BYTES, Parts, fingerprint
 from penstock.batch.plan import Plan
 from penstock.batch.scorer import Scorer
 from penstock.errors import InputError
-from penstock.runtime.engines.threads import default_threads
+from penstock.files import readable
+from penstock.runtime.engines.threads import MAX_THREADS, default_threads
 
 #: How much of the input is read at a time, about; each worker has two such chunks.
 CHUNK_BYTES = 8 << 20
@@ -54,8 +55,8 @@ def score_file(
             the folder of another one is in the way.
         InvalidProgramError, UnsupportedError, BackendUnavailableError: see :func:`penstock.load`.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"the number of workers is {workers}; give 1 or more")
+    if workers is not None and not 1 <= workers <= MAX_THREADS:
+        raise InputError(f"the number of workers is {workers}; give one from 1 to {MAX_THREADS}")
     file = _open(source)
     schema = file.schema_arrow
     about = {
@@ -90,9 +91,9 @@ def score_file(
 def _open(source: str | os.PathLike[str]) -> Any:
     try:
         # Pages are read one after the other, so that the size of row groups does not matter.
-        return pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20, memory_map=False)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {os.fspath(source)}") from None
+        return pq.ParquetFile(
+            readable(source), pre_buffer=False, buffer_size=1 << 20, memory_map=False
+        )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(source, error) from None
 

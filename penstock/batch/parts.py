@@ -43,6 +43,8 @@ class Parts:
     """
 
     def __init__(self, target: Path, about: dict[str, Any], schema: Any) -> None:
+        if not target.name:
+            raise InputError(f"the answers cannot go to {str(target)!r}; give the name of a file")
         self._target, self._about, self._schema = target, about, schema
         self._folder = target.with_name(f"{target.name}.parts")
         self._lock: IO[bytes] | None = None

@@ -24,7 +24,7 @@ def run_batch(
     """
     from penstock.batch import Scorer, score_file
 
-    if target is None:
+    if not target:
         raise InputError("where do the answers go? Give --output NAME.parquet")
     scorer = Scorer(
         program,

@@ -149,10 +149,19 @@ def test_two_runs_into_one_file(tmp_path: Path) -> None:
         score_file(Scorer(IMAGE), source, target)
 
 
+@pytest.mark.parametrize("workers", [0, 1025, 10**9])
+def test_numbers_of_workers(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"workers is {workers}; give one from 1 to 1024"):
+        score_file(Scorer(IMAGE), tmp_path / "in", tmp_path / "out", workers=workers)
+
+
 def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
     target = tmp_path / "out.parquet"
     with pytest.raises(InputError, match="there is no file .*absent"):
         score_file(Scorer(IMAGE), tmp_path / "absent", target)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a device or a pipe"):
+        score_file(Scorer(IMAGE), tmp_path / "pipe", target)
     with pytest.raises(InputError, match="no Parquet file that can be read"):
         score_file(Scorer(IMAGE), IMAGE, target)
     source = written(tmp_path / "in.parquet", table(64), 8)

@@ -235,6 +235,8 @@ HOLE = pa.array([[1.0] * 768, [1.0] * 767 + [None], [1.0] * 768], pa.list_(pa.fl
         ({"x": flat(samples(3).astype(int))}, {}, r"'x' is fixed_size_list.*int64.*takes float32"),
         ({"x": pa.array([["a"]] * 3)}, {"columns": ["x"]}, "'x' is list<item: string>"),
         ({"x": pa.array([[1.0] * 768, None, None])}, {}, "row 1 of the column 'x' is null"),
+        ({"x": pa.array([[0.5] * 768, [0.5] * 767 + [1e300]], pa.list_(pa.float64()))}, {},
+         r"row 1 of the column 'x' has the value 1e\+300, beyond float32"),
         ({"x": HOLE}, {}, "row 1 of the column 'x' has lists of several lengths or nulls in it"),
         ({"x": [b"GIF", b"", b""]}, {}, "image in row 0 of the column 'x': Pillow knows no such"),
         ({"x": X}, {"keep": ["z"]}, "there is no column 'z' to keep"),

@@ -49,10 +49,12 @@ def test_options(shell: Shell) -> None:
 def test_errors(shell: Shell) -> None:
     (shell.folder / "in.parquet").write_bytes(b"PAR1 and no more PAR1")
     shell.fails(*RUN, message="where do the answers go")
+    shell.fails(*RUN, "--output", "", message="where do the answers go")
     shell.fails(*RUN, "--output", "out.parquet", message="no Parquet file that can be read")
     shell.fails(*RUN, "-n", "2", message="leave --inputs")
     shell.fails("penstock", "run", str(IMAGE), "--keep", "id", message="--keep goes with --batch")
     pq.write_table(pa.table({"x": [[1.0] * 7] * 2}), shell.folder / "in.parquet")
+    shell.fails(*RUN, "--output", ".", message="the answers cannot go to '.'")
     (shell.folder / "out.parquet.parts").mkdir()
     done = shell.call(*RUN, "--output", "out.parquet")
     assert done.returncode == 1 and "row 0 of the column 'x' has shape (7,)" in done.stderr
