@@ -25,12 +25,11 @@ def lend(
 
     Raises InputError for an array that an output does not fit into.
     """
-    arrays = [out] if isinstance(out, np.ndarray) else out
-    if not isinstance(arrays, (list, tuple)) or len(arrays) != len(indices):
-        count = len(arrays) if isinstance(arrays, (list, tuple)) else 1
+    arrays = out if isinstance(out, (list, tuple)) else [out]
+    if len(arrays) != len(indices):
         raise InputError(
-            f"out has {count} arrays for {len(indices)} outputs; give one for each, or None for one"
-            " that is to be new"
+            f"out has {len(arrays)} arrays for {len(indices)} outputs; give one for each, or None"
+            " for one that is to be new"
         )
     for position, (array, spec) in enumerate(zip(arrays, specs, strict=True)):
         if array is not None:

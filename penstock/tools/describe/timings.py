@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from penstock.errors import InputError
 from penstock.files import readable
 from penstock.tools.describe.program import MethodDescription, ProgramDescription
+
+#: Of half a million nodes.
+_MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,20 @@ def read_timings(path: str | Path, program: ProgramDescription) -> Timings:
 
     Raises InputError if the file cannot be read, is no profile, or is of another program.
     """
+    data: Any = None
     try:
-        data = json.loads(readable(path, "profile").read_text(encoding="utf-8"))
+        if (file := readable(path, "profile")).stat().st_size <= _MOST_BYTES:
+            data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"cannot read the profile {path}: {error.strerror or error}; make one with"
             f" penstock profile {program.path} --json"
         ) from None
     except (ValueError, RecursionError):
-        data = None
+        pass
     try:
         found = _timings(data)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise InputError(
             f"{path} is not a profile; make one with penstock profile {program.path} --json"
         ) from None
@@ -72,8 +78,8 @@ def _timings(data: Mapping[str, Any]) -> Timings:
         Timing(
             int(row["instruction"]),
             int(row["node"]),
-            float(row["seconds"]),
-            float(row["share"]),
+            _finite(row["seconds"]),
+            _finite(row["share"]),
             str(row.get("engine", "")),
             tuple(map(str, row.get("operators", ()))),
             tuple(map(int, row.get("with_nodes", ()))),
@@ -82,14 +88,25 @@ def _timings(data: Mapping[str, Any]) -> Timings:
         if row["instruction"] >= 0
     )
     return Timings(
-        str(data["method"]), float(data["seconds"]), int(data["threads"]), str(data["engine"]), rows
-    )
+        str(data["method"]), _finite(data["seconds"]), int(data["threads"]), str(data["engine"]),
+        rows,
+    )  # fmt: skip
+
+
+def _finite(value: Any) -> float:
+    """JSON of Python's has infinities, and pages cannot read them."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _fits(row: Timing, method: MethodDescription) -> bool:
     if row.instruction >= len(method.instructions):
         return False
     delegate = method.instructions[row.instruction].delegate
-    if row.node < 0:
+    nodes = (row.node, *row.with_nodes)
+    if nodes == (-1,):
         return True
-    return delegate is not None and row.node < len(method.delegates[delegate].nodes)
+    count = 0 if delegate is None else len(method.delegates[delegate].nodes)
+    return all(0 <= node < count for node in nodes)

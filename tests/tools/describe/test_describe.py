@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -265,9 +266,11 @@ def test_a_page_leaves_out_what_is_by_default(own: ProgramDescription) -> None:
     assert "timings" not in data
 
 
+ROW = {"instruction": 0, "node": 1, "seconds": 0.5, "share": 0.5, "with_nodes": [0]}
+
+
 def profile(**changes: object) -> str:
-    row = {"instruction": 0, "node": 1, "seconds": 0.5, "share": 0.5, "with_nodes": [0]}
-    found = {"method": "forward", "seconds": 1, "threads": 2, "engine": "auto", "rows": [row]}
+    found = {"method": "forward", "seconds": 1, "threads": 2, "engine": "auto", "rows": [ROW]}
     return json.dumps({**found, **changes})
 
 
@@ -281,6 +284,10 @@ def test_times(own: ProgramDescription, tmp_path: Path) -> None:
         ("no JSON", "is not a profile; make one with penstock profile net.pte --json"),
         ("[1]", "is not a profile"),
         (json.dumps({"rows": 3}), "is not a profile"),
+        (profile(rows=[{**ROW, "instruction": math.inf}]), "is not a profile"),
+        (profile(rows=[{**ROW, "seconds": math.nan}]), "is not a profile"),
+        (profile(rows=[{**ROW, "node": -2}]), "is not of net.pte"),
+        (profile(rows=[{**ROW, "with_nodes": [10**9]}]), "is not of net.pte"),
         (profile(method="other"), "is not of net.pte"),
         (profile(rows=[{"instruction": 9, "node": -1, "seconds": 1, "share": 1}]), "is not of"),
         (profile(rows=[{"instruction": 0, "node": 99, "seconds": 1, "share": 1}]), "is not of"),
