@@ -26,6 +26,10 @@ from fuzz.mutations import Mutant, Seed, mutant
 #: What a process may map beyond what it has when it begins; docs/security.md states it.
 MEMORY = 2 << 30
 
+#: Calls of each method: the first finds the short way of a small program, the second is recorded,
+#: those after it are replayed (``penstock/runtime/replay.py``).
+CALLS = 4
+
 #: What stands on the board: a case, -1 if none is at work, and a process.
 BOARD = struct.Struct("<qq")
 
@@ -42,7 +46,7 @@ def case(seeds: Sequence[Seed], number: int) -> tuple[Seed, Mutant]:
 
 
 def penstock_run(engine: str) -> Run:
-    """Loads with ``engine`` and runs every method twice; says how far the file came."""
+    """Loads with ``engine`` and runs every method a few times; says how far the file came."""
     import penstock
     from penstock.cli.feeds import ones
     from penstock.formats.sources import KEY, decode_sources
@@ -64,8 +68,8 @@ def penstock_run(engine: str) -> Run:
                     return "too large to run"
                 inputs = ones(method.inputs)
                 stage = "run"
-                method.run(inputs)
-                method.run(inputs)
+                for _ in range(CALLS):
+                    method.run(inputs)
             return "ran"
         except penstock.PenstockError as error:
             check_message(error)
