@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from penstock.batch.parts import GROUP_BYTES, Parts, fingerprint
 from penstock.batch.plan import Plan
 from penstock.batch.scorer import Scorer
-from penstock.errors import InputError
+from penstock.errors import InputError, shorten
 from penstock.files import readable
 from penstock.runtime.engines.threads import MAX_THREADS, default_threads
 
@@ -99,7 +99,7 @@ def _open(source: str | os.PathLike[str]) -> Any:
 
 
 def _unreadable(source: str | os.PathLike[str], error: Exception) -> InputError:
-    reason = str(error).partition("\n")[0]
+    reason = shorten(str(error).partition("\n")[0], 300)
     return InputError(f"{os.fspath(source)} is no Parquet file that can be read: {reason}")
 
 

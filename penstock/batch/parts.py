@@ -19,7 +19,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.errors import InputError, InvalidProgramError
+from penstock.errors import InputError, InvalidProgramError, shorten
 from penstock.files import write_file
 
 try:
@@ -139,7 +139,7 @@ def _read(path: Path) -> Any:
     try:
         return pq.read_table(path, memory_map=False)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = shorten(str(error).partition("\n")[0], 300)
         raise InvalidProgramError(f"the part {path} is damaged: {reason}; remove it") from None
 
 

@@ -170,6 +170,12 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
     source.write_bytes(content)
     with pytest.raises(InputError, match="no Parquet file that can be read"):
         score_file(Scorer(IMAGE), source, target)
+    content = bytearray(written(source, table(4)).read_bytes())
+    content[-8 - int.from_bytes(content[-8:-4], "little")] = 0x1F  # a type that there is not
+    source.write_bytes(content)
+    with pytest.raises(InputError, match="no Parquet file that can be read") as caught:
+        score_file(Scorer(IMAGE), source, target)
+    assert str(caught.value).isprintable()
     assert not target.exists()
     with pytest.raises(InputError, match="nowhere.*No such file"):
         score_file(
