@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
+import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,8 @@ from penstock.cli.safe_console import SafeConsole
 from penstock.errors import InputError
 from penstock.pages import write_page
 from penstock.pages.document import plain
+from penstock.runtime.inputs import check_shape
+from penstock.runtime.specs import Spec, TensorSpec
 from penstock.tools.compare import CompareReport, Layer, ProgramSide, Side, compare
 from penstock.tools.samples import random_inputs
 
@@ -55,6 +58,17 @@ def compare_command(
         str, typer.Option(help="What runs the first file's delegates: auto, xnnpack, native.")
     ] = "auto",
     engine_b: Annotated[str, typer.Option(help="What runs the second file's.")] = "auto",
+    data_path_a: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="The first file's data files (.ptd), separated by commas; where it is the only "
+            "one, those of both sides."
+        ),
+    ] = None,
+    data_path_b: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The second file's data files."),
+    ] = None,
     model: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -81,6 +95,8 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Compare two programs, or a program and its model, layer by layer."""
+    from penstock.cli.run_file import split_names
+
     stages = Stages(quiet=quiet or as_json)
     if html is not None:
         writable(html, "--html")
@@ -90,13 +106,16 @@ def compare_command(
                 "name a second file or model; or two engines for the one file, --engine-a native "
                 "--engine-b xnnpack"
             )
-        second = first
+        second, data_path_b = first, data_path_b or data_path_a
     if not (_is_file(first) or _is_file(second)):
         raise InputError(f"neither {first!r} nor {second!r} is a .pte file; give at least one")
     sources = _Sources(stages, weights)
     sides = [
-        _side(name, engine, number, first == second, threads, sources)
-        for number, (name, engine) in enumerate(((first, engine_a), (second, engine_b)))
+        _side(name, engine, split_names(data), first == second, threads, sources)
+        for name, engine, data in (
+            (first, engine_a, data_path_a),
+            (second, engine_b, data_path_b),
+        )
     ]
     programs = [side for side in sides if isinstance(side, ProgramSide)]
     if len(programs) == 1 and isinstance(sides[0], ProgramSide):
@@ -146,11 +165,16 @@ class _Sources:
 
 
 def _side(
-    name: str, engine: str, number: int, same: bool, threads: int | None, sources: _Sources
+    name: str,
+    engine: str,
+    data: Sequence[str],
+    same: bool,
+    threads: int | None,
+    sources: _Sources,
 ) -> Side:
     if _is_file(name):
         label = f"{Path(name).name} ({engine})" if same or engine != "auto" else Path(name).name
-        return ProgramSide(name, label=label, engine=engine, threads=threads)
+        return ProgramSide(name, label=label, engine=engine, data=data, threads=threads)
     source = sources.find(name)
     from penstock.cli.eager_side import EagerSide
 
@@ -186,9 +210,42 @@ def _inputs(
         found = batches(sources.find(model), count)
         leaves = [pytree.tree_leaves(arguments) for arguments in found]
         arrays = [[_plain(leaf) for leaf in sample] for sample in leaves]
+        for side in programs:
+            _require_fit(side, arrays, model)
         return arrays, f"{len(arrays)} samples of {model}"
     program = programs[0].program
     return [random_inputs(program, seed + n) for n in range(count)], f"{count} random inputs"
+
+
+def _require_fit(program: ProgramSide, samples: Sequence[Sequence[Any]], model: str) -> None:
+    """Raises InputError where the program takes other inputs than the model's samples are."""
+    specs = program.method.inputs
+    for sample in samples:
+        if len(sample) == len(specs) and all(map(_fits, sample, specs)):
+            continue
+        given = ", ".join(map(_described, sample)) or "nothing"
+        raise InputError(
+            f"{program.label} takes {', '.join(map(str, specs)) or 'nothing'}, the samples of "
+            f"{model} are {given}: name the model that it was compiled from"
+        )
+
+
+def _fits(value: Any, spec: Spec) -> bool:
+    if not isinstance(spec, TensorSpec) or not isinstance(value, np.ndarray):
+        return True  # the program says it, with the value
+    if value.dtype != spec.dtype:
+        return False
+    try:
+        check_shape(value.shape, spec, "")
+    except InputError:
+        return False
+    return True
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+    return type(value).__name__
 
 
 def _plain(leaf: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import time
 import warnings
@@ -77,10 +78,18 @@ class Stages:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
+def provide_stderr() -> None:
+    """Where stderr is closed, what goes there goes nowhere: ``print`` would take stdout, and the
+    next file that is opened the descriptor."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (to the end of the process)
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Ends the program with one line on stderr and exit code 1 when an error is raised; one that
     nobody meant says that it is a fault of Penstock."""
+    provide_stderr()
     try:
         yield
     except KeyboardInterrupt:

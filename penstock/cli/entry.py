@@ -9,7 +9,7 @@ import importlib
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -36,7 +36,8 @@ def quick_exit() -> Iterator[None]:
 
 
 def _leave(*_: Any) -> None:
-    os.write(2, b"interrupted\n")
+    with suppress(OSError):  # closed
+        os.write(2, b"interrupted\n")
     os._exit(130)  # nothing was begun that would have to be ended
 
 

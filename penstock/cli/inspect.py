@@ -70,8 +70,9 @@ def inspect_command(
     if requires:
         _show_requires(file, as_json=as_json)
         return
-    program = load(file, data=split_names(data_path)).program
-    found = describe(program, str(file), file.stat().st_size)
+    data = split_names(data_path)
+    program = load(file, data=data).program
+    found = describe(program, str(file), file.stat().st_size, data_files=bool(data))
     if html is not None:
         timings = None if profile is None else read_timings(profile, found)
         write_page(html, "inspect", file.name, page_data(found, timings))

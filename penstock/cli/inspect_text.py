@@ -16,8 +16,7 @@ _CONSTANTS = 10
 
 def show_program(program: ProgramDescription, console: Console, *, nodes: bool) -> None:
     """Prints what a person asks first; with ``nodes`` each node of a delegate."""
-    size = f"{program.bytes:,} bytes, {program.constant_bytes:,} of them constants"
-    console.print(f"[bold]{escape(printable(program.path))}[/bold]  {size}")
+    console.print(f"[bold]{escape(printable(program.path))}[/bold]  {program.size}")
     for method in program.methods:
         _show_method(method, console, nodes=nodes)
     if program.constants:
@@ -53,8 +52,12 @@ def _show_method(method: MethodDescription, console: Console, *, nodes: bool) ->
 def _share(method: MethodDescription) -> str:
     found = method.delegation
     if found.share is not None:
-        return f": {found.share:.1%} of {found.delegated + found.outside:,} nodes delegated"
-    return f": {found.outside:,} kernels outside of delegates" if found.unknown else ""
+        return f": {found.share:.1%} of {_count(found.delegated + found.outside, 'node')} delegated"
+    return f": {_count(found.outside, 'kernel')} outside of delegates" if found.unknown else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _show_delegate(delegate: DelegateDescription, console: Console, *, nodes: bool) -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import typer
+from typer import rich_utils
 from typer.core import TyperGroup
 
 from penstock.cli.bench import bench_command
@@ -19,6 +20,7 @@ from penstock.cli.models import models_command
 from penstock.cli.profile import profile_command
 from penstock.cli.quantize_report import quantize_report_command
 from penstock.cli.run import run_command
+from penstock.cli.safe_console import no_color
 
 
 class Commands(TyperGroup):
@@ -54,6 +56,8 @@ app.command("chat")(chat_command)
 
 def main() -> None:
     """The entry point: errors of Penstock come out as one line."""
+    if no_color():
+        rich_utils.COLOR_SYSTEM = None  # typer's own help and errors
     with errors_in_one_line():
         app(prog_name="penstock")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 from cli_harness import Shell
+
+STOCK = Path(__file__).parents[1] / "formats" / "stock"
 
 
 def test_a_file_and_its_model(shell: Shell) -> None:
@@ -63,7 +66,22 @@ def test_what_is_wrong(shell: Shell) -> None:
     shell.compiled("add", "--output", "b.pte")
     shell.fails("penstock", "compare", "a.pte", message="name a second file or model")
     shell.fails("penstock", "compare", "a.pte", "b.pte", message="not programs of one model")
+    advice = "samples of mymodels:net are float32[1, 3, 8, 8]: name the model that it was compiled"
+    shell.fails("penstock", "compare", "a.pte", "mymodels:net", message=advice)
+    shell.fails("penstock", "compare", "a.pte", "linear", "--model", "mymodels:net", message=advice)
     shell.fails("penstock", "compare", "linear", "add", message="is a .pte file")
     shell.fails("penstock", "compare", "a.pte", "absent.pte", message="absent.pte")
     shell.fails("penstock", "compare", "a.pte", "no.such:model", message="no.such")
     shell.fails("penstock", "compare", "a.pte", "b.pte", "--engine-a", "gpu", message="gpu")
+
+
+def test_files_with_data_files(shell: Shell) -> None:
+    file, data = STOCK / "external" / "partly.pte", STOCK / "external" / "partly.ptd"
+    shell.fails("penstock", "compare", str(file), str(file), message="in a data file")
+    for rest in (
+        (str(file), "--data-path-a", str(data), "--data-path-b", str(data)),
+        ("--engine-a", "native", "--engine-b", "xnnpack", "--data-path-a", str(data)),
+    ):
+        done = shell.call("penstock", "compare", str(file), *rest)
+        assert done.returncode == 0, done.stderr
+        assert " agree: 4 random inputs" in done.stdout

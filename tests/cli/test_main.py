@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -17,6 +18,7 @@ from cli_harness import Shell
 
 from penstock.cli.completion import among, files, models
 from penstock.cli.main import app
+from penstock.cli.safe_console import SafeConsole
 from penstock.zoo.registry import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,3 +160,32 @@ def test_an_interrupt_while_it_imports(module: str, places: tuple[str, ...]) -> 
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
         )
         assert (done.returncode, done.stderr) == (130, "interrupted\n"), place
+
+
+@pytest.mark.parametrize("command", ["penstock inspect", "xnn_executor_runner --model_path"])
+def test_an_error_is_not_on_stdout_where_stderr_is_closed(command: str, tmp_path: Path) -> None:
+    name, *arguments = [*command.split(), "no.pte"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import penstock.cli.entry as e; e.{name}()", *arguments],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(2),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_no_color_leaves_no_styles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wanted in (True, False):
+        monkeypatch.setenv("NO_COLOR", "" if wanted else "1")
+        console = SafeConsole(file=io.StringIO(), force_terminal=True, color_system="standard")
+        console.print("[bold]one[/bold] [red]two[/red]")
+        assert ("\x1b" in console.file.getvalue()) is wanted  # type: ignore[attr-defined]
+
+
+def test_no_color_in_help() -> None:
+    for value in ("", "1"):
+        environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": value}
+        done = subprocess.run(
+            [sys.executable, "-m", "penstock", "--help"], capture_output=True, text=True,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert ("\x1b" in done.stdout) is (not value), done.stdout[:200]

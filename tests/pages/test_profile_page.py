@@ -61,3 +61,33 @@ def test_profile(opened: Any, profiled: Path, dark: bool, width: int) -> None:
     page.keyboard.press("Escape")
     assert not details.is_visible()
     check_page(page)
+
+
+def test_many_modules(opened: Any, tmp_path: Path) -> None:
+    """Of a long list of modules the page shows some, the rest at the push of a button, by keyboard
+    too."""
+    row = {
+        "instruction": 0, "label": "CONV_2D", "calls": 1.0, "seconds": 1e-5, "share": 0.01,
+        "engine": "native", "operators": ["conv"], "with_nodes": [], "work": None, "bytes": None,
+        "least_seconds": None, "operator": "aten.conv2d.default",
+    }  # fmt: skip
+    origin = {"source": "m.py:1", "operator": "aten.conv2d.default"}
+    rows = [{**row, "node": i, "origin": {"module": f"c.{i}", **origin}} for i in range(100)]
+    data = {
+        "path": "m.pte", "method": "forward", "engine": "auto", "threads": 1, "calls": 5,
+        "seconds": 1e-3, "quartiles": [1e-3] * 3, "rows": rows, "unseen": [],
+        "peaks": {"processor": "p", "busy": False, "memory": 1e10, "cache": 1e11, "fp32": 1e11,
+                  "int8": None},
+    }  # fmt: skip
+    one = opened(write_page(tmp_path / "p.html", "profile", "Profile", data))
+    page = one.page
+    tree = page.get_by_label("Modules with their times")
+    tree.wait_for()
+    # the model, c, and what is shown of c's hundred
+    assert tree.locator("summary").count() == 2 + 30
+    check_page(page)
+    page.get_by_role("button", name="Show 70 more").focus()
+    page.keyboard.press("Enter")
+    assert tree.locator("summary").count() == 2 + 100
+    assert page.get_by_role("button", name="Show 70 more").count() == 0
+    assert page.evaluate("document.activeElement.textContent").startswith("30 ")

@@ -47,6 +47,10 @@ def test_a_layers_name_opens_its_histograms(
     page.wait_for_selector("figure svg")
     check_page(page)
     one.picture(f"quantization-{width}")
+    # A short table leaves no hole before what follows.
+    table = page.get_by_role("region", name="Quantized layers").bounding_box()
+    behind = page.get_by_role("heading", name="In float").bounding_box()
+    assert behind["y"] - table["y"] - table["height"] < 80
     assert "softmax" in page.locator("section", has_text="In float").inner_text()
     page.locator("table button.link", has_text="second").click()
     details = page.locator("aside.details")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ def test_bench(tmp_path: Path, opened: Any, shape: dict[str, Any]) -> None:
     for part in ("1 thread", "2 threads", "17.2 dB", "130 ms", "9 MB", "the machine is busy"):
         assert part in text, part
     assert "fails: no <b>kernel</b> for x" in text
+    # Cut or not, a name on an axis says the precision.
+    names = one.page.locator(
+        'figure svg g[aria-label="y-axis tick label"] text'
+    ).all_text_contents()
+    assert names and all(re.search(r"fp32|int8|4-bit", name) for name in names), names
     one.picture(f"bench-{shape.get('width', 'wide')}")
 
 

@@ -17,7 +17,8 @@ const data = pageData();
 const rows = data.rows.map((row) => ({
   ...row,
   precision: PRECISIONS[row.precision] ?? row.precision,
-  name: `${row.title}, ${row.file}, ${PRECISIONS[row.precision] ?? row.precision}`,
+  // the file last: on a phone the end is cut, and what stays still tells the rows apart
+  name: `${row.title} ${PRECISIONS[row.precision] ?? row.precision}, ${row.file}`,
   tone: row.runtime.startsWith("penstock") ? "var(--bar)" : "var(--second)",
 }));
 const threads = [...new Set(rows.map((row) => row.threads))];

@@ -66,7 +66,7 @@ function methodSection(method) {
   const rows = [...kinds].map(([name, value]) => ({ name, value }));
   return section(`Method ${method.name}`,
     facts([
-      ["Delegated", method.share === null || method.share === undefined ? "not known" : `${percent(method.share)} of ${count(nodes)} nodes`],
+      ["Delegated", method.share === null || method.share === undefined ? "not known" : `${percent(method.share)} of ${count(nodes)} node${nodes === 1 ? "" : "s"}`],
       ["Instructions", count(method.instructions.length)],
       ["Delegates", count(method.delegates.length)],
       ["Planned memory", bytes(method.memory.sizes.reduce((a, b) => a + b, 0))],

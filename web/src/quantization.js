@@ -63,7 +63,7 @@ const columns = [
 ];
 show(section("Layers",
   h("p", {}, "The worst first. A layer's name opens its histograms, with the range that its integers have."),
-  h("div", { class: "workspace" }, h("div", { style: { flex: "1", "min-width": "0" } }, table({ columns, rows: quantized, caption: "Quantized layers", onPick: (layer) => panel.show(label(layer), details(layer)) })), panel.element)));
+  h("div", { class: "beside" }, h("div", {}, table({ columns, rows: quantized, caption: "Quantized layers", onPick: (layer) => panel.show(label(layer), details(layer)) })), panel.element)));
 
 if (floating.length) {
   show(section("In float", table({

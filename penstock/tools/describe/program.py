@@ -68,7 +68,7 @@ class MethodDescription:
 class ProgramDescription:
     """A program. ``bytes`` are those of the file; ``constants`` come the largest first, each piece
     of data once, whoever reads it; ``named_data`` has the sizes of the blobs that delegates look up
-    by name."""
+    by name. With ``data_files`` some of the constants are in files of their own."""
 
     path: str
     bytes: int
@@ -76,10 +76,18 @@ class ProgramDescription:
     methods: tuple[MethodDescription, ...]
     constants: tuple[Constant, ...]
     named_data: Mapping[str, int]
+    data_files: bool = False
 
     @property
     def constant_bytes(self) -> int:
         return sum(constant.bytes for constant in self.constants)
+
+    @property
+    def size(self) -> str:
+        """``4,240 bytes, 1,360 of them constants``"""
+        if self.data_files:
+            return f"{self.bytes:,} bytes; {self.constant_bytes:,} of constants, also in data files"
+        return f"{self.bytes:,} bytes, {self.constant_bytes:,} of them constants"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON. Inputs and outputs of methods are whole values there."""
@@ -104,9 +112,8 @@ class ProgramDescription:
             for method in self.methods
         ]
         constants = [(f"{one.bytes:,}", one.name, one.dtype) for one in self.constants[:MOST_SHOWN]]
-        title = f"{self.path}: {self.bytes:,} bytes, {self.constant_bytes:,} of them constants"
         headings = ("method", "inputs", "outputs", "instructions", "delegated")
-        tables = [Table(title, headings, methods)]
+        tables = [Table(f"{self.path}: {self.size}", headings, methods)]
         if constants:
             tables.append(Table("Largest constants", ("bytes", "name", "type"), constants))
         return render(*tables)
@@ -116,8 +123,11 @@ def _share(delegation: Delegation) -> str:
     return "" if delegation.share is None else f"{delegation.share:.1%}"
 
 
-def describe(program: Program, path: str = "", size: int = 0) -> ProgramDescription:
-    """What ``program`` holds; ``path`` and ``size`` are those of its file."""
+def describe(
+    program: Program, path: str = "", size: int = 0, *, data_files: bool = False
+) -> ProgramDescription:
+    """What ``program`` holds; ``path`` and ``size`` are those of its file. ``data_files`` says that
+    it was given some; tensors that need one are seen without."""
     sources = _sources(program)
     seen: set[int] = set()
     methods, constants = [], []
@@ -133,6 +143,7 @@ def describe(program: Program, path: str = "", size: int = 0) -> ProgramDescript
         tuple(methods),
         tuple(sorted(constants, key=lambda constant: -constant.bytes)),
         {name: len(blob) for name, blob in program.named_data.items()},
+        data_files or any(value.external for method in methods for value in method.values),
     )
 
 

@@ -124,6 +124,13 @@ def test_data_files() -> None:
     check_drawing(draw(without))
 
 
+def test_constants_that_are_not_in_the_file(own: ProgramDescription) -> None:
+    program = load(STOCK / "external" / "partly.pte").program
+    assert describe(program, "p", 10).size.endswith("of constants, also in data files")
+    assert not own.data_files and own.size.endswith("of them constants")
+    assert describe(program, "p", 10, data_files=True).as_dict()["data_files"]
+
+
 def floats(offset: int | None = None, data: bytes | None = None) -> Tensor:
     place = None if offset is None else Allocation(1, offset)
     return Tensor(ScalarType.FLOAT, (4,), allocation=place, data=data)

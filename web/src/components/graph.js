@@ -19,9 +19,11 @@ function widthOf(text, font) {
   return pen.measureText(text).width;
 }
 
-/** The text, cut so that it takes `most` pixels. */
+/** The text, cut so that it takes `most` pixels. The namespace of an operator goes first. */
 function fitted(text, font, most) {
   if (widthOf(text, font) <= most) return text;
+  const name = text.indexOf("::");
+  if (name > 0) return fitted(`…${text.slice(name + 2)}`, font, most);
   let end = text.length;
   while (end > 1 && widthOf(`${text.slice(0, end)}…`, font) > most) end = Math.floor(end * 0.93);
   return `${text.slice(0, end)}…`;

@@ -1,6 +1,8 @@
 import { h } from "./dom.js";
 
 const OPEN_ABOVE = 0.25;
+// Of more a person reads only the first: the rest waits behind a button.
+const AT_FIRST = 30;
 
 /**
  * A tree to drill down in, each row with a measure and its share of the whole.
@@ -23,7 +25,20 @@ export function tree({ root, format, label, onPick, open = 2 }) {
     const inner = h("ul");
     const details = h("details", {}, h("summary", {}, h("span", { class: "row" }, row(node, false))), inner);
     // rows are made when they are first seen
-    const grow = () => inner.childElementCount || inner.append(...children.map((child) => item(child, depth + 1)));
+    const rows = (some) => some.map((child) => item(child, depth + 1));
+    const grow = () => {
+      if (inner.childElementCount) return;
+      const rest = children.slice(AT_FIRST);
+      inner.append(...rows(children.slice(0, AT_FIRST)));
+      if (!rest.length) return;
+      const last = h("li", {}, h("button", { class: "more", onclick: () => more() }, `Show ${rest.length.toLocaleString("en")} more`));
+      const more = () => {
+        const added = rows(rest);
+        last.replaceWith(...added);
+        added[0].querySelector("button, summary")?.focus(); // the button that had it is gone
+      };
+      inner.append(last);
+    };
     details.addEventListener("toggle", grow);
     if (depth < open && node.value / whole >= OPEN_ABOVE) {
       details.open = true;
