@@ -124,8 +124,8 @@ class Composed:
                 made = executable.reshape([shapes[i] for i in part.inputs])
                 shapes.update(zip(part.outputs, made, strict=True))
             self._shapes = shapes
-            self._between = self._allocated()
-            self._given = given
+            self._prepare()
+            self._given = given  # not before: an interrupt leaves what must be done again
         return tuple(self._shapes[i] for i in self._outputs)
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
@@ -189,6 +189,10 @@ class Composed:
             for part, executable in self._steps
             for time in executable.profile()
         ]
+
+    def _prepare(self) -> None:
+        """Make ready for runs at the shapes at hand."""
+        self._between = self._allocated()
 
     def _allocated(self) -> dict[int, np.ndarray]:
         live = {}

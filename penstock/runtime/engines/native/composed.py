@@ -6,7 +6,6 @@ import ctypes
 import math
 import os
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from ctypes import c_void_p
 from typing import Any
 
@@ -75,21 +74,11 @@ class PlannedGraph(Composed):
         """See :class:`penstock.runtime.engines.protocol.Attending`."""
         return all_attention_in(self._graph, self._units())
 
-    def reshape(self, input_shapes: Sequence[Shape]) -> tuple[Shape, ...]:
-        """See :meth:`penstock.runtime.engines.protocol.Executable.reshape`."""
-        before = self._given
-        outputs = super().reshape(input_shapes)
-        if before is not self._given:
-            self._plan = self._planned()
-        return outputs
-
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """See :meth:`penstock.runtime.engines.protocol.Executable.run`."""
         if self._given is None:
             self.reshape([array.shape for array in inputs])
         if self._plan is None:
-            if not self._between:
-                self._between = super()._allocated()
             super().run(inputs, outputs)
             return
         arrays = [*inputs, *outputs]
@@ -107,8 +96,11 @@ class PlannedGraph(Composed):
                 copied.append((port, place))
         check_process(self._process)
         if self._turns:
-            with self._turns[0]:
+            (turn,) = self._turns
+            with turn.lock:
                 status = self._plan.run(addresses)
+            if turn.garbage:
+                turn.clean()
         else:
             status = self._plan.run(addresses)
         if status:
@@ -129,13 +121,18 @@ class PlannedGraph(Composed):
             if placed(array, overread=overread) is not array:
                 return None
         run, process = plan.fixed(arrays), self._process
-        turn: AbstractContextManager[None] = self._turns[0] if self._turns else nullcontext()
+        turn = self._turns[0] if self._turns else None
 
         def call() -> None:
             if process is not None:
                 check_process(process)
-            with turn:
+            if turn is None:
                 status = run()
+            else:
+                with turn.lock:
+                    status = run()
+                if turn.garbage:
+                    turn.clean()
             if status:
                 raise InputError(f"XNNPACK failed to run (status {status})")
 
@@ -180,10 +177,12 @@ class PlannedGraph(Composed):
             for i in self._inner
         }
 
-    def _allocated(self) -> dict[int, np.ndarray]:
-        """A plan has memory of its own for the values between parts; without one see
-        :meth:`run`."""
-        return {}
+    def _prepare(self) -> None:
+        """A plan has memory of its own for the values between parts."""
+        self._between, self._plan = {}, None
+        self._plan = self._planned()
+        if self._plan is None:
+            super()._prepare()
 
     def _link(self, executable: Any) -> Link | None:
         if isinstance(executable, XnnpackExecutable):

@@ -109,7 +109,7 @@ class XnnpackEngine:
         if not graph.checked:  # not a part of a graph that the blocks expect as a whole
             self._blocks.expect(graph)
         packed = PackedWeights(arrays, self._blocks, weights)
-        with interrupts_held(), self._turn:
+        with interrupts_held(), self._turn.lock:
             status = library.xnn.xnn_create_runtime_v4(
                 subgraph.handle,
                 packed.provider,
@@ -120,6 +120,8 @@ class XnnpackEngine:
             )
             library.xnn.xnn_delete_subgraph(subgraph.handle)
             packed.finish()
+        if self._turn.garbage:
+            self._turn.clean()
         if status:
             raise UnsupportedError(
                 f"XNNPACK cannot run this graph ({library.status(status)}); compile the model again"
@@ -215,13 +217,13 @@ class XnnpackExecutable:
             check_shape(index, shape, value)
         needs = self._checker.check(shapes)
         if isinstance(needs, Reduced):
-            self._reduced = self._without_empty(needs)
-            self._input_shapes, self._output_shapes = shapes, needs.outputs
-            self._ports = self._ports_at(shapes + self._output_shapes)
-            return self._output_shapes
-        self._reduced = None
-        with self._turn:
             self._input_shapes = None
+            self._reduced, self._output_shapes = self._without_empty(needs), needs.outputs
+            self._ports = self._ports_at(shapes + self._output_shapes)
+            self._input_shapes = shapes
+            return self._output_shapes
+        self._input_shapes = self._reduced = None
+        with self._turn.lock:
             if needs != self._needs:
                 self._plan_anew()
             self._needs = None
@@ -237,11 +239,13 @@ class XnnpackExecutable:
                 status = self._xnn.xnn_reshape_runtime(self._runtime)
             self._check(status, shapes)
             self._output_shapes = tuple(self._external_shape(v) for v in self._outputs)
-        self._input_shapes = shapes
-        self._needs = needs
+        if self._turn.garbage:
+            self._turn.clean()
         self._ports = self._ports_at(shapes + self._output_shapes)
         self._addresses = []  # XNNPACK's own buffers may have moved
         self._bounce.clear()
+        self._needs = needs
+        self._input_shapes = shapes  # at last: an interrupt leaves what must be done again
         return self._output_shapes
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
@@ -257,7 +261,8 @@ class XnnpackExecutable:
         if self._reduced is not None:
             self._run_reduced(arrays)
             return
-        with self._turn:
+        turn = self._turn
+        with turn.lock:
             copied = self._place(arrays)
             self._check_process()
             status = self._xnn.xnn_invoke_runtime(self._runtime)
@@ -265,6 +270,8 @@ class XnnpackExecutable:
                 raise InputError(f"XNNPACK failed to run ({self._library.status(status)})")
             for port in copied:
                 arrays[port][...] = self._bounce[port]
+        if turn.garbage:
+            turn.clean()
 
     def fixed(
         self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
@@ -274,7 +281,7 @@ class XnnpackExecutable:
             return None
         arrays = [*inputs, *outputs]
         turn, invoke, runtime = self._turn, self._xnn.xnn_invoke_runtime, c_void_p(self._runtime)
-        with turn:
+        with turn.lock:
             self._bounce.clear()  # a caller's arrays may have needed it; these are asked about
             self._place(arrays)
             if self._bounce:
@@ -284,7 +291,7 @@ class XnnpackExecutable:
 
         def call() -> None:
             nonlocal addresses
-            with turn:
+            with turn.lock:
                 if process is not None:
                     self._check_process()
                 if self._addresses is not addresses:  # a call with other arrays came between
@@ -293,6 +300,8 @@ class XnnpackExecutable:
                 status = invoke(runtime)
                 if status:
                     raise InputError(f"XNNPACK failed to run ({self._library.status(status)})")
+            if turn.garbage:
+                turn.clean()
 
         return call
 
