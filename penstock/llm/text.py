@@ -85,8 +85,12 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        #: tokens whose text was given already, then those that wait
-        self._given = list(before[-4:])
+        begun = list(before[-4:])
+        while begun and tokenizer.decode(begun).startswith(REPLACEMENT):  # within a character
+            del begun[0]
+        #: tokens whose text was given already, in runs that are whole characters (what a control
+        #: token stands for is no text: it does not say what a space hangs on); then those that wait
+        self._given = [begun]
         self._waiting: list[int] = []
 
     def push(self, token: int) -> str:
@@ -106,10 +110,12 @@ class TextStream:
 
     def _texts(self) -> tuple[str, str]:
         decode = self._tokenizer.decode
-        return decode(self._given), decode([*self._given, *self._waiting])
+        given = [token for run in self._given for token in run]
+        return decode(given), decode([*given, *self._waiting])
 
     def _give(self, old: str, new: str) -> str:
-        self._given = self._waiting[-4:] if self._waiting else self._given
+        if self._waiting:
+            self._given = [*self._given[-3:], self._waiting]
         self._waiting = []
         return new[len(old) :]
 

@@ -18,6 +18,14 @@ def test_messages_and_special_tokens() -> None:
     assert render(template, USER, {"bos_token": "<s>"}) == "<s>  [user] hi\n>"
 
 
+def test_what_transformers_has_too() -> None:
+    template = (
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+        "{{ {'b': 'é', 'a': 1} | tojson(sort_keys=true, separators=(',', ':')) }}"
+    )
+    assert render(template, USER, {}) == 'hi{"a":1,"b":"é"}'
+
+
 def test_a_template_may_refuse() -> None:
     with pytest.raises(InputError, match="refuses the messages: no system"):
         render("{{ raise_exception('no system') }}", USER, {})
@@ -30,6 +38,7 @@ def test_a_template_may_refuse() -> None:
         "{% break %}", "{{ 'a'.encode('rot13') }}", "{{ messages|slice(0)|list }}",
         "{{ raise_exception() }}", "{{ '\ud800'.encode() }}", "{{ (10**400)|int|float }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ messages.append(1) }}",
+        "{% generation %}", "{{ messages[0].content | tojson(indent='x', separators=1) }}",
     ],
 )  # fmt: skip
 def test_broken_templates(template: str) -> None:

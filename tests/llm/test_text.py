@@ -51,6 +51,22 @@ def test_spaces_between_pieces_stay() -> None:
     assert behind.push(2) == " world"
 
 
+def test_spaces_behind_what_is_no_text() -> None:
+    """A control token, or an unknown one, between words."""
+    stream = TextStream(pieces_with_spaces())
+    assert [stream.push(token) for token in (1, 256, 2)] == ["Hello", "", " world"]
+
+
+def test_a_prompt_that_is_cut_within_a_character() -> None:
+    """What follows it is read by itself."""
+    vocabulary = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}}
+    made = Library(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = Tokenizer(made.to_str())
+    stream = TextStream(tokenizer, before=tokenizer.encode("語語"))
+    assert [stream.push(token) for token in tokenizer.encode("ñ語")] == ["", "ñ", "", "", "語"]
+
+
 @given(st.text("abc", max_size=12), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
 def test_stop_strings(text: str, stops: list[str]) -> None:
     """However the text is cut into pieces: what comes before the first stop string."""

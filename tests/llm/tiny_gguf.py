@@ -18,13 +18,19 @@ _NAMES = {
     "self_attn.k_norm": "attn_k_norm", "model.embed_tokens": "token_embd", "lm_head": "output",
     "model.norm": "output_norm",
 }  # fmt: skip
+#: Those of Gemma 2 and 3.
+_BEHIND = {
+    "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}  # fmt: skip
 
 
-def gguf_name(name: str) -> str:
+def gguf_name(name: str, *, behind: bool = False) -> str:
     stem, _, leaf = name.rpartition(".")
     parts = stem.split(".")
     if parts[:2] == ["model", "layers"]:
-        return f"blk.{parts[2]}.{_NAMES['.'.join(parts[3:])]}.{leaf}"
+        names = _NAMES | _BEHIND if behind else _NAMES
+        return f"blk.{parts[2]}.{names['.'.join(parts[3:])]}.{leaf}"
     return f"{_NAMES[stem]}.{leaf}"
 
 
@@ -38,6 +44,8 @@ def write(path: Path, name: str, kind: Quantization = Quantization.F32, **other:
     """The tiny model as a GGUF file; matrices in ``kind``."""
     model = reference(name)
     config, architecture = model.config, name.rstrip("23") if "llama" in name else name
+    architecture = architecture.removesuffix("_plain")
+    gemma, behind = "gemma" in name, architecture in ("gemma2", "gemma3")
     writer = gguf.GGUFWriter(path, other.get("architecture", architecture))
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(64)
@@ -47,7 +55,12 @@ def write(path: Path, name: str, kind: Quantization = Quantization.F32, **other:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(model.model.layers[0].self_attn.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_freq_base(1e6 if architecture == "gemma3" else 10000.0)
+    if getattr(config, "sliding_window", None):
+        writer.add_sliding_window(config.sliding_window)
+    if getattr(config, "attn_logit_softcapping", None):
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
     tokenizer = byte_tokenizer()
     tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
     writer.add_tokenizer_model("gpt2")
@@ -65,14 +78,16 @@ def write(path: Path, name: str, kind: Quantization = Quantization.F32, **other:
     for key, value in model.state_dict().items():
         if key == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        real = value.detach().float().numpy()
+        real = value.detach().float().numpy() + (1 if gemma and "norm" in key else 0)
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
         count = heads.get(key.split(".")[-2], 0)
         stored = in_turns(real, count) if count and architecture == "llama" else real
         if real.ndim == 2 and kind is not Quantization.F32:
-            writer.add_tensor(gguf_name(key), gguf.quantize(stored, kind), raw_dtype=kind)
+            stored = gguf.quantize(stored, kind)
+            writer.add_tensor(gguf_name(key, behind=behind), stored, raw_dtype=kind)
         else:
-            writer.add_tensor(gguf_name(key), np.ascontiguousarray(stored))
+            stored = np.ascontiguousarray(stored)
+            writer.add_tensor(gguf_name(key, behind=behind), stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

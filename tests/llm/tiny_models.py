@@ -35,6 +35,18 @@ _YARN = {
     "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
     "original_max_position_embeddings": 16,
 }  # fmt: skip
+_LONG = {"max_position_embeddings": 256, "original_max_position_embeddings": 64}
+_LONGROPE: dict[str, Any] = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def _divisors(pairs: int) -> dict[str, list[float]]:
+    return {
+        "short_factor": [1 + 0.1 * i for i in range(pairs)], "long_factor": [2.0] * pairs
+    }  # fmt: skip
+
+
 #: name → transformers' configuration class, and its arguments
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama2": ("LlamaConfig", _SIZES),
@@ -85,6 +97,29 @@ MORE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "seed_oss": ("SeedOssConfig", {**_HEAD, "attention_out_bias": True}),
     "seed_oss_plain": ("SeedOssConfig", _HEAD),
+    "llama_dynamic": (
+        "LlamaConfig",
+        {**_SIZES,
+         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}},
+    ),
+    "phi3_long": (
+        "Phi3Config", {**_SIZES, **_LONG, "rope_parameters": {**_LONGROPE, **_divisors(8)}}
+    ),
+    "phi3_part": (
+        "Phi3Config",
+        {**_SIZES, **_LONG, "partial_rotary_factor": 0.75,
+         "rope_parameters": {**_LONGROPE, **_divisors(6), "partial_rotary_factor": 0.75}},
+    ),
+    # as GGUF files have them, which do not say all
+    "qwen2_plain": ("Qwen2Config", _SIZES),
+    "gemma2_plain": (
+        "Gemma2Config", {**_HEAD, "sliding_window": 6, "query_pre_attn_scalar": 32}
+    ),
+    "gemma3_plain": (
+        "Gemma3TextConfig",
+        {**_HEAD, "sliding_window": 6, "query_pre_attn_scalar": 32, "num_hidden_layers": 6,
+         "layer_types": 5 * ["sliding_attention"] + ["full_attention"]},
+    ),
     "odd_sizes": (
         "LlamaConfig",
         {**_SIZES, "num_key_value_heads": 1, "hidden_size": 72, "head_dim": 24,

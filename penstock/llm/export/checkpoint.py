@@ -79,14 +79,27 @@ def fill(decoder: Decoder, tensors: Mapping[str, Tensor], *, exact_blocks: bool)
         owner, leaf = owner_of(decoder, name)
         if isinstance(value, Blocks):
             if exact_blocks and isinstance(owner, Linear):
+                _check_finite(name, value.scales)
+                if value.offsets is not None:
+                    _check_finite(name, value.offsets)
                 owner.take_blocks(value)
                 continue
             value = value.real()
         value = value.to(torch.float32)
+        _check_finite(name, value)
         value = _scaled(decoder.config, name, value)
         setattr(owner, leaf, torch.nn.Parameter(value, requires_grad=False))
     if decoder.config.tied:
         decoder.tie()
+
+
+def _check_finite(name: str, value: torch.Tensor) -> None:
+    """Raises :class:`InputError` for what a damaged file, or a broken conversion, has."""
+    if value.numel() and not torch.stack(torch.aminmax(value)).isfinite().all():
+        raise InputError(
+            f"the checkpoint's tensor for {name} has infinite numbers, or some that are none; it "
+            "is damaged"
+        )
 
 
 #: What ends with these is added to the residual.

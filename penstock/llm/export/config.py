@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import InputError, UnsupportedError, shorten
 from penstock.llm.export.families import FAMILIES, Family
+from penstock.llm.export.rope import LONG, Rope, is_real, kind_of, rope
 
 #: Beyond these a number is a mistake, or there to exhaust the machine.
-MOST_LAYERS, LARGEST_HEAD, LARGEST = 4096, 1 << 16, (1 << 31) - 1
-
-
-@dataclass(frozen=True)
-class Rope:
-    """Rotary position embedding: the angle by which each pair turns from a position to the next,
-    and a factor on cosine and sine."""
-
-    inverse_frequencies: tuple[float, ...]
-    factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not all(map(_is_real, (*self.inverse_frequencies, self.factor))):
-            raise InputError("the configuration's rotary embedding has angles that are no numbers")
+MOST_LAYERS, LARGEST = 4096, (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -94,17 +81,12 @@ class DecoderConfig:
             "scale of residuals": self.residual_scale,
         }  # fmt: skip
         for name, number in numbers.items():
-            if not _is_real(number) or number < 0:
+            if not is_real(number) or number < 0:
                 raise InputError(f"the configuration has an {name} of {number}; make it a number")
-        if not _is_real(self.logit_divisor) or self.logit_divisor <= 0:
+        if not is_real(self.logit_divisor) or self.logit_divisor <= 0:
             raise InputError(
                 f"the configuration divides logits by {self.logit_divisor}; it must be above 0"
             )
-
-
-def _is_real(number: object) -> bool:
-    """Roots and powers of hostile numbers are complex, too."""
-    return isinstance(number, float | int) and math.isfinite(number)
 
 
 def layer_count(value: Any) -> int:
@@ -115,81 +97,6 @@ def layer_count(value: Any) -> int:
             f"the configuration has {shorten(count)} layers; at most {MOST_LAYERS} are supported"
         )
     return count
-
-
-def inverse_frequencies(base: float, size: int) -> tuple[float, ...]:
-    if size > LARGEST_HEAD:
-        raise InputError(f"the configuration has heads of the size {shorten(size)}; it is damaged")
-    return tuple(base ** (-2 * i / size) for i in range(size // 2))
-
-
-def rope(parameters: Mapping[str, Any], size: int, longest: int) -> Rope:
-    """Rotary angles from ``rope_parameters`` in transformers' terms.
-
-    Raises :class:`UnsupportedError` for scaling that is not known.
-    """
-    kind = str(parameters.get("rope_type", parameters.get("type", "default")) or "default")
-    if float(parameters.get("partial_rotary_factor") or 1.0) != 1.0:
-        raise UnsupportedError("rotary embedding of a part of each head is unsupported")
-    plain = inverse_frequencies(float(parameters.get("rope_theta") or 10000.0), size)
-    if kind == "default":
-        return Rope(plain)
-    if kind == "linear":
-        factor = float(parameters["factor"])
-        return Rope(tuple(frequency / factor for frequency in plain))
-    if kind == "llama3":
-        return Rope(tuple(_llama3(frequency, parameters) for frequency in plain))
-    if kind == "yarn":
-        return _yarn(parameters, plain, size, longest)
-    raise UnsupportedError(
-        f"rope scaling {shorten(kind)!r} is unsupported; default, linear, llama3 and yarn are "
-        "supported"
-    )
-
-
-def _llama3(frequency: float, parameters: Mapping[str, Any]) -> float:
-    factor = float(parameters["factor"])
-    low, high = float(parameters["low_freq_factor"]), float(parameters["high_freq_factor"])
-    original = float(parameters["original_max_position_embeddings"])
-    turns = original * frequency / (2 * math.pi)
-    if turns < low:
-        return frequency / factor
-    if turns > high:
-        return frequency
-    smooth = (turns - low) / (high - low)
-    return (1 - smooth) * frequency / factor + smooth * frequency
-
-
-def _yarn(parameters: Mapping[str, Any], plain: tuple[float, ...], size: int, longest: int) -> Rope:
-    """Interpolates the slow pairs, leaves the fast ones, and mixes in between."""
-    factor, base = float(parameters["factor"]), float(parameters.get("rope_theta") or 10000.0)
-    original = float(parameters.get("original_max_position_embeddings") or longest)
-
-    def pair_of(turns: float) -> float:
-        return size * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
-
-    low = pair_of(float(parameters.get("beta_fast") or 32))
-    high = pair_of(float(parameters.get("beta_slow") or 1))
-    if parameters.get("truncate", True):
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, size - 1)
-    span = max(high - low, 0.001)
-    mixed = []
-    for index, frequency in enumerate(plain):
-        ramp = min(max((index - low) / span, 0.0), 1.0)
-        mixed.append(frequency / factor * ramp + frequency * (1 - ramp))
-    given = parameters.get("attention_factor")
-    if given is None:
-        scale, all_dims = parameters.get("mscale"), parameters.get("mscale_all_dim")
-        if scale and all_dims:
-            given = _attention(factor, float(scale)) / _attention(factor, float(all_dims))
-        else:
-            given = _attention(factor, 1.0)
-    return Rope(tuple(mixed), float(given))
-
-
-def _attention(factor: float, scale: float) -> float:
-    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def from_transformers(raw: Mapping[str, Any]) -> DecoderConfig:
@@ -227,6 +134,7 @@ def _from_transformers(kind: str, raw: Mapping[str, Any]) -> DecoderConfig:
     size = int(raw.get("head_dim") or family.head_size or width // heads)
     longest = int(raw.get("max_position_embeddings") or 2048)
     _refuse_extras(raw)
+    parameters = _rope_parameters(raw)
     bias = bool(raw.get("attention_bias", family.bias)) or (family.bias and not family.output_bias)
     kinds = _windowed(family, raw, layers)
     scale = float(raw.get("embedding_multiplier") or 1.0)
@@ -239,9 +147,9 @@ def _from_transformers(kind: str, raw: Mapping[str, Any]) -> DecoderConfig:
         key_heads=int(raw.get("num_key_value_heads") or heads),
         head_size=size,
         layers=kinds,
-        ropes=_ropes(raw, size, longest),
+        ropes=_ropes(raw, parameters, _turned_size(family, parameters, size), longest),
         norm_epsilon=float(raw.get("rms_norm_eps", 1e-6)),
-        longest=longest,
+        longest=_longest(parameters, longest),
         tied=bool(raw.get("tie_word_embeddings", family.tied)),
         activation=_activation(family, raw),
         window=int(raw.get("sliding_window") or 0) if any(kinds) else 0,
@@ -326,16 +234,42 @@ def _windowed(family: Family, raw: Mapping[str, Any], layers: int) -> tuple[bool
     return tuple(i >= int(raw.get("max_window_layers", 28)) for i in range(layers))
 
 
-def _ropes(raw: Mapping[str, Any], size: int, longest: int) -> tuple[Rope, Rope]:
+def _rope_parameters(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says of rotary embeddings, wherever it does."""
+    names = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+    plain = {key: raw[key] for key in names if raw.get(key) is not None}
+    return {**plain, **dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})}
+
+
+def _turned_size(family: Family, parameters: Mapping[str, Any], size: int) -> int:
+    """How much of each head is turned."""
+    part = float(parameters.get("partial_rotary_factor") or 1.0)
+    if part == 1.0:
+        return size
+    turned = int(size * part)
+    if not family.partial or not 2 <= turned <= size or turned % 2:
+        raise UnsupportedError(
+            f"rotary embedding of a part of each head ({part}) is unsupported here"
+        )
+    return turned
+
+
+def _longest(parameters: Mapping[str, Any], longest: int) -> int:
+    if kind_of(parameters) not in LONG:
+        return longest
+    return min(longest, int(parameters["original_max_position_embeddings"]))
+
+
+def _ropes(
+    raw: Mapping[str, Any], parameters: Mapping[str, Any], size: int, longest: int
+) -> tuple[Rope, Rope]:
     given = raw.get("rope_parameters")
     if isinstance(given, Mapping) and "full_attention" in given:
         every, some = given["full_attention"], given.get("sliding_attention", {})
         return rope(every, size, longest), rope(some, size, longest)
-    scaling = dict(given or raw.get("rope_scaling") or {})
     if raw.get("model_type") == "gemma3_text":
-        everywhere = {"rope_theta": raw.get("rope_theta", 1e6), **scaling}
+        everywhere = {"rope_theta": 1e6, **parameters}
         local = {"rope_theta": raw.get("rope_local_base_freq", 1e4)}
         return rope(everywhere, size, longest), rope(local, size, longest)
-    plain = {key: raw[key] for key in ("rope_theta", "partial_rotary_factor") if key in raw}
-    one = rope({**plain, **scaling}, size, longest)
+    one = rope(parameters, size, longest)
     return one, one

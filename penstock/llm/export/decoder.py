@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from penstock.llm.export.cached import rows_of
-from penstock.llm.export.config import DecoderConfig, Rope
+from penstock.llm.export.config import DecoderConfig
 from penstock.llm.export.layers import INT8, Embedding, Linear, per_row
+from penstock.llm.export.rope import Rope
 
 #: What hides a position: its weight in the softmax is exactly 0, and no infinity arises.
 HIDDEN = -1e9
@@ -165,7 +166,7 @@ class Decoder(nn.Module):
         ropes = [config.ropes[0]]
         if any(config.layers):
             ropes.append(config.ropes[1])
-        table = torch.cat([_table(rope, longest) for rope in ropes], 1)
+        table = torch.cat([_table(rope, longest, config.head_size) for rope in ropes], 1)
         self.register_buffer("angles", table, persistent=False)
         self.register_buffer("columns", torch.arange(longest), persistent=False)
 
@@ -211,9 +212,12 @@ class Decoder(nn.Module):
         return logits
 
 
-def _table(rope: Rope, longest: int) -> torch.Tensor:
-    """Cosines, and sines with the sign of the half they are for, float32 [longest, 2 * size]."""
+def _table(rope: Rope, longest: int, size: int) -> torch.Tensor:
+    """Cosines, and sines with the sign of the half they are for, float32 [longest, 2 * size]. Pairs
+    that stay come last in the halves."""
     steps = torch.tensor(rope.inverse_frequencies, dtype=torch.float32)
     turned = torch.arange(longest, dtype=torch.float32)[:, None] * steps
-    cosine, sine = turned.cos() * rope.factor, turned.sin() * rope.factor
+    stay = (0, size // 2 - len(steps))
+    cosine = functional.pad(turned.cos() * rope.factor, stay, value=1.0)
+    sine = functional.pad(turned.sin() * rope.factor, stay)
     return torch.cat((cosine, cosine, -sine, sine), 1)

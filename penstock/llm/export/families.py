@@ -35,6 +35,8 @@ class Family:
     windows: str = "none"
     #: queries, keys and values are one tensor, gate and up projections another
     fused: bool = False
+    #: a part of each head may be turned, its beginning
+    partial: bool = False
 
 
 _GEMMA = Family(
@@ -55,7 +57,7 @@ FAMILIES: Mapping[str, Family] = {
     "gemma": _GEMMA,
     "gemma2": replace(_LATER_GEMMA, windows="even", score_caps=True),
     "gemma3_text": replace(_LATER_GEMMA, windows="pattern", query_key_norms="head"),
-    "phi3": Family(output_bias=None, windows="all", fused=True),
+    "phi3": Family(output_bias=None, windows="all", fused=True, partial=True),
     "smollm3": Family(tied=True, windows="asked"),
     "olmo2": Family(norms="behind", query_key_norms="whole"),
     "granite": Family(),

@@ -165,7 +165,7 @@ def _named(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict[str, Te
         )
         owner, _, leaf = plain.rpartition(".")
         if owner in names and leaf in ("weight", "bias"):
-            found[f"{names[owner]}.{leaf}"] = tensor
+            found[f"{names[owner]}.{leaf}"] = _in_pairs(config, names[owner], tensor)
         elif _layer_of(plain) in range(len(config.layers)) and not plain.endswith(_COMPUTED):
             raise UnsupportedError(
                 f"the checkpoint's tensor {shorten(name)} is unsupported: a model of the type "
@@ -173,6 +173,26 @@ def _named(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> dict[str, Te
             )
     _check_biases(config, found)
     return found
+
+
+def _in_pairs(config: DecoderConfig, owner: str, tensor: Tensor) -> Tensor:
+    """Where but the beginning of each head is turned: the rows of queries and keys in an order in
+    which the decoder's pairs, of one half of a head and the other, are those that turn together."""
+    heads = {"query": config.heads, "key": config.key_heads}.get(owner.rpartition(".")[2])
+    pairs, half = len(config.ropes[0].inverse_frequencies), config.head_size // 2
+    if heads is None or pairs == half:
+        return tensor
+    stay = torch.arange(2 * pairs, config.head_size)
+    first, second = torch.arange(pairs), torch.arange(pairs, 2 * pairs)
+    order = torch.cat((first, stay[: half - pairs], second, stay[half - pairs :]))
+
+    def load() -> torch.Tensor:
+        value = tensor()
+        assert isinstance(value, torch.Tensor)
+        by_head = value.unflatten(0, (heads, config.head_size))
+        return torch.flatten(by_head[:, order], 0, 1)
+
+    return load
 
 
 def _check_biases(config: DecoderConfig, tensors: Mapping[str, Tensor]) -> None:

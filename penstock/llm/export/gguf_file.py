@@ -20,10 +20,11 @@ from penstock.errors import (
 from penstock.files import readable
 from penstock.llm.export.blocks import Blocks
 from penstock.llm.export.checkpoint import Checkpoint, Tensor, check_vocabulary
-from penstock.llm.export.config import DecoderConfig, Rope, layer_count, rope
+from penstock.llm.export.config import DecoderConfig, layer_count
 from penstock.llm.export.gguf_blocks import FORMATS
 from penstock.llm.export.gguf_header import Contents, StoredTensor, read_contents
 from penstock.llm.export.gguf_tokenizer import GgufVocabulary, special_texts, tokenizer_json
+from penstock.llm.export.rope import Rope, rope
 
 _NAMES = {"embedding": "token_embd", "norm": "output_norm", "head": "output"}
 _LAYER = {
@@ -37,8 +38,8 @@ _LAYER = {
 _FLOATS = ("F32", "F16", "BF16", "F64")
 #: GGUF's name of an architecture → ours.
 _ARCHITECTURES = {
-    "llama": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3", "gemma2": "gemma2",
-    "gemma3": "gemma3_text",
+    "llama": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma",
+    "gemma2": "gemma2", "gemma3": "gemma3_text",
 }  # fmt: skip
 #: Gemma's largest models scale scores by another size; files do not say it, their depth does.
 _BY_WIDTH = {("gemma2", 46), ("gemma3_text", 62)}
@@ -138,7 +139,7 @@ def _config(data: _Metadata, raw: Mapping[str, StoredTensor]) -> DecoderConfig:
         output_bias="blk.0.attn_output.bias" in raw,
         feed_forward_bias="blk.0.ffn_up.bias" in raw,
         query_key_norms="head" if "blk.0.attn_q_norm.weight" in raw else "",
-        norms="both" if gemma else "before",
+        norms="both" if kind in ("gemma2", "gemma3_text") else "before",
         norm_offset=False,  # it is in the weights
         score_scale=float(scored) ** -0.5,
         score_cap=float(data.get("*.attn_logit_softcapping") or 0) if kind == "gemma2" else 0.0,
@@ -160,6 +161,8 @@ def _ropes(
 ) -> tuple[Rope, Rope]:
     parameters: dict[str, Any] = {"rope_theta": float(data.get("*.rope.freq_base") or 10000.0)}
     scaling = str(data.get("*.rope.scaling.type") or "none")
+    if scaling == "longrope":
+        raise UnsupportedError("rope scaling 'longrope' is unsupported in GGUF files")
     if scaling != "none":
         parameters["rope_type"] = scaling
         parameters["factor"] = float(data.need("*.rope.scaling.factor"))

@@ -116,13 +116,9 @@ def test_a_bias_that_the_configuration_does_not_name(whole: Path) -> None:
 
 def test_variations_that_are_not_there(tmp_path: Path) -> None:
     path = folder("phi3", tmp_path)
-    parameters = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8}
-    for entries, reason in (
-        ({"rope_parameters": parameters}, "'?longrope'? is unsupported"),
-        ({"rope_parameters": None, "partial_rotary_factor": 0.75}, "a part of each head"),
-    ):
-        with pytest.raises(UnsupportedError, match=reason):
-            find_checkpoint(change(path, **entries))
+    for part in (0.1, 0.7, 2.0):  # of a head of 16: one, an odd number, too many
+        with pytest.raises(UnsupportedError, match="a part of each head"):
+            find_checkpoint(change(path, rope_parameters=None, partial_rotary_factor=part))
     with pytest.raises(UnsupportedError, match="stablelm.? is unsupported; llama, mistral"):
         find_checkpoint(change(path, model_type="stablelm"))
     path = folder("granite", tmp_path)
@@ -137,3 +133,22 @@ def test_rows_of_a_fused_tensor_that_are_too_few(tmp_path: Path) -> None:
     path = change(folder("phi3", tmp_path), num_key_value_heads=1)
     with pytest.raises(InputError, match=r"qkv_proj.weight'? is \[128, 64\], its .* says 96 rows"):
         compile_model(path)
+
+
+def test_long_contexts_of_longrope(tmp_path: Path) -> None:
+    """Beyond the original length other angles hold."""
+    path = folder("phi3_long", tmp_path)
+    assert find_checkpoint(path).config.longest == 64
+    with pytest.raises(InputError, match="length of 65 was asked for; .* takes 2 to 64"):
+        compile_model(path, longest=65)
+
+
+def test_numbers_that_are_none(whole: Path) -> None:
+    """Also those of blocks."""
+    file = whole / "model.safetensors"
+    tensors = load_file(file)
+    for wrong in (float("nan"), float("-inf")):
+        tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = wrong
+        save_file(tensors, file)
+        with pytest.raises(InputError, match="layers.1.feed_forward.up.weight has infinite"):
+            compile_model(whole)
