@@ -21,6 +21,8 @@ static const struct pk_f32_int8_kernels *kernels_for(uint32_t isa)
 #define PK_KERNELS struct pk_f32_int8_kernels
 #include "pieces.h"
 
+PK_SPREAD(quantize, quantize, pk_divide_up(task->count, PK_F32_INT8_CHUNK), PK_F32_INT8_CHUNK)
+PK_SPREAD(dequantize, dequantize, pk_divide_up(task->count, PK_F32_INT8_CHUNK), PK_F32_INT8_CHUNK)
 PK_SPREAD(scale, scale, task->rows, task->size)
 PK_SPREAD(narrow, narrow, task->rows, 2 * task->size)
 PK_SPREAD(widen, widen, task->rows, task->size)

@@ -4,5 +4,5 @@
 #include "f32_int8_vectors.h"
 
 const struct pk_f32_int8_kernels pk_f32_int8_avx2 = {
-    "avx2", scale, narrow, widen, sums, product,
+    "avx2", quantize, dequantize, scale, narrow, widen, sums, product,
 };

@@ -4,5 +4,5 @@
 #include "f32_int8_vectors.h"
 
 const struct pk_f32_int8_kernels pk_f32_int8_scalar = {
-    "scalar", scale, narrow, widen, sums, product,
+    "scalar", quantize, dequantize, scale, narrow, widen, sums, product,
 };

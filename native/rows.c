@@ -104,3 +104,16 @@ void pk_both_run(const struct pk_both_task *task, const struct pk_pool *pool)
     (void)pool;
     EACH(uint8_t, OPERAND(uint8_t, a) & OPERAND(uint8_t, b));
 }
+
+void pk_copy_run(const struct pk_copy_task *task, const struct pk_pool *pool)
+{
+    (void)pool;
+    if (task->output != task->input)
+        memcpy(task->output, task->input, task->size);
+}
+
+const char *pk_copy_kernel(uint32_t isa)
+{
+    (void)isa;
+    return "scalar";
+}

@@ -76,6 +76,15 @@ struct pk_both_task {
     void *output;
 };
 
+/* output = input, which may be the same place. */
+struct pk_copy_task {
+    size_t size;
+    const void *input;
+    void *output;
+};
+
+PK_EXPORT void pk_copy_run(const struct pk_copy_task *task, const struct pk_pool *pool);
+PK_EXPORT const char *pk_copy_kernel(uint32_t isa);
 PK_EXPORT void pk_rows_gather_run(struct pk_rows_gather_task *task, const struct pk_pool *pool);
 PK_EXPORT void pk_rows_scale_run(struct pk_rows_scale_task *task, const struct pk_pool *pool);
 PK_EXPORT void pk_rows_put_run(struct pk_rows_put_task *task, const struct pk_pool *pool);

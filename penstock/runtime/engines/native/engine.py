@@ -99,8 +99,10 @@ class NativeEngine:
 
     def compile(self, graph: XnnGraph, *, threads: Threads) -> NativeExecutable:
         """See :meth:`penstock.runtime.engines.protocol.Engine.compile`."""
-        check_graph(graph)
-        checker = ShapeChecker(graph)
+        asked = graph is self._survey.graph  # then it has been checked
+        if not asked:
+            check_graph(graph)
+        checker = ShapeChecker(graph, self._survey.bounds if asked else None)
         packed = PackedWeights(self._blocks)
         workshop = Workshop(self.library, packed, self._zeros_of, threads.count)
         # The nodes of a part are those of the whole, whose survey has them.

@@ -9,6 +9,7 @@ from penstock.errors import DISTRIBUTION, BackendUnavailableError
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native import (
     binary,
+    conversions,
     decoder,
     depthwise,
     dynamic,
@@ -43,6 +44,7 @@ FAMILIES: tuple[Family, ...] = (
     means_fp32.FAMILY,
     *decoder.FAMILIES,
     *int8_rows.FAMILIES,
+    *conversions.FAMILIES,
 )
 
 

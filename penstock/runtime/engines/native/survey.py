@@ -123,7 +123,46 @@ class Survey:
         alone = self._alone(node)
         if not isinstance(alone, float):
             return alone
-        return None if id(node) in self._ours else "what it would gain, cuts of the graph cost"
+        ours = self._by_neighbours(node, alone)
+        if ours is None:
+            ours = id(node) in self._ours
+        return None if ours else "what it would gain, cuts of the graph cost"
+
+    def _by_neighbours(self, node: Node, gain: float) -> bool | None:
+        """Whether ``node`` is ours where all that it shares values with have no choice: as in the
+        assignment of all nodes, which takes longer. None where one of them has."""
+        if "_ours" in vars(self) or self.chain_of(node) is not None:
+            return None
+        for i in (*node.inputs, *node.outputs):
+            maker = self._producers.get(i)
+            if maker is None:  # whoever reads what is there already
+                continue
+            ends = (maker, *self._readers.get(i, ()))
+            sides = {self._side(end) for end in ends if end is not node}
+            if None in sides or i in self._makers:
+                return None
+            if len(sides) == 1:  # else the value crosses anyway
+                gain += costs.crossing(self._bytes(i)) * (1 if True in sides else -1)
+        return gain > 0
+
+    def _side(self, node: Node) -> bool | None:
+        """Whether ``node`` is ours, if it has no choice."""
+        alone = self.unable(node) or self._alone(node)
+        return None if isinstance(alone, float) or self._stays_inside(node) else alone is None
+
+    @functools.cached_property
+    def _producers(self) -> Mapping[int, Node]:
+        """The node that makes each value."""
+        return {i: node for node in self.graph.nodes for i in node.outputs}
+
+    @functools.cached_property
+    def _readers(self) -> Mapping[int, Sequence[Node]]:
+        """The nodes that read each value."""
+        found: dict[int, list[Node]] = {}
+        for node in self.graph.nodes:
+            for i in node.inputs:
+                found.setdefault(i, []).append(node)
+        return found
 
     def _alone(self, node: Node) -> str | float | None:
         """What ``node`` gains on our kernels, where that is to be weighed against cuts; else why
@@ -134,12 +173,13 @@ class Survey:
         return self._gains[key]
 
     def _gain(self, node: Node) -> str | float | None:
-        chain, found = self.chain_of(node), self.found(node)
+        chain = self.chain_of(node)
         if chain is not None:
             reason = chain.slower(self.library)
             return chain.gain if reason is None and not self.decoder else reason
         if self.decoder and goes_whole(self.library):
             return None
+        found = self.found(node)
         assert not isinstance(found, str)
         gain = found.family.gain(node, self.values, self.library)
         return found.family.slower(node, self.values, self.library) if gain is None else gain

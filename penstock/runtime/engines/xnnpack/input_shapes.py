@@ -30,7 +30,7 @@ class ShapeChecker:
     """Checks input shapes of one graph before XNNPACK sees them.
 
     The making of one checks the declared shapes of the inputs, which are the upper bounds;
-    ``bounds`` has the shapes of all values that follow from them.
+    ``bounds`` has the shapes of all values that follow from them, which may be known.
 
     Raises:
         InvalidProgramError: a node cannot take the declared shapes of its inputs, or the declared
@@ -38,14 +38,16 @@ class ShapeChecker:
         UnsupportedError: a run at the bounds would need more memory than there is.
     """
 
-    def __init__(self, graph: XnnGraph) -> None:
+    def __init__(self, graph: XnnGraph, bounds: Mapping[int, Shape] | None = None) -> None:
         self._graph = graph
         self._nodes = graph.nodes
         self._inputs = graph.inputs
         declared = {v.id: v.shape for v in graph.values}
         self._declared = inputs = tuple(declared[i] for i in graph.inputs)
         try:
-            self.bounds = declared if graph.checked else self._infer(inputs)
+            self.bounds: Mapping[int, Shape] = (
+                declared if graph.checked else bounds or self._infer(inputs)
+            )
         except ShapeError as error:
             raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
         if has_empty(self.bounds):
