@@ -170,7 +170,12 @@ def show(report: BenchReport, notices: Sequence[str]) -> None:
         "and a run add to the memory",
         style="dim",
     )
-    for line in (*notices, *report.warnings):
+    failures = [
+        f"{row.title}, {row.file} fails: {' '.join(row.error.split())}"
+        for row in report.rows
+        if row.error is not None
+    ]
+    for line in (*dict.fromkeys(failures), *notices, *report.warnings):
         console.print(f"note: {line}", markup=False, soft_wrap=True)
 
 
@@ -203,7 +208,7 @@ def _cells(row: Row, judged: bool) -> list[Any]:
 
     names = [Text(row.title), Text(row.file), Text(_BITS.get(row.precision, row.precision))]
     if row.ratio is None or row.best_ms is None:
-        return [*names, Text("fails"), Text(" ".join((row.error or "").split()), overflow="fold")]
+        return [*names, Text("fails")]  # why stands below: a column would squeeze the others
     ratio = row.ratio
     cells = [
         f"{row.best_ms:.3g}",

@@ -13,7 +13,9 @@ import pytest
 from children import environment, interruptible
 from cli_harness import Shell
 
+from penstock.cli.bench import show
 from penstock.tools.bench import peers
+from penstock.tools.bench.report import BenchReport, Row
 
 QUICK = ("--seconds", "0.1", "--launches", "1")
 
@@ -112,3 +114,17 @@ def test_what_is_wrong(shell: Shell) -> None:
     shell.fails("penstock", "bench", "a.pte", "--engine", "gpu", message="--engine 'gpu'")
     shell.fails("penstock", "bench", "a.pte", "--against", "tflite", message="'tflite' is unknown")
     shell.fails("penstock", "bench", "mymodels:broken", message="no such luck")
+
+
+def test_why_a_row_fails_stands_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whole, however narrow the terminal is, and the table keeps its names."""
+    error = "UnsupportedError: the method 'forward' needs kernels that Penstock does not have: a::b"
+    row = Row(
+        "penstock", "Penstock", "net.pte", "float", 1, None, None, None, 0, None, None, None, None,
+        error,
+    )  # fmt: skip
+    machine = {"processor": "p", "date": "d", "versions": ""}
+    show(BenchReport(machine, 1.0, 1, 1, (row,), ()), ["a notice"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["Penstock", "net.pte", "fp32", "fails"] for line in lines), lines
+    assert f"note: Penstock, net.pte fails: {error}" in lines
