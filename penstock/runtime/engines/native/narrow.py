@@ -24,9 +24,10 @@ def narrow_channels(node: Node, values: Values, workshop: Workshop) -> range:
     filter = values[node.inputs[1]]
     channels, inputs = filter.shape
     weights = workshop.constant(filter).view(np.int8).reshape(channels, inputs)
-    narrow = [
-        _fits(weights[begin : begin + _BLOCK], workshop) for begin in range(0, channels, _BLOCK)
-    ]
+    if not _fit(weights[channels // 2]):  # nearly always; it is in any run of most channels
+        return range(0)
+    blocks = (weights[begin : begin + _BLOCK] for begin in range(0, channels, _BLOCK))
+    narrow = [_fits(block, workshop) for block in blocks]
     run = _longest(narrow)
     found = range(channels)[run.start * _BLOCK : run.stop * _BLOCK]
     if len(found) == channels:
@@ -36,11 +37,13 @@ def narrow_channels(node: Node, values: Values, workshop: Workshop) -> range:
 
 
 def _fits(block: np.ndarray, workshop: Workshop) -> bool:
-    for part in (block[:1], block):  # nearly always the first channel says no
-        if not part.size or part.min() < _LEAST or part.max() > _MOST:
-            return False
+    fits = _fit(block[0]) and _fit(block)
     workshop.packed.drop(block)
-    return True
+    return fits
+
+
+def _fit(weights: np.ndarray) -> bool:
+    return weights.size > 0 and weights.min() >= _LEAST and weights.max() <= _MOST
 
 
 def _longest(flags: list[bool]) -> range:
