@@ -21,6 +21,7 @@ from penstock.compiler.fx.control_flow import all_graphs
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.fx.layout import Dynamic
 from penstock.compiler.notices import Ledger, Notice
+from penstock.compiler.one_thread import one_thread
 from penstock.compiler.program.constant_methods import constant_methods as constant_methods_of
 from penstock.compiler.program.emit import emit, sources_of
 from penstock.compiler.program.etrecord import EtRecord
@@ -210,11 +211,12 @@ def _quantized(
     accuracy: AccuracyBudget | None,
     progress: Progress,
 ) -> tuple[GraphModule, QuantizationReport]:
-    return quantize(
-        captured.module, captured.args, scheme, calibration, progress,
-        example_kwargs=captured.kwargs, held_out=held_out, accuracy=accuracy,
-        output_structure=captured.output_structure,
-    )  # fmt: skip
+    with one_thread():
+        return quantize(
+            captured.module, captured.args, scheme, calibration, progress,
+            example_kwargs=captured.kwargs, held_out=held_out, accuracy=accuracy,
+            output_structure=captured.output_structure,
+        )  # fmt: skip
 
 
 def _delegated(

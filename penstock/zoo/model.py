@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from penstock.compiler.one_thread import one_thread
 from penstock.compiler.quantize.quantization import Scheme
 from penstock.errors import InputError, PenstockError
 from penstock.zoo import images
@@ -97,7 +98,7 @@ def build(entry: Entry, weights: str | None, seed: int) -> ZooModel:
         weights = "default"
     elif weights == "random":
         weights = None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         draft: Draft = _draft(entry, factory, weights)
         module = draft.module.eval()
