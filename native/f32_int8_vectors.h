@@ -18,41 +18,47 @@ PK_INLINE float clamped(float x, float min, float max)
 }
 
 /* As XNNPACK does: what is no number becomes the greatest. */
-PK_INLINE small quantized(const struct pk_f32_quantize_task *task, const float *from)
+PK_INLINE small quantized(vec x, float inverse_scale, int32_t zero_point)
 {
     const vec magic = all(12582912.0f); /* 1.5 * 2^23 leaves no room for a fraction */
-    const vec low = all((float)(-128 - task->zero_point));
-    const vec high = all((float)(127 - task->zero_point));
-    vec x = at(from) * task->inverse_scale;
+    const vec low = all((float)(-128 - zero_point));
+    const vec high = all((float)(127 - zero_point));
+    x = x * inverse_scale;
     x = chosen(x < high, x, high);
     x = chosen(x > low, x, low);
-    return __builtin_convertvector((ints)(x + magic) - (ints)magic + task->zero_point, small);
+    return __builtin_convertvector((ints)(x + magic) - (ints)magic + zero_point, small);
 }
 
 /* The elements of chunks from `begin` to `end`. */
 static void quantize(const struct pk_f32_quantize_task *task, size_t begin, size_t end)
 {
+    /* Out of the task, which the compiler must read again after each store. */
+    const float inverse_scale = task->inverse_scale, *input = task->input;
+    const int32_t zero_point = task->zero_point;
+    int8_t *output = task->output;
     const size_t last = pk_min(end * PK_F32_INT8_CHUNK, task->count);
     size_t i = begin * PK_F32_INT8_CHUNK;
     for (; i + PK_LANES <= last; i += PK_LANES)
-        *(small *)(task->output + i) = quantized(task, task->input + i);
+        *(small *)(output + i) = quantized(at(input + i), inverse_scale, zero_point);
     if (i < last) {
         float tail[PK_LANES] = {0};
-        memcpy(tail, task->input + i, (last - i) * sizeof(float));
-        const small found = quantized(task, tail);
-        memcpy(task->output + i, &found, last - i);
+        memcpy(tail, input + i, (last - i) * sizeof(float));
+        const small found = quantized(at(tail), inverse_scale, zero_point);
+        memcpy(output + i, &found, last - i);
     }
 }
 
 static void dequantize(const struct pk_f32_dequantize_task *task, size_t begin, size_t end)
 {
+    const float zero_point = (float)task->zero_point, scale = task->scale;
+    const int8_t *input = task->input;
+    float *output = task->output;
     const size_t last = pk_min(end * PK_F32_INT8_CHUNK, task->count);
-    const float zero_point = (float)task->zero_point;
     size_t i = begin * PK_F32_INT8_CHUNK;
     for (; i + PK_LANES <= last; i += PK_LANES)
-        *(vec *)(task->output + i) = (widened(task->input + i) - zero_point) * task->scale;
+        *(vec *)(output + i) = (widened(input + i) - zero_point) * scale;
     for (; i < last; i++)
-        task->output[i] = ((float)task->input[i] - zero_point) * task->scale;
+        output[i] = ((float)input[i] - zero_point) * scale;
 }
 
 static void scale(const struct pk_f32_scale_task *task, size_t begin, size_t end)
