@@ -13,6 +13,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.bounds import lower_bound
 
 aten = torch.ops.aten
 
@@ -28,11 +29,36 @@ SUSPECTS = {
 
 def may_be_nan(node: Node) -> bool:
     """Whether a suspect stands before ``node``, element-wise operators between them at most."""
-    return any(item.target in SUSPECTS and not _is_harmless(item) for item in _elementwise(node))
+    return any(is_suspect(item) for item in _elementwise(node))
+
+
+def is_suspect(node: Node) -> bool:
+    """Whether ``node`` may make what is not a number of ordinary numbers."""
+    return node.target in SUSPECTS and not _is_harmless(node)
+
+
+#: May be infinite, or so large that more of it is, for ordinary inputs.
+GROWS = {
+    aten.exp.default, aten.exp2.default, aten.expm1.default, aten.sinh.default, aten.cosh.default,
+    aten.reciprocal.default, aten.rsqrt.default, aten.log.default, aten.div.Tensor,
+    aten.pow.Tensor_Tensor, aten.pow.Scalar, aten.atanh.default, aten.logit.default,
+}  # fmt: skip
+
+
+def may_be_infinite(node: Node) -> bool:
+    """Whether something that grows beyond all numbers, or an infinite or huge constant, stands
+    before ``node``, element-wise operators between them at most."""
+    if node.op == "get_attr":
+        return _is_huge(node, math.inf)
+    return any(
+        item.target in GROWS or any(_is_huge(value, math.inf) for value in item.args)
+        for item in _elementwise(node)
+    )
 
 
 #: Beyond this, and before infinity, XNNPACK's sigmoid is not a number.
 LARGEST_OF_SIGMOID = 5e26
+LARGEST = float(torch.finfo(torch.float32).max)
 
 
 def may_be_huge(node: object) -> bool:
@@ -43,9 +69,10 @@ def may_be_huge(node: object) -> bool:
     return any(_is_huge(value) for item in _elementwise(node) for value in (item, *item.args))
 
 
-def _is_huge(value: object) -> bool:
+def _is_huge(value: object, most: float = LARGEST) -> bool:
+    """Whether a number or constant is beyond LARGEST_OF_SIGMOID, and not beyond ``most``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return LARGEST_OF_SIGMOID < abs(value) < math.inf
+        return LARGEST_OF_SIGMOID < abs(value) <= most
     if not isinstance(value, Node) or value.op != "get_attr":
         return False
     module = value.graph.owning_module
@@ -53,7 +80,7 @@ def _is_huge(value: object) -> bool:
         return False
     constant = attribute(module, str(value.target))
     size = constant.abs() if constant.is_floating_point() else torch.zeros(1)
-    return bool(((size > LARGEST_OF_SIGMOID) & (size < math.inf)).any())
+    return bool(((size > LARGEST_OF_SIGMOID) & (size <= most)).any())
 
 
 def _elementwise(node: Node) -> Iterator[Node]:
@@ -71,8 +98,26 @@ def _elementwise(node: Node) -> Iterator[Node]:
             waiting.extend(item.all_input_nodes)
 
 
+#: Below this is no float32 that keeps all its digits, and what is above may not become zero.
+SMALLEST = float(torch.finfo(torch.float32).tiny)
+
+#: A number for each number that is not negative.
+OF_NOT_NEGATIVE = {
+    aten.log.default, aten.log2.default, aten.log10.default, aten.log1p.default,
+    aten.sqrt.default, aten.rsqrt.default, aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor,
+}  # fmt: skip
+QUOTIENTS = {aten.div.Tensor, aten.div.Tensor_mode}
+
+
 def _is_harmless(node: Node) -> bool:
-    """A quotient by a number or by constants other than zero, a whole power."""
+    """A quotient by a number, by constants other than zero or by what is known to be positive, a
+    whole power, a root or logarithm of what is known not to be negative."""
+    if node.target in OF_NOT_NEGATIVE and lower_bound(node.args[0]) >= 0:
+        return True
+    if node.target is aten.reciprocal.default:
+        return lower_bound(node.args[0]) >= SMALLEST
+    if node.target in QUOTIENTS and lower_bound(node.args[1]) >= SMALLEST:
+        return True
     other = node.args[1] if len(node.args) > 1 else None
     if isinstance(other, Node) and other.op == "get_attr" and "div" in str(node.target):
         module = node.graph.owning_module

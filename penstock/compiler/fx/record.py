@@ -110,6 +110,14 @@ def constant(values: Any) -> torch.Tensor:
     return with_constant(tensor)
 
 
+def computed(make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The constant that ``make`` gives, for functions that are being recorded: how it is computed
+    is not noted. It must need no tensor but its own."""
+    with _disable_current_modes():
+        tensor = make()
+    return with_constant(tensor)
+
+
 def with_constant(tensor: torch.Tensor) -> torch.Tensor:
     """A fake tensor that knows its value. To be called within a fake mode."""
     modes = torch.utils._python_dispatch._get_current_dispatch_mode_stack()

@@ -29,6 +29,7 @@ from penstock.compiler.rewrite import (
     functionalize,
     fuse_quantized_kernels,
     grouped_products,
+    guarded_choices,
     legalize_sizes,
     many_dimensions,
     merge_rolls,
@@ -64,6 +65,7 @@ CANONICALIZE: Sequence[Rewrite] = (
         complex_pairs.apply, "windows and tables of turns must be constants; makes real operators"
     ),
     Step(constant_selection.apply, "needs indices to be constants"),
+    Step(guarded_choices.apply, "masks and what they choose from are what entries see"),
     Step(decompose_for_delegate.apply, "asks entries, some of which need constants"),
     Step(constant_products.apply, "products of weights, also out of decompositions"),
     Step(unmerge_views.apply, "views that decompositions left around products"),

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from penstock.compiler.fx.record import computed
+
 SUM, MEAN, MAX = 0, 1, 2
 
 
@@ -107,11 +109,17 @@ def as_strided_scatter(
     """``x``, as it lies in memory, with some places taken from ``source``."""
     if not x.is_contiguous():
         raise NotImplementedError
-    places = torch.full([1] * len(size), offset or 0)
-    for dim, (count, step) in enumerate(zip(size, stride, strict=True)):
-        line = torch.arange(count) * step
-        places = places + line.reshape([-1 if d == dim else 1 for d in range(len(size))])
-    whole = x.reshape(-1).scatter(0, places.reshape(-1), source.reshape(-1))
+
+    def places() -> Tensor:
+        sums = torch.full([1] * len(size), offset or 0)
+        for dim, (count, step) in enumerate(zip(size, stride, strict=True)):
+            line = torch.arange(count) * step
+            sums = sums + line.reshape([-1 if d == dim else 1 for d in range(len(size))])
+        return sums.reshape(-1)
+
+    known = all(isinstance(number, int) for number in (*size, *stride, offset or 0))
+    where = computed(places) if known else places()
+    whole = x.reshape(-1).scatter(0, where, source.reshape(-1))
     return whole.reshape(x.shape)
 
 

@@ -52,11 +52,23 @@ def differs(b: GraphBuilder, x: Tensor) -> Tensor:
     return step(b, b.unary(NodeKind.ABS, x))
 
 
-def choose(b: GraphBuilder, mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """``yes`` where ``mask`` is 1, ``no`` where it is 0, infinities included."""
+def choose(
+    b: GraphBuilder,
+    mask: Tensor,
+    yes: Tensor,
+    no: Tensor,
+    finite: tuple[bool, bool] = (False, False),
+) -> Tensor:
+    """``yes`` where ``mask`` is 1, ``no`` where it is 0, infinities included. ``finite`` says
+    whether each of them is finite wherever it is not chosen; what is not a number where it is
+    chosen stays so then."""
     if mask.constant is not None:
         return _choose_by_constant(b, mask.real() > 0, yes, no)
-    terms = [_term(b, mask, yes), _term(b, complement(b, mask), no)]
+    sides = ((mask, yes), (complement(b, mask), no))
+    terms = [
+        ex.multiply(b, *side) if only_finite else _term(b, *side)
+        for side, only_finite in zip(sides, finite, strict=True)
+    ]
     kept = [term for term in terms if term is not None]
     if not kept:
         return ex.multiply(b, mask, ex.scalar(b, 0.0))

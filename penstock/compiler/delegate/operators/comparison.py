@@ -26,6 +26,7 @@ from penstock.compiler.delegate.operators.constraints import (
 from penstock.compiler.delegate.operators.registry import operator
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.finiteness import may_be_nan
+from penstock.compiler.fx.marks import NUMBERS_IF_NOT_CHOSEN
 from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
@@ -161,7 +162,10 @@ def _from_a_mask(node: Node) -> str | None:
 
 def _chosen_are_numbers(node: Node) -> str | None:
     """What is not chosen is bounded away, which not-a-number is not on every machine."""
-    for source in node.all_input_nodes:
+    guarded = node.meta.get(NUMBERS_IF_NOT_CHOSEN, ())
+    for position, source in enumerate(node.args):
+        if position in guarded or not isinstance(source, Node):
+            continue
         if _type_of(source) in SUPPORTED_FLOATS and may_be_nan(source):
             return "what it does not choose may be NaN (a logarithm, root or quotient) and spoil it"
     return None
@@ -220,7 +224,9 @@ def lower_conversion(b: GraphBuilder, node: Node) -> Tensor:
 )  # fmt: skip
 def lower_where(b: GraphBuilder, node: Node) -> Tensor:
     mask, yes, no = node.args[:3]
-    return choices.choose(b, mask_of(b, mask), b.tensor(yes), b.tensor(no))
+    guarded = node.meta.get(NUMBERS_IF_NOT_CHOSEN, ())
+    finite = (1 in guarded, 2 in guarded)
+    return choices.choose(b, mask_of(b, mask), b.tensor(yes), b.tensor(no), finite)
 
 
 @operator(
@@ -231,4 +237,5 @@ def lower_masked_fill(b: GraphBuilder, node: Node) -> Tensor:
     x, mask, value = node.args[:3]
     if isinstance(value, Node) and value.op != "get_attr":
         raise LoweringError("its value is computed at run time")
-    return choices.choose(b, mask_of(b, mask), b.tensor(value), b.tensor(x))
+    finite = (False, 0 in node.meta.get(NUMBERS_IF_NOT_CHOSEN, ()))
+    return choices.choose(b, mask_of(b, mask), b.tensor(value), b.tensor(x), finite)

@@ -14,7 +14,6 @@ from penstock.compiler.delegate.lowering import gather
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS, float_data, rank_fits
-from penstock.compiler.delegate.operators.ranges import joined_with_constants
 from penstock.compiler.delegate.operators.registry import Shared, operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments, as_list
@@ -25,7 +24,7 @@ aten = torch.ops.aten
 WITH_INDICES = (float_data, rank_fits)
 
 
-def _constant_indices(node: Node) -> str | None:
+def constant_indices(node: Node) -> str | None:
     """Constant indices."""
     named = arguments(node)
     indices = named.get("indices", named.get("index"))
@@ -43,25 +42,25 @@ def _no_masks(node: Node) -> str | None:
     return None
 
 
-def _integers(b: GraphBuilder, argument: Node) -> torch.Tensor:
+def integers(b: GraphBuilder, argument: Node) -> torch.Tensor:
     constant = b.integer_constant(argument).constant
     assert constant is not None
     return constant
 
 
 @operator(
-    "index_select", aten.index_select.default, constraints=(_constant_indices, *WITH_INDICES),
+    "index_select", aten.index_select.default, constraints=(constant_indices, *WITH_INDICES),
     quantization=Shared(),
 )  # fmt: skip
 def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
-    indices = _integers(b, named["index"]).reshape(-1).numpy()
+    indices = integers(b, named["index"]).reshape(-1).numpy()
     return gather.take(b, x, named["dim"] % x.rank, indices)
 
 
 @operator(
-    "index", aten.index.Tensor, constraints=(_no_masks, _constant_indices, *WITH_INDICES),
+    "index", aten.index.Tensor, constraints=(_no_masks, constant_indices, *WITH_INDICES),
     quantization=Shared(), notes="where the indices are regular enough for slices",
 )  # fmt: skip
 def lower_index(b: GraphBuilder, node: Node) -> Tensor:
@@ -72,7 +71,7 @@ def lower_index(b: GraphBuilder, node: Node) -> Tensor:
         if item is None:
             dim += 1
             continue
-        where.append((dim, _integers(b, item)))
+        where.append((dim, integers(b, item)))
         dim += 1
     return index_dims(b, x, [d for d, _ in where], [i for _, i in where])
 
@@ -101,13 +100,13 @@ def index_dims(
 
 @operator(
     "gather", aten.gather.default, aten.take_along_dim.default,
-    constraints=(_constant_indices, *WITH_INDICES), quantization=Shared(),
+    constraints=(constant_indices, *WITH_INDICES), quantization=Shared(),
     notes="where the indices are regular enough for slices",
 )  # fmt: skip
 def lower_gather(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
-    index = _integers(b, named["index"] if "index" in named else named["indices"])
+    index = integers(b, named["index"] if "index" in named else named["indices"])
     target = layout.shape_of(node.meta["val"])
     if named["dim"] is None:
         x = b.reshape(x, (layout.product(x.shape),))
@@ -219,41 +218,3 @@ def lower_triangle(b: GraphBuilder, node: Node) -> Tensor:
     keep = triangle(ones, named["diagonal"]) > 0
     upper = torch.zeros(rows, columns).masked_fill(keep, math.inf)
     return ex.bounded(b, x, b.constant(-upper), b.constant(upper))
-
-
-# --- replacing slices --------------------------------------------------------------------------
-
-
-@operator(
-    "slice_scatter", aten.slice_scatter.default, aten.select_scatter.default, constraints=FLOATS,
-    quantization=Shared((0, 1)), special_rule=joined_with_constants, notes="steps of 1",
-)  # fmt: skip
-def lower_slice_scatter(b: GraphBuilder, node: Node) -> Tensor:
-    named = arguments(node)
-    x, source = b.tensor(node.args[0]), b.tensor(node.args[1])
-    dim = named["dim"] % x.rank
-    extent = x.shape[dim]
-    if not isinstance(extent, int):
-        raise LoweringError("it replaces a part of a dynamic dimension")
-    if any(isinstance(named.get(place), Node) for place in ("start", "end", "index")):
-        raise LoweringError("it replaces a part whose place is computed")
-    if node.target is aten.select_scatter.default:
-        start, end = named["index"] % extent, named["index"] % extent + 1
-        source = b.reshape(source, (*x.shape[:dim], 1, *x.shape[dim + 1 :]))
-    else:
-        if named["step"] != 1:
-            raise LoweringError(f"it replaces every {named['step']}th index")
-        start, end, _ = slice(named["start"], named["end"]).indices(extent)
-    return replaced(b, x, dim, start, max(start, end), source)
-
-
-def replaced(b: GraphBuilder, x: Tensor, dim: int, start: int, end: int, source: Tensor) -> Tensor:
-    """``x`` with indices ``start`` to ``end`` of ``dim`` taken from ``source``."""
-    extent = x.shape[dim]
-    assert isinstance(extent, int)
-    pieces = [
-        *([ex.cut(b, x, dim, 0, start)] if start else []),
-        *([source] if end > start else []),
-        *([ex.cut(b, x, dim, end, extent - end)] if end < extent else []),
-    ]
-    return ex.concatenate(b, pieces, dim)

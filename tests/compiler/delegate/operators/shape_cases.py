@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from operator_cases import IMAGES, case, numbers, positive
@@ -57,6 +58,85 @@ case("diagonal", lambda x: (x.diagonal(), x.diagonal(1, 1, 2), x.diagonal(-1, 3,
 case("triangle", lambda x: (x.tril(), x.triu(1), x.tril(-1)), X)
 case("slice_scatter", lambda x, y: aten.slice_scatter(x, y, 1, 1, 2), X, numbers(2, 1, 4, 5))
 case("slice_scatter", lambda x, y: aten.select_scatter(x, y, -1, -2), X, numbers(2, 3, 4))
+case(
+    "slice_scatter",
+    lambda x, y: (
+        aten.slice_scatter(x, y, -1, 0, 5, 2),
+        aten.slice_scatter(x, y[..., :2], -1, 1, 5, 2),
+    ),
+    X,
+    numbers(2, 3, 4, 3),
+)
+case(
+    "slice_scatter",  # the last step hangs over the end, six dimensions have no room for another
+    lambda x, y, z, u: (aten.slice_scatter(x, y, 1, 0, 3, 2), aten.slice_scatter(z, u, 2, 1, 9, 3)),
+    X,
+    numbers(2, 2, 4, 5),
+    numbers(2, 1, 8, 2, 1, 3),
+    numbers(2, 1, 3, 2, 1, 3),
+)
+case(
+    "diagonal_scatter",
+    lambda x, y, z: (
+        aten.diagonal_scatter(x, y, 0, 2, 3),
+        aten.diagonal_scatter(x, z, 1, 1, -2),
+        aten.diagonal_scatter(x[0, 0], y[0, 0, :3], -1),
+    ),
+    X,
+    numbers(2, 3, 4),
+    numbers(2, 5, 3),
+)
+case("index_copy", lambda x, y: x.index_copy(2, torch.tensor([3, 0, 1]), y), X, numbers(2, 3, 3, 5))
+case(
+    "index_fill",
+    lambda x: (
+        x.index_fill(1, torch.tensor([2, 0]), 3.0),
+        x.log_softmax(-1).index_fill(-1, torch.tensor([0, 2, 4, 3]), -math.inf),
+    ),
+    X,
+)
+
+
+class Assigned(nn.Module):
+    """``x`` with some of its values assigned, as ``x[indices] = value``."""
+
+    def __init__(self, *assignments: Any) -> None:
+        super().__init__()
+        self.assignments = assignments
+
+    def forward(self, x: torch.Tensor, *values: torch.Tensor) -> list[torch.Tensor]:
+        results = []
+        for indices, value in self.assignments:
+            copy = x.clone()
+            copy[indices] = value(*values) if callable(value) else value
+            results.append(copy)
+        return results
+
+
+ALL = slice(None)
+case(
+    "index_put",
+    Assigned(
+        ((ALL, [2, 0]), lambda y: y),
+        (([[0, 1]], ALL, [[3], [1]]), lambda y: y[:1, :1, 0]),
+        ((ALL, ALL, ALL, [0, 2, 4]), -math.inf),
+        ((ALL, torch.tensor([True, False, True])), lambda y: y),
+        (([0, 1, 0], [2, 0, 1]), lambda y: y[0, 0, 0, 0]),
+    ),
+    X,
+    numbers(2, 2, 4, 5),
+)
+# More runs than are sliced for the sake of a number.
+case("index_put", Assigned(((ALL, [0, 2, 5, 7, 11]), 2.5)), numbers(3, 12))
+case(
+    "scatter",
+    lambda x, y: (
+        x.scatter(1, torch.tensor([2, 0]).view(1, 2, 1, 1).expand(2, 2, 4, 5), y),
+        x.scatter(-1, torch.tensor([4, 1, 0, 2]).view(1, 1, 4, 1).expand(2, 3, 4, 1), 7.0),
+    ),
+    X,
+    numbers(2, 3, 4, 5),
+)
 for _mode in ("constant", "reflect", "replicate", "circular"):
     case("pad", lambda x, m=_mode: F.pad(x, (2, 1, 1, 3), mode=m), X)  # type: ignore[misc]
 case("pad", lambda x: (F.pad(x, (1, -2), value=3.0), F.pad(x, (0, 0, -1, 2))), X)

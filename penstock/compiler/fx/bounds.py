@@ -1,0 +1,165 @@
+"""What values of a graph are at least, whatever the inputs are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import attribute
+
+aten = torch.ops.aten
+
+#: So many operators are looked through, one before the other.
+DEEPEST = 24
+UNKNOWN = -math.inf
+
+#: Never negative.
+_NOT_NEGATIVE = {
+    aten.abs.default, aten.square.default, aten.exp.default, aten.exp2.default, aten.relu.default,
+    aten.sigmoid.default, aten.hardsigmoid.default, aten.softmax.int, aten._softmax.default,
+    aten.softplus.default, aten.norm.Scalar, aten.norm.ScalarOpt_dim, aten.cosh.default,
+    aten.linalg_vector_norm.default, aten.eq.Scalar, aten.eq.Tensor, aten.ne.Scalar, aten.ne.Tensor,
+    aten.gt.Scalar, aten.gt.Tensor, aten.lt.Scalar, aten.lt.Tensor, aten.ge.Scalar, aten.ge.Tensor,
+    aten.le.Scalar, aten.le.Tensor, aten.logical_not.default, aten.logical_and.default,
+    aten.logical_or.default,
+}  # fmt: skip
+#: What they give is among what they read.
+_SELECTIONS = {
+    aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int,
+    aten.t.default, aten.expand.default, aten.expand_as.default, aten.unsqueeze.default,
+    aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.flatten.using_ints,
+    aten.slice.Tensor, aten.select.int, aten.narrow.default, aten.clone.default,
+    aten.contiguous.default, aten.detach.default, aten.repeat.default, aten.amax.default,
+    aten.amin.default, aten.mean.default, aten.mean.dim, aten.to.dtype, aten._to_copy.default,
+    aten.unflatten.int, aten.movedim.int, aten.flip.default,
+}  # fmt: skip
+_SUMS = {aten.sum.default, aten.sum.dim_IntList, aten.cumsum.default}
+
+
+def lower_bound(value: Any, depth: int = DEEPEST) -> float:
+    """No element of ``value`` (a node, or a number) is less than this, not-a-number aside; minus
+    infinity where nothing is known."""
+    if isinstance(value, (int, float)):
+        return UNKNOWN if math.isnan(value) else float(value)
+    if not isinstance(value, Node) or depth == 0:
+        return UNKNOWN
+    if value.op == "get_attr":
+        return _least_of_constant(value)
+    if value.op != "call_function" or not isinstance(value.target, torch._ops.OpOverload):
+        return UNKNOWN
+    if value.target in _NOT_NEGATIVE:
+        return 0.0
+    if value.target in _SELECTIONS:
+        return lower_bound(value.args[0], depth - 1)
+    if value.target in _SUMS:
+        return 0.0 if lower_bound(value.args[0], depth - 1) >= 0 else UNKNOWN
+    rule = _RULES.get(value.target)
+    return UNKNOWN if rule is None else rule(value, lambda item: lower_bound(item, depth - 1))
+
+
+def _least_of_constant(node: Node) -> float:
+    module = node.graph.owning_module
+    if not isinstance(module, GraphModule):
+        return UNKNOWN
+    held = attribute(module, str(node.target))
+    if held.numel() == 0 or held.is_complex():
+        return UNKNOWN
+    least = float(held.detach().min())
+    return UNKNOWN if math.isnan(least) else least
+
+
+Bound = Callable[[Any], float]
+
+
+def _sum(node: Node, bound: Bound) -> float:
+    alpha = arguments(node)["alpha"]
+    if not isinstance(alpha, (int, float)) or alpha < 0:
+        return UNKNOWN
+    return bound(node.args[0]) + alpha * bound(node.args[1]) if alpha else bound(node.args[0])
+
+
+def _difference(node: Node, bound: Bound) -> float:
+    other, alpha = node.args[1], arguments(node)["alpha"]
+    if isinstance(other, (int, float)) and isinstance(alpha, (int, float)):
+        return bound(node.args[0]) - alpha * other
+    return UNKNOWN
+
+
+def _product(node: Node, bound: Bound) -> float:
+    if node.args[0] is node.args[1]:
+        return 0.0
+    left, right = bound(node.args[0]), bound(node.args[1])
+    if left >= 0 and right >= 0:
+        return 0.0 if 0.0 in (left, right) else left * right
+    return UNKNOWN
+
+
+def _quotient(node: Node, bound: Bound) -> float:
+    above, below = bound(node.args[0]), node.args[1]
+    if isinstance(below, (int, float)):
+        return above / below if below > 0 else UNKNOWN
+    return 0.0 if above >= 0 and bound(below) >= 0 else UNKNOWN
+
+
+def _power(node: Node, bound: Bound) -> float:
+    exponent = node.args[1]
+    if not isinstance(exponent, (int, float)):
+        return 0.0 if bound(node.args[0]) >= 0 else UNKNOWN
+    least = bound(node.args[0])
+    if least > 0 and exponent > 0:
+        return float(min(least, 1.0) ** exponent)
+    return 0.0 if least >= 0 or exponent % 2 == 0 else UNKNOWN
+
+
+def _root(node: Node, bound: Bound) -> float:
+    least = bound(node.args[0])
+    return math.sqrt(least) if 0 < least < math.inf else 0.0
+
+
+def _clamp(node: Node, bound: Bound) -> float:
+    named = arguments(node)
+    low, high = named.get("min"), named.get("max")
+    least = max(bound(node.args[0]), UNKNOWN if low is None else bound(low))
+    return least if high is None else min(least, bound(high))
+
+
+def _greater(node: Node, bound: Bound) -> float:
+    return max(bound(node.args[0]), bound(node.args[1]))
+
+
+def _lesser(node: Node, bound: Bound) -> float:
+    return min(bound(node.args[0]), bound(node.args[1]))
+
+
+def _choice(node: Node, bound: Bound) -> float:
+    return min(bound(node.args[1]), bound(node.args[2]))
+
+
+def _filled(node: Node, bound: Bound) -> float:
+    return min(bound(node.args[0]), bound(node.args[2]))
+
+
+def _joined(node: Node, bound: Bound) -> float:
+    parts = node.args[0]
+    return min(map(bound, parts)) if isinstance(parts, (list, tuple)) and parts else UNKNOWN
+
+
+_RULES: dict[Any, Callable[[Node, Bound], float]] = {
+    aten.add.Tensor: _sum, aten.add.Scalar: _sum,
+    aten.sub.Tensor: _difference, aten.sub.Scalar: _difference,
+    aten.mul.Tensor: _product, aten.mul.Scalar: _product,
+    aten.div.Tensor: _quotient, aten.div.Scalar: _quotient,
+    aten.pow.Tensor_Scalar: _power, aten.pow.Tensor_Tensor: _power,
+    aten.sqrt.default: _root, aten.clamp.default: _clamp, aten.clamp.Tensor: _clamp,
+    aten.clamp_min.default: _clamp, aten.clamp_min.Tensor: _clamp,
+    aten.maximum.default: _greater, aten.max.other: _greater,
+    aten.minimum.default: _lesser, aten.min.other: _lesser,
+    aten.where.self: _choice, aten.where.ScalarOther: _choice, aten.where.ScalarSelf: _choice,
+    aten.where.Scalar: _choice, aten.masked_fill.Scalar: _filled, aten.masked_fill.Tensor: _filled,
+    aten.cat.default: _joined, aten.stack.default: _joined,
+}  # fmt: skip
