@@ -27,6 +27,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from penstock.compiler.capture.data_attribute import SYMPTOM, UNSEEN, DataIsDetached
 from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
@@ -241,7 +242,8 @@ def _exported(
         raise InputError(f"the example inputs do not fit {name}.forward: {error}") from None
     distinct = _distinct((tuple(args), dict(kwargs or {})))
     (distinct_args, distinct_kwargs), widening = widened(model, distinct, dynamic_shapes)
-    try:
+
+    def export() -> ExportedProgram:
         with torch.no_grad(), _quietly(), _evaluating(model), independent_of_other_models():
             return torch.export.export(
                 model,
@@ -250,8 +252,21 @@ def _exported(
                 dynamic_shapes=dynamic_shapes,
                 strict=False,
             )
+
+    try:
+        try:
+            return export()
+        except RuntimeError as error:
+            if SYMPTOM not in str(error):
+                raise
+            with DataIsDetached():
+                return export()
+    except ExportError:
+        raise
     except Exception as error:
         text = f"torch.export cannot capture {name}: {_in_one_line(error)}"
+        if SYMPTOM in str(error):
+            text = f"torch.export cannot capture {name}: {UNSEEN}"
         if widening:
             text += (
                 f"; examples of size 0 or 1 in dynamic dimensions were widened ({_some(widening)}),"
