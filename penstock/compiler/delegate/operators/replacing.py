@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch.fx import Node
 
-from penstock.compiler.delegate.lowering import choices
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.index_plan import Indices
@@ -24,14 +22,9 @@ from penstock.compiler.delegate.operators.ranges import joined_with_constants
 from penstock.compiler.delegate.operators.registry import Constraint, Shared, operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
-from penstock.compiler.fx.finiteness import may_be_nan
 from penstock.compiler.fx.layout import Shape
 
 aten = torch.ops.aten
-
-#: A number goes to so many runs of indices by slices; to more by bounds, which need no slices but
-#: read all that stays twice.
-FEW_RUNS = 3
 
 
 # --- slices ------------------------------------------------------------------------------------
@@ -115,12 +108,12 @@ def lower_index_fill(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
     places = integers(b, named["index"]).reshape(-1).numpy()
-    return _put(b, node, x, named["dim"] % x.rank, places, b.tensor(named["value"]), x.shape)
+    return _put(b, x, named["dim"] % x.rank, places, b.tensor(named["value"]), x.shape)
 
 
 @operator(
     "index_put", aten.index_put.default, constraints=PLACES,
-    notes="numbers anywhere, tensors where the indices are regular enough for slices",
+    notes="where the indices are regular enough for slices",
 )  # fmt: skip
 def lower_index_put(b: GraphBuilder, node: Node) -> Tensor:
     x, value = b.tensor(node.args[0]), b.tensor(node.args[2])
@@ -142,13 +135,13 @@ def lower_index_put(b: GraphBuilder, node: Node) -> Tensor:
     taken = (*front, flat.numel(), *back)
     if not _is_number(value):
         value = b.reshape(b.expand(value, (*front, *flat.shape, *back)), taken)
-    put = _put(b, node, merged, place, flat.reshape(-1).numpy(), value, taken)
+    put = _put(b, merged, place, flat.reshape(-1).numpy(), value, taken)
     return b.permute(b.reshape(put, moved.shape), layout.inverse(tuple(order)))
 
 
 @operator(
     "scatter", aten.scatter.src, aten.scatter.value, constraints=PLACES,
-    notes="numbers anywhere, tensors where the indices are regular enough for slices",
+    notes="where the indices are regular enough for slices",
 )  # fmt: skip
 def lower_scatter(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
@@ -169,7 +162,7 @@ def lower_scatter(b: GraphBuilder, node: Node) -> Tensor:
         source = ex.slice_dims(b, source, [0] * source.rank, list(index.shape))
         source = b.reshape(source, (index.numel(),))
     flat = b.reshape(x, (math.prod(shape),))
-    put = _put(b, node, flat, 0, places.reshape(-1).numpy(), source, (index.numel(),))
+    put = _put(b, flat, 0, places.reshape(-1).numpy(), source, (index.numel(),))
     return b.reshape(put, x.shape)
 
 
@@ -186,18 +179,10 @@ def _is_number(tensor: Tensor) -> bool:
 
 
 def _put(
-    b: GraphBuilder, node: Node, x: Tensor, dim: int, places: Indices, value: Tensor, shape: Shape
+    b: GraphBuilder, x: Tensor, dim: int, places: Indices, value: Tensor, shape: Shape
 ) -> Tensor:
-    """``x`` with ``value`` of ``shape``, or a number, at the ``places`` of ``dim``."""
-    extent = extent_of(x, dim)
-    if not _is_number(value):
-        return replaced_at(b, x, dim, places, value)
-    mask = torch.zeros(extent)
-    mask[torch.as_tensor(places) % extent] = 1.0
-    source = node.args[0]
-    runs = int((np.diff(mask.numpy(), prepend=0.0) > 0).sum())
-    few = runs <= FEW_RUNS and layout.is_static(shape)
-    if few or isinstance(source, Node) and may_be_nan(source):
-        return replaced_at(b, x, dim, places, b.expand(b.reshape(value, ()), shape))
-    along = b.constant(mask.reshape(extent, *[1] * (x.rank - dim - 1)))
-    return choices.choose(b, along, b.reshape(value, ()), x)
+    """``x`` with ``value`` of ``shape``, or a number, at the ``places`` of ``dim``. (Bounds that
+    put a number there would need no slices, but keep what is not a number.)"""
+    if _is_number(value):
+        value = b.expand(b.reshape(value, ()), shape)
+    return replaced_at(b, x, dim, places, value)
