@@ -11,11 +11,12 @@ import platform
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from penstock.graph.dtypes import DataType, PerToken, Quantization
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerToken, Quantization
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 from penstock.graph.shapes import infer
@@ -141,3 +142,21 @@ def numbers(shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Floats of which sums are not exact."""
     found = np.random.default_rng(seed).standard_normal(math.prod(shape), np.float32)
     return found.reshape(shape)
+
+
+def check_nothing_outside_is_touched(isa: str, graph: XnnGraph, x: np.ndarray) -> None:
+    """A product with rows quantized at run time: all that it reads and writes lies between
+    protected pages."""
+    filter = graph.values[2]
+    quantization = filter.quantization
+    assert isinstance(quantization, (PerChannel, Blockwise))
+    data = [np.asarray(value.data) for value in graph.values if value.data is not None]
+    scales = quantization.scales
+    expected = answer(native("scalar"), graph, x)
+    with guarded([x, scales, *data]) as (image, guarded_scales, *constants):
+        filter.quantization = replace(quantization, scales=guarded_scales)
+        for value, constant in zip(graph.values[2:], constants, strict=False):
+            value.data = constant
+        with guarded([np.full_like(expected, np.nan)]) as (output,):
+            output[...] = answer(native(isa), graph, image)
+            np.testing.assert_array_equal(output, expected)

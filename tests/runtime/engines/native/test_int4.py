@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_harness import ARM, ISAS, answer, guarded, native, row_product_graph, xnnpack
+from native_harness import (
+    ARM,
+    ISAS,
+    answer,
+    check_nothing_outside_is_touched,
+    native,
+    row_product_graph,
+    xnnpack,
+)
 
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, Quantization
 from penstock.graph.graph import XnnGraph
@@ -154,17 +162,7 @@ def test_nothing_outside_is_touched(isa: str) -> None:
         block = (0, 32, 64)[seed % 3]
         inputs = block * (seed % 4 + 1) or 2 * (seed * 5 % 67 + 1)
         graph, x = product((seed % 15 + 1, inputs), seed * 3 + 1, block, seed)
-        filter = graph.values[2]
-        data = [np.asarray(value.data) for value in graph.values if value.data is not None]
-        scales = filter.quantization.scales  # type: ignore[union-attr]
-        expected = answer(native("scalar"), graph, x)
-        with guarded([x, scales, *data]) as (image, guarded_scales, *constants):
-            filter.quantization = replace(filter.quantization, scales=guarded_scales)  # type: ignore[type-var]
-            for value, constant in zip(graph.values[2:], constants, strict=False):
-                value.data = constant
-            with guarded([np.full_like(expected, np.nan)]) as (output,):
-                output[...] = answer(native(isa), graph, image)
-                np.testing.assert_array_equal(output, expected)
+        check_nothing_outside_is_touched(isa, graph, x)
 
 
 def test_what_is_not_ours() -> None:
