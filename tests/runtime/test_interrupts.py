@@ -58,6 +58,7 @@ def interrupted(call: Callable[[], Any], place: int) -> bool:
 
     collecting = gc.isenabled()
     gc.disable()  # an exception in a finalizer is dropped
+    sys._getframe().f_trace_opcodes = True  # else Python 3.12 traces none of them
     sys.settrace(trace)
     try:
         call()
