@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.fx import GraphModule, Node
@@ -13,6 +13,9 @@ from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 
 aten = torch.ops.aten
+
+#: Gives the lower bound of an argument.
+Bound: TypeAlias = "Callable[[Any], float]"
 
 #: So many operators are looked through, one before the other.
 DEEPEST = 24
@@ -41,25 +44,37 @@ _SELECTIONS = {
 _SUMS = {aten.sum.default, aten.sum.dim_IntList, aten.cumsum.default}
 
 
-def lower_bound(value: Any, depth: int = DEEPEST) -> float:
+def lower_bound(value: Any) -> float:
     """No element of ``value`` (a node, or a number) is less than this, not-a-number aside; minus
     infinity where nothing is known."""
+    return _lower_bound(value, DEEPEST, {})
+
+
+def _lower_bound(value: Any, depth: int, known: dict[tuple[Node, int], float]) -> float:
+    """``known`` has what was found before: many ways may lead to one node."""
     if isinstance(value, (int, float)):
         return UNKNOWN if math.isnan(value) else float(value)
     if not isinstance(value, Node) or depth == 0:
         return UNKNOWN
-    if value.op == "get_attr":
-        return _least_of_constant(value)
-    if value.op != "call_function" or not isinstance(value.target, torch._ops.OpOverload):
+    key = (value, depth)
+    if key not in known:
+        known[key] = _of_node(value, lambda item: _lower_bound(item, depth - 1, known))
+    return known[key]
+
+
+def _of_node(node: Node, bound: Bound) -> float:
+    if node.op == "get_attr":
+        return _least_of_constant(node)
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return UNKNOWN
-    if value.target in _NOT_NEGATIVE:
+    if node.target in _NOT_NEGATIVE:
         return 0.0
-    if value.target in _SELECTIONS:
-        return lower_bound(value.args[0], depth - 1)
-    if value.target in _SUMS:
-        return 0.0 if lower_bound(value.args[0], depth - 1) >= 0 else UNKNOWN
-    rule = _RULES.get(value.target)
-    return UNKNOWN if rule is None else rule(value, lambda item: lower_bound(item, depth - 1))
+    if node.target in _SELECTIONS:
+        return bound(node.args[0])
+    if node.target in _SUMS:
+        return 0.0 if bound(node.args[0]) >= 0 else UNKNOWN
+    rule = _RULES.get(node.target)
+    return UNKNOWN if rule is None else rule(node, bound)
 
 
 def _least_of_constant(node: Node) -> float:
@@ -71,9 +86,6 @@ def _least_of_constant(node: Node) -> float:
         return UNKNOWN
     least = float(held.detach().min())
     return UNKNOWN if math.isnan(least) else least
-
-
-Bound = Callable[[Any], float]
 
 
 def _sum(node: Node, bound: Bound) -> float:

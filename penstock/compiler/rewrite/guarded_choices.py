@@ -93,11 +93,18 @@ def _guard(module: GraphModule, node: Node) -> bool:
 
 
 def _is_delegable(mask: Node) -> bool:
-    """Whether a mask is computed within a delegate."""
-    if mask.op != "call_function" or reason_against(mask) is not None:
-        return False
-    made_of = (source for source in mask.all_input_nodes if source.op != "get_attr")
-    return all(_is_delegable(item) for item in made_of if item.meta["val"].dtype is torch.bool)
+    """Whether a mask is computed within a delegate, with all masks that it is made of."""
+    waiting, seen = [mask], {mask}
+    while waiting:
+        item = waiting.pop()
+        if item.op != "call_function" or reason_against(item) is not None:
+            return False
+        for source in item.all_input_nodes:
+            is_mask = source.op != "get_attr" and source.meta["val"].dtype is torch.bool
+            if is_mask and source not in seen:
+                seen.add(source)
+                waiting.append(source)
+    return True
 
 
 def _path(branch: Node, reader: Node, mask: Node) -> list[Node]:

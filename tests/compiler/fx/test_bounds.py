@@ -11,6 +11,7 @@ from torch import nn
 
 import penstock
 from penstock.compiler.capture.export import capture
+from penstock.compiler.fx import bounds
 from penstock.compiler.fx.bounds import lower_bound
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -54,6 +55,21 @@ def test_lower_bound(name: str) -> None:
     (result,) = next(node for node in module.graph.nodes if node.op == "output").all_input_nodes
     assert lower_bound(result) == pytest.approx(expected)
     assert float(function(X).min()) >= expected
+
+
+def test_many_ways_lead_to_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked at once: all the ways would take for ever."""
+    monkeypatch.setattr(bounds, "DEEPEST", 100)
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        y = x.abs() + 1.0
+        for _ in range(60):
+            y = y + y
+        return y
+
+    module = capture(Function(doubled), (X,)).module
+    (result,) = next(node for node in module.graph.nodes if node.op == "output").all_input_nodes
+    assert lower_bound(result) == 2.0**60
 
 
 def test_a_choice_by_a_count_is_delegated() -> None:

@@ -79,3 +79,16 @@ def test_left_alone(name: str) -> None:
         torch.testing.assert_close(
             torch.from_numpy(one.copy()), other, rtol=1e-5, atol=1e-6, equal_nan=True
         )
+
+
+def test_masks_of_masks() -> None:
+    """Each is looked at once: all the ways through them would take for ever."""
+
+    def chosen(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        mask = x > 0
+        for number in range(40):
+            mask = (mask & (x < 10 + number)) | (mask & (y < number))
+        return where(mask, x.log(), y)
+
+    _, targets = rewritten(Function(chosen), (X, Y), guarded_choices.apply)
+    assert sum(count for target, count in targets.items() if "where" in target) == 2

@@ -24,13 +24,20 @@ aten = torch.ops.aten
 WITH_INDICES = (float_data, rank_fits)
 
 
-def constant_indices(node: Node) -> str | None:
-    """Constant indices."""
+def computes_indices(node: Node) -> bool:
+    """Whether an index that ``node`` takes is computed at run time."""
     named = arguments(node)
     indices = named.get("indices", named.get("index"))
-    for item in indices if isinstance(indices, (list, tuple)) else [indices]:
-        if isinstance(item, Node) and item.op != "get_attr":
-            return "its indices are computed at run time, XNNPACK picks from fixed places"
+    return any(
+        isinstance(item, Node) and item.op != "get_attr"
+        for item in (indices if isinstance(indices, (list, tuple)) else [indices])
+    )
+
+
+def _constant_indices(node: Node) -> str | None:
+    """Constant indices."""
+    if computes_indices(node):
+        return "its indices are computed at run time, XNNPACK picks from fixed places"
     return None
 
 
@@ -49,7 +56,7 @@ def integers(b: GraphBuilder, argument: Node) -> torch.Tensor:
 
 
 @operator(
-    "index_select", aten.index_select.default, constraints=(constant_indices, *WITH_INDICES),
+    "index_select", aten.index_select.default, constraints=(_constant_indices, *WITH_INDICES),
     quantization=Shared(),
 )  # fmt: skip
 def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
@@ -60,7 +67,7 @@ def lower_index_select(b: GraphBuilder, node: Node) -> Tensor:
 
 
 @operator(
-    "index", aten.index.Tensor, constraints=(_no_masks, constant_indices, *WITH_INDICES),
+    "index", aten.index.Tensor, constraints=(_no_masks, _constant_indices, *WITH_INDICES),
     quantization=Shared(), notes="where the indices are regular enough for slices",
 )  # fmt: skip
 def lower_index(b: GraphBuilder, node: Node) -> Tensor:
@@ -100,7 +107,7 @@ def index_dims(
 
 @operator(
     "gather", aten.gather.default, aten.take_along_dim.default,
-    constraints=(constant_indices, *WITH_INDICES), quantization=Shared(),
+    constraints=(_constant_indices, *WITH_INDICES), quantization=Shared(),
     notes="where the indices are regular enough for slices",
 )  # fmt: skip
 def lower_gather(b: GraphBuilder, node: Node) -> Tensor:

@@ -17,7 +17,7 @@ from penstock.compiler.delegate.lowering.replacing import (
 )
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS, float_data, rank_fits
-from penstock.compiler.delegate.operators.indexing import integers
+from penstock.compiler.delegate.operators.indexing import computes_indices, integers
 from penstock.compiler.delegate.operators.ranges import joined_with_constants
 from penstock.compiler.delegate.operators.registry import Constraint, Shared, operator
 from penstock.compiler.fx import layout
@@ -72,12 +72,9 @@ def lower_diagonal_scatter(b: GraphBuilder, node: Node) -> Tensor:
 
 def _constant_places(node: Node) -> str | None:
     """Constant indices, nothing added up."""
-    named = arguments(node)
-    indices = named.get("indices", named.get("index"))
-    for item in indices if isinstance(indices, (list, tuple)) else [indices]:
-        if isinstance(item, Node) and item.op != "get_attr":
-            return "its indices are computed at run time, XNNPACK writes to fixed places"
-    if named.get("accumulate"):
+    if computes_indices(node):
+        return "its indices are computed at run time, XNNPACK writes to fixed places"
+    if arguments(node).get("accumulate"):
         return "it adds up what goes to one place, XNNPACK has no node for that"
     return None
 
