@@ -19,7 +19,8 @@ static int by_winograd(const struct pk_qs8_conv *conv)
 struct plan {
     int flat;
     size_t lines;        /* of output, over all images, of all stripes */
-    size_t stripe;       /* lines of a stripe */
+    size_t stripe;       /* lines of a stripe, at most */
+    size_t unit;         /* stripes begin with a multiple of it */
     size_t per_image;    /* stripes */
     size_t stripes;
     size_t splits;       /* parts of the output channels of each stripe */
@@ -41,6 +42,20 @@ static size_t wide_size(const struct pk_qs8_conv *conv, const struct pk_qs8_kern
 {
     const struct pk_qs8_layout l = pk_qs8_layout_of(conv, k);
     return pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth * k->wide, PK_ALIGNMENT);
+}
+
+/* The stripes of each of some images for several threads: of at most `most` lines, better of `least`
+ * or more, about four a thread, and so many that every thread has the same number of them. */
+static size_t shared_out(size_t images, size_t lines, size_t most, size_t least, size_t threads)
+{
+    const size_t wanted = pk_divide_up(images * lines, 4 * threads);
+    const size_t count = pk_divide_up(lines, pk_min(pk_min(most, pk_max(wanted, least)), lines));
+    if (images * count % threads == 0)
+        return count;
+    const size_t more = pk_round_up(count, threads), fewer = more - threads;
+    if (fewer && lines / more < least && pk_divide_up(lines, fewer) <= most)
+        return fewer;
+    return more <= lines && (fewer || lines / more >= least) ? more : count;
 }
 
 static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
@@ -73,21 +88,16 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     const size_t each = p.step_height * line + pixels * outputs;
     const size_t fixed = reach_h * line;
     size_t stripe = budget > fixed + each ? (budget - fixed) / each : 1;
-    stripe = pk_max(stripe, pk_divide_up(2 * k->rows, pixels));
-    if (conv->threads > 1) {
-        /* A few stripes a thread, but not many more copies of the lines that stripes share. */
-        const size_t wanted = pk_divide_up(images * lines, 4 * conv->threads);
-        const size_t least = pk_max(pk_divide_up(4 * k->rows, pixels), 2 * reach_h);
-        stripe = pk_min(stripe, pk_max(wanted, least));
-    }
-    stripe = p.apart > 1 ? 1 : pk_min(stripe, pk_max(lines, 1));
-    p.per_image = pk_divide_up(lines, stripe);
-    if (p.per_image) {
-        stripe = pk_divide_up(lines, p.per_image); /* alike */
-        if (p.flat && stripe > 4 * k->rows)
-            stripe = pk_round_up(stripe, k->rows);
-        p.per_image = pk_divide_up(lines, stripe);
-    }
+    stripe = p.apart > 1 ? 1 : pk_max(stripe, pk_divide_up(2 * k->rows, pixels));
+    /* A few stripes a thread, but not many more copies of the lines that stripes share. */
+    const size_t least = pk_max(pk_divide_up(4 * k->rows, pixels), 2 * reach_h);
+    p.per_image = pk_divide_up(lines, pk_max(pk_min(stripe, lines), 1));
+    if (conv->threads > 1 && lines)
+        p.per_image = shared_out(images, lines, stripe, least, conv->threads);
+    p.unit = p.flat && p.per_image && lines / p.per_image >= 2 * k->rows ? k->rows : 1;
+    stripe = p.per_image ? pk_divide_up(lines, p.per_image) : 1;
+    if (p.unit > 1)
+        stripe = pk_min(stripe + p.unit, lines); /* at most, see `line_of` */
     p.lines = lines;
     p.stripe = stripe;
     p.stripes = images * p.per_image;
@@ -100,7 +110,10 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     p.splits = 1;
     if (conv->threads > 1 && p.stripes < 2 * conv->threads) {
         const size_t panels = conv->groups * pk_divide_up(conv->group_output, k->lanes * k->panels);
-        p.splits = pk_min(pk_divide_up(4 * conv->threads, pk_max(p.stripes, 1)), panels);
+        p.splits = pk_divide_up(4 * conv->threads, pk_max(p.stripes, 1));
+        if (p.stripes % conv->threads)
+            p.splits = pk_round_up(p.splits, conv->threads);
+        p.splits = pk_min(p.splits, panels);
     }
     if (p.splits > 1)
         p.slots = p.stripes;
@@ -133,12 +146,20 @@ struct work {
     float min, max; /* of a dynamic product */
 };
 
+/* The first line of stripe `index` of an image. */
+static size_t line_of(const struct plan *p, size_t index)
+{
+    if (index == p->per_image)
+        return p->lines;
+    return (p->lines * index / p->per_image + p->unit / 2) / p->unit * p->unit;
+}
+
 /* The lines of a stripe: the image, the first line, their number. */
 static size_t stripe_lines(const struct plan *p, size_t stripe, size_t *image, size_t *first)
 {
     *image = stripe / p->per_image;
-    *first = stripe % p->per_image * p->stripe;
-    return pk_min(p->stripe, p->lines - *first);
+    *first = line_of(p, stripe % p->per_image);
+    return line_of(p, stripe % p->per_image + 1) - *first;
 }
 
 static void fill(const struct work *w, char *to, size_t count)

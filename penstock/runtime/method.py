@@ -239,11 +239,12 @@ class Method:
 
     def _run(self, inputs: Sequence[Any], out: Any = None) -> list[Any]:
         if out is None:
-            if self._replay is not None:
+            if self._short is not None or self._replay is not None:
                 with self._lock:
-                    again = None if self._replay is None else self._replay(inputs)
-                if again is not None:
-                    return again
+                    quick = self._short or self._replay
+                    outputs = None if quick is None else quick(inputs)
+                if outputs is not None:
+                    return outputs
             return self._run_new(inputs)
         method, slots = self._method, self._state.slots
         with self._lock:
@@ -332,7 +333,7 @@ class Method:
             steps = self._steps
             self._steps = [watched(step, position) for position, step in enumerate(steps)]
             try:
-                return self._run(inputs)
+                return self._run_new(inputs)
             finally:
                 self._steps = steps
 

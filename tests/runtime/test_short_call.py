@@ -93,6 +93,16 @@ def test_the_same_answers(mixed: bytes, engine: str, threads: int) -> None:
             a[...] = 0  # the caller's own
 
 
+def test_a_flat_list_takes_it_too(total: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    method = ready(total, (x, x)).method()
+    seen: list[int] = []
+    method.observed([x, x], lambda done: seen.append(done.position))  # looks at the long way
+    assert seen == [0]
+    monkeypatch.delattr(type(method), "_run_new")
+    np.testing.assert_array_equal(method.run([x, x])[0], 2 * x)
+
+
 def test_any_memory_layout(mixed: bytes) -> None:
     program = ready(mixed, mixed_inputs(0))
     x, y = mixed_inputs(1)

@@ -30,7 +30,7 @@ from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 #: The instruction sets of this machine, by name.
 ISAS = shared_library().detected.names
 ARM = platform.machine() in ("aarch64", "arm64")
-THREADS = {count: Threads(count) for count in (1, 2)}
+THREADS = {count: Threads(count) for count in (1, 2, 3, 5)}
 
 
 @functools.cache

@@ -55,6 +55,23 @@ def test_every_tail(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_work_shared_out(isa: str, threads: int) -> None:
+    """Among several threads: rows, lines of an image and images that they do not divide."""
+    for rows in (*range(45, 110, 4), 196, 289, 785):
+        graph, x = Product((rows, 9), 40, None, rows).graph()
+        expected = answer(native("scalar"), graph, x)
+        np.testing.assert_array_equal(answer(native(isa), graph, x, threads), expected)
+    for seed in range(40):
+        images, lines, columns = seed % 4 + 1, 5 + 3 * seed % 53, 3 + 7 * seed % 31
+        stride = seed % 3 + 1
+        attributes = Conv2dAttributes((1,) * 4, (3, 3), (stride,) * 2, (1, 1), 1, 8, 33)
+        graph, x = Product((images, lines, columns, 8), 33, attributes, seed).graph()
+        expected = answer(native("scalar"), graph, x)
+        np.testing.assert_array_equal(answer(native(isa), graph, x, threads), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_every_number_of_channels(isa: str) -> None:
     """Of depthwise convolutions, with kernels that have code of their own and others."""
     for channels in (*range(1, 36), 47, 48, 63, 64, 65, 97, 129):
