@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import penstock
+from benchmarks.arguments import check_names
 from penstock import zoo
 from penstock.zoo import images
 from penstock.zoo.libraries import require
@@ -215,11 +216,12 @@ CASES: dict[str, Callable[[], Case]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("networks", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--scheme", help="another than the one that suits the network")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--search", type=int, default=64, help="crops that the search has")
     options = parser.parse_args()
+    check_names(parser, "network", options.networks, CASES)
     for name in options.networks:
         is_lite = name == "efficientnet_lite0"
         case = efficientnet_lite0(options.search) if is_lite else CASES[name]()

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import positionals
 from penstock.tools.bench.worker import peak_kib, reset_peak
 
 CALIBRATION_BATCHES = 16
@@ -137,6 +138,9 @@ def eager(name: str, folder: str) -> dict[str, Any]:
 if __name__ == "__main__":
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    kind, *arguments = sys.argv[1:]
-    found = eager(*arguments) if kind == "eager" else main(kind, *arguments)
+    if sys.argv[1:2] == ["eager"]:
+        _, *arguments = positionals(__doc__, "eager", "model", "folder")
+        found = eager(*arguments)
+    else:
+        found = main(*positionals(__doc__, "flow", "model", "precision", "output"))
     out.write(json.dumps(found) + "\n")

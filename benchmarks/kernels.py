@@ -8,6 +8,7 @@ beyond are hidden from its library: it finds them in a table of the ``cpuinfo`` 
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.arguments import parser_of
 from benchmarks.kernel_shapes import SHAPES, DynamicShape, Shape
 from penstock.runtime import blocks
 from penstock.runtime.engines.native import library as native
@@ -110,6 +112,10 @@ def measured(shape: Shape | DynamicShape, engines: dict[str, Engine]) -> dict[st
     return best
 
 
+def _title(shape: Shape | DynamicShape) -> str:
+    return f"{shape.name}, {shape.type}"
+
+
 def section(isa: str, only: str = "") -> dict[str, Any]:
     """All shapes at the instruction set ``isa``, which ``PENSTOCK_ISA`` names."""
     library = native.shared_library()
@@ -120,7 +126,7 @@ def section(isa: str, only: str = "") -> dict[str, Any]:
     auto = NativeEngine()
     rows = []
     for shape in SHAPES:
-        if only not in f"{shape.name}, {shape.type}":
+        if only not in _title(shape):
             continue
         graph = shape.graph()
         if engines["native"].reason_against(graph, graph.nodes[-1]) is not None:
@@ -193,22 +199,28 @@ def page(sections: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure each section in a process of its own, and write the page."""
-    if "--section" in sys.argv:
-        print(json.dumps(section(os.environ[VARIABLE], *sys.argv[2:])))
+    parser = parser_of(__doc__)
+    parser.add_argument("only", nargs="?", default="", help="shapes with this; writes no page")
+    parser.add_argument("--section", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.section:
+        print(json.dumps(section(os.environ[VARIABLE], options.only)))
         return
+    if not any(options.only in _title(shape) for shape in SHAPES):
+        parser.exit(2, f"error: no shape has {options.only!r} in its name; see docs/kernels.md\n")
     detected = native.shared_library().detected.names
     sections = []
     for isa in (name for name in SECTIONS if name in detected):
         if isa == "avx512" and "avx512vnni" in detected:
             continue
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.kernels", "--section", *sys.argv[1:]],
+            [sys.executable, "-m", "benchmarks.kernels", "--section", options.only],
             stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, VARIABLE: isa},
         )  # fmt: skip
         sections.append(json.loads(done.stdout))
     text = page(sections)
     print(text)
-    if len(sys.argv) == 1:
+    if not options.only:
         PAGE.write_text(text)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import check_names
 from penstock.llm.export.blocks import Blocks
 from penstock.llm.export.checkpoint import Checkpoint
 from penstock.llm.export.compile import find_checkpoint
@@ -202,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Q8_0": ("Q8_0.gguf", lambda: make_llama(source, folder / "Q8_0.gguf")),
         "stock": ("stock_8da4w.pte", lambda: make_stock(checkpoint, folder)),
     }
+    check_names(parser, "peer", options.peers, makers)
     for peer in options.peers:
         result, make = makers[peer]
         if not (folder / result).exists():

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.arguments import positionals
+
 PROMPT = "The capital of France is"
 #: Prose to read and to judge by: our own, so that no model has learnt it.
 PROSE = Path(__file__).parent.parent / "docs" / "design.md"
@@ -216,4 +218,5 @@ def serve(runtime: str, path: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    runtime, path, count = positionals(__doc__, "runtime", "file", "threads")
+    serve(runtime, path, int(count))

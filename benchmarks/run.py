@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
+from benchmarks.arguments import names_given
 from benchmarks.flows import both_flows, run_flow, samples
 from benchmarks.machine import describe
 from benchmarks.page import page
@@ -160,4 +161,4 @@ def _brief(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(names_given(__doc__, "MODEL", [*zoo.names(), "start"]))

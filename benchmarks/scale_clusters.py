@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+from benchmarks.arguments import positionals
 from penstock.batch import Scorer, with_dask, with_ray, with_spark
 
 
@@ -60,6 +61,8 @@ def on_spark(source: str, target: str, scorer: Scorer, workers: int) -> float:
 LIBRARIES = {"ray": on_ray, "dask": on_dask, "spark": on_spark}
 
 if __name__ == "__main__":
-    library, source, target, program, workers = sys.argv[1:]
+    library, source, target, program, workers = positionals(
+        __doc__, "library", "source", "target", "program", "workers"
+    )
     scorer = Scorer(program, keep=["id"])
     print(f"seconds {LIBRARIES[library](source, target, scorer, int(workers))}")

@@ -53,7 +53,7 @@ def loads(path: Path, inputs: list[Any], callers: int) -> list[Caller]:
 
 
 def session(path: Path, inputs: list[Any], callers: int) -> list[Caller]:
-    run = runtime("onnxruntime", 1).load(str(path))
+    run = runtime("onnxruntime", 1).load(str(path), ())
     return [lambda: run(inputs)] * callers
 
 

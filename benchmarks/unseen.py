@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 import time
 from collections import Counter
 from itertools import islice
@@ -22,6 +21,7 @@ import torch
 
 import penstock
 from benchmarks import ROOT
+from benchmarks.arguments import names_given
 from benchmarks.flows import relative_error, same_bits, sqnr
 from benchmarks.machine import describe
 from benchmarks.unseen_models import MODELS, Unseen
@@ -191,4 +191,4 @@ def page(results: dict[str, Any], machine: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(names_given(__doc__, "MODEL", MODELS, parts=True))

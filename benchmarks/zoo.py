@@ -8,7 +8,6 @@ Results are kept in ``build/measured/zoo.json``; with names given only these are
 from __future__ import annotations
 
 import json
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ROOT
+from benchmarks.arguments import names_given
 from benchmarks.flows import (
     answers,
     both_flows,
@@ -129,4 +129,4 @@ def in_order(rows: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(names_given(__doc__, "MODEL", zoo.names()))

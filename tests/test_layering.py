@@ -34,14 +34,14 @@ ALLOWED: dict[str, set[str]] = {
         "runtime.mapped", "runtime.dtypes", "runtime.free_memory", "runtime.kernels",
         "runtime.engines",
     },
-    "compiler": {"errors", "faults", "files", "formats", "graph", "notebook"},
+    "compiler": {"errors", "faults", "files", "formats", "graph", "notebook", "text"},
     "zoo": {"errors", "faults", "files", "compiler", "formats", "graph"},
     "llm": {"errors", "faults", "files", "runtime", "runtime.free_memory", "formats", "graph"},
     "llm.export": {"errors", "faults", "files", "llm", "compiler", "formats", "graph"},
     "pages": {"errors", "files"},
     "tools": {
         "errors", "files", "faults", "formats", "graph", "notebook", "runtime", "runtime.blocks",
-        "runtime.engines",
+        "runtime.engines", "text",
     },
     "batch": {
         "errors", "files", "labels", "pictures", "runtime", "runtime.engines", "zoo",

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from penstock.cli.console import Stages
-from penstock.cli.options import Charts, Json, ModelWeights, QuietTable, SampleInputs
+from penstock.cli.options import Charts, DataPath, Json, ModelWeights, QuietTable, SampleInputs
 from penstock.cli.output import writable
 from penstock.cli.safe_console import SafeConsole
 from penstock.errors import InputError
@@ -67,6 +67,7 @@ def bench_command(
         str, typer.Option(help="Penstock's engines, separated by commas: auto, xnnpack, native.")
     ] = "auto",
     inputs: SampleInputs = None,
+    data_path: DataPath = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="How long the turns of one launch take, in all.")
     ] = 5.0,
@@ -96,6 +97,7 @@ def bench_command(
         quantize=quantize,
         engines=split_names(engine) or ["auto"],
         inputs=split_names(inputs),
+        data=split_names(data_path),
     )
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         found = contestants(request, Path(folder), stages, notices.append)

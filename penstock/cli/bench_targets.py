@@ -13,8 +13,9 @@ from penstock import zoo
 from penstock.cli.console import Stages
 from penstock.cli.feeds import read_inputs
 from penstock.errors import InputError, PenstockError
+from penstock.formats.data_file import read_data_file
 from penstock.runtime import load
-from penstock.runtime.program import ENGINES, LoadedProgram
+from penstock.runtime.program import ENGINES, LoadedProgram, map_file
 from penstock.tools import samples as sample_files
 from penstock.tools.bench.child import Child, WorkerError
 from penstock.tools.bench.peers import Peer
@@ -34,6 +35,8 @@ class BenchRequest:
     quantize: bool = False
     engines: Sequence[str] = ("auto",)
     inputs: Sequence[str] = ()
+    #: The data files of those ``.pte`` files whose weights are outside.
+    data: Sequence[str] = ()
 
 
 @dataclass
@@ -58,6 +61,7 @@ class _File:
     precision: str
     model: _Model | None
     samples: Samples
+    data: tuple[Path, ...] = ()
 
 
 def contestants(
@@ -105,7 +109,7 @@ class _Preparation:
             Contestant(
                 "penstock" if engine == "auto" else f"penstock-{engine}",
                 "Penstock" if engine == "auto" else f"Penstock, {engine}",
-                *(file.label, file.path, file.precision, file.samples),
+                *(file.label, file.path, file.precision, file.samples, file.data),
             )
             for file in files
             for engine in self._request.engines
@@ -118,7 +122,9 @@ class _Preparation:
                 found += self._from_models(peer, files)
             else:
                 found += [
-                    Contestant(peer.name, peer.title, f.label, f.path, f.precision, f.samples)
+                    Contestant(
+                        *(peer.name, peer.title, f.label, f.path, f.precision, f.samples, f.data)
+                    )
                     for f in files
                 ]
         return found
@@ -133,11 +139,19 @@ class _Preparation:
             kind = "int8" if self._request.quantize else "float"
             path = Path(self._made(model, f".pte {kind}")["path"])
             label = f"{model.name}.pte"
-        loaded = load(path)
+        data = self._data(path) if _is_file(target) else ()
+        loaded = load(path, data=data)
         method = loaded.program.method(loaded.default_name())
         assert method is not None
         samples = self._samples(loaded, model, self._folder / f"inputs{index}.npz")
-        return _File(path, label, precision_of(loaded.program, method), model, samples)
+        return _File(path, label, precision_of(loaded.program, method), model, samples, data)
+
+    def _data(self, path: Path) -> tuple[Path, ...]:
+        """The data files for a program: not those whose data it has itself, as one that was written
+        in one file beside one in two."""
+        own = load(path).program.named_data.keys() if self._request.data else set()
+        files = tuple(map(Path, self._request.data))
+        return tuple(file for file in files if not own & read_data_file(map_file(file)).keys())
 
     def _model(self, target: str) -> _Model | None:
         source = self._request.model if _is_file(target) else target

@@ -23,6 +23,7 @@ from penstock.pages import write_page
 from penstock.pages.document import plain
 from penstock.runtime.inputs import check_shape
 from penstock.runtime.specs import Spec, TensorSpec
+from penstock.text import counted
 from penstock.tools.compare import CompareReport, Layer, ProgramSide, Side, compare
 from penstock.tools.samples import random_inputs
 
@@ -212,9 +213,9 @@ def _inputs(
         arrays = [[_plain(leaf) for leaf in sample] for sample in leaves]
         for side in programs:
             _require_fit(side, arrays, model)
-        return arrays, f"{len(arrays)} samples of {model}"
+        return arrays, f"{counted(len(arrays), 'sample')} of {model}"
     program = programs[0].program
-    return [random_inputs(program, seed + n) for n in range(count)], f"{count} random inputs"
+    return [random_inputs(program, seed + n) for n in range(count)], counted(count, "random input")
 
 
 def _require_fit(program: ProgramSide, samples: Sequence[Sequence[Any]], model: str) -> None:
@@ -312,7 +313,7 @@ def _table(report: CompareReport, top: int) -> Table:
     if top and len(layers) > top:
         worst = sorted(layers, key=lambda entry: -_weight(entry[1]))[:top]
         layers = sorted(worst, key=lambda entry: entry[0])
-        title = f"the {top} layers of {len(report.layers)} that lose most, in order"
+        title = f"the {counted(top, 'layer')} of {len(report.layers)} that lose most, in order"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("", "SQNR, dB", "loses, dB", "difference"):
         table.add_column(name, justify="right", no_wrap=True)

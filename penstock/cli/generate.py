@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from penstock.cli.completion import PROGRAMS
-from penstock.text import prose
+from penstock.text import counted, prose
 
 if TYPE_CHECKING:
     from penstock.llm import Answer
@@ -64,8 +64,8 @@ def given(**options: Any) -> dict[str, Any]:
 def speed(answer: Answer) -> str:
     """What an answer took, for people."""
     return (
-        f"{answer.read} tokens read, first after {answer.seconds_to_first:.2f} s; "
-        f"{len(answer.tokens)} tokens, {answer.tokens_per_second:.1f} tokens/s"
+        f"{counted(answer.read, 'token')} read, first after {answer.seconds_to_first:.2f} s; "
+        f"{counted(len(answer.tokens), 'token')}, {answer.tokens_per_second:.1f} tokens/s"
     )
 
 

@@ -14,6 +14,7 @@ from penstock.runtime.engines.native.isa import VARIABLE
 from penstock.runtime.engines.processor import processor
 from penstock.runtime.engines.threads import default_threads
 from penstock.runtime.engines.xnnpack.library import find
+from penstock.text import counted
 
 
 def describe_machine() -> dict[str, Any]:
@@ -55,7 +56,7 @@ def show_machine(*, as_json: bool) -> None:
         print(json.dumps(found, indent=2))
         return
     console = SafeConsole(highlight=False, soft_wrap=True)
-    lines = [f"processor  {found['processor']}, {found['threads']} threads"]
+    lines = [f"processor  {found['processor']}, {counted(found['threads'], 'thread')}"]
     for name, engine in found["engines"].items():
         lines.append(f"engine {name}: {engine.get('library', engine.get('missing'))}")
         if "kernels" in engine:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from penstock.cli.safe_console import SafeConsole
-from penstock.text import printable
+from penstock.text import counted, printable
 from penstock.tools.profiling.groups import GROUPINGS, Group, by_module, row_name
 from penstock.tools.profiling.machine import Peaks
 from penstock.tools.profiling.report import ProfileReport
@@ -26,8 +26,9 @@ def show(report: ProfileReport, by: str, *, top: int | None, depth: int) -> None
     console.print(
         printable(
             f"{report.path}, method {report.method}: {1e3 * report.seconds:.3f} ms a call, the sum"
-            f" of the parts' first deciles over {report.calls} calls (quartiles of whole calls:"
-            f" {low}, {middle}, {high} ms); threads: {report.threads}, engine: {report.engine}"
+            f" of the parts' first deciles over {counted(report.calls, 'call')} (quartiles of"
+            f" whole calls: {low}, {middle}, {high} ms); threads: {report.threads},"
+            f" engine: {report.engine}"
         ),
         markup=False,
     )

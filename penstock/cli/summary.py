@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from penstock.cli.pipeline import Outcome
+from penstock.text import counted
 
 if TYPE_CHECKING:
     from penstock.compiler.delegate.report import Delegation, NodeReport
@@ -60,8 +61,7 @@ def as_table(outcome: Outcome) -> Table:
         table.add_row("accuracy", escape("\n".join([first, *(line.strip() for line in others)])))
     table.add_row(
         "XNNPACK",
-        f"{delegation.share:.1%} of the graph in {len(delegation.subgraphs)} "
-        f"piece{'s' if len(delegation.subgraphs) != 1 else ''}",
+        f"{delegation.share:.1%} of the graph in {counted(len(delegation.subgraphs), 'piece')}",
     )
     for text in outside(delegation):
         table.add_row("outside", escape(text))

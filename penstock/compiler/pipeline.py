@@ -41,6 +41,7 @@ from penstock.formats.program_writer import program_chunks, write_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import encode_sources
 from penstock.notebook import Table, facts, render
+from penstock.text import counted
 
 BETWEEN_KERNELS = Reason(
     "between kernels", "it only moves what kernels made: a delegate for that alone gains nothing"
@@ -186,7 +187,7 @@ def lower(
             captured = capture(model, args, kwargs, dynamic_shapes, keep=etrecord)
             module = captured.module
             record = None if captured.exported is None else EtRecord(captured.exported)
-            stage.note(f"{len(module.graph.nodes)} nodes")
+            stage.note(counted(len(module.graph.nodes), "node"))
         with for_all_sizes(module):
             with timed.stage("rewrite"):
                 pipelines.run(module)
@@ -235,7 +236,8 @@ def _delegated(
             _partition(part, dynamic) if delegate else (_nothing_delegated(part), [])
             for part in graphs
         ]
-        stage.note(f"{sum(len(split.groups) for split, _ in splits)} delegated pieces")
+        count = sum(len(split.groups) for split, _ in splits)
+        stage.note(counted(count, "delegated piece"))
     delegation = joined(describe(split) for split, _ in splits)
     ledger = Ledger(captured.weights)
     with progress.stage("delegate"):

@@ -92,7 +92,9 @@ class Profile:
 
     def _head(self) -> str:
         each = 1e3 * self.seconds / max(self.calls, 1)
-        return f"{self.method}: {self.calls} calls, {each:.3f} ms each"
+        return (
+            f"{self.method}: {self.calls} call{'s' if self.calls != 1 else ''}, {each:.3f} ms each"
+        )
 
     def _rows(self) -> list[tuple[float, str, str]]:
         """Seconds, what it is and the module it comes from, the costliest first; of a delegate what

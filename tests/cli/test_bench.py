@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from children import environment, interruptible
 from cli_harness import Shell
 
+import penstock
 from penstock.cli.bench import show
 from penstock.tools.bench import peers
 from penstock.tools.bench.report import BenchReport, Row
 
+STOCK = Path(__file__).parents[1] / "formats" / "stock"
 QUICK = ("--seconds", "0.1", "--launches", "1")
 
 
@@ -67,6 +71,26 @@ def test_a_page(shell: Shell) -> None:
     text = (shell.folder / "out" / "page.html").read_text()
     assert '"best_ms":' in text and "Bench of a.pte" in text
     shell.fails("penstock", "bench", "a.pte", "--html", "/proc/no/x.html", message="--html")
+
+
+def test_weights_in_data_files(shell: Shell) -> None:
+    """The file is measured with them, here and on the stock runtime; a file that has its weights
+    itself, beside it, is given none."""
+    model = torch.nn.Linear(4, 3)
+    penstock.lower(model, (torch.ones(1, 4),)).save(shell.folder / "whole.pte")
+    for name in ("partly.pte", "partly.ptd"):
+        shutil.copy(STOCK / "external" / name, shell.folder / name)
+    done = shell.call(
+        "penstock", "bench", "partly.pte", "whole.pte", "--data-path", "partly.ptd",
+        "--against", "executorch", "--json", *QUICK,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["error"] for row in found["rows"]] == [None] * 4
+    shell.fails("penstock", "bench", "partly.pte", *QUICK, message=r"is in a data file (.ptd)")
+    bad = "penstock", "bench", "partly.pte", "--data-path"
+    shell.fails(*bad, "none.ptd", message="there is no file none.ptd")
+    shell.fails(*bad, "whole.pte", message="not a data file (.ptd)")
 
 
 def _children(parent: int) -> list[int]:

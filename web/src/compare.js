@@ -139,7 +139,7 @@ if (lone.length) {
   show(
     section(
       "Without a counterpart",
-      lone.map(([label, names]) => h("details", {}, h("summary", {}, `${label}: ${count(names.length)} values`), h("ul", {}, names.map((name) => h("li", {}, name))))),
+      lone.map(([label, names]) => h("details", {}, h("summary", {}, `${label}: ${count(names.length)} ${names.length === 1 ? "value" : "values"}`), h("ul", {}, names.map((name) => h("li", {}, name))))),
     ),
   );
 }

@@ -54,7 +54,7 @@ show(facts([
   ["Program", data.path],
   ["Method", data.method],
   [`A call, ${threads}`, seconds(data.seconds)],
-  ["Measured", `${count(data.calls)} calls`],
+  ["Measured", `${count(data.calls)} ${data.calls === 1 ? "call" : "calls"}`],
   ["Engine", data.engine],
 ]));
 show(h("p", { class: "muted" },

@@ -34,7 +34,7 @@ from penstock.compiler.capture.examples import widened
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.fx.layout import is_static, shape_of
 from penstock.compiler.fx.model_size import Weights, weights_of
-from penstock.compiler.fx.origins import describe_origin
+from penstock.compiler.fx.origins import adopt_added, describe_origin
 from penstock.compiler.rewrite import fold_constants, inline_regions, quantized_tensors
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.errors import ExportError, InputError, UnsupportedError
@@ -99,6 +99,8 @@ def capture(
         fold_constants.apply(module)
         if _needs_tracing(module):
             module = _functional(program)
+    for part in all_graphs(module):
+        adopt_added(part)
     bounds = _upper_bounds(program)
     bounds.update(bounds_by_data(module, bounds))
     _require_bounds(module, bounds)

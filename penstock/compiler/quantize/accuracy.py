@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.errors import QuantizationError
+from penstock.text import counted
 
 
 @dataclass(frozen=True)
@@ -123,18 +124,16 @@ class BudgetOutcome:
 
     def summary(self) -> str:
         """One line."""
-        kept = len(self.chosen)
         text = (
             f"{self._shown(self.reached)} (asked: {self._shown(self.asked)}, all in int8: "
-            f"{self._shown(self.int8)}) with {kept} operator{'s' if kept != 1 else ''} kept in "
-            "float"
+            f"{self._shown(self.int8)}) with {counted(len(self.chosen), 'operator')} kept in float"
         )
         if self.kept:
             text += (
                 f", +{self.extra_bytes / 1e3:.1f} kB and +{self.extra_seconds * 1e6:.0f} us "
                 f"({self.times.split()[0]})"
             )
-        return f"{text}; {self.data}, {self.trials} trials"
+        return f"{text}; {self.data}, {counted(self.trials, 'trial')}"
 
     def _shown(self, value: float) -> str:
         return f"{value:.1f} dB" if self.unit == "dB" else f"{value:.5g}"

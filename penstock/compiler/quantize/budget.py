@@ -36,6 +36,7 @@ from penstock.compiler.quantize.quantization import Observer
 from penstock.compiler.quantize.report import QuantizationReport
 from penstock.compiler.quantize.search import Floats, Search
 from penstock.errors import QuantizationError
+from penstock.text import counted
 
 #: The bias correction looks at so many batches.
 CORRECTION_BATCHES = 8
@@ -80,7 +81,9 @@ def within_budget(
             noise = run.noise(correction, stage.advance)
         with progress.stage("search", run.expected_trials) as stage:
             run.find(noise, stage.advance)
-            stage.note(f"{run.search.tried} trials, {len(run.best.floats)} kept in float")
+            stage.note(
+                f"{counted(run.search.tried, 'trial')}, {len(run.best.floats)} kept in float"
+            )
     return Budgeted(run.best, run.outcome(), statistics)
 
 

@@ -33,8 +33,9 @@ from penstock.compiler.delegate.operators.registry import (
     Shared,
     Weighted,
 )
+from penstock.compiler.fx.origins import module_path
 from penstock.compiler.quantize.decision import MOVING, Decision, Plan
-from penstock.compiler.quantize.values import is_float32, module_path, tensor_of
+from penstock.compiler.quantize.values import is_float32, tensor_of
 
 
 def drop_what_does_not_pay(plan: Plan) -> None:

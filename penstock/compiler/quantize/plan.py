@@ -29,6 +29,7 @@ from penstock.compiler.delegate.operators.registry import (
 )
 from penstock.compiler.fx.control_flow import is_control_flow
 from penstock.compiler.fx.marks import FLOAT_ONLY
+from penstock.compiler.fx.origins import module_path
 from penstock.compiler.quantize.decision import KEPT, MOVING, Decision, Plan, operator_name
 from penstock.compiler.quantize.masks import find_masks
 from penstock.compiler.quantize.payoff import drop_what_does_not_pay
@@ -36,7 +37,6 @@ from penstock.compiler.quantize.quantization import Quantization
 from penstock.compiler.quantize.values import (
     is_constant,
     is_float32,
-    module_path,
     tensor_of,
 )
 

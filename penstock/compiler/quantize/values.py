@@ -40,16 +40,3 @@ def nodes_in(value: Any) -> Iterator[Node]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from nodes_in(item)
-
-
-def module_path(node: Node) -> str:
-    """The dotted path of the module that the node was called in; empty for the outermost one.
-
-    ``nn_module_stack`` maps a key to (path, type). Paths of ``torch.export`` are plain
-    (``layers.0``), older ones read ``L['self'].layers.0``.
-    """
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return ""
-    path = str(list(stack.values())[-1][0])
-    return path.removeprefix("L['self']").removeprefix(".")

@@ -37,6 +37,8 @@ class Contestant:
     path: Path
     precision: str
     samples: Samples
+    #: The program's data files.
+    data: tuple[Path, ...] = ()
 
 
 class Progress(Protocol):
@@ -131,7 +133,7 @@ def _launch(
             worker = stack.enter_context(Worker(one.runtime, threads))
             try:
                 worker.start()
-                known.loads.append(worker.load("it", one.path, one.samples.inputs[0]))
+                known.loads.append(worker.load("it", one.path, one.samples.inputs[0], one.data))
                 if answers:
                     known.sqnr = answer_sqnr(worker, "it", one.samples.inputs, one.samples.eager)
             except (WorkerError, ValueError) as error:

@@ -26,8 +26,8 @@ Run = Callable[[Sequence[Any]], Sequence[Any]]
 class Runtime(Protocol):
     """What a module of ``runtimes`` has; made with the number of threads."""
 
-    def load(self, path: str) -> Run:
-        """The program in the file, ready to run."""
+    def load(self, path: str, data: Sequence[str]) -> Run:
+        """The program in the file, ready to run. ``data`` are the data files of a ``.pte``."""
 
     def given(self, inputs: Sequence[Any]) -> list[Any]:
         """NumPy arrays and scalars as the runtime takes them."""
@@ -94,14 +94,14 @@ class Server:
         """Nothing: the runtime is there."""
         return {}
 
-    def load(self, key: str, path: str, inputs: str) -> dict[str, Any]:
+    def load(self, key: str, path: str, inputs: str, data: Sequence[str]) -> dict[str, Any]:
         given = self._given(inputs)
         before = None
         if sys.platform == "linux":
             reset_peak()
             before = peak_kib()
         start = time.perf_counter()
-        run = self._runtime.load(path)
+        run = self._runtime.load(path, data)
         run(given)
         seconds = time.perf_counter() - start
         self._programs[key] = run, given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ class Worker(Child):
         """Waits until the runtime is there."""
         self.ask(do="start")
 
-    def load(self, key: str, path: Path, inputs: Path) -> dict[str, Any]:
-        """Loads a program and runs it once: ``seconds`` and, on Linux, ``growth_kib`` and
-        ``peak_kib`` of the process's memory."""
-        return self.ask(do="load", key=key, path=str(path.resolve()), inputs=str(inputs.resolve()))
+    def load(self, key: str, path: Path, inputs: Path, data: Sequence[Path] = ()) -> dict[str, Any]:
+        """Loads a program, with its ``data`` files, and runs it once: ``seconds`` and, on Linux,
+        ``growth_kib`` and ``peak_kib`` of the process's memory."""
+        names = {"path": str(path.resolve()), "inputs": str(inputs.resolve())}
+        return self.ask(do="load", key=key, **names, data=[str(file.resolve()) for file in data])
 
     def time(self, key: str, runs: int) -> list[int]:
         """Nanoseconds of each of ``runs`` runs."""

@@ -14,6 +14,7 @@ from penstock.graph.shapes import infer
 from penstock.notebook import Table, render
 from penstock.runtime.profile import InstructionProfile, NodeProfile
 from penstock.runtime.program import LoadedProgram
+from penstock.text import counted
 from penstock.tools.profiling.fusion import carriers
 from penstock.tools.profiling.machine import Peaks
 from penstock.tools.profiling.measure import Call
@@ -100,7 +101,8 @@ class ProfileReport:
             for row in sorted(self.rows, key=lambda row: -row.seconds)
         ]  # fmt: skip
         title = f"{self.path}, {self.method}: {1e3 * self.seconds:.3f} ms a call"
-        note = f"medians over {self.calls} calls, threads: {self.threads}, engine: {self.engine}"
+        calls = counted(self.calls, "call")
+        note = f"first deciles over {calls}, threads: {self.threads}, engine: {self.engine}"
         headings = ("ms", "share", "of what the machine can do", "what", "module", "engine")
         return render(Table(title, headings, rows, note))
 

@@ -20,8 +20,10 @@ class ExecuTorch:
         torch.set_num_threads(1)
         self._runtime = Runtime.get()
 
-    def load(self, path: str) -> Run:
-        program = self._runtime.load_program(path)
+    def load(self, path: str, data: Sequence[str]) -> Run:
+        if len(data) > 1:
+            raise ValueError(f"ExecuTorch's Python package takes one data file, not {len(data)}")
+        program = self._runtime.load_program(path, data_path=next(iter(data), None))
         names = program.method_names
         method = program.load_method("forward" if "forward" in names else min(names))
         return lambda inputs: method.execute(inputs)

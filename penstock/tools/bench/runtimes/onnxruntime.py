@@ -17,7 +17,7 @@ class OnnxRuntime:
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1
 
-    def load(self, path: str) -> Run:
+    def load(self, path: str, data: Sequence[str]) -> Run:
         session = onnxruntime.InferenceSession(
             path, self._options, providers=["CPUExecutionProvider"]
         )

@@ -21,7 +21,7 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": "f32",
         }
 
-    def load(self, path: str) -> Run:
+    def load(self, path: str, data: Sequence[str]) -> Run:
         request = self._core.compile_model(path, "CPU", self._properties).create_infer_request()
         return lambda inputs: list(request.infer(inputs, share_inputs=True).values())
 

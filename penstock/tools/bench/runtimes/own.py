@@ -17,8 +17,9 @@ class Penstock:
         engines_named(self.engine)  # the other runtimes come with their libraries at import
         self._threads = threads
 
-    def load(self, path: str) -> Run:
-        return load(path, threads=self._threads, engine=self.engine).method().run
+    def load(self, path: str, data: Sequence[str]) -> Run:
+        program = load(path, data=data, threads=self._threads, engine=self.engine)
+        return program.method().run
 
     def given(self, inputs: Sequence[Any]) -> list[Any]:
         return list(inputs)

@@ -16,7 +16,7 @@ class EagerTorch:
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
-    def load(self, path: str) -> Run:
+    def load(self, path: str, data: Sequence[str]) -> Run:
         program = torch.export.load(path)
         module, structure = program.module(), program.call_spec.in_spec
 
