@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -269,4 +270,27 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, opened: Any) -> None:
     assert page.locator("aside.details h3").inner_text() == HOSTILE
     assert page.locator("img").count() == 0
     assert page.get_by_role("cell", name="__proto__").count() == 1
+    check_page(page)
+
+
+def test_smaller_constants_open(tmp_path: Path, opened: Any) -> None:
+    """The treemap says how much the smaller ones are together, and goes down to the last."""
+    layers = [torch.nn.Linear(n, n + 1) for n in range(8, 142)]
+    lowered = penstock.lower(torch.nn.Sequential(*layers), (torch.randn(1, 8),))
+    program = describe(load(lowered.to_bytes()).program, "many.pte", len(lowered.to_bytes()))
+    one = opened(write_page(tmp_path / "many.html", "inspect", "many.pte", page_data(program)))
+    page = drawn(one)
+    areas = page.locator(".treemap button")
+    page.locator(".treemap").scroll_into_view_if_needed()
+    assert areas.count() == 121
+    more = page.locator(".tools button", has_text="smaller one")
+    assert re.fullmatch(r"Show 148 smaller ones, [\d.]+ kB in all", more.inner_text())
+    one.picture("inspect-constants")
+    areas.last.click()  # the area of the smaller ones opens as the button does
+    assert areas.count() == 121
+    more.click()
+    assert areas.count() == 28 and more.count() == 0
+    page.locator(".tools button", has_text="Larger ones").click()
+    page.locator(".tools button", has_text="Larger ones").click()
+    assert more.inner_text().startswith("Show 148 ")
     check_page(page)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
-from penstock.compiler.fx.marks import STORE
+from penstock.compiler.fx.marks import STORE, STORES
 from penstock.compiler.quantize.convert import is_observer
 
 aten = torch.ops.aten
@@ -40,15 +40,16 @@ class GraphInterpreter(Interpreter):
             return None
         if n.op == "get_attr" and str(n.target) in self.state:
             return self.state[str(n.target)]
-        if n.target is STORE:
+        if n.target in STORES:
             return self._store(n)
         return super().run_node(n)
 
     def _store(self, n: Node) -> Any:
         """A program's writes stand at its end."""
-        target, value = n.args[:2]
-        assert isinstance(target, Node) and isinstance(value, Node)
-        kept = self.env[value].clone()
+        target = n.args[0]
+        assert isinstance(target, Node)
+        given, _ = self.fetch_args_kwargs_from_env(n)
+        kept = given[1].clone() if n.target is STORE else aten.index_put.default(*given)
         if target.op == "get_attr":
             self.state[str(target.target)] = kept
         return kept

@@ -11,7 +11,7 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from penstock.compiler.fx.marks import STORE
+from penstock.compiler.fx.marks import STORES
 from penstock.compiler.quantize.interpreter import Snapshot, SnapshotInterpreter
 from penstock.compiler.quantize.measure import decibels, difference, is_float, power
 from penstock.errors import QuantizationError
@@ -26,7 +26,7 @@ class SnapshotRunner(SnapshotInterpreter):
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__(snapshot)
-        written = {n.args[0] for n in snapshot.graph.nodes if n.target is STORE}
+        written = {n.args[0] for n in snapshot.graph.nodes if n.target in STORES}
         self.constant: set[Node] = set()
         for node in snapshot.graph.nodes:
             inputs = node.all_input_nodes
@@ -114,6 +114,12 @@ class RatioJudge:
                 "the model returns no floats, so that there is no ratio to measure; give the "
                 "accuracy budget a metric"
             )
+        for index, leaves in enumerate(self.expected):
+            if any(is_float(one) and one.numel() and not one.isfinite().any() for one in leaves):
+                raise QuantizationError(
+                    f"the float model gives no finite number for batch {index} of the data that "
+                    "the accuracy budget is measured on; leave that batch out"
+                )
 
     def score(self, snapshot: Snapshot) -> float:
         runner = SnapshotRunner(snapshot)

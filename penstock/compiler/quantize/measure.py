@@ -107,6 +107,8 @@ def histogram_of(values: torch.Tensor) -> Histogram | None:
 def decibels(signal: float, noise: float) -> float:
     if noise == 0.0:
         return math.inf
+    if not math.isfinite(noise):  # the quantized value is infinite or no number
+        return -math.inf
     return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
 
 

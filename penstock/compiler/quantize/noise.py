@@ -10,6 +10,7 @@ pass gives for all values at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,9 +34,11 @@ from penstock.compiler.quantize.values import argument
 
 quantized = torch.ops.quantized_decomposed
 
-#: So many batches are looked at, with so many random vectors each.
+#: At most so many batches are looked at, with so many random vectors in all. The square of one
+#: product is a poor estimate, whose standard deviation is 1.4 times its mean; of this many the mean
+#: is within 30 % (1.1 dB) mostly. So where there are few batches, each gets more vectors.
 BATCHES = 4
-VECTORS = 6
+VECTORS = 24
 
 #: Other ways to round a value: its name -> (name of the way, scale, zero point).
 Ways = Mapping[str, Sequence[tuple[str, float, int]]]
@@ -134,20 +137,25 @@ def find_noise(
 ) -> Noise:
     """Measures the roundings of ``converted`` on the first of ``batches``.
 
+    An estimate, to order roundings by: of four small batches the sum is mostly within 1 dB of the
+    error that is measured on them, of one within 2 dB. What a budget promises is measured.
+
     Raises ``RuntimeError`` where PyTorch has no derivative of an operator.
     """
     generator = torch.Generator().manual_seed(0)
     shifts = _Shifts(floating, converted, plan)
-    for batch in batches[:BATCHES]:
+    batches = batches[:BATCHES]
+    for batch in batches:
         shifts.run_flat(batch)
-    probes = [_Probe(floating, converted, plan, ways, shifts) for _ in batches[:BATCHES]]
+    probes = [_Probe(floating, converted, plan, ways, shifts) for _ in batches]
+    vectors = math.ceil(VECTORS / max(1, len(batches)))
     signals: list[float] = []
     with torch.enable_grad():
-        for probe, batch in zip(probes, batches, strict=False):
+        for probe, batch in zip(probes, batches, strict=True):
             results = probe.results(batch)
             powers = [float(r.detach().double().square().sum()) for r in results]
             signals = [a + b for a, b in zip(signals or [0.0] * len(powers), powers, strict=True)]
-            probe.look(results, powers, generator)
+            probe.look(results, powers, generator, vectors)
             advance()
     merged: dict[str, Rounding] = {}
     for probe in probes:
@@ -354,23 +362,24 @@ class _Probe(_Exact):
         ]  # fmt: skip
 
     def look(
-        self, results: Sequence[torch.Tensor], powers: Sequence[float], generator: torch.Generator
-    ) -> None:
-        """Backward passes from ``VECTORS`` random directions of the results."""
+        self, results: Sequence[torch.Tensor], powers: Sequence[float],
+        generator: torch.Generator, vectors: int,
+    ) -> None:  # fmt: skip
+        """Backward passes from so many random directions of the results."""
         scaled = [
             (result, power**-0.5)
             for result, power in zip(results, powers, strict=True)
             if result.requires_grad and power > 0.0
         ]
         names = list(self.tracked)
-        for turn in range(VECTORS if scaled else 0):
+        for turn in range(vectors if scaled else 0):
             seeds = [
                 torch.randn(result.shape, generator=generator, dtype=result.dtype) * scale
                 for result, scale in scaled
             ]
             gradients = torch.autograd.grad(
                 [result for result, _ in scaled], [self.tracked[name] for name in names], seeds,
-                retain_graph=turn + 1 < VECTORS, allow_unused=True,
+                retain_graph=turn + 1 < vectors, allow_unused=True,
             )  # fmt: skip
             for name, gradient in zip(names, gradients, strict=True):
                 self._multiply(self.roundings[name], self.errors[name], gradient)

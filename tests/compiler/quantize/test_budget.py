@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch import nn
 
 import penstock
 from penstock.compiler.quantize import AccuracyBudget, BudgetOutcome
+from penstock.compiler.quantize.measure import decibels, difference, power
 from penstock.compiler.quantize.search import Search
 from penstock.errors import InputError, QuantizationError
 
@@ -345,3 +347,26 @@ def test_the_search_finds_the_least_and_never_asks_twice() -> None:
     never = Search(score, target=20.0, trials=40)
     assert never.fewest(steps, 1, set("ab")) is None
     assert never.nearest == 12.5
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """And a drop is of a metric: beside decibels it would say nothing."""
+    assert AccuracyBudget(sqnr=np.float32(20.0)).sqnr == 20.0
+    drop = np.float64(0.5)
+    assert AccuracyBudget(metric=lambda model: 1.0, allowed_drop=drop).allowed_drop == 0.5
+    with pytest.raises(QuantizationError, match=r"allowed_drop is 1 and goes with a metric"):
+        AccuracyBudget(sqnr=20, allowed_drop=1)
+    with pytest.raises(QuantizationError, match="trials is True"):
+        AccuracyBudget(sqnr=20, trials=True)
+
+
+def test_results_that_are_no_numbers_reach_nothing() -> None:
+    """Where the float model gives none there is nothing to compare with; where only the quantized
+    one does, its error is endless."""
+    model, bad = OneBadLayer(), (torch.full((64, 16), math.nan),)
+    with pytest.raises(QuantizationError, match="no finite number for batch 1 of"):
+        lower(model, AccuracyBudget(sqnr=10), held_out=[(torch.randn(64, 16),), bad])
+    one, no_number = torch.ones(2), torch.tensor([1.0, math.nan])
+    assert decibels(power(one), difference(one, no_number)) == -math.inf
+    assert decibels(power(one), difference(one, torch.tensor([1.0, -math.inf]))) == -math.inf
+    assert decibels(power(no_number), difference(no_number, one)) == math.inf

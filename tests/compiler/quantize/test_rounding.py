@@ -178,6 +178,19 @@ def test_noise_is_foretold_with_what_biases_take_back(monkeypatch: pytest.Monkey
     assert -10.0 * math.log10(noise.total(frozenset())) == pytest.approx(found, abs=2.0)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_few_batches_are_looked_at_from_more_directions(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """The estimate is a mean of squares: of a few it would be anything."""
+    torch.manual_seed(4)
+    model, data = Separable().eval(), pictures(8 + count)
+    mixture, snapshot = simulated(monkeypatch, model, data)
+    noise = find_noise(mixture.floating, snapshot, mixture.plan, data[8:], {})
+    numbers = {len(one.products) for group in noise.groups.values() for one in group}
+    assert len(numbers) == 1 and 24 <= min(numbers) < 28
+
+
 def test_an_image_without_a_batch() -> None:
     """Convolutions take [C, H, W] too."""
     model = nn.Conv2d(2, 3, (1, 2), stride=(1, 2))
