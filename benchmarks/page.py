@@ -41,6 +41,11 @@ def page(results: dict[str, Any]) -> str:
         "minilm has its real weights and 128 tokens, the others have seeded random ones.",
         "",
         *(f"- {key}: {value}" for key, value in results["machine"].items()),
+        *_other_days(models, results["machine"]["date"]),
+        "",
+        "The tables of a faster EPYC on 2026-11-22, before there were kernels of our own, are in "
+        "[benchmarks-earlier.md](benchmarks-earlier.md). [kernels.md](kernels.md) has each kernel "
+        "by shape, also held to AVX2.",
     ]
     for threads in (1, 2):
         parts += [
@@ -127,6 +132,15 @@ def _latency(key: str, row: dict[str, Any], threads: int) -> list[str]:
     targets = TARGETS.get(name)
     cells.append("" if targets is None else f"{targets[precision == 'q8']:.2f}")
     return cells
+
+
+def _other_days(models: dict[str, Any], today: str) -> list[str]:
+    """A line for each other day with the rows that were measured then."""
+    days: dict[str, list[str]] = {}
+    for key, row in models.items():
+        if row.get("date", today) != today:
+            days.setdefault(row["date"], []).append(key)
+    return [f"- of {day}: {', '.join(keys)}" for day, keys in sorted(days.items())]
 
 
 def _compiling(key: str, row: dict[str, Any], models: dict[str, Any]) -> list[str]:

@@ -126,7 +126,8 @@ def main(names: list[str]) -> None:
     for name in [name for name in names or MODELS if name != "start"]:
         run_flow("eager", name, str(FOLDER))
         for precision in PRECISIONS:
-            row: dict[str, Any] = {"files": files(name, precision)}
+            row: dict[str, Any] = {"date": results["machine"]["date"]}
+            row["files"] = files(name, precision)
             for threads in THREADS if "error" not in row["files"]["ours"] else ():
                 row[f"threads {threads}"] = latency(name, precision, threads)
             results.setdefault("models", {})[f"{name} {precision}"] = row
