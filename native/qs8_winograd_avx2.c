@@ -17,7 +17,7 @@
  * (y, y + d) x (x, x + d). */
 struct plan {
     size_t across, down, tiles; /* of an image, of an image, of all images */
-    size_t chunk, chunks;       /* tiles of a chunk */
+    size_t chunks;
     size_t depth;               /* input channels, rounded up to vectors */
     /* From one of the 16 positions to the next, in elements: no multiples of the size of a way of
      * the cache, or they push each other out. */
@@ -41,15 +41,12 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     /* Half of the second level of cache for the transformed input. */
     const size_t cache = pk_max(conv->cache / 2, (size_t)128 << 10);
     size_t chunk = pk_max(cache / (p.depth * 32), 16);
-    chunk = pk_min(chunk, 128);
+    p.chunks = pk_divide_up(p.tiles, pk_min(chunk, 128));
+    /* The same number for every thread; not many, for each has its own copy of the weights. */
     if (conv->threads > 1)
-        chunk = pk_min(chunk, pk_max(pk_divide_up(p.tiles, 2 * conv->threads), 8));
-    chunk = pk_min(pk_round_up(chunk, ROWS), pk_round_up(pk_max(p.tiles, 1), ROWS));
-    p.chunks = pk_divide_up(p.tiles, chunk);
-    if (p.chunks)
-        chunk = pk_round_up(pk_divide_up(p.tiles, p.chunks), ROWS);
-    p.chunk = chunk;
-    p.chunks = pk_divide_up(p.tiles, chunk);
+        p.chunks = pk_min(pk_round_up(p.chunks, conv->threads), pk_divide_up(p.tiles, 2 * ROWS));
+    chunk = pk_min(pk_divide_up(p.tiles, pk_max(p.chunks, 1)) + ROWS, p.tiles); /* at most */
+    chunk = pk_round_up(chunk, ROWS);
     p.input_step = chunk * p.depth + 32;
     p.weights_step = conv->group_input * 2 * LANES + 32;
     p.sums_step = chunk * 2 * LANES + 16;
@@ -292,11 +289,19 @@ static void put(const struct work *w, struct place place, const int32_t *sums, s
     }
 }
 
+/* The first tile of chunk `index`. */
+static size_t tile_of(const struct plan *p, size_t index)
+{
+    if (index == p->chunks)
+        return p->tiles;
+    return (p->tiles * index / p->chunks + ROWS / 2) / ROWS * ROWS;
+}
+
 static void run_chunk(const struct work *w, size_t chunk, char *slot)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const struct plan *p = &w->p;
-    const size_t begin = chunk * p->chunk, count = pk_min(p->chunk, p->tiles - begin);
+    const size_t begin = tile_of(p, chunk), count = tile_of(p, chunk + 1) - begin;
     const size_t rows = pk_round_up(count, ROWS), channels = conv->group_input;
     int16_t *const input = (int16_t *)slot;
     int16_t *const weights = (int16_t *)(slot + p->input);

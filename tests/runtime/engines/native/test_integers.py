@@ -65,8 +65,9 @@ def test_work_shared_out(isa: str, threads: int) -> None:
     for seed in range(40):
         images, lines, columns = seed % 4 + 1, 5 + 3 * seed % 53, 3 + 7 * seed % 31
         stride = seed % 3 + 1
-        attributes = Conv2dAttributes((1,) * 4, (3, 3), (stride,) * 2, (1, 1), 1, 8, 33)
-        graph, x = Product((images, lines, columns, 8), 33, attributes, seed).graph()
+        depth = 8 << seed % 2
+        attributes = Conv2dAttributes((1,) * 4, (3, 3), (stride,) * 2, (1, 1), 1, depth, 33)
+        graph, x = Product((images, lines, columns, depth), 33, attributes, seed).graph()
         expected = answer(native("scalar"), graph, x)
         np.testing.assert_array_equal(answer(native(isa), graph, x, threads), expected)
 
