@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -68,17 +69,31 @@ class Pool:
     @contextmanager
     def lent(self) -> Iterator[LoadedProgram]:
         """A clone for the caller alone, until the block ends."""
-        clone = self._clones.take()
+        clones, loan = self._clones, _Loan()
         try:
-            yield clone
+            yield clones.take(loan)
         finally:
-            self._clones.give(clone)
+            try:
+                clones.give(loan)
+            except BaseException:  # Ctrl-C, be it before the first line of it
+                clones.give(loan)
+                raise
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the default method on a free clone; see
         :meth:`LoadedProgram.__call__ <penstock.runtime.program.LoadedProgram.__call__>`."""
-        with self.lent() as clone:
-            return clone(*args, **kwargs)
+        # Not ``with self.lent()``: Ctrl-C within the standard library's part of that leaves the
+        # clone lent until the traceback is dropped, and who handles it may call before.
+        clones, loan = self._clones, _Loan()
+        try:
+            answer = clones.take(loan)(*args, **kwargs)
+        finally:
+            try:
+                clones.give(loan)
+            except BaseException:  # Ctrl-C, be it before the first line of it
+                clones.give(loan)
+                raise
+        return answer
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """The same for tasks of an event loop, which goes on meanwhile.
@@ -92,48 +107,64 @@ class Pool:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
 
-class _Turn:
-    """A caller that waits: its lock is held until it has got a clone."""
+class _Loan:
+    """What a caller has, or waits for: it is the caller's before the clone is, and so has it
+    wherever the caller is interrupted."""
+
+    __slots__ = ("clone", "turn")
 
     def __init__(self) -> None:
         self.clone: LoadedProgram | None = None
-        self.lock = threading.Lock()
-        self.lock.acquire()
+        #: of a caller that waits: held until it has got a clone
+        self.turn: threading.Lock | None = None
 
 
 class _Clones:
     """Those that are free, the last used first, for its memory is the warmest. One that is given
     back goes straight to the caller that waits longest: the queues of the standard library let the
-    one who gave it back take it again at once, and others wait for many calls."""
+    one who gave it back take it again at once, and others wait for many calls.
+
+    Python handles Ctrl-C behind a call, where a function begins, and where a loop goes back. So
+    between the lines that move a clone there is none of these, and the lock is taken by ``with``.
+    """
 
     def __init__(self, clones: list[LoadedProgram]) -> None:
         self._free = clones
-        self._waiting: deque[_Turn] = deque()
+        self._waiting: deque[_Loan] = deque()
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
-    def take(self) -> LoadedProgram:
+    def take(self, loan: _Loan) -> LoadedProgram:
+        """A clone for ``loan``, at once or when its turn comes. :meth:`give` must follow, whatever
+        this raises."""
         with self._lock:
             if self._free:
-                return self._free.pop()
-            turn = _Turn()
-            self._waiting.append(turn)
-        try:
-            turn.lock.acquire()
-        except BaseException:  # Ctrl-C
-            with self._lock:
-                if turn.clone is None:
-                    self._waiting.remove(turn)
-            if turn.clone is not None:
-                self.give(turn.clone)
-            raise
-        assert turn.clone is not None
-        return turn.clone
+                loan.clone = self._free[-1]
+                del self._free[-1]
+            else:
+                loan.turn = threading.Lock()
+                loan.turn.acquire()
+                self._waiting.append(loan)
+        if loan.turn is not None:
+            loan.turn.acquire()
+        assert loan.clone is not None
+        return loan.clone
 
-    def give(self, clone: LoadedProgram) -> None:
+    def give(self, loan: _Loan) -> None:
+        """Ends ``loan``, whether it has a clone, waits for one, or has ended before."""
+        if os.getpid() != self._process:
+            return  # a child has clones of its own, and this lock may be held for ever
         with self._lock:
-            if not self._waiting:
+            clone = loan.clone
+            if clone is None:
+                with suppress(ValueError):
+                    self._waiting.remove(loan)
+            elif self._waiting:
+                first = self._waiting[0]
+                first.clone, loan.clone = clone, None
+                del self._waiting[0]
+                assert first.turn is not None
+                first.turn.release()
+            else:
+                loan.clone = None
                 self._free.append(clone)
-                return
-            turn = self._waiting.popleft()
-            turn.clone = clone
-        turn.lock.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import gc
 import signal
@@ -17,13 +18,15 @@ import pytest
 
 from penstock.runtime import method
 from penstock.runtime.engines.xnnpack.turn import Turn
+from penstock.runtime.pool import Pool, _Loan
 from penstock.runtime.program import load
 from penstock.runtime.specs import TensorSpec
 
 #: whose state outlasts a call
 STATEFUL = tuple(
-    str(Path(method.__file__).parent / name) for name in ("engines", "method.py", "bound_delegate")
-)
+    str(Path(method.__file__).parent / name)
+    for name in ("engines", "method.py", "bound_delegate", "pool.py")
+) + (contextlib.__file__,)
 STOCK = Path(__file__).parents[1] / "formats" / "stock"
 
 
@@ -66,6 +69,7 @@ def interrupted(call: Callable[[], Any], place: int) -> bool:
         return True
     finally:
         sys.settrace(None)
+        before.clear()  # frames hold what a generator would let go
         if collecting:
             gc.enable()
     return False
@@ -131,3 +135,86 @@ def test_runtimes_are_deleted_all_the_same() -> None:
         assert sorted(xnn.deleted) == sorted(known) and 1 in known
         place += 1
     assert place > 5
+
+
+class _Program:
+    """Stands for one that computes nothing, so that all places are the pool's."""
+
+    def clone(self, **options: Any) -> _Program:
+        return self if not options else _Program()
+
+    def __call__(self, value: int) -> int:
+        return value + 1
+
+
+def _pool() -> Pool:
+    program: Any = _Program()
+    return Pool(program, 1)
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="another tracer is at work")
+def test_a_call_of_a_pool_loses_no_clone() -> None:
+    """Not even until the exception is handled."""
+    place, going = 0, True
+
+    def call() -> None:
+        try:
+            pool(1)
+        except KeyboardInterrupt:
+            free.append(list(pool._clones._free))
+            raise
+
+    while going:
+        pool, free = _pool(), list[Any]()
+        whole = list(pool._clones._free)
+        going = interrupted(call, place)
+        assert free == [whole] * going
+        assert within(60, lambda: pool(2)) == 3  # noqa: B023
+        place += 1
+    assert place > 5
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="another tracer is at work")
+def test_a_block_with_a_clone_loses_none() -> None:
+    place, going = 0, True
+
+    def block() -> None:
+        with pool.lent() as clone:
+            clone(1)
+
+    while going:
+        pool = _pool()
+        whole = list(pool._clones._free)
+        going = interrupted(block, place)
+        assert pool._clones._free == whole
+        place += 1
+    assert place > 10
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="another tracer is at work")
+def test_a_caller_that_waits_is_not_forgotten() -> None:
+    """Who gives a clone back is interrupted anywhere, and so is who gave up waiting."""
+    place, going = 0, True
+    while going:
+        pool = _pool()
+        (clone,) = pool._clones._free
+        clones, first, second = pool._clones, _Loan(), _Loan()
+        clones.take(first)
+        second.turn = threading.Lock()
+        second.turn.acquire()
+        clones._waiting.append(second)
+
+        def give() -> None:
+            try:
+                clones.give(first)  # noqa: B023
+            except BaseException:
+                clones.give(first)  # noqa: B023
+                raise
+
+        going = interrupted(give, place)
+        assert second.clone is clone and not second.turn.locked() and not clones._waiting
+        clones.give(second)
+        clones.give(second)
+        assert clones._free == [clone]
+        place += 1
+    assert place > 2
