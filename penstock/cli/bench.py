@@ -165,6 +165,8 @@ def _measuring(console: Console, total: float) -> Iterator[_Shown]:
 def show(report: BenchReport, notices: Sequence[str]) -> None:
     """Prints the tables, one for each number of threads, and what to mind."""
     console = SafeConsole(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # what reads it has no edge
     for threads in dict.fromkeys(row.threads for row in report.rows):
         console.print(_table(report, threads))
     console.print(

@@ -14,6 +14,7 @@ from penstock.files import readable
 from penstock.pictures import SUFFIXES, from_image
 from penstock.runtime.free_memory import available_memory
 from penstock.runtime.specs import ScalarSpec, Spec, TensorSpec
+from penstock.text import counted
 from penstock.zoo.images import IMAGENET, Normalization
 
 
@@ -55,7 +56,8 @@ def read_inputs(
             found.append(from_bytes(path, spec))
     if len(found) != len(tensors):
         raise InputError(
-            f"{', '.join(files)} give {len(found)} inputs, the program takes {len(tensors)}:"
+            f"{', '.join(files)}: {counted(len(found), 'input')}, but the program takes"
+            f" {len(tensors)}:"
             f" {', '.join(map(str, tensors)) or 'none'}"
         )
     rest = iter(found)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from penstock.cli.completion import ENGINE_NAMES, PROGRAMS, among
 from penstock.cli.feeds import ones, read_inputs
 from penstock.cli.options import DataPath, Json, MethodName, ThreadCount
+from penstock.cli.output import writable
 from penstock.cli.profile_table import show
 from penstock.cli.run_file import split_names
 from penstock.cli.safe_console import SafeConsole
@@ -25,7 +26,7 @@ from penstock.text import printable
 from penstock.tools.profiling.etdump import etdump_of
 from penstock.tools.profiling.groups import GROUPINGS
 from penstock.tools.profiling.machine import peaks
-from penstock.tools.profiling.measure import measure, require_fixed_sizes
+from penstock.tools.profiling.measure import measure, ordinary_seconds, require_fixed_sizes
 from penstock.tools.profiling.report import report
 from penstock.tools.profiling.trace import trace
 
@@ -91,13 +92,21 @@ def profile_command(
     """
     if by not in GROUPINGS:
         raise InputError(f"--by is {by!r}; give {', '.join(GROUPINGS)}")
-    program = load(file, data=split_names(data_path), threads=threads, engine=engine, profile=True)
+    for path, option in ((html, "--html"), (trace_path, "--trace"), (etdump_path, "--etdump")):
+        if path is not None:
+            writable(path, option)
+    data = split_names(data_path)
+    program = load(file, data=data, threads=threads, engine=engine)
     specs = program.method(method_name).inputs
     if inputs is None:
         require_fixed_sizes(program, method_name)
     feed = ones(specs)
     if inputs is not None:
         feed = read_inputs(split_names(inputs), specs, normalization_of(program))
+    usual = None
+    if seconds > 0 and (runs is None or runs > 0):  # else measure says what is wrong
+        usual = ordinary_seconds(program, method_name, feed, runs=runs, seconds=seconds / 4)
+    program = load(file, data=data, threads=threads, engine=engine, profile=True)
     count = Threads(threads).count
     machine = peaks(count, anew=measure_machine)
     bar = Progress(
@@ -115,7 +124,7 @@ def profile_command(
             seconds=seconds,
             on_call=lambda share: bar.update(task, completed=share),
         )
-    found = report(program, file, engine, count, calls, machine)
+    found = report(program, file, engine, count, calls, machine, usual)
     written = []
     if html is not None:
         write_page(html, "profile", f"Profile of {Path(file).name}", found.as_dict())

@@ -23,15 +23,18 @@ def show(report: ProfileReport, by: str, *, top: int | None, depth: int) -> None
     if not console.is_terminal:
         console.width = 200  # what reads it has no edge
     low, middle, high = (f"{1e3 * time:.3f}" for time in report.quartiles)
+    ordinary = "" if report.ordinary is None else f"; not measured: {1e3 * report.ordinary:.3f} ms"
     console.print(
         printable(
             f"{report.path}, method {report.method}: {1e3 * report.seconds:.3f} ms a call, the sum"
             f" of the parts' first deciles over {counted(report.calls, 'call')} (quartiles of"
-            f" whole calls: {low}, {middle}, {high} ms); threads: {report.threads},"
+            f" whole calls: {low}, {middle}, {high} ms{ordinary}); threads: {report.threads},"
             f" engine: {report.engine}"
         ),
         markup=False,
     )
+    if report.mind:
+        console.print(f"note: {report.mind}", markup=False)
     console.print(machine_line(report.peaks), markup=False)
     groups = by_module(report, depth) if by == "module" else GROUPINGS[by](report)
     names = _names(report, by)

@@ -14,6 +14,7 @@ from rich.table import Table
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
 from penstock.cli.options import Calibration, Seed
+from penstock.cli.output import writable
 from penstock.cli.safe_console import SafeConsole
 from penstock.compiler.quantize.cost import HEADINGS, QuantizationCost, row
 from penstock.compiler.quantize.quantization import SCHEMES, Quantization, parse_scheme
@@ -75,6 +76,8 @@ def quantize_report_command(
     """
     stages = Stages(quiet=quiet or as_json)
     asked = None if scheme is None else parse_scheme(scheme)
+    if html is not None:
+        writable(html, "--html")
     with stages.stage("model"):
         from penstock.cli import sources
         from penstock.cli.calibration import split_data

@@ -54,11 +54,12 @@ show(facts([
   ["Program", data.path],
   ["Method", data.method],
   [`A call, ${threads}`, seconds(data.seconds)],
+  data.ordinary && ["A call, not measured", seconds(data.ordinary)],
   ["Measured", `${count(data.calls)} ${data.calls === 1 ? "call" : "calls"}`],
   ["Engine", data.engine],
-]));
+].filter(Boolean)));
 show(h("p", { class: "muted" },
-  `The times are first deciles over the calls, the call is their sum. Whole calls took ${data.quartiles.map(seconds).join(", ")} (quartiles)${peaks.busy ? "; the machine was busy" : ""}. `
+  `The times are first deciles over the calls, the call is their sum. Whole calls took ${data.quartiles.map(seconds).join(", ")} (quartiles)${peaks.busy ? "; the machine was busy" : ""}. ${data.mind ? `M${data.mind.slice(1)}. ` : ""}`
   + `${peaks.processor} can do, with ${threads}: ${[peaks.fp32 && `${flops(peaks.fp32)} in fp32`, peaks.int8 && `${flops(peaks.int8).replace("FLOP", "OP")} in int8`, `${bandwidth(peaks.memory)} from memory, ${bandwidth(peaks.cache)} from the cache`].filter(Boolean).join(", ")}.`));
 show(rooflineSection(), moduleSection(), operatorSection(), nodeSection(), h("div", { class: "sheet" }, panel.element));
 

@@ -35,6 +35,30 @@ def require_fixed_sizes(program: LoadedProgram, method: str | None) -> None:
             )
 
 
+def ordinary_seconds(
+    program: LoadedProgram, method: str | None, inputs: Sequence[Any], *, runs: int | None = None,
+    seconds: float = 0.5,
+) -> float:  # fmt: skip
+    """The first decile of whole calls of a ``program`` that was loaded without ``profile``: what a
+    call takes where nothing inside is measured. Ends as :func:`measure` does.
+
+    Raises InputError for inputs that do not fit.
+    """
+    prepared = program.method(method)
+    for _ in range(WARM_UP):
+        prepared.run(inputs)
+    times: list[float] = []
+    begin = time.perf_counter()
+    while True:
+        start = time.perf_counter()
+        prepared.run(inputs)
+        end = time.perf_counter()
+        times.append(end - start)
+        enough = len(times) >= runs if runs is not None else end - begin >= seconds
+        if (enough and (runs is not None or len(times) >= 3)) or len(times) >= MOST_CALLS:
+            return sorted(times)[len(times) // 10]
+
+
 def measure(
     program: LoadedProgram,
     method: str | None,

@@ -71,7 +71,9 @@ class Unseen:
 class ProfileReport:
     """Where the time of a call goes. The time of a row is the first decile over ``calls`` calls,
     which what else the machine does disturbs least; ``seconds`` is the sum of the rows,
-    ``quartiles`` those of whole calls as they were. The rows are in the program's order."""
+    ``quartiles`` those of whole calls as they were. ``ordinary`` is the first decile of calls in
+    which nothing was measured, where that is known: of small nodes much is the measuring's. The
+    rows are in the program's order."""
 
     path: str
     method: str
@@ -83,12 +85,24 @@ class ProfileReport:
     peaks: Peaks
     rows: tuple[Row, ...]
     unseen: tuple[Unseen, ...]
+    ordinary: float | None = None
+
+    @property
+    def mind(self) -> str | None:
+        """A line about what measuring added, where that is much."""
+        if not self.ordinary or self.seconds < 1.25 * self.ordinary:
+            return None
+        return (
+            f"measuring takes time itself: the parts add up to {self.seconds / self.ordinary:.3g} "
+            "times an ordinary call, and of the times of small nodes much is the clock"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         found = asdict(self)
         for row, plain in zip(self.rows, found["rows"], strict=True):
             plain["operator"] = row.operator
+        found["mind"] = self.mind
         return found
 
     def _repr_html_(self) -> str:
@@ -103,6 +117,7 @@ class ProfileReport:
         title = f"{self.path}, {self.method}: {1e3 * self.seconds:.3f} ms a call"
         calls = counted(self.calls, "call")
         note = f"first deciles over {calls}, threads: {self.threads}, engine: {self.engine}"
+        note += f"; {self.mind}" if self.mind else ""
         headings = ("ms", "share", "of what the machine can do", "what", "module", "engine")
         return render(Table(title, headings, rows, note))
 
@@ -120,8 +135,10 @@ def report(
     threads: int,
     calls: Sequence[Call],
     peaks: Peaks,
+    ordinary: float | None = None,
 ) -> ProfileReport:
-    """What ``calls`` of a method of ``program`` say."""
+    """What ``calls`` of a method of ``program`` say. ``ordinary`` are the seconds of a call in
+    which nothing was measured."""
     name = calls[0].profile.method
     method = program.program.method(name)
     assert method is not None
@@ -136,7 +153,7 @@ def report(
     low, middle, high = quantiles(times, n=4) if len(times) > 1 else times * 3
     return ProfileReport(
         path, name, engine, threads, len(calls), whole, (low, middle, high), peaks, rows,
-        tuple(maker.unseen),
+        tuple(maker.unseen), ordinary,
     )  # fmt: skip
 
 

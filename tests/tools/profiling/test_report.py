@@ -15,7 +15,12 @@ from penstock.errors import InputError
 from penstock.runtime.program import LoadedProgram, load
 from penstock.tools.profiling.groups import GROUPINGS, by_module, by_node, by_operator
 from penstock.tools.profiling.machine import Peaks
-from penstock.tools.profiling.measure import Call, measure, require_fixed_sizes
+from penstock.tools.profiling.measure import (
+    Call,
+    measure,
+    ordinary_seconds,
+    require_fixed_sizes,
+)
 from penstock.tools.profiling.report import AROUND, BETWEEN, ProfileReport, report
 from penstock.tools.profiling.trace import trace
 
@@ -185,3 +190,17 @@ def in_perfetto(events: list[dict[str, Any]]) -> list[int | None]:
         stack.append((begin, begin + length))
     assert [e["ts"] for e in events] == sorted(e["ts"] for e in events)  # it sorts them
     return found
+
+
+def test_what_measuring_adds_is_said() -> None:
+    """Beside calls in which nothing is measured; where the parts are most of these, nothing."""
+    found, _ = profiled(load(STOCK / "image_fp32.pte", threads=1, profile=True), runs=3)
+    assert found.ordinary is None and found.mind is None
+    small = replace(found, seconds=2e-4, ordinary=5e-5)
+    assert "the parts add up to 4 times an ordinary call" in str(small.mind)
+    assert small.as_dict()["mind"] == small.mind and "up to 4 times" in small._repr_html_()
+    assert replace(found, seconds=1.1e-4, ordinary=1e-4).mind is None
+    program = load(STOCK / "image_fp32.pte", threads=1)
+    inputs = [np.ones(spec.shape, spec.dtype) for spec in program.method().inputs]
+    assert ordinary_seconds(program, None, inputs, runs=2) > 0.0
+    assert ordinary_seconds(program, None, inputs, seconds=1e-3) > 0.0
