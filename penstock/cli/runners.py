@@ -59,7 +59,11 @@ _Executions = Annotated[
 ]
 _Threads = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--cpu_threads", "--cpu-threads", help="Threads. Default: one for each CPU."),
+    typer.Option(
+        "--cpu_threads",
+        "--cpu-threads",
+        help="Threads. Default, also as -1: one for each CPU.",
+    ),
 ]
 _Engine = Annotated[
     str,
@@ -87,6 +91,9 @@ _Labels = Annotated[
 ]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors alone.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
+
+#: How ExecuTorch's runner writes the default number of threads.
+_BY_DEFAULT = -1
 
 _ClickException = typer.BadParameter.__mro__[2]
 
@@ -121,7 +128,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
             inputs=split_names(inputs),
             data_paths=split_names(data_path),
             method_name=method_name,
-            threads=cpu_threads,
+            threads=None if cpu_threads == _BY_DEFAULT else cpu_threads,
             engine=engine,
             executions=num_executions,
             output_file=output_file,

@@ -24,6 +24,12 @@ _MAGIC = b"eh00"
 _HEADER = struct.Struct("<4sIQQQ")
 _HEADER_AT = 8
 _MINIMUM_LENGTH = 24
+_ZIP = b"PK\3\4"
+#: Files that are taken for programs, by their identifiers.
+_OTHERS = {
+    b"BP08": "it is a bundled program (.bpte); give the .pte file that was bundled",
+    b"FT01": "it is a data file (.ptd); give it beside its program, as data",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,16 @@ class Frame:
     program_size: int
     segment_base: int
     segment_end: int
+
+
+def _what_instead(start: bytes) -> str:
+    """What a file is that begins with these eight bytes, and what to do with it."""
+    if start.startswith(_ZIP):
+        return (
+            "it is a zip archive, as PyTorch writes them;"
+            " penstock compile makes a program of a .pt2 archive"
+        )
+    return _OTHERS.get(start[4:], f"bytes 4 to 8 are {start[4:]!r} instead of {IDENTIFIER!r}")
 
 
 def read_frame(data: memoryview) -> Frame:
@@ -54,9 +70,7 @@ def read_frame(data: memoryview) -> Frame:
                 f"the program has format version {version}, only {IDENTIFIER.decode()} can be read:"
                 " update Penstock, or compile the model again"
             )
-        raise InvalidProgramError(
-            f"not a .pte program: bytes 4 to 8 are {identifier!r} instead of {IDENTIFIER!r}"
-        )
+        raise InvalidProgramError(f"not a .pte program: {_what_instead(bytes(data[:8]))}")
     if data[_HEADER_AT : _HEADER_AT + 4] != _MAGIC:
         return Frame(size, 0, 0)
     if size < _HEADER_AT + _MINIMUM_LENGTH:

@@ -141,7 +141,7 @@ def test_command_says_latency_and_nothing_when_quiet(doubles: Path) -> None:
         (["--model_path", "{model}", "--inputs", "{text}"], "the input float32[2, 3] takes 24", 1),
         (["--model_path", "{model}", "--num_executions", "0"], "at least 1", 1),
         (["--model_path", "{model}", "--num_executions", "x"], "--num_executions", 2),
-        (["--model_path", "{model}", "--cpu_threads", "-1"], "give one from 1", 1),
+        (["--model_path", "{model}", "--cpu_threads", "-2"], "give one from 1", 1),
         (["--model_path", "{model}", "--engine", "x"], "engine is 'x'; choose 'auto'", 1),
         (["--model_path", "{model}", "--print_output", "x"], "none, summary or all", 1),
         (["--model_path", "{model}", "--output_file", "/no/where/y.npy"], "cannot write", 1),
@@ -160,6 +160,12 @@ def test_command_errors_are_one_line(
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
     assert done.stdout == ""
+
+
+def test_minus_one_is_the_default_number_of_threads(doubles: Path) -> None:
+    done = command("executor_runner", "--model_path", str(doubles), "--cpu_threads=-1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == command("executor_runner", "--model_path", str(doubles)).stdout
 
 
 def test_run_file(doubles: Path) -> None:

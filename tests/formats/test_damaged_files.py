@@ -84,7 +84,9 @@ def test_changed_numbers(stock_file: Path) -> None:
     [
         (b"", InvalidProgramError, "empty"),
         (b"ET", InvalidProgramError, "not a .pte program"),
-        (b"PK\3\4" + bytes(100), InvalidProgramError, "not a .pte program"),
+        (b"PK\3\4" + bytes(100), InvalidProgramError, "zip archive.*penstock compile"),
+        (b"\x08\0\0\0BP08" + bytes(100), InvalidProgramError, "bundled program"),
+        (b"\x08\0\0\0FT01" + bytes(100), InvalidProgramError, "data file"),
         (b"#!/bin/sh\necho hello\n", InvalidProgramError, "not a .pte program"),
         (b"\x10\0\0\0ET13" + bytes(100), UnsupportedError, "version ET13"),
         (b"\x10\0\0\0ET12", InvalidProgramError, "damaged or cut short"),
