@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from penstock.compiler.quantize.accuracy import AccuracyBudget, BudgetOutcome
+from penstock.compiler.quantize.accuracy import AccuracyBudget, BudgetOutcome, HeldOutScores
 from penstock.compiler.quantize.quantization import Observer, Quantization, Scheme
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccuracyBudget",
     "BudgetOutcome",
+    "HeldOutScores",
     "Observer",
     "Quantization",
     "QuantizationReport",

@@ -6,10 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 from penstock.errors import QuantizationError
 from penstock.text import counted
+
+#: Takes a model, returns a number, or one for each sample.
+Metric: TypeAlias = Callable[[Callable[..., Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,23 @@ class AccuracyBudget:
 
         AccuracyBudget(metric=accuracy, allowed_drop=0.002)
 
+    A metric may also return a number for each sample (a list, an array, a tensor), whose mean
+    counts: then the outcome says how far a difference may be chance, and whether there are samples
+    enough to show ``allowed_drop`` at all.
+
+    The search takes what its metric likes, which flatters. ``held_out`` is a metric on data of its
+    own that the search does not see; its numbers for float, int8 and what was chosen are reported.
+
     ``trials`` limits how many mixtures are tried.
 
     Raises :class:`~penstock.errors.QuantizationError` for a budget that says nothing or both.
     """
 
     sqnr: float | None = None
-    metric: Callable[[Callable[..., Any]], float] | None = None
+    metric: Metric | None = None
     allowed_drop: float = 0.0
     trials: int = 48
+    held_out: Metric | None = None
 
     def __post_init__(self) -> None:
         if (self.sqnr is None) == (self.metric is None):
@@ -55,6 +66,14 @@ class AccuracyBudget:
             )
         if self.metric is not None and not callable(self.metric):
             raise QuantizationError(f"the budget's metric is {self.metric!r}; give a function")
+        if self.held_out is not None and self.metric is None:
+            raise QuantizationError(
+                "held_out goes with a metric; for sqnr give held-out data to lower() or quantize()"
+            )
+        if self.held_out is not None and not callable(self.held_out):
+            raise QuantizationError(
+                f"the budget's held_out is {self.held_out!r}; give a function, as metric is"
+            )
         if not _is_number(self.allowed_drop) or self.allowed_drop < 0:
             raise QuantizationError(
                 f"allowed_drop is {self.allowed_drop!r}; give a number, 0 or more"
@@ -80,6 +99,19 @@ class KeptLayer:
 
 
 @dataclass(frozen=True)
+class HeldOutScores:
+    """What the metric on data that the search did not see gives for the float model, the fully
+    quantized one and the chosen one. ``samples`` and ``uncertainty`` as in
+    :class:`BudgetOutcome`."""
+
+    floating: float
+    int8: float
+    reached: float
+    samples: int | None = None
+    uncertainty: float | None = None
+
+
+@dataclass(frozen=True)
 class BudgetOutcome:
     """What an accuracy budget came to.
 
@@ -88,6 +120,11 @@ class BudgetOutcome:
     infinite for decibels). ``kept`` stays in float; ``observers`` are those that are not the
     default. The extra bytes and seconds are beside the fully quantized model; the seconds are
     estimated, see ``times``. ``data`` says what the ratios were measured on.
+
+    Where the metric gives a number for each of ``samples``, ``reached - floating`` is known to
+    ``uncertainty`` to either side, with 95 % confidence, as far as the search has not chosen what
+    suits these samples: ``held_out`` has it on others. ``warning`` says that the samples are too
+    few to show the allowed drop.
     """
 
     unit: str
@@ -102,6 +139,10 @@ class BudgetOutcome:
     extra_bytes: int = 0
     extra_seconds: float = 0.0
     times: str = field(default="estimated")
+    samples: int | None = None
+    uncertainty: float | None = None
+    warning: str | None = None
+    held_out: HeldOutScores | None = None
 
     @property
     def chosen(self) -> tuple[KeptLayer, ...]:
@@ -119,6 +160,14 @@ class BudgetOutcome:
 
     def __str__(self) -> str:
         lines = [self.summary()]
+        if self.warning is not None:
+            lines.append(f"  warning: {self.warning}")
+        if self.held_out is not None:
+            found = self.held_out
+            lines.append(
+                f"  held out: {found.reached:.5g}{_sure(found.samples, found.uncertainty)} "
+                f"(float: {found.floating:.5g}, all in int8: {found.int8:.5g})"
+            )
         others = len(self.kept) - len(self.chosen)
         for layer in self.chosen:
             lines.append(f"  in float: {layer.node} ({layer.operator}) {layer.module}".rstrip())
@@ -131,9 +180,10 @@ class BudgetOutcome:
 
     def summary(self) -> str:
         """One line."""
+        reached = self._shown(self.reached) + _sure(self.samples, self.uncertainty)
         text = (
-            f"{self._shown(self.reached)} (asked: {self._shown(self.asked)}, all in int8: "
-            f"{self._shown(self.int8)}) with {counted(len(self.chosen), 'operator')} kept in float"
+            f"{reached} (asked: {self._shown(self.asked)}, all in int8: {self._shown(self.int8)}) "
+            f"with {counted(len(self.chosen), 'operator')} kept in float"
         )
         if self.kept:
             text += (
@@ -144,3 +194,9 @@ class BudgetOutcome:
 
     def _shown(self, value: float) -> str:
         return f"{value:.1f} dB" if self.unit == "dB" else f"{value:.5g}"
+
+
+def _sure(samples: int | None, uncertainty: float | None) -> str:
+    if samples is None or uncertainty is None:
+        return ""
+    return f" +- {uncertainty:.2g} of {counted(samples, 'sample')}"

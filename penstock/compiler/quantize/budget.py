@@ -84,7 +84,24 @@ def within_budget(
             stage.note(
                 f"{counted(run.search.tried, 'trial')}, {len(run.best.floats)} kept in float"
             )
-    return Budgeted(run.best, run.outcome(), statistics)
+    return Budgeted(run.best, _checked(run, judge, budget), statistics)
+
+
+def _checked(run: _Run, judge: Judge, budget: AccuracyBudget) -> BudgetOutcome:
+    """The outcome, with how far a metric's numbers can be trusted."""
+    outcome = run.outcome()
+    if not isinstance(judge, MetricJudge):
+        return outcome
+    int8 = Snapshot.of(run.base.converted)
+    best = int8 if run.best is run.base else Snapshot.of(run.best.converted)
+    whole = judge.float_scores
+    return replace(
+        outcome,
+        samples=whole.samples,
+        uncertainty=None if whole.each is None else judge.scores(best).uncertainty(whole),
+        warning=whole.too_few_for(budget.allowed_drop),
+        held_out=judge.held_out(run.base.floating, int8, best),
+    )
 
 
 def _judge(
@@ -95,7 +112,7 @@ def _judge(
     structure: Structure,
 ) -> Judge:
     if budget.metric is not None:
-        return MetricJudge(floating, structure, budget.metric, budget.allowed_drop)
+        return MetricJudge(floating, structure, budget)
     assert budget.sqnr is not None
     data = list(batches if unseen is None else unseen)
     if unseen is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,8 +12,10 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from penstock.compiler.fx.marks import STORES
+from penstock.compiler.quantize.accuracy import AccuracyBudget, HeldOutScores
 from penstock.compiler.quantize.interpreter import Snapshot, SnapshotInterpreter
 from penstock.compiler.quantize.measure import decibels, difference, is_float, power
+from penstock.compiler.quantize.scores import Scores
 from penstock.errors import QuantizationError
 from penstock.faults import one_line
 
@@ -134,44 +136,70 @@ class RatioJudge:
 
 
 class MetricJudge:
-    """A number that the user's function gives."""
+    """The mean of what the user's function gives."""
 
     unit = "metric"
     data = "by the metric"
 
-    def __init__(
-        self,
-        floating: Snapshot,
-        structure: Structure,
-        metric: Callable[[Callable[..., Any]], float],
-        allowed_drop: float,
-    ) -> None:
-        self._metric, self._structure = metric, structure
-        self.floating = self._call(floating, "the float model")
-        self.target = self.floating - allowed_drop - TOLERANCE * max(1.0, abs(self.floating))
+    def __init__(self, floating: Snapshot, structure: Structure, budget: AccuracyBudget) -> None:
+        self.budget, self._structure = budget, structure
+        self.float_scores = self._call(floating, "the float model")
+        self.floating = self.float_scores.mean
+        room = budget.allowed_drop + TOLERANCE * max(1.0, abs(self.floating))
+        self.target = self.floating - room
 
     def score(self, snapshot: Snapshot) -> float:
+        return self.scores(snapshot).mean
+
+    def scores(self, snapshot: Snapshot) -> Scores:
         return self._call(snapshot, "a quantized model")
 
-    def _call(self, snapshot: Snapshot, what: str) -> float:
+    def held_out(
+        self, floating: Snapshot, int8: Snapshot, reached: Snapshot
+    ) -> HeldOutScores | None:
+        """What the budget's other metric says, if it has one."""
+        if self.budget.held_out is None:
+            return None
+        whole = self._call(floating, "the float model", held_out=True)
+        done = self._call(int8, "a quantized model", held_out=True)
+        best = done if reached is int8 else self._call(reached, "a quantized model", held_out=True)
+        return HeldOutScores(
+            whole.mean, done.mean, best.mean, best.samples, best.uncertainty(whole)
+        )
+
+    def _call(self, snapshot: Snapshot, what: str, held_out: bool = False) -> Scores:
+        metric = self.budget.held_out if held_out else self.budget.metric
+        name = "the accuracy budget's " + ("held-out metric" if held_out else "metric")
+        assert metric is not None
         try:
             with torch.no_grad():
-                found = self._metric(Simulated(snapshot, self._structure))
+                found = metric(Simulated(snapshot, self._structure))
         except QuantizationError:
             raise
         except Exception as error:  # the user's code may raise anything
-            raise QuantizationError(
-                f"the accuracy budget's metric failed for {what}: {one_line(error)}"
-            ) from error
+            raise QuantizationError(f"{name} failed for {what}: {one_line(error)}") from error
         try:
-            number = float(found)
+            scores = Scores.of(_plain(found))
         except (TypeError, ValueError, RuntimeError):
             raise QuantizationError(
-                f"the accuracy budget's metric gave a {type(found).__name__} for {what}; "
-                "it must return a number"
+                f"{name} gave a {type(found).__name__} for {what}; "
+                "it must return a number, or one for each sample"
             ) from None
-        if not math.isfinite(number):
+        if not math.isfinite(scores.mean):
             raise QuantizationError(
-                f"the accuracy budget's metric gave {number} for {what}; it must return a number"
+                f"{name} gave {scores.mean} for {what}; it must return a number"
             )
-        return number
+        return scores
+
+
+def _plain(found: Any) -> Any:
+    """Tensors, also in a list, as what NumPy reads."""
+    if isinstance(found, torch.Tensor):
+        return found.detach().cpu().to(torch.float64).numpy()
+    if isinstance(found, (str, bytes)):
+        raise TypeError("text")
+    if isinstance(found, (list, tuple)):
+        return [float(one) for one in found]
+    if hasattr(found, "__array__"):
+        return found
+    return float(found)

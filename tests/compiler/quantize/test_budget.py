@@ -276,6 +276,13 @@ def raises(_model: Any) -> float:
         ({"metric": lambda _: float("nan")}, "metric gave nan for the float model"),
         ({"metric": lambda _: "good"}, "metric gave a str for the float model"),
         ({"metric": lambda m: m(1, 2)}, "calls the model in another way"),
+        ({"metric": lambda _: []}, "metric gave a list for the float model"),
+        ({"metric": lambda _: [1.0, math.nan]}, "metric gave nan for the float model"),
+        ({"metric": lambda _: [[1.0], [2.0]]}, "a number, or one for each sample"),
+        (
+            {"metric": lambda _: 1.0, "held_out": raises},
+            "held-out metric failed for the float model: ZeroDivisionError",
+        ),
     ],
 )
 def test_budgets_that_fail(given: dict[str, Any], message: str) -> None:
@@ -303,6 +310,8 @@ def test_bad_data_and_options() -> None:
         ({"metric": raises, "allowed_drop": -1.0}, "allowed_drop"),
         ({"metric": 3}, "a function"),
         ({"sqnr": 30.0, "trials": 0}, "trials"),
+        ({"sqnr": 30.0, "held_out": raises}, "held_out goes with a metric"),
+        ({"metric": raises, "held_out": 3}, "held_out is 3; give a function"),
     ):
         with pytest.raises(QuantizationError, match=message):
             AccuracyBudget(**wrong)  # type: ignore[arg-type]
