@@ -152,7 +152,11 @@ def innermost(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
 
 
 def linear(b: GraphBuilder, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``x @ weight.T + bias`` over the last dimension; ``weight`` is a constant [out, in]."""
+    """``x @ weight.T + bias`` over the last dimension; ``weight`` is [out, in], or [in] for the
+    product of one row, whose dimension the result lacks."""
+    if weight.rank == 1:
+        product = matmul(b, x, weight)
+        return product if bias is None else add(b, product, bias)
     if weight.constant is None:
         product = matmul(b, x, b.permute(weight, (1, 0)))
         return product if bias is None else add(b, product, bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch.fx import Node
 
@@ -104,8 +105,11 @@ def lower_index_copy(b: GraphBuilder, node: Node) -> Tensor:
 def lower_index_fill(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
-    places = integers(b, named["index"]).reshape(-1).numpy()
-    return _put(b, x, named["dim"] % x.rank, places, b.tensor(named["value"]), x.shape)
+    dim = named["dim"] % x.rank
+    # An index may be given more often than once: all its places get the same number.
+    places = np.unique(integers(b, named["index"]).reshape(-1).numpy() % extent_of(x, dim))
+    taken = (*x.shape[:dim], len(places), *x.shape[dim + 1 :])
+    return _put(b, x, dim, places, b.tensor(named["value"]), taken)
 
 
 @operator(

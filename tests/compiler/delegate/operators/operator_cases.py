@@ -187,6 +187,9 @@ case("masked_fill", lambda x: torch.ops.aten.masked_fill.Tensor(x, x > 0, torch.
 
 case("linear", nn.Linear(5, 7), numbers(2, 3, 5))
 case("linear", nn.Linear(5, 7, bias=False), numbers(5))
+case("linear", lambda x: F.linear(x, torch.arange(5.0)), numbers(2, 3, 5))
+case("linear", lambda x: F.linear(x, torch.arange(5.0)), numbers(5))
+case("linear", lambda x, y: F.linear(x, y), numbers(2, 5), numbers(5))
 case("linear", lambda x, y: F.linear(x, y), numbers(2, 5), numbers(3, 5))
 case("addmm", torch.addmm, numbers(4), numbers(3, 5), numbers(5, 4))
 case("linear", lambda x: torch.addmm(torch.ones(4), x, torch.ones(5, 4)), numbers(3, 5))

@@ -91,6 +91,7 @@ case(
     "index_fill",
     lambda x: (
         x.index_fill(1, torch.tensor([2, 0]), 3.0),
+        x.index_fill(-1, torch.tensor([1, -1, 1, 1]), 3.0),
         (x * 2).index_fill(-1, torch.tensor([0, 2, 4, 3]), -math.inf),
     ),
     X,
