@@ -66,9 +66,10 @@ def affine(b: GraphBuilder, x: Tensor, scale: float, shift: float) -> Tensor:
 # --- weights -----------------------------------------------------------------------------------
 
 
-def weight_value(b: GraphBuilder, weight: Tensor, dims: Sequence[int]) -> Value:
+def weight_value(b: GraphBuilder, weight: Tensor, dims: Sequence[int], channels: int = 0) -> Value:
     """A weight permuted to ``dims``, as float32 or, when it is a quantized constant, as int8 with
-    its scales (dimension 1 of a per-channel axis follows the permutation)."""
+    its scales. XNNPACK has scales of output channels alone, which are the weight's dimension
+    ``channels``: a weight with scales along another becomes float32, of the same values."""
     data = weight.constant
     if data is None:
         raise LoweringError("its weight is not a constant")
@@ -79,7 +80,8 @@ def weight_value(b: GraphBuilder, weight: Tensor, dims: Sequence[int]) -> Value:
             return b.raw_constant(
                 torch.from_numpy(blocks[0]), DataType.QBINT4, blocks[1], tuple(data.shape)
             )
-    if quantization is None or not _is_symmetric_int8(data, quantization):
+    along_others = quantization is not None and quantization.axis not in (None, channels)
+    if quantization is None or along_others or not _is_symmetric_int8(data, quantization):
         real = weight.real().to(torch.float32).permute(*dims)
         return b.raw_constant(real, DataType.FP32)
     if quantization.axis is None:

@@ -242,7 +242,7 @@ def deconvolve(
 def _transposed_filter(b: GraphBuilder, weight: Tensor, groups: int):  # type: ignore[no-untyped-def]
     """[groups * in, out, kh, kw] → [groups * out, kh, kw, in]."""
     if groups == 1:
-        return ex.weight_value(b, weight, (1, 2, 3, 0))
+        return ex.weight_value(b, weight, (1, 2, 3, 0), channels=1)
     quantization = weight.constant_quantization
     data = weight.constant
     if data is None:
