@@ -187,6 +187,8 @@ def _reason_against_inputs(decision: Decision, masks: set[Node]) -> str | None:
             return "its weight is computed at run time, int8 needs a constant one"
         if not is_float32(weight):
             return "its weight is not float32"
+        if weight.meta["val"].ndim < 2:
+            return "its weight is a single row, without channels to have scales of their own"
         if decision.bias is not None and not is_constant(decision.bias):
             return "its bias is computed at run time, int8 needs a constant one"
     inputs = decision.inputs

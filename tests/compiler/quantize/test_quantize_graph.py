@@ -25,6 +25,7 @@ from graphs import (
 from torch import nn
 from torch.fx import GraphModule, Node
 
+import penstock
 from penstock.compiler.delegate.operators.registry import FixedOutput
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.flow import quantize
@@ -275,6 +276,25 @@ def test_a_weight_computed_at_run_time_stays_in_float() -> None:
     assert [layer.reason for layer in report.floating] == [
         "its weight is computed at run time, int8 needs a constant one"
     ]
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic", "dynamic_4bit"])
+def test_a_weight_of_one_row_stays_in_float(scheme: str) -> None:
+    class OneRow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.row = nn.Linear(32, 32), nn.Parameter(torch.ones(32))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.linear(self.hidden(x), self.row)
+
+    torch.manual_seed(0)
+    model, x = OneRow().eval(), torch.randn(4, 32)
+    lowered = penstock.lower(model, (x,), quantize=scheme, calibration=[(x,)])
+    assert lowered.quantization is not None and len(lowered.quantization.quantized) == 1
+    (found,) = penstock.load(lowered.to_bytes())(x.numpy())
+    expected = model(x).detach().numpy()
+    assert found.shape == (4,) and abs(found - expected).max() < 0.2 * abs(expected).max()
 
 
 def test_a_tied_weight_is_quantized_once_and_stays_for_others() -> None:

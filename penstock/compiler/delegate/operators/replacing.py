@@ -105,6 +105,8 @@ def lower_index_copy(b: GraphBuilder, node: Node) -> Tensor:
 def lower_index_fill(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
+    if x.rank == 0:
+        raise LoweringError("it fills a number, which has no dimension")
     dim = named["dim"] % x.rank
     # An index may be given more often than once: all its places get the same number.
     places = np.unique(integers(b, named["index"]).reshape(-1).numpy() % extent_of(x, dim))
