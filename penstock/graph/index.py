@@ -108,8 +108,11 @@ class Index:
         self.remove(node)
 
     def new_value(self, value: Value) -> int:
-        """Adds ``value`` to the graph; returns the id that it got."""
+        """Adds ``value``, which may be a copy of an input or output, inside the graph; returns the
+        id that it got."""
         value.id = len(self.graph.values)
+        value.is_input = value.is_output = False
+        value.external_id = None
         self.graph.values.append(value)
         self.values[value.id] = value
         self.readers[value.id] = []

@@ -292,9 +292,8 @@ def _centred(index: Index, constant: int, axis: int) -> int:
 def _difference(index: Index, value: int, pattern: Difference) -> int:
     """``value`` less the mean of its rows, taken right where it is made."""
     source = index.values[value]
-    plain = replace(source, is_input=False, is_output=False, external_id=None)
-    mean = index.new_value(replace(plain, shape=(*source.shape[:-1], 1)))
-    result = index.new_value(plain)
+    mean = index.new_value(replace(source, shape=(*source.shape[:-1], 1)))
+    result = index.new_value(replace(source))
     nodes = (
         replace(pattern.mean, inputs=(value, *pattern.mean.inputs[1:]), outputs=(mean,)),
         replace(pattern.subtract, inputs=(value, mean), outputs=(result,)),

@@ -125,9 +125,7 @@ def _move_behind(index: Index, reshape: Node) -> None:
     lead = reshape.attributes.new_shape[:-1]
     for product in products:
         result = index.values[product.outputs[0]]
-        rows = index.new_value(
-            replace(result, shape=(*source.shape[:-1], result.shape[-1]), external_id=None)
-        )
+        rows = index.new_value(replace(result, shape=(*source.shape[:-1], result.shape[-1])))
         index.set_inputs(product, (source.id, *product.inputs[1:]))
         back = Node(
             NodeKind.STATIC_RESHAPE, (rows,), (result.id,),

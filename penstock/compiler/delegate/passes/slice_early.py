@@ -79,13 +79,7 @@ def _cut_shape(shape: Sequence[int], part: Part) -> tuple[int, ...]:
 def _sliced(index: Index, node: Node, source_id: int, part: Part) -> int:
     """``part`` of a value, by a slice before ``node`` or, of a constant, now."""
     source = index.values[source_id]
-    value = replace(
-        source,
-        shape=_cut_shape(source.shape, part),
-        is_input=False,
-        is_output=False,
-        external_id=None,
-    )
+    value = replace(source, shape=_cut_shape(source.shape, part))
     if source.data is not None:
         ranges = tuple(slice(p[0], p[0] + p[1]) if p else slice(None) for p in part)
         value.data = np.ascontiguousarray(np.asarray(source.data)[ranges])

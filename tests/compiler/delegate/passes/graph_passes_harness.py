@@ -10,6 +10,7 @@ import numpy as np
 from xnn_graphs import run
 
 from penstock.graph import clean_up
+from penstock.graph.checks import check_graph
 from penstock.graph.dtypes import DataType
 from penstock.graph.graph import XnnGraph
 
@@ -38,6 +39,7 @@ def after(graph: XnnGraph, apply: Callable[[XnnGraph], None], tolerance: float =
     apply(changed)
     clean_up.remove_dead(changed)
     changed = clean_up.renumbered(changed)
+    check_graph(changed)
     for before, now in zip(expected, answers(changed), strict=True):
         if before.dtype == np.int8:
             np.testing.assert_array_equal(now, before)

@@ -93,10 +93,18 @@ def test_a_reshape_that_stays(graph: XnnGraph) -> None:
     assert order.index(RESHAPE) < order.index(NodeKind.FULLY_CONNECTED)
 
 
-def joined(source: int, columns: int, *steps: Sequence[int] | str, also: bool = False) -> XnnGraph:
-    """A product, movement, and two readers of the result; ``also``: its input is an output."""
+def joined(
+    source: int,
+    columns: int,
+    *steps: Sequence[int] | str,
+    also: bool = False,
+    first: bool = False,
+) -> XnnGraph:
+    """A product, movement, and two readers of the result; ``also``: its input is an output;
+    ``first``: it is the graph's input."""
     sketch = Rows()
-    x = sketch.absolute(sketch.input((4, 6, source)))
+    x = sketch.input((4, 6, source))
+    x = x if first else sketch.absolute(x)
     moved = sketch.move(sketch.product(x, columns), *steps)
     results = [sketch.absolute(moved), sketch.apply(NodeKind.NEGATE, (moved,), sketch.shape(moved))]
     return sketch.finish(*results, *([x] if also else []))
@@ -104,8 +112,13 @@ def joined(source: int, columns: int, *steps: Sequence[int] | str, also: bool = 
 
 @pytest.mark.parametrize(
     "graph",
-    [joined(8, 5, (24, 5)), joined(5, 8, (24, 8)), joined(5, 5, "102", (24, 5))],
-    ids=["to fewer columns", "to more columns", "with a transpose"],
+    [
+        joined(8, 5, (24, 5)),
+        joined(5, 8, (24, 8)),
+        joined(5, 5, "102", (24, 5)),
+        joined(5, 5, (24, 5), first=True),
+    ],
+    ids=["to fewer columns", "to more columns", "with a transpose", "of the graph's input"],
 )
 def test_a_reshape_for_several_readers_goes_before_the_product(graph: XnnGraph) -> None:
     order = [node.kind for node in after(graph, applied).nodes]
