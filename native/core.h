@@ -98,6 +98,14 @@ static inline size_t pk_round_up(size_t n, size_t to)
     return pk_divide_up(n, to) * to;
 }
 
+/* Where part `index` of `parts` alike begins among `count`: at a multiple of `unit`, which is less
+ * than a part; index `parts` is the end. A part is at most divide_up(count, parts) long, and if `unit`
+ * is not 1 so much more. */
+static inline size_t pk_part_begin(size_t count, size_t parts, size_t unit, size_t index)
+{
+    return index == parts ? count : (count * index / parts + unit / 2) / unit * unit;
+}
+
 /* Sizes of the caches of one core in bytes (level 3: of all cores), 0 for unknown. */
 struct pk_caches {
     size_t l1, l2, l3;

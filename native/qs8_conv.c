@@ -97,7 +97,7 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
     p.unit = p.flat && p.per_image && lines / p.per_image >= 2 * k->rows ? k->rows : 1;
     stripe = p.per_image ? pk_divide_up(lines, p.per_image) : 1;
     if (p.unit > 1)
-        stripe = pk_min(stripe + p.unit, lines); /* at most, see `line_of` */
+        stripe = pk_min(stripe + p.unit, lines); /* at most */
     p.lines = lines;
     p.stripe = stripe;
     p.stripes = images * p.per_image;
@@ -149,9 +149,7 @@ struct work {
 /* The first line of stripe `index` of an image. */
 static size_t line_of(const struct plan *p, size_t index)
 {
-    if (index == p->per_image)
-        return p->lines;
-    return (p->lines * index / p->per_image + p->unit / 2) / p->unit * p->unit;
+    return pk_part_begin(p->lines, p->per_image, p->unit, index);
 }
 
 /* The lines of a stripe: the image, the first line, their number. */

@@ -292,9 +292,7 @@ static void put(const struct work *w, struct place place, const int32_t *sums, s
 /* The first tile of chunk `index`. */
 static size_t tile_of(const struct plan *p, size_t index)
 {
-    if (index == p->chunks)
-        return p->tiles;
-    return (p->tiles * index / p->chunks + ROWS / 2) / ROWS * ROWS;
+    return pk_part_begin(p->tiles, p->chunks, ROWS, index);
 }
 
 static void run_chunk(const struct work *w, size_t chunk, char *slot)

@@ -205,12 +205,7 @@ class Method:
         """
         signature = self._signature
         try:
-            if self._short is not None and not kwargs:
-                with self._lock:
-                    outputs = self._short(args)
-                if outputs is not None:
-                    return signature.fold(outputs)
-            out = None if signature.takes("out") else kwargs.pop("out", None)
+            out = kwargs.pop("out", None) if kwargs and not signature.takes("out") else None
             return signature.fold(self._run(signature.flatten(args, kwargs), out))
         except PenstockError:
             raise

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import InputError
+from penstock.runtime.method import Method
 from penstock.runtime.profile import Profile
 from penstock.runtime.program import LoadedProgram
 from penstock.runtime.specs import TensorSpec
@@ -44,19 +45,9 @@ def ordinary_seconds(
 
     Raises InputError for inputs that do not fit.
     """
-    prepared = program.method(method)
-    for _ in range(WARM_UP):
-        prepared.run(inputs)
-    times: list[float] = []
-    begin = time.perf_counter()
-    while True:
-        start = time.perf_counter()
-        prepared.run(inputs)
-        end = time.perf_counter()
-        times.append(end - start)
-        enough = len(times) >= runs if runs is not None else end - begin >= seconds
-        if (enough and (runs is not None or len(times) >= 3)) or len(times) >= MOST_CALLS:
-            return sorted(times)[len(times) // 10]
+    prepared = _warm(program, method, inputs)
+    times = sorted(took for took, _ in _timed(prepared, inputs, runs, seconds))
+    return times[len(times) // 10]
 
 
 def measure(
@@ -78,22 +69,37 @@ def measure(
         raise InputError(f"runs is {runs}, it must be at least 1")
     if not seconds > 0:
         raise InputError(f"seconds is {seconds:g}, it must be more than 0")
+    prepared = _warm(program, method, inputs)
+    prepared.profile(reset=True)
+    calls: list[Call] = []
+    for took, done in _timed(prepared, inputs, runs, seconds):
+        calls.append(Call(took, prepared.profile(reset=True)))
+        on_call(min(done, 1.0))
+    return calls
+
+
+def _warm(program: LoadedProgram, method: str | None, inputs: Sequence[Any]) -> Method:
+    """The method, after calls that do not count."""
     prepared = program.method(method)
     for _ in range(WARM_UP):
         prepared.run(inputs)
-    prepared.profile(reset=True)
-    calls: list[Call] = []
+    return prepared
+
+
+def _timed(
+    method: Method, inputs: Sequence[Any], runs: int | None, seconds: float
+) -> Iterator[tuple[float, float]]:
+    """Calls the method as :func:`measure` says; of each call its seconds, and which share of all is
+    done (1 or more with the last)."""
+    count, done = 0, 0.0
     begin = time.perf_counter()
-    while True:
+    while done < 1:
         start = time.perf_counter()
-        prepared.run(inputs)
+        method.run(inputs)
         end = time.perf_counter()
-        calls.append(Call(end - start, prepared.profile(reset=True)))
+        count += 1
         if runs is not None:
-            done = len(calls) / runs
+            done = count / runs
         else:
-            done = max((end - begin) / seconds, len(calls) / MOST_CALLS)
-            done = min(done, len(calls) / 3)
-        on_call(min(done, 1.0))
-        if done >= 1:
-            return calls
+            done = min(max((end - begin) / seconds, count / MOST_CALLS), count / 3)
+        yield end - start, done
