@@ -33,6 +33,17 @@ def module_path(node: Node) -> str:
     return entries[-1].removeprefix("L['self']").removeprefix(".") if entries else ""
 
 
+def module_types(node: Node) -> list[str]:
+    """The full names of the classes of the modules that the node was called in, the outermost
+    first; ``torch.export`` keeps the names, older captures the classes."""
+    stack = node.meta.get("nn_module_stack") or {}
+    kinds = [kind for key, (_, kind, *_) in stack.items() if key != _ADDED]
+    return [
+        f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
+        for kind in kinds
+    ]
+
+
 def source_line(node: Node) -> str:
     """The last line of the user's own source in the node's stack trace: ``file:line``. Of a model
     that has no source of its own, the line of torch's module."""

@@ -29,11 +29,11 @@ from penstock.compiler.delegate.operators.registry import (
 )
 from penstock.compiler.fx.control_flow import is_control_flow
 from penstock.compiler.fx.marks import FLOAT_ONLY
-from penstock.compiler.fx.origins import module_path
+from penstock.compiler.fx.origins import module_path, module_types
 from penstock.compiler.quantize.decision import KEPT, MOVING, Decision, Plan, operator_name
 from penstock.compiler.quantize.masks import find_masks
 from penstock.compiler.quantize.payoff import drop_what_does_not_pay
-from penstock.compiler.quantize.quantization import Quantization
+from penstock.compiler.quantize.quantization import Quantization, Scheme
 from penstock.compiler.quantize.values import (
     is_constant,
     is_float32,
@@ -164,9 +164,9 @@ def _reason_against(
     pattern = quantization.skipped_by(decision.module, entry.name)
     if pattern is not None:
         return f"skip={pattern!r} leaves it in float"
-    decision.scheme = quantization.scheme_for(decision.module, entry.name)
+    decision.scheme = _scheme(decision.node, entry, quantization)
     if decision.scheme is None:
-        return "the scheme given for its module leaves it in float"
+        return "no scheme is given for its module, its module's type or its operator"
     decision.rule = entry.rule_for(decision.node)
     if decision.rule is None:
         return "XNNPACK has it in float only"
@@ -177,6 +177,10 @@ def _reason_against(
             "XNNPACK cannot quantize its activations at run time (a static scheme may quantize it)"
         )
     return _reason_against_inputs(decision, masks) or entry.reason_against(decision.node)
+
+
+def _scheme(node: Node, entry: Operator, quantization: Quantization) -> Scheme | None:
+    return quantization.scheme_for(module_path(node), entry.name, module_types(node))
 
 
 def _reason_against_inputs(decision: Decision, masks: set[Node]) -> str | None:
@@ -216,7 +220,7 @@ def _following_clamp(decision: Decision, quantization: Quantization) -> Node | N
     entry = registry.find(user.target) if user.op == "call_function" else None
     if entry is None or not entry.is_clamp or not user.args or user.args[0] is not decision.node:
         return None
-    if quantization.scheme_for(module_path(user), entry.name) is None:
+    if _scheme(user, entry, quantization) is None:
         return None
     if not is_float32(user) or entry.reason_against(user) is not None:
         return None

@@ -37,6 +37,7 @@ with _quietly():
     from torchao.quantization.pt2e.prepare import prepare
     from torchao.quantization.pt2e.quantizer import (
         QuantizationAnnotation,
+        QuantizationConfig,
         QuantizationSpec,
         QuantizationSpecBase,
         Quantizer,
@@ -50,6 +51,7 @@ __all__ = [
     "PerChannelMinMaxObserver",
     "PlaceholderObserver",
     "QuantizationAnnotation",
+    "QuantizationConfig",
     "QuantizationSpec",
     "QuantizationSpecBase",
     "Quantizer",

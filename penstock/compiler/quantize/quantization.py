@@ -3,7 +3,7 @@ speak of it without importing any."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, get_args
@@ -49,8 +49,14 @@ class Quantization:
     ``skip`` names what stays in float: module paths (``features.0``: that module and all below
     it), or operator names as the operator table writes them; ``*`` and ``?`` are wildcards.
     ``overrides`` gives single modules (the same kind of pattern) another scheme, or ``None`` for
-    float; the longest pattern that fits a module wins. ``block`` is how many weights of a row
-    share a scale in the scheme ``dynamic_4bit``, a multiple of 32.
+    float; the longest pattern that fits a module wins. ``module_types`` does so for modules of a
+    class and all below them: the class, or its name with or without the path
+    (``torch.nn.modules.linear.Linear``, ``Linear``); the innermost module decides. ``operators``
+    does so for operators by name, ``{"*": None}`` for all that nothing else names. What names a
+    module goes before what names a class, and that before what names an operator.
+
+    ``block`` is how many weights of a row share a scale in the scheme ``dynamic_4bit``, a multiple
+    of 32.
 
     ``float_nodes`` names single operators that stay in float, and ``observers`` gives single values
     an observer of their own, both by the names that the report has in its first column
@@ -66,17 +72,18 @@ class Quantization:
     block: int = LEAST_BLOCK
     float_nodes: tuple[str, ...] = ()
     observers: Mapping[str, Observer] = field(default_factory=dict)
+    module_types: Mapping[type | str, Scheme | None] = field(default_factory=dict)
+    operators: Mapping[str, Scheme | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scheme", parse_scheme(self.scheme))
         if isinstance(self.skip, str):
             raise QuantizationError(f"skip must be a sequence of names, not {self.skip!r}")
         object.__setattr__(self, "skip", tuple(self.skip))
-        overrides = {
-            path: None if scheme is None else parse_scheme(scheme)
-            for path, scheme in self.overrides.items()
-        }
-        object.__setattr__(self, "overrides", overrides)
+        object.__setattr__(self, "overrides", _schemes(self.overrides))
+        types = {type_name(key): scheme for key, scheme in self.module_types.items()}
+        object.__setattr__(self, "module_types", _schemes(types))
+        object.__setattr__(self, "operators", _schemes(self.operators))
         if isinstance(self.float_nodes, str):
             raise QuantizationError(
                 f"float_nodes must be a sequence of names, not {self.float_nodes!r}"
@@ -102,18 +109,26 @@ class Quantization:
             return value
         return cls(scheme=parse_scheme(value))
 
-    def scheme_for(self, module_path: str, operator: str) -> Scheme | None:
+    def scheme_for(
+        self, module_path: str, operator: str, types: Sequence[str] = ()
+    ) -> Scheme | None:
         """The scheme for an operator, ``None`` for float.
 
         ``module_path`` is dotted, empty for the outermost module; ``operator`` is the name in the
-        operator table.
+        operator table; ``types`` are the full names of the classes of the modules that the operator
+        is called in, the outermost first.
         """
         if self.skipped_by(module_path, operator) is not None:
             return None
-        fitting = [path for path in self.overrides if _fits(path, module_path)]
-        if fitting:
-            return self.overrides[max(fitting, key=len)]
-        return self.scheme
+        named = [path for path in self.overrides if _fits(path, module_path)]
+        if named:
+            return self.overrides[max(named, key=len)]
+        for name in reversed(types):
+            fitting = [str(key) for key in self.module_types if _fits_type(str(key), name)]
+            if fitting:
+                return self.module_types[max(fitting, key=len)]
+        matching = [key for key in self.operators if fnmatchcase(operator, key)]
+        return self.operators[max(matching, key=len)] if matching else self.scheme
 
     def skipped_by(self, module_path: str, operator: str) -> str | None:
         """The pattern of ``skip`` that an operator falls under, if any; arguments as for
@@ -136,6 +151,24 @@ def parse_scheme(name: object) -> Scheme:
                 return scheme
     valid = ", ".join((*_SHORT_NAMES, *SCHEMES))
     raise QuantizationError(f"unknown quantization scheme {name!r}; valid: {valid}")
+
+
+def type_name(key: object) -> str:
+    """The full name of a class; a name as it is."""
+    if isinstance(key, type):
+        return f"{key.__module__}.{key.__qualname__}"
+    if isinstance(key, str):
+        return key
+    raise QuantizationError(f"module_types has {key!r}; give a class of modules, or its name")
+
+
+def _schemes(given: Mapping[str, Scheme | None]) -> dict[str, Scheme | None]:
+    return {key: None if scheme is None else parse_scheme(scheme) for key, scheme in given.items()}
+
+
+def _fits_type(pattern: str, name: str) -> bool:
+    """Whether ``pattern`` is the full name ``name`` or the end of it behind the last dot."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[2], pattern)
 
 
 def _fits(pattern: str, module_path: str) -> bool:

@@ -7,10 +7,17 @@ In a flow of one's own::
     for batch in calibration:
         prepared(*batch)
     quantized = convert_pt2e(prepared)
+
+What is quantized how can be said by parts, with the methods that ExecuTorch's quantizer has::
+
+    quantizer = XNNPACKQuantizer().set_global(None)  # nothing, but
+    quantizer.set_module_type(torch.nn.Linear, "dynamic").set_module_name("head", "static")
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,26 +32,79 @@ from penstock.compiler.quantize.annotation import annotate
 from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import make_plan
-from penstock.compiler.quantize.pt2e import Quantizer
+from penstock.compiler.quantize.pt2e import QuantizationConfig, Quantizer
 from penstock.compiler.quantize.quantization import (
     DYNAMIC_SCHEMES,
+    SCHEMES,
     Quantization,
     QuantizationLike,
+    Scheme,
+    parse_scheme,
+    type_name,
 )
 from penstock.compiler.rewrite import pipelines
+from penstock.errors import QuantizationError
 
 
 class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
     """Marks what XNNPACK can compute in int8, as the operator table tells.
 
-    ``quantization`` is a :class:`Quantization` or the name of a scheme. After ``prepare_pt2e``
-    :attr:`plan` holds the decision, with its reason, for every operator.
+    ``quantization`` is a :class:`Quantization` or the name of a scheme; the ``set_`` methods change
+    it and give the quantizer back. They take a scheme by name, ``None`` for float, or a
+    ``QuantizationConfig`` as ``get_symmetric_quantization_config`` makes it, of which the scheme
+    is read. A module's name goes before a module's type, that before an operator, that before all.
+    After ``prepare_pt2e`` :attr:`plan` holds the decision, with its reason, for every operator.
+
+    Raises :class:`~penstock.errors.QuantizationError` for an unknown scheme or operator, and for a
+    configuration that no scheme is.
     """
 
     def __init__(self, quantization: QuantizationLike = "static_per_channel") -> None:
         super().__init__()
         self.quantization = Quantization.parse(quantization)
         self.plan = Plan([])
+        self._filter: Callable[[Node], bool] | None = None
+
+    def set_global(self, config: object) -> XNNPACKQuantizer:
+        """What nothing else names: ``None`` leaves it in float."""
+        scheme = scheme_of(config)
+        others = {name: s for name, s in self.quantization.operators.items() if name != "*"}
+        if scheme is None:
+            return self._with(operators={**others, "*": None})
+        return self._with(scheme=scheme, operators=others)
+
+    def set_operator_type(self, operator_type: object, config: object) -> XNNPACKQuantizer:
+        """An operator: ``torch.ops.aten.conv2d.default``, ``torch.ops.aten.conv2d``, or its name
+        in the operator table."""
+        names = dict.fromkeys(_names_of(operator_type), scheme_of(config))
+        return self._with(operators={**self.quantization.operators, **names})
+
+    def set_module_type(self, module_type: type | str, config: object) -> XNNPACKQuantizer:
+        """Modules of a class, and all below them."""
+        types = {**self.quantization.module_types, type_name(module_type): scheme_of(config)}
+        return self._with(module_types=types)
+
+    def set_module_name(self, module_name: str, config: object) -> XNNPACKQuantizer:
+        """A module by its path, and all below it."""
+        paths = {**self.quantization.overrides, module_name: scheme_of(config)}
+        return self._with(overrides=paths)
+
+    def set_filter_function(self, filter_fn: Callable[[Node], bool]) -> XNNPACKQuantizer:
+        """Operators for whose node ``filter_fn`` is false stay in float."""
+        self._filter = filter_fn
+        return self
+
+    def _with(self, **changes: Any) -> XNNPACKQuantizer:
+        self.quantization = replace(self.quantization, **changes)
+        return self
+
+    def _filtered(self, model: GraphModule) -> Quantization:
+        """The options, with what the filter leaves out of ``model`` among its ``float_nodes``."""
+        if self._filter is None:
+            return self.quantization
+        nodes = [node for node in model.graph.nodes if node.op == "call_function"]
+        left = tuple(node.name for node in nodes if not self._filter(node))
+        return replace(self.quantization, float_nodes=(*self.quantization.float_nodes, *left))
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Gives the graph the form that the compiler's own graphs have (in-place operators become
@@ -57,14 +117,14 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
         static schemes, the numbers that quantized operators take become constants."""
         if self.quantization.scheme not in DYNAMIC_SCHEMES:
             pipelines.run(model, pipelines.FOR_STATIC_QUANTIZATION)
-        for decision in make_plan(model, self.quantization).quantized:
+        for decision in make_plan(model, self._filtered(model)).quantized:
             if not isinstance(decision.rule, Weighted) and decision.rule is not None:
                 _numbers_to_constants(model, decision.node, decision.rule.inputs)
             _name_by_position(decision.node)
         return model
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        self.plan = make_plan(model, self.quantization)
+        self.plan = make_plan(model, self._filtered(model))
         annotate(model, self.plan, self.quantization.observer, self.quantization.observers)
         return model
 
@@ -87,6 +147,52 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
                 weight.guard.watch(attribute(model, str(decision.bias.target)), activation)
             if isinstance(result, ActivationObserver):
                 result.watch(activation, weight)
+
+
+def scheme_of(config: object) -> Scheme | None:
+    """The scheme that a ``set_`` method is given: by name, or of torchao's ``QuantizationConfig``;
+    ``None`` is float."""
+    if config is None:
+        return None
+    if not isinstance(config, QuantizationConfig):
+        return parse_scheme(config)
+    inputs, weight = config.input_activation, config.weight
+    if config.is_qat or not (_has_8_bits(inputs) and _has_8_bits(weight)):
+        raise QuantizationError(
+            f"a configuration for training, or of other integers than whole int8: {config}; "
+            f"give one of {', '.join(SCHEMES)}"
+        )
+    per_channel = weight.qscheme == torch.per_channel_symmetric
+    if inputs.is_dynamic and not per_channel:
+        raise QuantizationError(
+            "dynamic activations with one scale for all of a weight: give is_per_channel=True, "
+            "or 'dynamic'"
+        )
+    if inputs.is_dynamic:
+        return "dynamic_per_channel"
+    return "static_per_channel" if per_channel else "static_per_tensor"
+
+
+def _has_8_bits(spec: Any) -> bool:
+    """Whether a specification is of int8, -127 and -128 to 127."""
+    if spec is None or spec.dtype != torch.int8:
+        return False
+    return spec.quant_min in (None, -127, -128) and spec.quant_max in (None, 127)
+
+
+def _names_of(operator_type: object) -> list[str]:
+    """What the operator table calls an operator."""
+    if isinstance(operator_type, str):
+        return [operator_type]
+    overloads: list[object] = [operator_type]
+    if isinstance(operator_type, torch._ops.OpOverloadPacket):
+        overloads = [getattr(operator_type, name) for name in operator_type.overloads()]
+    entries = [entry for entry in map(registry.find, overloads) if entry is not None]
+    if not entries:
+        raise QuantizationError(
+            f"XNNPACK has no operator for {operator_type}; docs/operators.md lists those it has"
+        )
+    return [entry.name for entry in entries]
 
 
 def _numbers_to_constants(module: GraphModule, node: Node, positions: tuple[int, ...]) -> None:
