@@ -50,8 +50,6 @@ class Decoder:
         longest = limit if longest is None else longest
         #: positions that a context may have
         self.longest = longest if isinstance(longest, int) else 0
-        #: positions that there are rows for as yet
-        self.room = self.longest
         #: the method with caches of so many rows; all on the same packed weights
         self._methods: dict[int, Method] = {}
         self._shortens = settings.KEY in program.program.named_data
@@ -85,6 +83,11 @@ class Decoder:
             if isinstance(value, Tensor) and value.name in method.buffers
             if value.name and (axis := _axis(value.shape, longest, written.get(place))) is not None
         }
+
+    @property
+    def room(self) -> int:
+        """Positions that there are rows for as yet."""
+        return next(rows for rows, method in self._methods.items() if method is self.method)
 
     def after_fork(self) -> None:
         """See :mod:`penstock.runtime.forks`."""
@@ -124,7 +127,6 @@ class Decoder:
                 self._shortens, rows = False, self.longest
                 if rows not in self._methods:
                     self._methods[rows] = self._made(found, rows, None)
-        self.room = rows
         return self._methods[rows]
 
     def _made(self, method: formats.Method, rows: int, like: Method | None) -> Method:
@@ -178,6 +180,7 @@ class Decoder:
             return
         if self._active is not None:
             self._active.rows = self._copies(len(self._active.tokens))
+            self._active = None  # whatever interrupts what follows: its rows are the copies
         self._fit(len(context.tokens) if context.rows else 0, 0)
         buffers = self.method.buffers
         for name, rows in context.rows.items():
@@ -206,6 +209,8 @@ class Context:
         self.rows: dict[str, np.ndarray] = {}
         #: how many tokens the last :meth:`read` found there
         self.reused = 0
+        #: what alone may read, as :meth:`feed` and :meth:`read` are told
+        self.turn: object = None
 
     def rewind(self, length: int) -> None:
         """Forgets all tokens but the first ``length``.
@@ -218,13 +223,17 @@ class Context:
             )
         del self.tokens[length:]
 
-    def feed(self, tokens: Sequence[int], reading: Reading | None = None) -> np.ndarray:
+    def feed(
+        self, tokens: Sequence[int], reading: Reading | None = None, turn: object = None
+    ) -> np.ndarray:
         """Reads more tokens, in chunks; the logits float32 [vocabulary] behind the last.
 
-        Raises :class:`InputError` for none, for unknown ones, and beyond the longest length.
+        Raises :class:`InputError` for none, for unknown ones, beyond the longest length, and
+        where it is another's ``turn``.
         """
         decoder = self.decoder
         with decoder.lock:
+            self._check(turn)
             decoder.check_tokens(tokens)
             wanted = [*self.tokens, *map(int, tokens)]
             decoder.enter(self)
@@ -248,9 +257,13 @@ class Context:
                     reading(done, len(rest))
             return logits
 
-    def read(self, tokens: Sequence[int], reading: Reading | None = None) -> np.ndarray:
-        """Makes the context be ``tokens``: keeps the longest common beginning, reads the rest."""
+    def read(
+        self, tokens: Sequence[int], reading: Reading | None = None, turn: object = None
+    ) -> np.ndarray:
+        """Makes the context be ``tokens``: keeps the longest common beginning, reads the rest.
+        Raises what :meth:`feed` does."""
         with self.decoder.lock:
+            self._check(turn)
             common = 0
             for mine, new in zip(self.tokens, tokens, strict=False):
                 if mine != new:
@@ -259,7 +272,15 @@ class Context:
             # The last token is read again where all are known: logits are kept nowhere.
             self.rewind(min(common, max(len(tokens) - 1, 0)))
             self.reused = len(self.tokens)
-            return self.feed(tokens[len(self.tokens) :], reading)
+            return self.feed(tokens[len(self.tokens) :], reading, turn)
+
+    def _check(self, turn: object) -> None:
+        if turn is not self.turn:
+            raise InputError(
+                "the conversation went on while this answer was not at its end, which it has no"
+                " more; read an answer to its end before the next message, or have a conversation"
+                " for each"
+            )
 
 
 def _constant(program: LoadedProgram, name: str, default: Any) -> Any:

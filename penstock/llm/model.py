@@ -6,8 +6,10 @@ import os
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import index
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 from penstock.errors import InputError, shorten
@@ -57,14 +59,21 @@ class LanguageModel:
     """A compiled language model. Made by :func:`load`.
 
     ``stream``, ``generate`` and ``chat`` share one context, of which they keep what begins alike;
-    ``conversation()`` gives one of its own on the same weights.
+    a stream that begins while another has it gets a new one. ``conversation()`` gives one of its
+    own on the same weights. All may be called from any thread: answers as a whole (``generate``,
+    ``chat``, ``send``) take turns, streams do so piece by piece.
+
+    It pickles as the path of its file and its options, and is loaded again where it is unpickled.
     """
 
     def __init__(self, decoder: Decoder, tokenizer: Tokenizer, assets: Assets) -> None:
         self._decoder, self.tokenizer, self.assets = decoder, tokenizer, assets
         ends = dict.fromkeys(decoder.ends)
         self.ends: tuple[int, ...] = tuple(ends)
-        self._context = Context(decoder)
+        #: the context of the last stream, unless one has it
+        self._idle = [Context(decoder)]
+        #: loads the same model in another process
+        self._again: partial[LanguageModel] | None = None
         given = {
             key: int(value) if key == "top_k" else float(value)
             for key, value in assets.generation.items()
@@ -77,6 +86,11 @@ class LanguageModel:
     def __repr__(self) -> str:
         name = self.assets.name or "without a name"
         return f"LanguageModel({name}, {self.assets.architecture}, {self.max_length} positions)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._again is None:
+            raise PicklingError("only a model that penstock.llm.load made can be pickled")
+        return self._again, ()
 
     @property
     def max_length(self) -> int:
@@ -99,7 +113,7 @@ class LanguageModel:
         """
         tokens = self._tokens(prompt)
         filled = Answer() if answer is None else answer
-        return self._stream(self._context, tokens, options, filled, progress)
+        return self._stream(tokens, options, filled, progress)
 
     def generate(
         self, prompt: str | Sequence[int], *, progress: Reading | None = None, **options: Any
@@ -107,8 +121,9 @@ class LanguageModel:
         """The continuation of a prompt as a whole; takes (``progress`` too) and raises what
         :meth:`stream` does."""
         answer = Answer()
-        for _ in self._stream(self._context, self._tokens(prompt), options, answer, progress):
-            pass
+        with self._decoder.lock:
+            for _ in self._stream(self._tokens(prompt), options, answer, progress):
+                pass
         return answer
 
     def chat(self, messages: Sequence[Message], **options: Any) -> str:
@@ -117,7 +132,8 @@ class LanguageModel:
         Raises :class:`InputError` for messages or options that make no sense, and where the file
         has no chat template.
         """
-        return "".join(self.chat_stream(messages, **options))
+        with self._decoder.lock:
+            return "".join(self.chat_stream(messages, **options))
 
     def chat_stream(
         self, messages: Sequence[Message], *, progress: Reading | None = None, **options: Any
@@ -125,7 +141,7 @@ class LanguageModel:
         """As :meth:`chat`, the answer to ``messages`` piece by piece; ``progress`` is told how much
         of them was read."""
         tokens = self.chat_tokens(messages)
-        return self._stream(self._context, tokens, options, Answer(), progress)
+        return self._stream(tokens, options, Answer(), progress)
 
     def conversation(self, system: str | None = None) -> Conversation:
         """A new conversation on the same weights, with a cache of its own; ``system`` is the
@@ -161,19 +177,36 @@ class LanguageModel:
 
     def _stream(
         self,
-        context: Context,
         prompt: Sequence[int],
         given: dict[str, Any],
         answer: Answer,
         progress: Reading | None,
+        context: Context | None = None,
     ) -> Generator[str, None, None]:
+        """On ``context``, as a turn ``answer`` of it, or on one that no other stream has."""
         options = Options.made(self.defaults, given)
         if len(prompt) > self.max_length and options.overflow == "error":
             raise InputError(
                 f"the prompt has {len(prompt)} tokens, the file has {self.max_length} positions; "
                 "shorten it, compile with a larger --max-length, or give overflow='slide'"
             )
+        if context is None:
+            return self._alone(list(prompt), options, answer, progress)
+        context.turn = answer
         return self._pieces(context, list(prompt), options, answer, progress)
+
+    def _alone(
+        self, prompt: list[int], options: Options, answer: Answer, progress: Reading | None
+    ) -> Generator[str, None, None]:
+        try:
+            context = self._idle.pop()
+        except IndexError:
+            context = Context(self._decoder)
+        try:
+            context.turn = answer
+            yield from self._pieces(context, prompt, options, answer, progress)
+        finally:
+            self._idle[:] = [context]
 
     def _pieces(
         self,
@@ -188,7 +221,7 @@ class LanguageModel:
         stops, sampler = StopStrings(options.stop), Sampler(options)
         wanted = self._slid(prompt, options) if len(prompt) >= self.max_length else prompt
         with faults("generate"):
-            logits = context.read(wanted, progress)
+            logits = context.read(wanted, progress, answer)
         answer.read = len(wanted) - context.reused
         while True:
             token = sampler(logits, context.tokens)
@@ -221,10 +254,12 @@ class LanguageModel:
                         "length; compile with a larger --max-length, or give overflow='slide'"
                     )
                 with faults("generate"):
-                    logits = context.read(self._slid([*context.tokens, token], options))
+                    logits = context.read(
+                        self._slid([*context.tokens, token], options), None, answer
+                    )
                 continue
             with faults("generate"):
-                logits = context.feed([token])
+                logits = context.feed([token], None, answer)
         rest = stops.push(text.finish()) + stops.finish()
         answer.text += rest
         if rest:
@@ -241,7 +276,7 @@ class Conversation:
     """Messages that follow one another, with a cache of its own.
 
     What was said stays in the cache: only what is new is read. Made by
-    :meth:`LanguageModel.conversation`.
+    :meth:`LanguageModel.conversation`. It pickles as its model and its messages.
     """
 
     def __init__(self, model: LanguageModel, system: str | None = None) -> None:
@@ -251,6 +286,11 @@ class Conversation:
             self.messages.append({"role": "system", "content": system})
         #: of the last answer
         self.last = Answer()
+        #: the turn that is not at its end yet
+        self._turn: _Turn | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self._model, self.messages)
 
     @property
     def length(self) -> int:
@@ -260,42 +300,67 @@ class Conversation:
     def send(self, text: str, **options: Any) -> str:
         """The answer to ``text``, what the user says; takes and raises what
         :meth:`LanguageModel.stream` does."""
-        return "".join(self.stream(text, **options))
+        with self._model._decoder.lock:
+            return "".join(self.stream(text, **options))
 
     def stream(
         self, text: str, *, progress: Reading | None = None, **options: Any
     ) -> Generator[str, None, None]:
         """As :meth:`send`, the answer to ``text`` piece by piece; ``progress`` is told how much of
-        it was read. What was given before a break (a closed iterator, an
-        exception) stays in the conversation as the answer."""
+        it was read. What was given before a break (a closed iterator, an exception) stays in the
+        conversation as the answer. So it does where the conversation goes on before the iterator's
+        end, which then has an :class:`InputError` for who asks it for more."""
+        self._settle()
         asked = [*self.messages, {"role": "user", "content": text}]
         tokens = self._model.chat_tokens(asked)
-        self.last = answer = Answer()
-        pieces = self._model._stream(self._context, tokens, options, answer, progress)
-        return self._told(asked, answer, pieces)
+        turn = _Turn(asked, Answer())
+        pieces = self._model._stream(tokens, options, turn.answer, progress, self._context)
+        self.last, self._turn = turn.answer, turn
+        return self._told(turn, pieces)
 
-    def _told(
-        self, asked: list[dict[str, str]], answer: Answer, pieces: Generator[str, None, None]
-    ) -> Generator[str, None, None]:
-        begun = False
+    def _told(self, turn: _Turn, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
         try:
             for piece in pieces:
-                begun = True
+                turn.begun = True
                 yield piece
-            begun = True
+            turn.begun = True
         finally:
-            if begun:
-                self.messages = [*asked, {"role": "assistant", "content": answer.text}]
+            if self._turn is turn:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Ends the turn that is not at its end, if there is one. An iterator may be closed much
+        later: a traceback holds it, for instance."""
+        turn, self._turn, self._context.turn = self._turn, None, None
+        if turn is not None and turn.begun:
+            answered = {"role": "assistant", "content": turn.answer.text}
+            self.messages = [*turn.asked, answered]
 
     def rewind(self, turns: int = 1) -> None:
         """Forgets the last turns: what the user said and the answer.
 
         Raises :class:`InputError` unless there are so many.
         """
+        self._settle()
         asked = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
         if not 1 <= turns <= len(asked):
             raise InputError(f"cannot rewind {turns} turns: the conversation has {len(asked)}")
         del self.messages[asked[-turns] :]
+
+
+@dataclass
+class _Turn:
+    """What was asked, and the answer, of which something was given once it has ``begun``."""
+
+    asked: list[dict[str, str]]
+    answer: Answer
+    begun: bool = False
+
+
+def _restored(model: LanguageModel, messages: list[dict[str, str]]) -> Conversation:
+    conversation = model.conversation()
+    conversation.messages = messages
+    return conversation
 
 
 def load(
@@ -329,7 +394,12 @@ def load(
         give_back_memory()
         decoder = Decoder(program, name)
         give_back_memory()
-        return LanguageModel(decoder, text, found)
+        model = LanguageModel(decoder, text, found)
+        beside = None if tokenizer is None else os.path.abspath(tokenizer)
+        model._again = partial(
+            load, os.path.abspath(path), threads=threads, engine=engine, tokenizer=beside
+        )
+        return model
 
 
 def _given(path: Path) -> Assets:

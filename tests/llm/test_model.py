@@ -124,7 +124,7 @@ def test_the_contexts_end(tiny: LanguageModel) -> None:
         tiny.generate([5] * (LONGEST - 3), max_tokens=40)
     slid = tiny.generate([5] * 60, max_tokens=90, overflow="slide")
     assert slid.finish in ("length", "end")
-    assert len(tiny._context.tokens) <= LONGEST
+    assert len(tiny._idle[0].tokens) <= LONGEST
 
 
 def test_progress_of_a_long_prompt(tiny: LanguageModel) -> None:
