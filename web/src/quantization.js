@@ -85,7 +85,7 @@ function details(layer) {
       ["Range", layer.range && `${number(layer.range[0])} to ${number(layer.range[1])}`],
       ["Weight scales", layer.weight_scales && `${number(layer.weight_scales[0])} to ${number(layer.weight_scales[1])}`],
       ["Bytes", layer.float_bytes > 0 && `${bytes(layer.float_bytes)} → ${bytes(layer.bytes)}`],
-      ["Products with weights", layer.macs > 0 && count(layer.macs)],
+      ["Multiplications", layer.macs > 0 && count(layer.macs)],
     ]),
     histograms(layer),
   ];

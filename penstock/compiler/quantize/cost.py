@@ -67,10 +67,10 @@ class LayerCost:
     form: str
     calibration: Errors
     held_out: Errors | None
-    #: Bytes of weight and bias, in float32 and as they are.
+    #: Bytes of weight and bias, in float32 and as they are; in float, of all constants it reads.
     float_bytes: int
     bytes: int
-    #: Multiplications with weights in one call.
+    #: Multiplications in one call: with weights, in float also of attention and the like.
     macs: int
     #: Seconds of one call, by :data:`ESTIMATE` or as they were measured.
     float_seconds: float

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import torch
 from torch.fx import Node
+from torch.fx.node import map_arg
+from torch.utils.flop_counter import FlopCounterMode
 
 from penstock.compiler.delegate.operators.registry import QuantizationRule, Weighted
 from penstock.compiler.quantize.convert import DEQUANTIZE
@@ -91,7 +93,11 @@ class Costs:
     def _layer(self, layer: Described) -> LayerCost:
         weight, bias = self._weight(layer)
         stored, scales = self._stored(layer)
-        float_bytes = 4 * sum(t.numel() for t in (weight, bias) if t is not None)
+        float_bytes = (
+            4 * sum(t.numel() for t in (weight, bias) if t is not None)
+            if layer.quantized
+            else self._constants(layer)
+        )
         bytes_ = (
             float_bytes if stored is None else stored + (0 if bias is None else 4 * bias.numel())
         )
@@ -141,6 +147,11 @@ class Costs:
         value = self.graphs.floating.attributes[str(node.target)]
         return value.detach() if isinstance(value, torch.Tensor) else None
 
+    def _constants(self, layer: Described) -> int:
+        """Bytes of the floating-point constants that an operator reads: an LSTM's weights too."""
+        read = map(self._constant, self._floating[layer.head].all_input_nodes)
+        return sum(t.nbytes for t in read if t is not None and t.is_floating_point())
+
     def _stored(self, layer: Described) -> tuple[int | None, tuple[float, float] | None]:
         """(bytes, (least, largest) scale) of the weight as integers."""
         if not layer.quantized or not isinstance(layer.rule, Weighted):
@@ -160,18 +171,43 @@ class Costs:
         )
 
     def _work(self, layer: Described, weight: torch.Tensor | None) -> tuple[int, int]:
-        """(multiplications with weights, values read and written) of one call."""
+        """(multiplications in products, values read and written) of one call."""
         known = self.calibration.values
         node = self._floating[layer.head]
         out = known[layer.node].numel if layer.node in known else 0
         inputs = [n.name for n in nodes_in(list(node.args)) if n.name in known]
         read = sum(known[name].numel for name in inputs)
         if weight is None or not isinstance(layer.rule, Weighted):
-            return 0, out + read
+            return _multiplications(node), out + read
         axis = layer.rule.channel_axis
         if (axis(node) if callable(axis) else axis) == 0:
             return out * (weight.numel() // max(weight.shape[0], 1)), out + read
         return read * (weight.numel() // max(weight.shape[0], 1)), out + read
+
+
+def _multiplications(node: Node) -> int:
+    """Those of the products that an operator consists of (attention, an LSTM), by torch's count;
+    none where its sizes are not fixed."""
+
+    def stand_in(node: Node) -> Any:
+        known = node.meta.get("val")
+        if not isinstance(known, torch.Tensor):
+            return known
+        return torch.empty(known.shape, dtype=known.dtype, device="meta")
+
+    sizes = [s for n in node.all_input_nodes for s in getattr(n.meta.get("val"), "shape", ())]
+    if not isinstance(node.target, torch._ops.OpOverload) or not all(type(s) is int for s in sizes):
+        return 0
+    args, kwargs = map_arg((node.args, node.kwargs), stand_in)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            node.target(*args, **kwargs)
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ):
+        return 0  # it cannot take stand-ins without data
+    return int(counter.get_total_flops()) // 2
 
 
 def _seconds(macs: int, bytes_: int, rate: float) -> float:

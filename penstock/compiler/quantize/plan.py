@@ -157,6 +157,8 @@ def _reason_against(
         return f"its result is {str(tensor.dtype).removeprefix('torch.')}, not float32"
     if FLOAT_ONLY in decision.node.meta:
         return str(decision.node.meta[FLOAT_ONLY])
+    if decision.node.target is operator.getitem:
+        return "it picks a result of an operator in float"
     if entry is None:
         return "XNNPACK has no operator for it"
     if decision.node.name in quantization.float_nodes:

@@ -158,3 +158,28 @@ def test_histograms() -> None:
     assert constant is not None and sum(constant.counts) == 4
     assert histogram_of(torch.zeros(0)) is None
     assert math.isfinite(constant.low) and math.isfinite(constant.high)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.lstm(x)[0])
+        return result
+
+
+def test_what_stays_in_float_counts_in_the_totals() -> None:
+    torch.manual_seed(0)
+    model, x = Recurrent().eval(), torch.randn(1, 5, 8)
+    lowered = penstock.lower(model, (x,), quantize="dynamic", calibration=[(x,)])
+    assert lowered.quantization is not None
+    found = lowered.quantization.cost()
+    states = 2 * 16 * 4  # what the LSTM starts from is a constant too
+    assert found.float_bytes == sum(p.nbytes for p in model.parameters()) + states
+    lstm = next(layer for layer in found.layers if layer.operator == "lstm")
+    assert lstm.bytes == lstm.float_bytes == sum(p.nbytes for p in model.lstm.parameters()) + states
+    assert lstm.macs == 5 * 4 * 16 * (8 + 16)
+    picked = next(layer for layer in found.layers if layer.operator == "getitem")
+    assert picked.reason == "it picks a result of an operator in float"
