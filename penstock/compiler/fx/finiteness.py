@@ -34,7 +34,29 @@ def may_be_nan(node: Node) -> bool:
 
 def is_suspect(node: Node) -> bool:
     """Whether ``node`` may make what is not a number of ordinary numbers."""
-    return node.target in SUSPECTS and not _is_harmless(node)
+    if node.target in SUSPECTS and not _is_harmless(node):
+        return True
+    if torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+        return False
+    constants = [constant for value in node.args if (constant := _constant(value)) is not None]
+    if any(bool(constant.isnan().any()) for constant in constants):
+        return True
+    return node.target in PRODUCTS and any(bool(c.isinf().any()) for c in constants)
+
+
+#: Infinity times zero is not a number.
+PRODUCTS = {aten.mul.Tensor, aten.mul.Scalar}
+
+
+def _constant(value: object) -> torch.Tensor | None:
+    """A number or constant, if it is floating-point."""
+    if isinstance(value, float):
+        return torch.tensor(value)
+    if not isinstance(value, Node) or value.op != "get_attr":
+        return None
+    module = value.graph.owning_module
+    constant = None if module is None else attribute(module, str(value.target))
+    return constant if constant is not None and constant.is_floating_point() else None
 
 
 #: May be infinite, or so large that more of it is, for ordinary inputs.
@@ -73,13 +95,10 @@ def _is_huge(value: object, most: float = LARGEST) -> bool:
     """Whether a number or constant is beyond LARGEST_OF_SIGMOID, and not beyond ``most``."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return LARGEST_OF_SIGMOID < abs(value) <= most
-    if not isinstance(value, Node) or value.op != "get_attr":
+    constant = _constant(value)
+    if constant is None:
         return False
-    module = value.graph.owning_module
-    if module is None:
-        return False
-    constant = attribute(module, str(value.target))
-    size = constant.abs() if constant.is_floating_point() else torch.zeros(1)
+    size = constant.abs()
     return bool(((size > LARGEST_OF_SIGMOID) & (size <= most)).any())
 
 

@@ -16,8 +16,10 @@ MADE = "made"
 EVERY_ROW_SEES = "every_row_sees"
 #: Key of ``meta``: what a minimum or maximum that bounds away what is masked puts there.
 FILLS_WITH = "fills_with"
-#: Key of ``meta``: which arguments of a choice are finite wherever they are not chosen.
+#: Key of ``meta``: which arguments of a choice are numbers wherever they are not chosen, and which
+#: of them are finite there.
 NUMBERS_IF_NOT_CHOSEN = "numbers_if_not_chosen"
+FINITE_IF_NOT_CHOSEN = "finite_if_not_chosen"
 #: Keyword of a control flow call: which of its results are stacked.
 STACKED = "stacked"
 #: Key of ``meta``: the buffer that a placeholder stands for.

@@ -180,6 +180,14 @@ def avg_pool3d(
     return result
 
 
+def addcmul(x: Tensor, left: Tensor, right: Tensor, *, value: float = 1) -> Tensor:
+    """Of integers, the factor is one too, cut off."""
+    floats = any(one.dtype.is_floating_point for one in (x, left, right))
+    factor = value if floats else int(value)
+    product = left * right if factor == 1 else left * factor * right
+    return x + product
+
+
 def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     """As a slice, whose kernel takes negative dimensions."""
     start = start + x.shape[dim] if start < 0 else start
@@ -309,6 +317,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addbmm.default: addbmm,
     aten.avg_pool3d.default: avg_pool3d,
     aten.narrow.default: narrow,
+    aten.addcmul.default: addcmul,
     # PyTorch's definition asks how the volume lies in memory.
     aten.adaptive_avg_pool3d.default: adaptive_avg_pool3d,
     aten._adaptive_avg_pool3d.default: adaptive_avg_pool3d,
@@ -321,6 +330,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._embedding_bag.default: scattering.embedding_bag,
     aten._embedding_bag_forward_only.default: scattering.embedding_bag,
     aten.scatter_reduce.two: scattering.scatter_reduce,
+    aten.scatter.reduce: scattering.scatter_of,
+    aten.scatter.value_reduce: scattering.scatter_of_number,
+    aten.embedding_renorm.default: scattering.embedding_renorm,
+    aten.affine_grid_generator.default: resizing.affine_grid,
     aten.index_reduce.default: scattering.index_reduce,
     aten.as_strided_scatter.default: scattering.as_strided_scatter,
     aten.mode.default: scattering.mode,
@@ -397,6 +410,15 @@ def _names_no_dims(node: Node) -> bool:
     return not arguments(node)["dims"]
 
 
+def sign(x: Tensor) -> Tensor:
+    """0 of not-a-number, of which the stock runtime's kernel makes not-a-number."""
+    return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
+
+
+def _is_of_floats(node: Node) -> bool:
+    return node.all_input_nodes[0].meta["val"].is_floating_point()  # type: ignore[no-any-return]
+
+
 def roll_flat(x: Tensor, shifts: list[int], *_: Any) -> Tensor:
     """All elements in a row."""
     return reshape(torch.roll(reshape(x, [x.numel()]), shifts, [0]), list(x.shape))
@@ -412,6 +434,7 @@ RESTRICTED: dict[Any, tuple[Callable[[Node], bool], Callable[..., Any]]] = {
     aten.constant_pad_nd.default: (_cuts_off, constant_pad),
     aten.convolution.default: (_is_3d, convolution_3d.convolution),
     aten.linear.default: (_is_vector, linear_of_a_vector),
+    aten.sign.default: (_is_of_floats, sign),
     aten.roll.default: (_names_no_dims, roll_flat),
     aten.upsample_bilinear2d.vec: (_is_of_bytes, bilinear_of_bytes),
     aten.unbind.int: (_is_dynamic, unbind),

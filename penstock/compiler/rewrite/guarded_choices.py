@@ -12,7 +12,7 @@ from penstock.compiler.delegate.partition import reason_against
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.edit import call
 from penstock.compiler.fx.finiteness import is_suspect, may_be_infinite, may_be_nan
-from penstock.compiler.fx.marks import NUMBERS_IF_NOT_CHOSEN
+from penstock.compiler.fx.marks import FINITE_IF_NOT_CHOSEN, NUMBERS_IF_NOT_CHOSEN
 
 aten = torch.ops.aten
 
@@ -50,9 +50,9 @@ class _Choice:
 def apply(module: GraphModule) -> int:
     """Given ``where(mask, f(x), other)``, of which ``f`` (a root, a logarithm, a power, a quotient,
     with sums and products by numbers behind it) may be not a number where ``other`` is chosen
-    → Result: ``where(mask, f(where(mask, x, 1)), other)``, marked: ``f`` is finite where it is not
-    chosen, so that products with the mask choose, and what is not a number where it is chosen
-    stays so. ``masked_fill(f(x), mask, value)`` likewise.
+    → Result: ``where(mask, f(where(mask, x, 1)), other)``, marked: ``f`` is a number where it is
+    not chosen; finite too, if it is of ``x`` alone, so that products with the mask choose.
+    ``masked_fill(f(x), mask, value)`` likewise.
 
     Only where that brings the choice into a delegate: the mask is made there too.
     """
@@ -80,16 +80,29 @@ def _guard(module: GraphModule, node: Node) -> bool:
         paths.append((_Choice(mask, if_set), path))
     if not marked:
         return False
-    node.meta[NUMBERS_IF_NOT_CHOSEN] = tuple(marked)
+    _mark(node, {position: path for position, (_, path) in zip(marked, paths, strict=True)})
     if reason_against(node) is not None:
-        del node.meta[NUMBERS_IF_NOT_CHOSEN]
+        del node.meta[NUMBERS_IF_NOT_CHOSEN], node.meta[FINITE_IF_NOT_CHOSEN]
         return False
     for choice, path in paths:
-        for item in path:
+        for number, item in enumerate(path):
             node.prepend(item)  # behind the mask
             if is_suspect(item):
-                _replace_operand(module, choice, item)
+                _replace_operand(module, choice, item, path[:number])
     return True
+
+
+def _mark(choice: Node, paths: dict[int, list[Node]]) -> None:
+    """Says what is known of the branches at these positions where they are not chosen."""
+    choice.meta[NUMBERS_IF_NOT_CHOSEN] = tuple(paths)
+    choice.meta[FINITE_IF_NOT_CHOSEN] = tuple(
+        position for position, path in paths.items() if all(map(_is_of_one_tensor, path))
+    )
+
+
+def _is_of_one_tensor(item: Node) -> bool:
+    """Not of a numerator, say, which may be infinite whatever the mask."""
+    return sum(source.op != "get_attr" for source in item.all_input_nodes) == 1
 
 
 def _is_delegable(mask: Node) -> bool:
@@ -142,7 +155,9 @@ def _covers(mask: Node, operand: Node) -> bool:
     return len(chosen) == len(shape) and all(map(layout.same, chosen, shape))
 
 
-def _replace_operand(module: GraphModule, choice: _Choice, suspect: Node) -> None:
+def _replace_operand(
+    module: GraphModule, choice: _Choice, suspect: Node, before: list[Node]
+) -> None:
     place = _GUARDED_OPERAND[suspect.target]
     operand = suspect.args[place]
     assert isinstance(operand, Node)
@@ -151,5 +166,5 @@ def _replace_operand(module: GraphModule, choice: _Choice, suspect: Node) -> Non
     else:
         chosen = call(module, suspect, aten.where.ScalarSelf, choice.mask, 1.0, operand)
     if may_be_nan(operand):  # which has been guarded by the same choice
-        chosen.meta[NUMBERS_IF_NOT_CHOSEN] = (1 if choice.if_set else 2,)
+        _mark(chosen, {1 if choice.if_set else 2: before})
     suspect.update_arg(place, chosen)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penstock.compiler.fx.record import computed
+
 aten = torch.ops.aten
 
 
@@ -42,3 +44,29 @@ def linear(
     )
     result: Tensor = deep.unflatten(3, planes.shape[3:])
     return result
+
+
+def affine_grid(theta: Tensor, size: list[int], align_corners: bool) -> Tensor:
+    """The places of an output's pixels, from -1 to 1, and a 1 for the shift, times ``theta``
+    [N, axes, axes + 1]; the last axis is the first coordinate."""
+    axes = list(size[2:])
+
+    def places() -> Tensor:
+        lines = [_places(extent, align_corners) for extent in axes]
+        grids = torch.meshgrid(*lines, indexing="ij")
+        return torch.stack(
+            [grid.reshape(-1) for grid in (*grids[::-1], torch.ones_like(grids[0]))], -1
+        )
+
+    base = computed(places) if all(isinstance(extent, int) for extent in axes) else places()
+    grid = torch.matmul(base.to(theta.dtype), theta.transpose(1, 2))
+    return grid.reshape([size[0], *axes, len(axes)])
+
+
+def _places(extent: int, align_corners: bool) -> Tensor:
+    """The middles of ``extent`` pixels side by side from -1 to 1, or of which the outer ones lie
+    on the ends."""
+    index = torch.arange(extent, dtype=torch.float32)
+    if align_corners:
+        return index * (2 / max(extent - 1, 1)) - (1 if extent > 1 else 0)
+    return (index * 2 + 1) / extent - 1

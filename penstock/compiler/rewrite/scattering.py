@@ -42,7 +42,14 @@ def embedding_bag(
     return result, places, count.to(torch.int64), count.to(torch.int64)
 
 
-NEUTRAL = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -math.inf, "amin": math.inf}
+def _neutral(reduce: str, dtype: torch.dtype) -> float:
+    """What a reduction of ``dtype`` does not feel."""
+    if reduce in ("sum", "mean", "prod"):
+        return 1 if reduce == "prod" else 0
+    if dtype.is_floating_point:
+        return -math.inf if reduce == "amax" else math.inf
+    info = torch.iinfo(dtype)
+    return info.min if reduce == "amax" else info.max
 
 
 def scatter_reduce(
@@ -55,8 +62,9 @@ def scatter_reduce(
         )[0]
     if reduce == "sum" and include_self:
         return x.scatter_add(dim, index, src)
-    if not x.is_floating_point():
-        raise NotImplementedError
+    if x.dtype is torch.bool:
+        numbers = (x.to(torch.int64), dim, index, src.to(torch.int64), reduce)
+        return scatter_reduce(*numbers, include_self=include_self) != 0
     dim %= x.dim()
     part = x
     for other, size in enumerate(index.shape):
@@ -65,15 +73,18 @@ def scatter_reduce(
             part = part.narrow(other, 0, size)
     old, entries, places = (one.movedim(dim, -1) for one in (part, src, index))
     hit = places.unsqueeze(-2) == torch.arange(x.shape[dim])[:, None]
-    wide = torch.where(hit, entries.unsqueeze(-2), NEUTRAL[reduce])
+    neutral = torch.full((), _neutral(reduce, x.dtype), dtype=x.dtype)
+    wide = torch.where(hit, entries.unsqueeze(-2), neutral)
     count = hit.sum(-1).to(x.dtype)
     if reduce in ("sum", "mean"):
-        found = wide.sum(-1)
+        found = wide.sum(-1, dtype=x.dtype)
         found = found + old if include_self else found
         if reduce == "mean":
-            found = found / (count + 1 if include_self else count.clamp(min=1.0))
+            down = None if x.is_floating_point() else "floor"
+            members = count + 1 if include_self else count.clamp(min=1)
+            found = torch.div(found, members, rounding_mode=down)
     elif reduce == "prod":
-        found = wide.prod(-1)
+        found = wide.prod(-1, dtype=x.dtype)
         found = found * old if include_self else found
     else:
         largest = reduce == "amax"
@@ -83,6 +94,27 @@ def scatter_reduce(
     if not include_self:
         found = torch.where(count > 0, found, old)
     return _into(x, found.movedim(-1, dim), dim)
+
+
+def scatter_of(x: Tensor, dim: int, index: Tensor, src: Tensor, *, reduce: str) -> Tensor:
+    """``scatter`` that adds or multiplies."""
+    return scatter_reduce(x, dim, index, src, {"add": "sum", "multiply": "prod"}[reduce])
+
+
+def scatter_of_number(
+    x: Tensor, dim: int, index: Tensor, value: float, *, reduce: str
+) -> Tensor:  # fmt: skip
+    numbers = torch.full(index.shape, value, dtype=x.dtype)
+    return scatter_of(x, dim, index, numbers, reduce=reduce)
+
+
+def embedding_renorm(weight: Tensor, indices: Tensor, most: float, norm_type: float) -> Tensor:
+    """The rows that are looked up, no longer than ``most``."""
+    length = torch.linalg.vector_norm(weight, norm_type, 1, keepdim=True)
+    looked_up = torch.zeros(weight.shape[0], dtype=torch.bool)
+    looked_up = looked_up.index_put((indices.reshape(-1),), torch.ones((), dtype=torch.bool))
+    shortened = looked_up[:, None] & (length > most)
+    return torch.where(shortened, weight * (most / (length + 1e-7)), weight)
 
 
 def _into(x: Tensor, part: Tensor, dim: int) -> Tensor:

@@ -200,6 +200,38 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
                       x.index_add(0, i, x[:3]), torch.searchsorted(i, i) if False else i.sort()[0]),
         (4, 4), torch.tensor([0, 2, 1]),
     ),
+    "scattered integers": of(
+        lambda i, x, y: tuple(
+            a.scatter_reduce(0, i, b, reduce, include_self=own)
+            for a, b in ((x, y), (x % 2 == 0, y % 3 == 0))
+            for reduce in ("sum", "prod", "mean", "amax", "amin")
+            for own in (True, False)
+            if a.dtype != torch.bool or reduce != "mean"
+        ),
+        torch.tensor([[0, 2, 1], [0, 2, 0]]), torch.arange(9).reshape(3, 3) - 4,
+        torch.arange(6).reshape(2, 3) - 2,
+    ),
+    "scatter that adds or multiplies": of(
+        lambda i, x: (x.scatter(0, i, x + 1, reduce="add"), x.scatter(0, i, 3, reduce="add"),
+                      x.scatter(0, i, x, reduce="multiply"),
+                      x.scatter(0, i, -2, reduce="multiply")),
+        torch.tensor([[0, 2, 1], [0, 2, 0]]), (3, 3),
+    ),
+    "addcmul of integers": of(
+        lambda x: (torch.addcmul(x, x + 1, x * 2, value=1.7), torch.addcmul(x, x, x, value=0.5),
+                   torch.addcmul(x, x, x, value=-2), torch.addcmul(x * 0.5, x, x, value=0.5)),
+        torch.arange(6) - 2,
+    ),
+    "affine grids": of(
+        lambda x, y: (F.affine_grid(x, [2, 3, 4, 5], align_corners=False),
+                      F.affine_grid(x, [2, 3, 4, 1], align_corners=True),
+                      F.affine_grid(y, [2, 3, 4, 5, 2], align_corners=True)),
+        (2, 2, 3), (2, 3, 4),
+    ),
+    "divergence": of(
+        lambda x, y: (F.kl_div(x, torch.relu(y)), F.kl_div(x, y, log_target=True)), (3, 4), (3, 4)
+    ),
+    "sign of what may be NaN": of(lambda x: torch.sign(torch.log(x)), (3, 4)),
     "padding": of(
         lambda x: (F.pad(x, (1, 2, 0, 1)), F.pad(x, (1, 1, 1, 1), mode="reflect"),
                    F.pad(x, (1, 1, 1, 1), mode="replicate"),

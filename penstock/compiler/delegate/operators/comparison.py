@@ -24,9 +24,10 @@ from penstock.compiler.delegate.operators.constraints import (
     rank_fits,
 )
 from penstock.compiler.delegate.operators.registry import operator
+from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.finiteness import may_be_nan
-from penstock.compiler.fx.marks import NUMBERS_IF_NOT_CHOSEN
+from penstock.compiler.fx.marks import FINITE_IF_NOT_CHOSEN, NUMBERS_IF_NOT_CHOSEN
 from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
@@ -224,9 +225,19 @@ def lower_conversion(b: GraphBuilder, node: Node) -> Tensor:
 )  # fmt: skip
 def lower_where(b: GraphBuilder, node: Node) -> Tensor:
     mask, yes, no = node.args[:3]
-    guarded = node.meta.get(NUMBERS_IF_NOT_CHOSEN, ())
-    finite = (1 in guarded, 2 in guarded)
-    return choices.choose(b, mask_of(b, mask), b.tensor(yes), b.tensor(no), finite)
+    known = node.meta.get(FINITE_IF_NOT_CHOSEN, ())
+    finite = (1 in known, 2 in known)
+    return choices.choose(b, _written_out(b, node, mask), b.tensor(yes), b.tensor(no), finite)
+
+
+def _written_out(b: GraphBuilder, node: Node, mask: Any) -> Tensor:
+    """The mask; in the shape of the result where what is chosen may be not a number and what is
+    not may be infinite: bounds that are broadcast take the place of not-a-number."""
+    made = mask_of(b, mask)
+    numbers, finite = (node.meta.get(k, ()) for k in (NUMBERS_IF_NOT_CHOSEN, FINITE_IF_NOT_CHOSEN))
+    if made.constant is not None or len(numbers) == len(finite):
+        return made
+    return b.dense(b.expand(made, layout.shape_of(node.meta["val"])))
 
 
 @operator(
@@ -237,5 +248,5 @@ def lower_masked_fill(b: GraphBuilder, node: Node) -> Tensor:
     x, mask, value = node.args[:3]
     if isinstance(value, Node) and value.op != "get_attr":
         raise LoweringError("its value is computed at run time")
-    finite = (False, 0 in node.meta.get(NUMBERS_IF_NOT_CHOSEN, ()))
-    return choices.choose(b, mask_of(b, mask), b.tensor(value), b.tensor(x), finite)
+    finite = (False, 0 in node.meta.get(FINITE_IF_NOT_CHOSEN, ()))
+    return choices.choose(b, _written_out(b, node, mask), b.tensor(value), b.tensor(x), finite)

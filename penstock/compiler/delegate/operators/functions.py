@@ -15,7 +15,9 @@ from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS
 from penstock.compiler.delegate.operators.registry import operator
+from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.finiteness import may_be_nan
 from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
@@ -230,12 +232,44 @@ operator("fmod", aten.fmod.Scalar, aten.fmod.Tensor, constraints=FLOATS, notes="
 )
 
 
-@operator("sign", aten.sign.default, aten.sgn.default, constraints=FLOATS)
+def _of_numbers(node: Node) -> str | None:
+    """Of what is a number for ordinary inputs."""
+    if any(may_be_nan(source) for source in node.all_input_nodes):
+        return "it is of what may be NaN (a logarithm, root or quotient), whose sign is 0"
+    return None
+
+
+@operator("sign", aten.sign.default, aten.sgn.default, constraints=(*FLOATS, _of_numbers))
 def lower_sign(b: GraphBuilder, node: Node) -> Tensor:
     return choices.sign(b, b.tensor(node.args[0]))
 
 
 # --- of two and three tensors ------------------------------------------------------------------
+
+
+@operator(
+    "xlogy", aten.xlogy.Tensor, aten.xlogy.Scalar_Self, aten.xlogy.Scalar_Other, constraints=FLOATS
+)
+def lower_xlogy(b: GraphBuilder, node: Node) -> Tensor:
+    """``x * log(y)``, of ``log(1)`` where ``x`` is zero."""
+    x, y = (b.tensor(item) for item in node.args[:2])
+    shape = layout.broadcast(x.shape, y.shape)
+    if y.constant is not None and _are_ordinary(y):
+        return b.expand(ex.multiply(b, x, b.constant(y.real().log())), shape)
+    if x.constant is not None:
+        is_zero = b.constant((x.real() == 0).to(torch.float32))
+    else:
+        is_zero = choices.complement(b, choices.differs(b, x))
+    if node.args[0] is node.args[1]:
+        y = ex.add(b, y, is_zero)
+    else:
+        y = choices.choose(b, is_zero, ex.scalar(b, 1.0), y)
+    return ex.multiply(b, x, b.unary(NodeKind.LOG, y))
+
+
+def _are_ordinary(constant: Tensor) -> bool:
+    """Whether all logarithms are finite."""
+    return bool(((constant.real() > 0) & constant.real().isfinite()).all())
 
 
 @operator("hypot", aten.hypot.default, constraints=FLOATS)

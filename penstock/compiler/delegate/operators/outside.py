@@ -59,6 +59,16 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "unique_consecutive",
         "unique_dim",
     ),
+    "XNNPACK has no node that tells what is not a number, or infinite, on all machines alike": (
+        "isfinite",
+        "isinf",
+        "isnan",
+        "isneginf",
+        "isposinf",
+        "nan_to_num",
+        "nanmean",
+        "nansum",
+    ),
     "XNNPACK has no complex numbers, which this makes or reads": (
         "_fft_c2r",
         "_fft_r2c",

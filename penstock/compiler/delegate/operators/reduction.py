@@ -140,7 +140,9 @@ def shifted_log_sum(
     low = torch.finfo(torch.float32).min
     shift = b.unary(NodeKind.CLAMP, most, None, (low, -low))
     shifted = ex.subtract(b, x, shift)
-    total = reductions.total(b, b.unary(NodeKind.EXP, shifted), dims, True)
+    # Differences are at most 0, powers at least: what is not a number stays, which is all of this.
+    powers = b.binary(NodeKind.MAXIMUM, b.unary(NodeKind.EXP, shifted), shifted)
+    total = reductions.total(b, powers, dims, True)
     return shifted, b.unary(NodeKind.LOG, total), shift, most
 
 
