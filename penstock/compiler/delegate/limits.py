@@ -111,7 +111,7 @@ LIMITS = (
     Limit(
         "numbers beyond 2.5e38",
         "their logarithm is infinity, and so are powers by it",
-        ("log", "log2", "log10", "log1p", "pow"),
+        ("log", "log2", "log10", "log1p", "pow", "xlogy"),
         low=2.5e38, high=LARGEST,
     ),
     Limit(
