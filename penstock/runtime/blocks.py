@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -22,6 +23,8 @@ OVERREAD = 16
 #: run 3 to 5 % faster so: kernels read a panel of weights from many pages in turn.
 _HUGE = 1 << 22
 _PAGE = 1 << 21
+#: Of so many bytes or more, memory that was given out is taken again (:class:`Reused`).
+_REUSED = 1 << 20
 
 
 class _Room(np.ndarray):
@@ -57,12 +60,7 @@ def zeros_when_touched(size: int) -> Array:
     the rows of a cache that are in use. (NumPy asks for huge pages.)"""
     if size < _HUGE:
         return zeros(size)
-    private = {} if os.name == "nt" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
-    try:
-        mapping = mmap.mmap(-1, size + OVERREAD, **private)
-    except OSError as error:
-        raise MemoryError(f"{size} bytes") from error
-    return _part(np.frombuffer(mapping, np.uint8), 0, size)
+    return _part(np.frombuffer(_private(size + OVERREAD), np.uint8), 0, size)
 
 
 def empty(size: int) -> Array:
@@ -85,13 +83,56 @@ def large(size: int) -> Array:
     where so many bytes fill some and the system has them."""
     if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return empty(size)
-    # Private: the shared memory that ``mmap`` gives by default has small pages only.
     size = -(-(size + OVERREAD) // _PAGE) * _PAGE
-    mapping = mmap.mmap(-1, size + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel that was built without them
-        mapping.madvise(mmap.MADV_HUGEPAGE)
-    whole = np.frombuffer(mapping, np.uint8)
+    whole = np.frombuffer(_huge_pages(size + _PAGE), np.uint8)
     return _part(whole, -address(whole) % _PAGE, size)
+
+
+class Reused:
+    """Blocks of one size after the other for arrays that are given away. Large memory that comes
+    anew from the system costs a page fault for each of its pages: of the 8 MB of DeepLab's answers
+    6 % of a call. So a block lies where an earlier one did, once nothing refers to that any more.
+    There are two places: in a loop of ``answer = program(x)`` the last answer lives meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._places: list[tuple[mmap.mmap, weakref.ref[Array]]] = []
+
+    def block(self, size: int) -> Array | None:
+        """``size`` bytes (uint8), their content undefined; None where they are too few to matter.
+
+        Raises MemoryError.
+        """
+        if size < _REUSED:
+            return None
+        total = size + _PAGE + OVERREAD if size >= _HUGE else size + OVERREAD
+        places = [(mapping, user) for mapping, user in self._places if len(mapping) == total]
+        free = [place for place in places if place[1]() is None]
+        mapping = free[0][0] if free else _huge_pages(total)
+        # All arrays over the mapping, a caller's views too, keep this one alive.
+        whole = np.frombuffer(mapping, np.uint8)
+        others = [place for place in places if place[0] is not mapping]
+        self._places = [*others[-1:], (mapping, weakref.ref(whole))]
+        return _part(whole, -address(whole) % _PAGE if size >= _HUGE else 0, size)
+
+
+def _huge_pages(size: int) -> mmap.mmap:
+    """Memory in huge pages where the system has them. Raises MemoryError."""
+    mapping = _private(size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel that was built without them
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+    return mapping
+
+
+def _private(size: int) -> mmap.mmap:
+    """Zero pages of this process alone: the shared memory that ``mmap`` gives by default has small
+    pages only. Raises MemoryError."""
+    flags = {} if os.name == "nt" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+    try:
+        return mmap.mmap(-1, size, **flags)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes") from error
 
 
 def machine_bytes() -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from penstock.errors import InvalidProgramError
 from penstock.formats.program import Dynamism, Tensor
-from penstock.runtime.blocks import Array
+from penstock.runtime.blocks import Array, Reused
 from penstock.runtime.dtypes import numpy_dtype
 
 #: No tensor is larger; keeps products of sizes far from overflow.
@@ -86,7 +86,7 @@ class Slot:
     be written to instead; it lies in memory as the tensor does.
     """
 
-    __slots__ = ("full", "given", "layout", "lent", "memory")
+    __slots__ = ("_places", "full", "given", "layout", "lent", "memory")
 
     def __init__(self, layout: Layout, memory: Array | None) -> None:
         self.layout = layout
@@ -94,6 +94,7 @@ class Slot:
         self.full = None if memory is None else layout.over(memory, layout.shape)
         self.given: Array | None = None
         self.lent: Array | None = None
+        self._places = Reused()
 
     def target(self) -> Array:
         """An array of the upper-bound shape for a kernel to write to."""
@@ -112,9 +113,12 @@ class Slot:
         return self._fresh(shape)
 
     def _fresh(self, shape: tuple[int, ...]) -> Array:
-        lent = self.lent
-        fits = lent is not None and lent.shape == shape
-        self.given = lent if lent is not None and fits else self.layout.new(shape)
+        lent, layout = self.lent, self.layout
+        if lent is not None and lent.shape == shape:
+            self.given = lent
+        else:
+            block = self._places.block(math.prod(shape) * layout.dtype.itemsize)
+            self.given = layout.new(shape) if block is None else layout.over(block, shape)
         return self.given
 
     def store(self, result: Any) -> Array:

@@ -14,6 +14,7 @@ from penstock.runtime.blocks import (
     ALIGNMENT,
     OVERREAD,
     Array,
+    Reused,
     address,
     empty,
     has_room,
@@ -99,3 +100,43 @@ def test_addresses_of_all_sorts_of_arrays() -> None:
 def test_the_machine_has_memory_or_does_not_tell() -> None:
     found = machine_bytes()
     assert found is None or found > 1 << 26
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 22) + 4096])
+def test_memory_is_given_out_again_when_nothing_refers_to_it(size: int) -> None:
+    places = Reused()
+    first = places.block(size)
+    assert first is not None and first.shape == (size,) and has_room(first)
+    assert address(first) % ALIGNMENT == 0
+    ctypes.string_at(address(first), size + OVERREAD)
+    start = address(first)
+    first[:] = 1
+    part = first.view(np.float32).reshape(2, -1)[1:].T
+    del first
+    second = places.block(size)
+    assert second is not None and not np.may_share_memory(second, part)
+    second[:] = 2
+    assert (part.view(np.uint8) == 1).all()
+    exported = memoryview(part.T)
+    del part
+    third = places.block(size)
+    assert third is not None and address(third) != start and (second == 2).all()
+    # The places are two: with three in use the oldest is forgotten.
+    del third, exported
+    used = address(second)
+    del second
+    assert {address(block) for _ in range(4) if (block := places.block(size)) is not None} <= {
+        used,
+        *(address(block) for _ in range(2) if (block := places.block(size)) is not None),
+    }
+    assert places.block((1 << 20) - 1) is None
+
+
+def test_memory_of_another_size_is_new() -> None:
+    places = Reused()
+    small = places.block(1 << 20)
+    assert small is not None
+    small[:] = 3
+    other = places.block(1 << 21)
+    assert other is not None and other.shape == (1 << 21,)
+    assert not np.may_share_memory(small, other) and (small == 3).all()
