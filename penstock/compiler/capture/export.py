@@ -31,6 +31,7 @@ from penstock.compiler.capture.data_attribute import SYMPTOM, UNSEEN, DataIsDeta
 from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
+from penstock.compiler.capture.place import place
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.fx.layout import is_static, shape_of
 from penstock.compiler.fx.model_size import Weights, weights_of
@@ -342,8 +343,7 @@ def _in_one_line(error: BaseException) -> str:
     blank = next((i for i, line in enumerate(lines) if i and not line), len(lines))
     text = " ".join(" ".join(lines[:blank]).split())
     culprit = CULPRIT.search(message)
-    if culprit is not None:
-        text += f" ({culprit[1]}:{culprit[2]})"
+    text += f" ({culprit[1]}:{culprit[2]})" if culprit is not None else place(error)
     if isinstance(error, GuardOnDataDependentSymNode):
         text += (
             "; what a model computes may decide which operators it runs only by torch.cond and "

@@ -199,3 +199,27 @@ def test_writes_that_torch_cannot_follow() -> None:
     model, x = nn.CrossMapLRN2d(3), torch.randn(1, 4, 5, 5)
     with pytest.raises(ExportError, match="cannot follow what the model writes in place"):
         penstock.lower(model, (x,))
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> Any:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0], batch_first=True)
+
+
+def test_packed_sequences() -> None:
+    """The line of the model, and what to give instead."""
+    with pytest.raises(ExportError, match=r"test_export\.py:\d+\).*the padded tensor"):
+        penstock.lower(Packed(), (torch.randn(2, 5, 3), torch.tensor([5, 3])))
+
+
+def test_the_line_of_the_model_is_named() -> None:
+    def wrong(x: Any) -> Any:
+        return x @ x
+
+    with pytest.raises(ExportError, match=r"test_export\.py:\d+\)"):
+        penstock.lower(Call(wrong), (X,))

@@ -69,6 +69,18 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "nanmean",
         "nansum",
     ),
+    "it makes a tensor of dynamic size from none, XNNPACK's sizes follow from inputs": (
+        "arange",
+        "full",
+        "full_like",
+        "ones",
+        "ones_like",
+        "zeros",
+        "zeros_like",
+    ),
+    "XNNPACK has no state: what a call leaves to the next, or in an input, is written outside": (
+        "copy",
+    ),
     "XNNPACK has no complex numbers, which this makes or reads": (
         "_fft_c2r",
         "_fft_r2c",
