@@ -195,7 +195,13 @@ def _run(method: Method, plan: Plan, batch: Any, first: int) -> list[list[Any]]:
                 elif position in method.written:
                     value = np.array(value)
             arguments.append(value)
-        found = method.run(arguments)
+        try:
+            found = method.run(arguments)
+        except InputError as error:  # of a form that a file cannot say: a fixed second dimension
+            rows_of = f"row {first + part.start}"
+            if asked > 1:
+                rows_of = f"rows {first + part.start} to {first + part.stop - 1}"
+            raise InputError(f"{rows_of}: {error}") from error
         for result, kept, value in zip(plan.results, pieces, found, strict=True):
             kept.append(result.rows(value, asked, given))
     return pieces

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from penstock.errors import InputError
+from penstock.errors import InputError, shorten
 from penstock.runtime.blocks import Array
 from penstock.runtime.slots import Slot
 from penstock.runtime.specs import ScalarSpec, TensorSpec
@@ -38,7 +38,9 @@ def to_array(value: Any, label: str) -> Array:
         if hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
     except Exception as error:  # whatever the other library raises
-        raise InputError(f"{label} ({type(value).__name__}) gives no array: {error}") from None
+        raise InputError(
+            f"{label} ({type(value).__name__}) gives no array: {shorten(error, 200)}"
+        ) from None
     raise InputError(
         f"{label} is a {type(value).__name__}, not an array; pass numpy.asarray(value, dtype)"
     )

@@ -257,6 +257,10 @@ def test_what_does_not_fit(
 def test_more_that_does_not_fit(dynamic: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="takes 8 rows at most"):
         Scorer(dynamic, batch_size=9)(pa.table({"x": pa.array([[1.0] * 6])}))
+    with pytest.raises(InputError, match=r"^row 1: .*5"):
+        Scorer(dynamic, batch_size=1)(pa.table({"x": pa.array([[1.0] * 6, [1.0] * 5])}))
+    with pytest.raises(InputError, match="^rows 1 to 2: "):
+        Scorer(dynamic)(pa.table({"x": pa.array([[1.0] * 6, [1.0] * 5, [1.0] * 5])}))
     with pytest.raises(InputError, match="remembers from call to call"):
         Scorer(STOCK / "mutable.pte")(pa.table({"x": pa.array([[1.0] * 4])}))
     with pytest.raises(InputError, match="columns is 'x'; give a list"):

@@ -98,6 +98,17 @@ def test_arrays_of_other_libraries(adds: penstock.LoadedProgram) -> None:
         adds(Foreign(x, False), Y)
 
 
+def test_errors_of_other_libraries_are_one_line(adds: penstock.LoadedProgram) -> None:
+    """Such as of a tracer of JAX."""
+
+    class Refuses:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            raise TypeError("traced\nthe error occurred while ...")
+
+    with pytest.raises(InputError, match="^input 0 [(]Refuses[)] gives no array: traced the error"):
+        adds(Refuses(), np.zeros((2, 3), np.float32))
+
+
 def test_what_cannot_be_written_to(adds: penstock.LoadedProgram) -> None:
     locked = fresh()
     locked.flags.writeable = False
