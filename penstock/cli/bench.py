@@ -15,6 +15,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingCol
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from penstock.cli.completion import several
 from penstock.cli.console import Stages
 from penstock.cli.options import Charts, DataPath, Json, ModelWeights, QuietTable, SampleInputs
 from penstock.cli.output import writable
@@ -23,6 +24,7 @@ from penstock.errors import InputError
 from penstock.pages import write_page
 from penstock.pages.document import plain
 from penstock.runtime.engines.threads import MAX_THREADS
+from penstock.tools.bench.peers import PEERS
 from penstock.tools.bench.report import BenchReport, Row
 
 _HELP = """Measure .pte files, and the other runtimes beside them, by turns.
@@ -44,8 +46,9 @@ def bench_command(
     against: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
         typer.Option(
+            autocompletion=several(*PEERS),
             help="The peers, separated by commas: executorch (runs the same file), onnxruntime, "
-            "openvino, torch (eager)."
+            "openvino, torch (eager).",
         ),
     ] = None,
     model: Annotated[

@@ -57,6 +57,17 @@ def among(*choices: str) -> Completer:
     return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
+def several(*choices: str) -> Completer:
+    """Completes the last of ``choices`` that are separated by commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        *given, last = incomplete.split(",")
+        left = [name for name in choices if name not in given and name.startswith(last)]
+        return [",".join((*given, name)) for name in left]
+
+    return complete
+
+
 PROGRAMS = files(".pte")
 TABLES = files(".parquet")
 ENGINE_NAMES = among("auto", "xnnpack", "native")

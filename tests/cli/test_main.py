@@ -16,7 +16,7 @@ import typer
 from children import interruptible
 from cli_harness import Shell
 
-from penstock.cli.completion import among, files, models
+from penstock.cli.completion import among, files, models, several
 from penstock.cli.main import app
 from penstock.cli.safe_console import SafeConsole
 from penstock.zoo.registry import ENTRIES
@@ -85,6 +85,8 @@ def test_completion_of_names_and_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert models("b") == ["b.pt2"] and models("smo") == ["smollm2"]
     assert set(ENTRIES) <= set(models(""))
     assert among("auto", "xnnpack")("x") == ["xnnpack"]
+    assert several("torch", "openvino")("torch,") == ["torch,openvino"]
+    assert several("torch", "openvino")("o") == ["openvino"]
     (tmp_path / "with blank.pte").touch()
     assert programs("") == []  # the shell's own completion quotes it
 

@@ -98,7 +98,7 @@ def _checked(run: _Run, judge: Judge, budget: AccuracyBudget) -> BudgetOutcome:
     return replace(
         outcome,
         samples=whole.samples,
-        uncertainty=None if whole.each is None else judge.scores(best).uncertainty(whole),
+        uncertainty=run.scores[run.best.floats].uncertainty(whole),
         warning=whole.too_few_for(budget.allowed_drop),
         held_out=judge.held_out(run.base.floating, int8, best),
     )
@@ -133,7 +133,9 @@ class _Run:
         self.judge, self.mixtures, self.base = judge, mixtures, base
         self.observers: dict[str, Observer] = {}
         self.best = base
-        self.int8 = judge.score(Snapshot.of(base.converted))
+        #: Of each mixture that was tried, with the observers that are kept.
+        self.scores = {base.floats: judge.scores(Snapshot.of(base.converted))}
+        self.int8 = self.scores[base.floats].mean
         self.search = Search(self._score, judge.target, budget.trials)
         self.search.known[frozenset()] = self.int8
         self.search.tried = 1
@@ -171,10 +173,11 @@ class _Run:
         mixture = self.mixtures.make(floats, self.observers)
         if mixture is None:
             return None
-        score = self.judge.score(Snapshot.of(mixture.converted))
-        if score >= self.judge.target:
+        scores = self.judge.scores(Snapshot.of(mixture.converted))
+        self.scores[floats] = scores
+        if scores.mean >= self.judge.target:
             self.best = mixture
-        return score
+        return scores.mean
 
     def noise(self, batches: Sequence[Sequence[Any]], advance: Callable[[], None]) -> Noise | None:
         """``None`` where the model has no derivative."""
@@ -206,10 +209,11 @@ class _Run:
         self.observers = dict(noise.better_ways())  # type: ignore[arg-type]
         if not self.observers:
             return
+        before = self.scores[frozenset()]
         score = self._score(frozenset())
         self.search.tried += 1
         if score is None or score < self.int8:
-            self.observers = {}
+            self.observers, self.scores[frozenset()] = {}, before
         else:
             self.search.known[frozenset()] = score
 

@@ -89,14 +89,14 @@ def _tensor(leaf: Any) -> Any:
 
 
 class Judge(Protocol):
-    """``score`` of a graph; at least ``target`` is asked for."""
+    """``scores`` of a graph; a mean of at least ``target`` is asked for."""
 
     unit: str
     floating: float
     target: float
     data: str
 
-    def score(self, snapshot: Snapshot) -> float: ...
+    def scores(self, snapshot: Snapshot) -> Scores: ...
 
 
 class RatioJudge:
@@ -123,7 +123,7 @@ class RatioJudge:
                     "the accuracy budget is measured on; leave that batch out"
                 )
 
-    def score(self, snapshot: Snapshot) -> float:
+    def scores(self, snapshot: Snapshot) -> Scores:
         runner = SnapshotRunner(snapshot)
         sums = [[0.0, 0.0] for _ in self.expected[0]]
         for values, expected in zip(self.batches, self.expected, strict=True):
@@ -132,7 +132,7 @@ class RatioJudge:
                     total[0] += power(one)
                     total[1] += difference(one, other)
         floats = zip(sums, self.expected[0], strict=True)
-        return min(decibels(*total) for total, leaf in floats if is_float(leaf))
+        return Scores(min(decibels(*total) for total, leaf in floats if is_float(leaf)))
 
 
 class MetricJudge:
@@ -147,9 +147,6 @@ class MetricJudge:
         self.floating = self.float_scores.mean
         room = budget.allowed_drop + TOLERANCE * max(1.0, abs(self.floating))
         self.target = self.floating - room
-
-    def score(self, snapshot: Snapshot) -> float:
-        return self.scores(snapshot).mean
 
     def scores(self, snapshot: Snapshot) -> Scores:
         return self._call(snapshot, "a quantized model")

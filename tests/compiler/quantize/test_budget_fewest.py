@@ -103,7 +103,7 @@ def least(run: budget._Run, most: int) -> int:
             mixture = run.mixtures.make(frozenset(names_in_float), run.observers)
             if mixture is None:
                 continue
-            if run.judge.score(Snapshot.of(mixture.converted)) >= run.judge.target:
+            if run.judge.scores(Snapshot.of(mixture.converted)).mean >= run.judge.target:
                 return count
     return most
 

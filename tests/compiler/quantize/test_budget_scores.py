@@ -97,6 +97,19 @@ def test_other_data_is_reported_and_decides_nothing() -> None:
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["held_out"]["int8"] < 1
 
 
+def test_a_metric_is_called_once_for_the_float_model_and_for_each_trial() -> None:
+    calls = 0
+
+    def counted(model: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return agreement(SEARCHED)(model)
+
+    found = outcome(metric=counted, allowed_drop=0.05)
+    assert found.uncertainty is not None and found.chosen
+    assert calls == 1 + found.trials
+
+
 def test_too_few_samples_to_show_the_drop() -> None:
     few = agreement(SEARCHED[:256])
     found = outcome(metric=few, allowed_drop=0.002, trials=64)
