@@ -20,7 +20,7 @@ from penstock.llm.assets import Assets
 from penstock.llm.cache import Context, Decoder, Reading
 from penstock.llm.memory import give_back_memory, without_collections
 from penstock.llm.sampling import Options, Sampler, log_probability
-from penstock.llm.template import Message, check, render
+from penstock.llm.template import Message, Tool, check, render
 from penstock.llm.text import StopStrings, TextStream, Tokenizer
 from penstock.runtime import load as load_program
 from penstock.runtime.program import EngineChoice
@@ -126,21 +126,29 @@ class LanguageModel:
                 pass
         return answer
 
-    def chat(self, messages: Sequence[Message], **options: Any) -> str:
-        """The answer to messages ``{"role": …, "content": …}``, by the checkpoint's chat template.
+    def chat(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] | None = None, **options: Any
+    ) -> str:
+        """The answer to messages ``{"role": …, "content": …}``, by the checkpoint's chat template;
+        ``tools`` are what the template is to tell the model of functions that it may call.
 
         Raises :class:`InputError` for messages or options that make no sense, and where the file
         has no chat template.
         """
         with self._decoder.lock:
-            return "".join(self.chat_stream(messages, **options))
+            return "".join(self.chat_stream(messages, tools=tools, **options))
 
     def chat_stream(
-        self, messages: Sequence[Message], *, progress: Reading | None = None, **options: Any
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        progress: Reading | None = None,
+        **options: Any,
     ) -> Generator[str, None, None]:
         """As :meth:`chat`, the answer to ``messages`` piece by piece; ``progress`` is told how much
         of them was read."""
-        tokens = self.chat_tokens(messages)
+        tokens = self.chat_tokens(messages, tools)
         return self._stream(tokens, options, Answer(), progress)
 
     def conversation(self, system: str | None = None) -> Conversation:
@@ -148,15 +156,17 @@ class LanguageModel:
         message that it begins with."""
         return Conversation(self, system)
 
-    def chat_tokens(self, messages: Sequence[Message]) -> list[int]:
+    def chat_tokens(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+    ) -> list[int]:
         """The prompt for messages, as tokens."""
-        check(messages)
+        check(messages, tools)
         if self.assets.chat_template is None:
             raise InputError(
                 f"{self.assets.name or 'the model'} has no chat template; use stream or generate "
                 "with a prompt of your own"
             )
-        prompt = render(self.assets.chat_template, messages, self.assets.special_tokens)
+        prompt = render(self.assets.chat_template, messages, self.assets.special_tokens, tools)
         return self.tokenizer.encode(prompt, begin=False)
 
     def _tokens(self, prompt: str | Sequence[int]) -> list[int]:

@@ -17,17 +17,25 @@ from penstock.errors import (
 
 ROLES = ("system", "user", "assistant", "tool")
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+#: A function that a model may call, as JSON: its name, what it does and a schema of its arguments.
+Tool = Mapping[str, Any]
 
 
-def render(template: str, messages: Sequence[Message], special_tokens: Mapping[str, str]) -> str:
-    """The prompt for ``messages``, up to where the answer begins.
+def render(
+    template: str,
+    messages: Sequence[Message],
+    special_tokens: Mapping[str, str],
+    tools: Sequence[Tool] | None = None,
+) -> str:
+    """The prompt for ``messages``, up to where the answer begins, of a model that may call
+    ``tools``.
 
     Raises :class:`InputError` for messages that make no sense, or that the template refuses, or
     fails with; :class:`OutOfMemoryError` where it takes too much memory;
     :class:`BackendUnavailableError` where jinja2 is not installed.
     """
-    check(messages)
+    check(messages, tools)
     try:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ModuleNotFoundError as error:
@@ -45,7 +53,7 @@ def render(template: str, messages: Sequence[Message], special_tokens: Mapping[s
         return environment.from_string(template).render(
             messages=[dict(message) for message in messages],
             add_generation_prompt=True,
-            tools=None,
+            tools=None if tools is None else list(tools),
             **special_tokens,
         )
     except _Refused as error:
@@ -62,8 +70,18 @@ def render(template: str, messages: Sequence[Message], special_tokens: Mapping[s
         ) from error
 
 
-def check(messages: Sequence[Message]) -> None:
-    """Raises :class:`InputError` unless each message has a role and a content, both known."""
+def check(messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> None:
+    """Raises :class:`InputError` unless each message has a role and a content, both known, or is a
+    model's call of tools, which needs no content."""
+    if tools is not None and (
+        isinstance(tools, (str, bytes, Mapping))
+        or not isinstance(tools, Sequence)
+        or not all(isinstance(tool, Mapping) for tool in tools)
+    ):
+        raise InputError(
+            "tools must be a list like [{'type': 'function', 'function': {'name': '…', "
+            f"'parameters': {{…}}}}}}], not {shorten(repr(tools))}"
+        )
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise InputError(
             f"messages must be a list like [{{'role': 'user', 'content': '…'}}], not a "
@@ -72,13 +90,17 @@ def check(messages: Sequence[Message]) -> None:
     if not messages:
         raise InputError("there are no messages; give at least one of the role 'user'")
     for number, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+        calls = isinstance(message, Mapping) and bool(message.get("tool_calls"))
+        needed = {"role"} if calls else {"role", "content"}
+        if not isinstance(message, Mapping) or not needed <= set(message):
             raise InputError(f"message {number} must have a 'role' and a 'content': {message!r}")
         if message["role"] not in ROLES:
             raise InputError(
                 f"message {number} has the role {message['role']!r}; the roles are "
                 f"{', '.join(ROLES)}"
             )
+        if calls and message.get("content") is None:
+            continue
         if not isinstance(message["content"], str):
             raise InputError(
                 f"message {number} has a {type(message['content']).__name__} as its content, "

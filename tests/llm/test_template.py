@@ -26,6 +26,31 @@ def test_what_transformers_has_too() -> None:
     assert render(template, USER, {}) == 'hi{"a":1,"b":"é"}'
 
 
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+
+
+def test_tools_and_their_calls() -> None:
+    template = (
+        "{% for t in tools or [] %}{{ t | tojson }};{% endfor %}{% for m in messages %}"
+        "{% if m.tool_calls %}{% for c in m.tool_calls %}{{ c.function.name }}"
+        "{{ c.function.arguments | tojson }}{% endfor %}{% else %}{{ m.role }}={{ m.content }}"
+        "{% endif %},{% endfor %}"
+    )
+    for called in ({"tool_calls": [CALL]}, {"content": None, "tool_calls": [CALL]}):
+        messages = [*USER, {"role": "assistant", **called}, {"role": "tool", "content": "3"}]
+        found = render(template, messages, {}, [TOOL])
+        said = (
+            '{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}};'
+        )
+        assert found == said + 'user=hi,add{"a": 1},tool=3,'
+    assert render(template, USER, {}) == "user=hi,"
+    with pytest.raises(InputError, match="tools must be a list like"):
+        render(template, USER, {}, ["add"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="message 0 must have a 'role' and a 'content'"):
+        render(template, [{"role": "assistant", "tool_calls": []}], {})
+
+
 def test_a_template_may_refuse() -> None:
     with pytest.raises(InputError, match="refuses the messages: no system"):
         render("{{ raise_exception('no system') }}", USER, {})
