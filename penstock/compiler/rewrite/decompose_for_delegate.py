@@ -66,7 +66,16 @@ def _is_candidate(node: Node) -> bool:
     return reason_against(node) is not None and definition(target) is not None
 
 
-_MISSING = Definitions(lambda target: registry.find(target) is not None or target in NO_OPS)
+def _stops(target: torch._ops.OpOverload) -> bool:
+    """At what is delegated, gone, or made of a size alone: PyTorch's definitions of such tensors go
+    round in a circle."""
+    if registry.find(target) is not None or target in NO_OPS:
+        return True
+    kinds = (str(argument.type) for argument in target._schema.arguments)
+    return target in fold_constants.SHAPE_ONLY or not any("Tensor" in kind for kind in kinds)
+
+
+_MISSING = Definitions(_stops)
 
 
 def _recorded(node: Node) -> Recording | None:

@@ -211,3 +211,26 @@ def test_bytes_are_resized_to_within_one(options: dict[str, Any]) -> None:
     (found,) = program(picture.numpy())
     assert found.dtype == np.uint8
     assert abs(found.astype(int) - resize(picture).numpy()).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x, y: torch.nn.functional.binary_cross_entropy_with_logits(x, y),
+        lambda x, y: torch.nn.functional.binary_cross_entropy(x.sigmoid(), y),
+        lambda x, y: torch.nn.functional.kl_div(x.log_softmax(1), y, reduction="batchmean"),
+    ],
+)
+def test_losses_are_one_delegate(loss: Any) -> None:
+    """Definitions that make tensors of a size, zeros say, go to XNNPACK as constants."""
+
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+            return loss(x, y)
+
+    x, y = torch.linspace(-5, 5, 15).reshape(3, 5), torch.linspace(0, 1, 15).reshape(3, 5)
+    lowered = penstock.lower(Model(), (x, y))
+    assert len(lowered.delegation.subgraphs) == 1
+    assert not lowered.delegation.undelegated
+    (found,) = penstock.load(lowered.to_bytes())(x, y)
+    torch.testing.assert_close(torch.from_numpy(found.copy()), loss(x, y), rtol=1e-5, atol=1e-5)
