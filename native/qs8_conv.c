@@ -303,7 +303,8 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
     };
     const pk_qs8_tiles tiles = p->wide ? k->wide_tiles : k->tiles;
     const size_t blocks = pk_divide_up(l->panels, k->panels), all = conv->groups * blocks;
-    for (size_t b = all * split / p->splits; b < all * (split + 1) / p->splits; b++) {
+    const size_t end = all * (split + 1) / p->splits;
+    for (size_t b = all * split / p->splits; b < end; b++) {
         const size_t g = b / blocks, panel = b % blocks * k->panels;
         const size_t within = panel * k->lanes;
         for (size_t s = 0; s < l->count; s++)
@@ -311,6 +312,8 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
                           s % l->per_line * conv->dilation_width * pixel +
                           g * conv->group_input * k->element;
         tile.panel = w->packed + (g * l->panels + panel) * l->panel;
+        /* Not of panels that are copied. */
+        tile.ahead = b + 1 < end && !p->wide ? pk_min(k->panels, l->panels - panel) * l->panel : 0;
         if (p->wide)
             tile.panel = widened(w, tile.panel, pk_min(k->panels, l->panels - panel), wide);
         tile.channels = pk_min(k->lanes * k->panels, conv->group_output - within);

@@ -85,6 +85,7 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
                    const int weight, const enum pk_qs8_form form)
 {
     const char *const panel = t->panel;
+    const size_t ahead = t->ahead;
     const size_t panel_size = t->panel_size;
     const int spread = rows == 1 && panels == 1;
     __m256i sums[ROWS][PANELS];
@@ -113,9 +114,12 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
         const int part = spread ? (offset) : 0;                                                    \
         __m256i w[PANELS];                                                                         \
         PK_UNROLL                                                                                  \
-        for (int p = 0; p < panels; p++)                                                           \
-            w[p] = load_weights(weights + p * panel_size + LANES * DEPTH * weight * (offset),      \
-                                weight);                                                           \
+        for (int p = 0; p < panels; p++) {                                                         \
+            const char *const from = weights + p * panel_size + LANES * DEPTH * weight * (offset); \
+            w[p] = load_weights(from, weight);                                                     \
+            if (rows > 1 && (offset) % 2 == 0)                                                     \
+                _mm_prefetch(from + ahead, _MM_HINT_T1);                                           \
+        }                                                                                          \
         PK_UNROLL                                                                                  \
         for (int r = 0; r < rows; r++) {                                                           \
             int32_t four;                                                                          \

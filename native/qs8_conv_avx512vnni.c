@@ -182,7 +182,7 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
                    const enum pk_qs8_form form)
 {
     const char *const panel = t->panel;
-    const size_t panel_size = t->panel_size;
+    const size_t panel_size = t->panel_size, ahead = t->ahead;
     const int spread = rows == 1 && panels == 1;
     __m512i sums[ROWS][PANELS];
     if (spread)
@@ -209,8 +209,11 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
         const int part = spread ? (offset) : 0;                                                    \
         __m512i w[PANELS];                                                                         \
         PK_UNROLL                                                                                  \
-        for (int p = 0; p < panels; p++)                                                           \
+        for (int p = 0; p < panels; p++) {                                                         \
             w[p] = _mm512_load_si512(weights + p * panel_size + 64 * (offset));                    \
+            if (rows > 1) /* the panels that come next */                                          \
+                _mm_prefetch(weights + ahead + p * panel_size + 64 * (offset), _MM_HINT_T1);       \
+        }                                                                                          \
         PK_UNROLL                                                                                  \
         for (int r = 0; r < rows; r++) {                                                           \
             int32_t four;                                                                          \
