@@ -43,9 +43,10 @@ def page(results: dict[str, Any]) -> str:
         *(f"- {key}: {value}" for key, value in results["machine"].items()),
         *_other_days(models, results["machine"]["date"]),
         "",
-        "The tables of a faster EPYC on 2026-11-22, before there were kernels of our own, are in "
-        "[benchmarks-earlier.md](benchmarks-earlier.md). [kernels.md](kernels.md) has each kernel "
-        "by shape, also held to AVX2.",
+        "The tables of another machine, an EPYC of the generation before with vector units half as "
+        "wide, are in [benchmarks-zen4.md](benchmarks-zen4.md); those of a machine like this one "
+        "before there were kernels of our own in [benchmarks-earlier.md](benchmarks-earlier.md). "
+        "[kernels.md](kernels.md) has each kernel by shape, also held to AVX2.",
     ]
     for threads in (1, 2):
         parts += [

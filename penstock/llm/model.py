@@ -146,8 +146,8 @@ class LanguageModel:
         progress: Reading | None = None,
         **options: Any,
     ) -> Generator[str, None, None]:
-        """As :meth:`chat`, the answer to ``messages`` piece by piece; ``progress`` is told how much
-        of them was read."""
+        """As :meth:`chat`, the answer to ``messages`` piece by piece, with ``tools`` as there;
+        ``progress`` is told how much of them was read."""
         tokens = self.chat_tokens(messages, tools)
         return self._stream(tokens, options, Answer(), progress)
 
@@ -159,7 +159,7 @@ class LanguageModel:
     def chat_tokens(
         self, messages: Sequence[Message], tools: Sequence[Tool] | None = None
     ) -> list[int]:
-        """The prompt for messages, as tokens."""
+        """The prompt for ``messages`` and ``tools``, as tokens; raises what :meth:`chat` does."""
         check(messages, tools)
         if self.assets.chat_template is None:
             raise InputError(
