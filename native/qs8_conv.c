@@ -311,11 +311,11 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
             segments[s] = s / l->per_line * (conv->dilation_height / p->apart) * line +
                           s % l->per_line * conv->dilation_width * pixel +
                           g * conv->group_input * k->element;
+        const size_t count = pk_min(k->panels, l->panels - panel);
         tile.panel = w->packed + (g * l->panels + panel) * l->panel;
-        /* Not of panels that are copied. */
-        tile.ahead = b + 1 < end && !p->wide ? pk_min(k->panels, l->panels - panel) * l->panel : 0;
+        tile.ahead = b + 1 < end ? count * l->panel : 0;
         if (p->wide)
-            tile.panel = widened(w, tile.panel, pk_min(k->panels, l->panels - panel), wide);
+            tile.panel = widened(w, tile.panel, count, wide);
         tile.channels = pk_min(k->lanes * k->panels, conv->group_output - within);
         tile.output = (char *)w->output +
                       (before * outputs + g * conv->group_output + within) * output_size;

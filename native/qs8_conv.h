@@ -58,7 +58,7 @@ struct pk_qs8_tile {
     size_t segment_count, segment_depth; /* groups of `depth` values in each segment */
     const void *panel;         /* the first of up to `panels` packed panels */
     size_t panel_size;         /* bytes */
-    size_t ahead;              /* bytes from `panel` to the one that comes next; 0: none */
+    size_t ahead;              /* bytes from `panel`, as packed, to the one that comes next; 0: none */
     void *output;              /* of the first pixel and channel: int8, float if dynamic */
     size_t output_stride;      /* from pixel to pixel, in elements */
     size_t channels;           /* to be written, at most lanes * panels */

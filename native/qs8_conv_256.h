@@ -85,8 +85,7 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
                    const int weight, const enum pk_qs8_form form)
 {
     const char *const panel = t->panel;
-    const size_t ahead = t->ahead;
-    const size_t panel_size = t->panel_size;
+    const size_t panel_size = t->panel_size, ahead = t->ahead;
     const int spread = rows == 1 && panels == 1;
     __m256i sums[ROWS][PANELS];
     if (spread)
@@ -117,7 +116,8 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
         for (int p = 0; p < panels; p++) {                                                         \
             const char *const from = weights + p * panel_size + LANES * DEPTH * weight * (offset); \
             w[p] = load_weights(from, weight);                                                     \
-            if (rows > 1 && (offset) % 2 == 0)                                                     \
+            /* Once a line, the panels that come next; widened ones are copies. */                 \
+            if (rows > 1 && weight == 1 && LANES * DEPTH * (offset) % 64 == 0)                     \
                 _mm_prefetch(from + ahead, _MM_HINT_T1);                                           \
         }                                                                                          \
         PK_UNROLL                                                                                  \
