@@ -30,7 +30,8 @@ def by_values(a: Sequence[Tap], b: Sequence[Tap]) -> list[Pair]:
         ours = left[bisect.bisect(left, i) : bisect.bisect_left(left, next_i)]
         theirs = [n for n in range(j + 1, next_j) if n not in taken and counts(b[n])]
         for here, there in _by_kind(a, b, ours, theirs):
-            found.append(best_of(a, b, chain_from(here, a, users, known.__contains__), there))
+            chain = chain_from(here, a, users, known.__contains__)
+            found.append(best_of(a, b, chain, [there]))
     return sorted(found, key=lambda pair: pair.b)
 
 

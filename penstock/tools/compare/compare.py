@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.errors import InputError
 from penstock.tools.compare.forms import Centred
+from penstock.tools.compare.integers import as_real
 from penstock.tools.compare.layout import in_layout_of
 from penstock.tools.compare.match import matched
 from penstock.tools.compare.meaning import Compared, settle
@@ -42,6 +43,7 @@ def compare(
     count = 0
     for sample in samples:
         (a_outputs, a_taps), (b_outputs, b_taps) = a.run(sample), b.run(sample)
+        a_taps, b_taps = as_real(a_taps), as_real(b_taps)
         _check_outputs(a_outputs, b_outputs, a.label, b.label)
         outputs = outputs or [(output.shape, Sums(threshold_db)) for output in a_outputs]
         for (_, sums), one, other in zip(outputs, a_outputs, b_outputs, strict=True):
@@ -100,7 +102,7 @@ class _Comparison:
         self._formed = [Sums(threshold_db) if pair.form else None for pair in self._pairs]
         self._about = [_About.of(a[pair.a], b[pair.b]) for pair in self._pairs]
         known = {i for pair in self._pairs for i in (pair.a, *pair.within)}
-        others = {pair.b for pair in self._pairs}
+        others = {j for pair in self._pairs for j in (pair.b, *pair.within_b)}
         self.unmatched = (
             tuple(name(tap) for i, tap in enumerate(a) if i not in known and counts(tap)),
             tuple(name(tap) for i, tap in enumerate(b) if i not in others and counts(tap)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from penstock.tools.compare.taps import Tap
 class Pair:
     """Positions of two values that stand for the same. ``within`` are the values of the first
     side that went into the same value of the other, which seems to hold the first in another
-    ``form`` if there is one."""
+    ``form`` if there is one; ``within_b`` those of the second that went into one of the first."""
 
     a: int
     b: int
     within: tuple[int, ...] = ()
     form: Form | None = None
+    within_b: tuple[int, ...] = ()
 
 
 def pair_of(
@@ -34,9 +36,16 @@ def pair_of(
     return Pair(i, j, within, form)
 
 
-def best_of(a: Sequence[Tap], b: Sequence[Tap], chain: Sequence[int], j: int) -> Pair:
-    """The pair of ``b[j]`` and the one of ``chain``, positions in ``a``, that it is nearest to."""
-    return pair_of(a, b, max(chain, key=lambda i: ratio_of(a[i], b[j])), j, tuple(chain))
+def best_of(a: Sequence[Tap], b: Sequence[Tap], ours: Sequence[int], theirs: Sequence[int]) -> Pair:
+    """Of two chains of values (:func:`chain_from`) the nearest pair that begins one of them: an
+    operator of one side may hold what is several of the other's."""
+    i, j = ours[0], theirs[0]
+    near = {(n, j): ratio_of(a[n], b[j]) for n in ours}
+    near |= {(i, n): ratio_of(a[i], b[n]) for n in theirs[1:]}
+    best = max(near, key=near.__getitem__)
+    if best[1] != j:
+        return dataclasses.replace(pair_of(a, b, *best, (i,)), within_b=tuple(theirs))
+    return pair_of(a, b, *best, tuple(ours))
 
 
 def only_users(taps: Sequence[Tap]) -> list[int | None]:

@@ -27,6 +27,9 @@ from penstock.runtime.engines.protocol import Engine, Executable, NodeTime
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.instructions import Done
 
+#: The kernel that makes integers with a scale and a zero point, its second and third argument.
+ROUNDS = "quantized_decomposed::quantize_per_tensor.out"
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -47,10 +50,10 @@ def counts(tap: Tap) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """The name of an ATen operator without its namespace and overload: ``view`` for
-    ``aten::view_copy.out``; other names stay as they are up to a point."""
-    name = name.removeprefix("aten::").removeprefix("aten.").partition(".")[0]
-    return name.removesuffix("_copy")
+    """The name of an operator or kernel without its namespace and overload: ``view`` for
+    ``aten::view_copy.out`` and for ``aten.view.default``; a node's stays as it is."""
+    parts = name.replace("::", ".").split(".")
+    return parts[min(1, len(parts) - 1)].removesuffix("_copy")
 
 
 def type_name(dtype: object) -> str:
@@ -117,7 +120,8 @@ class ProgramSide:
                     origins[number] = reads
                     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
                         origins[number] = (len(taps),)
-                        taps.append(Tap(origin, kind, type_name(value.dtype), value.copy(), reads))
+                        array, dtype = self._written(call, kind, value)
+                        taps.append(Tap(origin, kind, dtype, array, reads))
             for delegate in self._delegates:
                 given = [origins.get(number, ()) for number in done.reads]
                 taken, ends = delegate.taken(len(taps), given)
@@ -127,6 +131,15 @@ class ProgramSide:
         outputs = self.method.observed(inputs, see)
         own = outputs[len(self.method.written) :]
         return [np.asarray(o) for o in own if isinstance(o, np.ndarray)], taps
+
+    def _written(self, call: KernelCall, kind: str, value: np.ndarray) -> tuple[np.ndarray, str]:
+        """What a kernel wrote, in real numbers, and its type."""
+        name = type_name(value.dtype)
+        if kind == ROUNDS:
+            scale, zero_point = (self.program.values[number] for number in call.args[1:3])
+            if isinstance(scale, float) and isinstance(zero_point, int):
+                return _steps(value, scale, zero_point), f"q{name}"
+        return value.copy(), name
 
 
 class _TappingEngine:
@@ -274,6 +287,9 @@ def _real(array: np.ndarray, value: Value) -> np.ndarray:
     if value.dtype is DataType.BF16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     if isinstance(value.quantization, PerTensor):
-        steps = array.astype(np.float32) - np.float32(value.quantization.zero_point)
-        return steps * np.float32(value.quantization.scale)
+        return _steps(array, value.quantization.scale, value.quantization.zero_point)
     return array
+
+
+def _steps(integers: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    return (integers.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
