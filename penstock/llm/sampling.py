@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.errors import InputError
 
-_NUMBERS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Options:
         for name in _NUMBERS:
             if not isinstance(getattr(self, name), (int, float, np.number)):
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a number")
-        for name in ("max_tokens", "seed"):
-            if not isinstance(getattr(self, name), (int, np.integer, type(None))):
+        for name in ("max_tokens", "seed", "top_k"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) and (value is not None or name == "top_k"):
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be an integer")
         rules = {
             "max_tokens": (self.max_tokens is None or self.max_tokens >= 1, "1 or more"),
@@ -126,7 +127,8 @@ def likeliest(
         tokens = np.flatnonzero(logits >= least)
     else:
         tokens = np.arange(len(logits))
-    scaled = (logits[tokens].astype(np.float64) - float(logits.max())) / options.temperature
+    with np.errstate(over="ignore"):  # next to nothing divides to infinity, whose weight is 0
+        scaled = (logits[tokens].astype(np.float64) - float(logits.max())) / options.temperature
     weights = np.exp(scaled)
     kept = np.ones(len(tokens), np.bool_)
     if options.top_p < 1:

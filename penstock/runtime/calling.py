@@ -79,7 +79,8 @@ class Signature:
                 return leaves
         elif not kwargs and len(args) == self._count:
             return args
-        raise InputError(f"{self._expected()}; {_given(args, kwargs)}")
+        hint = "" if keywords.keys or not kwargs else "; give inputs by position"
+        raise InputError(f"{self._expected()}; {_given(args, kwargs)}{hint}")
 
     def _expected(self) -> str:
         count = len(self._positional.children)

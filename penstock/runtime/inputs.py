@@ -103,8 +103,22 @@ def write_target(value: Any, label: str) -> Array:
 
 def _coerce(value: Any, spec: TensorSpec, label: str) -> Array:
     if isinstance(value, (int, float)) and spec.shape == ():
-        return np.asarray(value, spec.dtype)
+        return _number(value, spec, label)
     return to_array(value, label)
+
+
+def _number(value: float, spec: TensorSpec, label: str) -> Array:
+    """A Python number as a tensor without dimensions. Raises InputError where it would become
+    another one: a fraction among integers, or a number beyond what they can hold."""
+    kind = spec.dtype.kind
+    fits = isinstance(value, bool) == (kind == "b") and (kind not in "iu" or isinstance(value, int))
+    try:
+        if fits:
+            with np.errstate(all="ignore"):
+                return np.asarray(value, spec.dtype)
+    except OverflowError:
+        pass
+    raise InputError(f"{label} is {shorten(repr(value))}, the program takes {spec}")
 
 
 def check_shape(shape: tuple[int, ...], spec: TensorSpec, label: str) -> None:

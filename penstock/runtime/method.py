@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ from penstock.formats.program import (
     Tensor,
 )
 from penstock.formats.sources import MethodSources
-from penstock.runtime import forks
 from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.calling import Signature
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
@@ -54,6 +53,7 @@ from penstock.runtime.short_call import ShortCall, short_call
 from penstock.runtime.slots import Layout, Slot
 from penstock.runtime.specs import Spec, TensorSpec
 from penstock.runtime.steps import Step, make_step
+from penstock.runtime.turns import Turns, refusal
 
 #: A program that jumps back more often in one call is taken for one that never ends.
 MAX_BACKWARD_JUMPS = 1 << 17
@@ -79,7 +79,7 @@ class Method:
         self,
         method: formats.Method,
         compile_delegate: Callable[[formats.Delegate], BoundDelegate],
-        lock: forks.Lock | None = None,
+        turns: Turns | None = None,
         profile: bool = False,
         sources: MethodSources = MethodSources(),  # noqa: B008  frozen
     ) -> None:
@@ -89,8 +89,7 @@ class Method:
         needs a kernel or a backend that is not there, InputError for one that needs a data file.
         """
         self.name = method.name
-        self._lock: forks.Lock = lock or threading.RLock()
-        forks.watch(self)
+        self._turns = turns or Turns()
         self._method = method
         layouts = layouts_of(method)
         kernels = kernels_of(method)
@@ -121,9 +120,8 @@ class Method:
         self._tries = 2
         self._replays = self._recorder is None and not self.written and can_replay(bound, method)
 
-    def after_fork(self) -> None:
-        """See :mod:`penstock.runtime.forks`."""
-        self._lock = forks.free_or_lost(self._lock)
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise PicklingError("a method cannot be pickled or copied; pickle its program")
 
     def __repr__(self) -> str:
         return f"Method {signature_text(self._method)}"
@@ -225,6 +223,8 @@ class Method:
 
         Raises what :meth:`__call__` raises.
         """
+        if not isinstance(inputs, Sequence):
+            raise InputError(f"run takes a list of inputs, not a {type(inputs).__name__}")
         try:
             return self._run(inputs, out)
         except PenstockError:
@@ -233,22 +233,28 @@ class Method:
             raise fault(error, "call") from error
 
     def _run(self, inputs: Sequence[Any], out: Any = None) -> list[Any]:
-        if out is None:
-            if self._short is not None or self._replay is not None:
-                with self._lock:
-                    quick = self._short or self._replay
-                    outputs = None if quick is None else quick(inputs)
-                if outputs is not None:
-                    return outputs
-            return self._run_new(inputs)
-        method, slots = self._method, self._state.slots
-        with self._lock:
+        turns = self._turns
+        with turns.lock:
+            if turns.taken:
+                raise refusal()
             try:
-                arrays = lend(out, method.outputs, self.outputs, slots, inputs)
-                found = self._run_new(inputs)
+                turns.taken = True
+                if out is not None:
+                    return self._run_into(out, inputs)
+                quick = self._short or self._replay
+                outputs = None if quick is None else quick(inputs)
+                return self._run_new(inputs) if outputs is None else outputs
             finally:
-                for index in self._transient:
-                    slots[index].lent = None  # type: ignore[union-attr]
+                turns.taken = False
+
+    def _run_into(self, out: Any, inputs: Sequence[Any]) -> list[Any]:
+        slots = self._state.slots
+        try:
+            arrays = lend(out, self._method.outputs, self.outputs, slots, inputs)
+            found = self._run_new(inputs)
+        finally:
+            for index in self._transient:
+                slots[index].lent = None  # type: ignore[union-attr]
         return [
             fill(array, value, i)
             for i, (array, value) in enumerate(zip(arrays, found, strict=True))
@@ -263,32 +269,31 @@ class Method:
             )
         values = self._state.values
         targets = self._write_targets(inputs) if self.written else ()
-        with self._lock:
-            for index, bind_input, value in zip(self._method.inputs, binders, inputs, strict=True):
-                values[index] = bind_input(value)
-            recording = self._recording()
-            if self._computes:
-                with np.errstate(all="ignore"):
-                    self._execute(recording)
-            else:
-                self._execute()
-            if recording is not None:
-                self._replay = recording.replay([values[i] for i in self._method.inputs])
-                self._tries = 2 if self._replay is not None else self._tries - 1
-                self._replays = self._tries > 0
-            outputs = [self._output(index) for index in self._method.outputs]
-            for position, target in targets:
-                self._write_back(values[self._method.inputs[position]], target, position)
-            slots = self._state.slots
-            for index in self._transient:
-                values[index] = None
-                slots[index].given = None  # type: ignore[union-attr]
-            if not self._ran:
-                self._ran = True
-                if self._recorder is None:
-                    self._short = short_call(
-                        self._bound, self._method.inputs, self._method.outputs, slots
-                    )
+        for index, bind_input, value in zip(self._method.inputs, binders, inputs, strict=True):
+            values[index] = bind_input(value)
+        recording = self._recording()
+        if self._computes:
+            with np.errstate(all="ignore"):
+                self._execute(recording)
+        else:
+            self._execute()
+        if recording is not None:
+            self._replay = recording.replay([values[i] for i in self._method.inputs])
+            self._tries = 2 if self._replay is not None else self._tries - 1
+            self._replays = self._tries > 0
+        outputs = [self._output(index) for index in self._method.outputs]
+        for position, target in targets:
+            self._write_back(values[self._method.inputs[position]], target, position)
+        slots = self._state.slots
+        for index in self._transient:
+            values[index] = None
+            slots[index].given = None  # type: ignore[union-attr]
+        if not self._ran:
+            self._ran = True
+            if self._recorder is None:
+                self._short = short_call(
+                    self._bound, self._method.inputs, self._method.outputs, slots
+                )
         return outputs
 
     def _recording(self) -> Recording | None:
@@ -323,14 +328,17 @@ class Method:
 
             return call
 
-        with self._lock:
+        turns, steps = self._turns, self._steps
+        with turns.lock:
+            if turns.taken:
+                raise refusal()
             self._replay, self._shapes = None, []
-            steps = self._steps
-            self._steps = [watched(step, position) for position, step in enumerate(steps)]
             try:
+                turns.taken = True
+                self._steps = [watched(step, position) for position, step in enumerate(steps)]
                 return self._run_new(inputs)
             finally:
-                self._steps = steps
+                self._steps, turns.taken = steps, False
 
     @property
     def buffers(self) -> dict[str, np.ndarray]:
@@ -363,7 +371,7 @@ class Method:
         """
         if self._recorder is None:
             raise InputError("this program does not measure; load it with profile=True")
-        with self._lock:
+        with self._turns.lock:
             profile = self._recorder.profile(self.name, self._sources)
             if reset:
                 self._recorder.reset()

@@ -14,7 +14,7 @@ from typing import Any
 
 from penstock.errors import InputError
 from penstock.runtime import forks
-from penstock.runtime.engines.threads import default_threads
+from penstock.runtime.engines.threads import default_threads, whole
 from penstock.runtime.program import LoadedProgram
 
 #: Beyond this a size is a mistake.
@@ -32,23 +32,28 @@ class Pool:
     Mutable buffers belong to a clone, and which one a call meets is chance: a program that
     remembers from call to call is to be taken with :meth:`lent` for as long as it must remember.
 
+    It pickles as its program and its options.
+
     Args:
         program: what to run. It may be called besides.
         size: how many may compute at a time; by default one for each CPU that the process may use.
         threads: how many threads each may use; 1 suits many callers best.
 
     Raises:
-        InputError: ``size`` or ``threads`` is out of range.
+        InputError: ``size`` or ``threads`` is out of range, or ``program`` is none.
     """
 
     def __init__(
         self, program: LoadedProgram, size: int | None = None, *, threads: int = 1
     ) -> None:
-        if size is None:
-            size = default_threads()
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
+        if not isinstance(program, LoadedProgram):
+            raise InputError(
+                f"a pool is of a program that penstock.load gives, not a {type(program).__name__}"
+            )
+        count = default_threads() if size is None else whole(size)
+        if count is None or not 1 <= count <= MAX_SIZE:
             raise InputError(f"the size of a pool is {size!r}; give one from 1 to {MAX_SIZE}")
-        self.size = size
+        self.size = count
         self._program = program
         self._threads = threads
         self._begin()
@@ -62,6 +67,9 @@ class Pool:
     def after_fork(self) -> None:
         """In a child, which has none of the threads that clones may have been lent to."""
         self._begin()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Pool, threads=self._threads), (self._program, self.size)
 
     def __repr__(self) -> str:
         return f"Pool of {self.size}: {self._program!r}"

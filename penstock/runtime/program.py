@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import pickle
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from penstock.errors import InputError, InvalidProgramError, PenstockError
+from penstock.errors import InputError, InvalidProgramError, PenstockError, shorten
 from penstock.faults import IF_SOUND, fault, faults
-from penstock.files import readable
 from penstock.formats import program as formats
 from penstock.formats.data_file import attach, read_data_file
 from penstock.formats.program import Buffer
@@ -21,14 +18,14 @@ from penstock.formats.program_reader import read_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import MethodSources, decode_sources
 from penstock.notebook import Table, render
-from penstock.runtime import forks
 from penstock.runtime.bound_delegate import BoundDelegate, compile_delegate
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.mapped import MappedFile, drop
+from penstock.runtime.mapped import MappedFile, drop, map_file
 from penstock.runtime.method import Method
 from penstock.runtime.method_values import signature, signature_text
 from penstock.runtime.profile import Profile
 from penstock.runtime.specs import listed
+from penstock.runtime.turns import Turns
 
 if TYPE_CHECKING:
     from penstock.graph.graph import XnnGraph
@@ -83,8 +80,11 @@ def load(
         InvalidProgramError: the content is not a program or a data file, or a damaged one.
         UnsupportedError: it is of another version of its format.
     """
-    if isinstance(engine, str) and engine not in ENGINES:
-        raise InputError(f"engine is {engine!r}; choose {' or '.join(map(repr, ENGINES))}")
+    if engine not in ENGINES if isinstance(engine, str) else not _are_engines(engine):
+        raise InputError(
+            f"engine is {shorten(repr(engine))}; choose {' or '.join(map(repr, ENGINES))}, or give"
+            " engines of your own"
+        )
     with faults("load"):
         return _loaded(source, data, _Options(threads, engine, profile, copy, spare))
 
@@ -118,6 +118,11 @@ def _loaded(source: Source, data: Source | Sequence[Source], options: _Options) 
     return loaded
 
 
+def _are_engines(given: object) -> bool:
+    engines = given if isinstance(given, Sequence) else (given,)
+    return len(engines) > 0 and all(hasattr(engine, "compile") for engine in engines)
+
+
 def _load_again(files: Sequence[Source], *options: Any) -> LoadedProgram:
     """What a pickled program becomes."""
     return load(files[0], data=files[1:], **_Options(*options)._asdict())
@@ -132,7 +137,8 @@ def _read(
     """What ``read`` makes of the file, and the ``mmap`` that it lies in, if it does."""
     mapping: object = None
     if isinstance(source, _BUFFERS):
-        content, name = source, f"the {what}"
+        contiguous = not isinstance(source, memoryview) or source.c_contiguous
+        content, name = source if contiguous else bytes(source), f"the {what}"
     elif isinstance(source, (str, os.PathLike)):
         content, name = map_file(source, spare=options.spare), os.fspath(source)
         if options.copy:
@@ -147,25 +153,6 @@ def _read(
         return read(content), mapping
     except InvalidProgramError as error:
         raise InvalidProgramError(f"{name}: {error}") from error
-
-
-def map_file(path: str | os.PathLike[str], *, spare: bool = False) -> memoryview:
-    """The content of a file, mapped read-only; ``spare`` as for :func:`load`.
-
-    Raises InputError if it cannot be read, InvalidProgramError if it is empty.
-    """
-    readable(path)
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise InvalidProgramError(f"{os.fspath(path)} is empty")
-            mapping = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if spare and hasattr(os, "preadv"):
-                mapping.keep_open(file.fileno())
-            return memoryview(mapping)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {os.fspath(path)!r}: {reason}") from None
 
 
 class LoadedProgram:
@@ -191,18 +178,13 @@ class LoadedProgram:
         self._threads = Threads(threads)
         self._engines: Sequence[Engine] | None = None
         self._methods: dict[str, Method] = {}
-        self._lock: forks.Lock = threading.RLock()
-        forks.watch(self)
+        self._turns = Turns()
         self._default: Method | None = None
         #: The program's file and its data files: absolute paths, or contents.
         self._files: tuple[str | Buffer, ...] = ()
         #: Of a clone: the program that packed the weights, and its engines' siblings.
         self._original: LoadedProgram | None = None
         self._siblings: dict[int, Engine] = {}
-
-    def after_fork(self) -> None:
-        """See :mod:`penstock.runtime.forks`."""
-        self._lock = forks.free_or_lost(self._lock)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._files:
@@ -244,13 +226,14 @@ class LoadedProgram:
         """
         if name is None:
             name = self.default_name()
-        with self._lock:
-            method = self._methods.get(name)
+        with self._turns.lock:
+            method = self._methods.get(name) if isinstance(name, str) else None
             if method is None:
                 found = self.program.method(name)
                 if found is None:
                     raise InputError(
-                        f"there is no method {name!r}; the program has {listed(self.methods)}"
+                        f"there is no method {shorten(repr(name))}; the program has"
+                        f" {listed(self.methods)}"
                     )
                 method = self._methods[name] = self._prepare(found)
         return method
@@ -356,7 +339,7 @@ class LoadedProgram:
 
         try:
             profile = self._options.profile
-            return Method(method, compile, self._lock, profile, self._sources(method.name))
+            return Method(method, compile, self._turns, profile, self._sources(method.name))
         except PenstockError:
             raise
         except (ValueError, TypeError, OverflowError, IndexError) as error:

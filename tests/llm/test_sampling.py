@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.errors import InputError
 from penstock.llm.sampling import Options, Sampler, likeliest, log_probability
 from penstock.zoo.libraries import require
 
@@ -115,6 +119,20 @@ def test_as_likely_as_the_last_one_stays() -> None:
     assert tokens.tolist() == [0, 1, 2, 3, 4]
     tokens, _ = likeliest(logits, (), Options(temperature=1.0, top_k=2))
     assert tokens.tolist() == [1, 3]
+
+
+def test_next_to_no_temperature_is_none() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for temperature in (1e-30, 5e-324):
+            assert Sampler(Options(temperature=temperature, seed=0))(LOGITS[::-1].copy(), ()) == 4
+
+
+def test_what_is_no_integer() -> None:
+    for options in ({"top_k": 2.5}, {"top_k": None}, {"max_tokens": 1.0}, {"seed": "1"}):
+        with pytest.raises(InputError, match="it must be an integer"):
+            Options(**options)  # type: ignore[arg-type]
+    Options(top_k=np.int64(3), max_tokens=None)
 
 
 def test_log_probability() -> None:

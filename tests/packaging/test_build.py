@@ -184,6 +184,7 @@ def test_the_wheel_holds_the_library_and_runs_without_its_surroundings(tmp_path:
     packed = {n for n in names if n.startswith(f"{FOLDER.as_posix()}/")}
     assert len(packed) == 5 and any(n.endswith("LICENSE.executorch") for n in packed)
     assert f"{FOLDER.parent.as_posix()}/NOTICES.txt" in names
+    assert "penstock/py.typed" in names, "type checkers would not look at its annotations"
     assert not any(n.startswith(("tests/", "native/", "build_backend/", "web/")) for n in names)
     assert (native_library.FOLDER / native_library.file_name()).as_posix() in names
     assert {"penstock/pages/assets/inspect.js", "penstock/pages/assets/LICENSES.txt"} <= set(names)

@@ -180,3 +180,41 @@ def test_no_elements(engine: str, delegate: bool) -> None:
             (found,) = program(given)
             assert found.shape == (count, 4) and found.dtype == np.float32
             np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+class Numbers(nn.Module):
+    def forward(
+        self, x: torch.Tensor, n: torch.Tensor, b: torch.Tensor, f: torch.Tensor
+    ) -> torch.Tensor:
+        return torch.where(b, x * n, x * f)
+
+
+def test_numbers_for_tensors_without_dimensions() -> None:
+    """They are what they are, or an error: 3.7 was taken for 3, and 2 ** 70 ended in ours."""
+    example = (
+        torch.ones(2), torch.tensor(3, dtype=torch.int32), torch.tensor(True), torch.tensor(1.0)
+    )  # fmt: skip
+    program = load(penstock.lower(Numbers(), example).to_bytes())
+    x = np.ones(2, np.float32)
+    for given, expected in (
+        ((3, True, 0.5), 3),
+        ((np.int32(-3), np.True_, 0.5), -3),
+        ((3, False, 2), 2),
+        ((3, False, np.float64(0.5)), 0.5),
+        ((3, False, 1e300), np.inf),
+    ):
+        np.testing.assert_array_equal(program(x, *given)[0], np.full(2, expected, np.float32))
+    for given, message in (
+        ((3.7, True, 1.0), r"input 1 is 3.7, the program takes int32\[\]"),
+        ((True, True, 1.0), r"input 1 is True, the program takes int32\[\]"),
+        ((np.float64(2), True, 1.0), r"input 1 is np.float64\(2.0\), the program takes int32\[\]"),
+        ((float("nan"), True, 1.0), r"input 1 is nan, the program takes int32\[\]"),
+        ((2**31, True, 1.0), r"input 1 is 2147483648, the program takes int32\[\]"),
+        ((2**70, True, 1.0), r"input 1 is 1180591620717411303424, the program takes int32"),
+        ((3, 1, 1.0), r"input 2 is 1, the program takes bool\[\]"),
+        ((3, 0.5, 1.0), r"input 2 is 0.5, the program takes bool\[\]"),
+        ((3, True, True), r"input 3 is True, the program takes float32\[\]"),
+        ((3, True, 10**400), r"input 3 is 1000.*\.\.\., the program takes float32\[\]"),
+    ):
+        with pytest.raises(InputError, match=message):
+            program(x, *given)

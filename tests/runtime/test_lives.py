@@ -135,7 +135,7 @@ pool = penstock.Pool(penstock.load(sys.argv[1]), 2)
 taken, done = threading.Barrier(3), threading.Event()
 
 def call():
-    with method._lock:  # as in the middle of a call
+    with method._turns.lock:  # as in the middle of a call
         taken.wait()
         done.wait()
 

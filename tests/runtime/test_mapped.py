@@ -11,8 +11,7 @@ import pytest
 
 from penstock.runtime import mapped as under_test
 from penstock.runtime.blocks import address
-from penstock.runtime.mapped import drop_between, drop_files, file_of, take_rows
-from penstock.runtime.program import map_file
+from penstock.runtime.mapped import drop_between, drop_files, file_of, map_file, take_rows
 
 ROWS, WIDTH = 4096, 512
 

@@ -266,3 +266,16 @@ def test_an_interrupt_while_waiting_loses_no_clone() -> None:
 def test_sizes(size: Any) -> None:
     with pytest.raises(InputError, match="size of a pool"):
         Pool(load(STOCK / "image_fp32.pte"), size)
+
+
+def test_pools_pickle_as_their_program() -> None:
+    pool = Pool(load(STOCK / "image_fp32.pte"), np.int64(3), threads=2)  # type: ignore[arg-type]
+    again = pickle.loads(pickle.dumps(pool))
+    assert again.size == 3 and again._threads == 2
+    given = inputs(pool._program)
+    np.testing.assert_array_equal(again(*given)[0], pool(*given)[0])
+
+
+def test_what_is_no_program() -> None:
+    with pytest.raises(InputError, match="of a program that penstock.load gives, not a str"):
+        Pool("model.pte")  # type: ignore[arg-type]

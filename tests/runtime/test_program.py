@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from method_harness import make, tensor
 
+from penstock.errors import InputError
 from penstock.runtime.program import LoadedProgram, load
 
 STOCK = Path(__file__).parents[1] / "formats" / "stock"
@@ -70,3 +72,43 @@ def test_printing() -> None:
 def test_damaged_values_are_said_and_not_raised() -> None:
     damaged = make([tensor(2), tensor(1 << 50)], [0], [1], [("test::same.out", 0, 1, 1)])
     assert repr(damaged).endswith("forward(float32[2]) -> (damaged)")
+
+
+def test_contents_of_any_form() -> None:
+    content = (STOCK / "rows_inline.pte").read_bytes()
+    room = bytearray(2 * len(content))
+    room[::2] = content
+    expected = answers(load(content))
+    for given in (bytearray(content), memoryview(content), memoryview(room)[::2]):
+        for found in (load(given), pickle.loads(pickle.dumps(load(given)))):
+            np.testing.assert_array_equal(answers(found)[0], expected[0])
+
+
+@pytest.mark.parametrize("engine", [None, [], [None], 1, ("xnnpack",), "XNNPACK"])
+def test_what_is_no_engine(engine: Any) -> None:
+    with pytest.raises(InputError, match="^engine is .*; choose 'auto' or 'xnnpack' or 'native'"):
+        load(STOCK / "rows_inline.pte", engine=engine)
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    assert load(STOCK / "rows_inline.pte", threads=np.int64(2))._threads.count == 2  # type: ignore[arg-type]
+    for wrong in (np.True_, np.float64(1), np.array([1]), "2"):
+        with pytest.raises(InputError, match="number of threads is"):
+            load(STOCK / "rows_inline.pte", threads=wrong)  # type: ignore[arg-type]
+
+
+def test_arguments_of_other_types() -> None:
+    program = load(STOCK / "rows_inline.pte")
+    for name in (1, [], {}):
+        with pytest.raises(InputError, match="there is no method"):
+            program.method(name)  # type: ignore[arg-type]
+    for inputs in (None, 1, iter(()), {}):
+        with pytest.raises(InputError, match="run takes a list of inputs, not a"):
+            program.method().run(inputs)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="0 were given, and 'x'; give inputs by position"):
+        program(x=1)
+
+
+def test_methods_say_why_they_cannot_be_pickled() -> None:
+    with pytest.raises(pickle.PicklingError, match="pickle its program"):
+        pickle.dumps(load(STOCK / "rows_inline.pte").method())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from penstock.errors import InputError
 
@@ -21,6 +24,14 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
+
+
+def whole(value: object) -> int | None:
+    """The value of an integer, NumPy's too; None for anything else, truth values among them."""
+    try:
+        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 class Pool(NamedTuple):
@@ -47,11 +58,10 @@ class Threads:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        if count is None:
-            count = default_threads()
-        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_THREADS:
+        found = default_threads() if count is None else whole(count)
+        if found is None or not 1 <= found <= MAX_THREADS:
             raise InputError(f"number of threads is {count!r}; give one from 1 to {MAX_THREADS}")
-        self.count = count
+        self.count = found
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._process = 0
