@@ -18,7 +18,8 @@ from penstock.batch.plan import Plan, make_plan
 from penstock.batch.results import labels_of
 from penstock.errors import InputError
 from penstock.runtime.method import Method
-from penstock.runtime.program import LoadedProgram, Source, load
+from penstock.runtime.program import LoadedProgram, load
+from penstock.runtime.sources import Source
 from penstock.runtime.specs import TensorSpec
 
 

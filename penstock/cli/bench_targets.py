@@ -15,8 +15,8 @@ from penstock.cli.feeds import read_inputs
 from penstock.errors import InputError, PenstockError
 from penstock.formats.data_file import read_data_file
 from penstock.runtime import load
-from penstock.runtime.mapped import map_file
 from penstock.runtime.program import ENGINES, LoadedProgram
+from penstock.runtime.sources import map_file
 from penstock.tools import samples as sample_files
 from penstock.tools.bench.child import Child, WorkerError
 from penstock.tools.bench.peers import Peer

@@ -14,7 +14,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import for_missing_package
-from penstock.llm.model import Answer, Conversation, LanguageModel, load
+from penstock.llm.answer import Answer
+from penstock.llm.conversation import Conversation
+from penstock.llm.model import LanguageModel, load
 from penstock.llm.sampling import Options
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from penstock.llm.memory import give_back_memory
 from penstock.llm.shorter import CannotShorten, shortened
 from penstock.runtime import LoadedProgram, Method, TensorSpec, forks
 from penstock.runtime.program import DEFAULT_METHOD
+from penstock.runtime.turns import Turns, refusal
 
 #: Told how many tokens of how many were read.
 Reading = Callable[[int, int], None]
@@ -70,8 +70,7 @@ class Decoder:
         #: whether a call may have fewer tokens than the method takes
         self.varies = spec.dynamic or self.chunk == 1
         self._positions = self._takes_positions()
-        self.lock: forks.Lock = threading.RLock()
-        forks.watch(self)
+        self.turns = Turns()
         self._active: Context | None = None
         #: how many tokens there are: as many as logits
         self.vocabulary = _last_size(method.outputs[0])
@@ -89,9 +88,10 @@ class Decoder:
         """Positions that there are rows for as yet."""
         return next(rows for rows, method in self._methods.items() if method is self.method)
 
-    def after_fork(self) -> None:
-        """See :mod:`penstock.runtime.forks`."""
-        self.lock = forks.free_or_lost(self.lock)
+    @property
+    def lock(self) -> forks.Lock:
+        """To be held by who reads several times in a row; the same thread may take it again."""
+        return self.turns.lock
 
     def _takes_positions(self) -> bool:
         """Whether the second input is each token's position, and not that of the first."""
@@ -229,33 +229,43 @@ class Context:
         """Reads more tokens, in chunks; the logits float32 [vocabulary] behind the last.
 
         Raises :class:`InputError` for none, for unknown ones, beyond the longest length, and
-        where it is another's ``turn``.
+        where it is another's ``turn``, or in the middle of such a call.
         """
-        decoder = self.decoder
-        with decoder.lock:
+        turns = self.decoder.turns
+        with turns.lock:
             self._check(turn)
-            decoder.check_tokens(tokens)
-            wanted = [*self.tokens, *map(int, tokens)]
-            decoder.enter(self)
-            rest = wanted[len(self.tokens) :]
-            if not rest:
-                raise InputError("there is nothing to read: the prompt has no tokens")
-            if len(wanted) > decoder.longest:
-                raise InputError(
-                    f"{len(wanted)} tokens are more than the {decoder.longest} positions of the "
-                    "file; shorten the prompt, compile with a larger --max-length, or slide "
-                    "(overflow='slide')"
-                )
-            done, step = 0, decoder.chunk
-            while done < len(rest):
-                size = step if decoder.varies or len(rest) - done >= step else 1
-                part = rest[done : done + size]
-                logits = decoder.run(part, len(self.tokens))
-                self.tokens += part
-                done += len(part)
-                if reading is not None:
-                    reading(done, len(rest))
-            return logits
+            if turns.taken:
+                raise refusal("the model", "load it once more for that")
+            try:
+                turns.taken = True
+                return self._feed(tokens, reading)
+            finally:
+                turns.taken = False
+
+    def _feed(self, tokens: Sequence[int], reading: Reading | None) -> np.ndarray:
+        decoder = self.decoder
+        decoder.check_tokens(tokens)
+        wanted = [*self.tokens, *map(int, tokens)]
+        decoder.enter(self)
+        rest = wanted[len(self.tokens) :]
+        if not rest:
+            raise InputError("there is nothing to read: the prompt has no tokens")
+        if len(wanted) > decoder.longest:
+            raise InputError(
+                f"{len(wanted)} tokens are more than the {decoder.longest} positions of the "
+                "file; shorten the prompt, compile with a larger --max-length, or slide "
+                "(overflow='slide')"
+            )
+        done, step = 0, decoder.chunk
+        while done < len(rest):
+            size = step if decoder.varies or len(rest) - done >= step else 1
+            part = rest[done : done + size]
+            logits = decoder.run(part, len(self.tokens))
+            self.tokens += part
+            done += len(part)
+            if reading is not None:
+                reading(done, len(rest))
+        return logits
 
     def read(
         self, tokens: Sequence[int], reading: Reading | None = None, turn: object = None

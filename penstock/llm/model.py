@@ -1,14 +1,13 @@
-"""Language models to talk to: :func:`load`, :class:`LanguageModel`, :class:`Conversation`."""
+"""Language models to talk to: :func:`load` and :class:`LanguageModel`."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from operator import index
-from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
@@ -16,43 +15,17 @@ from penstock.errors import InputError, shorten
 from penstock.faults import faults
 from penstock.files import readable
 from penstock.llm import assets as settings
+from penstock.llm.answer import Answer
 from penstock.llm.assets import Assets
 from penstock.llm.cache import Context, Decoder, Reading
+from penstock.llm.conversation import Conversation
 from penstock.llm.memory import give_back_memory, without_collections
 from penstock.llm.sampling import Options, Sampler, log_probability
 from penstock.llm.template import Message, Tool, check, render
 from penstock.llm.text import StopStrings, TextStream, Tokenizer
 from penstock.runtime import load as load_program
 from penstock.runtime.program import EngineChoice
-
-
-@dataclass
-class Answer:
-    """What was generated, and how long it took.
-
-    ``text`` is the answer, of ``tokens``; ``seconds_to_first`` passed until the first of them,
-    ``seconds`` in all. ``finish`` says why it ended: ``"end"`` (the model's own end), ``"stop"`` (a
-    stop string), ``"length"`` (``max_tokens``) or ``"context"`` (no room). ``logprobs`` has one for
-    each token if they were asked for. ``read`` tokens were new in the
-    prompt; the others were in the cache.
-    """
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    finish: str = ""
-    logprobs: list[float] = field(default_factory=list)
-    read: int = 0
-    seconds_to_first: float = 0.0
-    seconds: float = 0.0
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Of the answer, from its second token on."""
-        spent = self.seconds - self.seconds_to_first
-        return (len(self.tokens) - 1) / spent if len(self.tokens) > 1 and spent > 0 else 0.0
-
-    def __str__(self) -> str:
-        return self.text
+from penstock.runtime.sources import Source
 
 
 class LanguageModel:
@@ -195,6 +168,8 @@ class LanguageModel:
     ) -> Generator[str, None, None]:
         """On ``context``, as a turn ``answer`` of it, or on one that no other stream has."""
         options = Options.made(self.defaults, given)
+        if progress is not None and not callable(progress):
+            raise InputError(f"progress is a {type(progress).__name__}; give a function")
         if len(prompt) > self.max_length and options.overflow == "error":
             raise InputError(
                 f"the prompt has {len(prompt)} tokens, the file has {self.max_length} positions; "
@@ -282,99 +257,8 @@ class LanguageModel:
         return [*tokens[:1], *tokens[-max(self.max_length // 2, 1) :]]
 
 
-class Conversation:
-    """Messages that follow one another, with a cache of its own.
-
-    What was said stays in the cache: only what is new is read. Made by
-    :meth:`LanguageModel.conversation`. It pickles as its model and its messages.
-    """
-
-    def __init__(self, model: LanguageModel, system: str | None = None) -> None:
-        self._model, self._context = model, Context(model._decoder)
-        self.messages: list[dict[str, str]] = []
-        if system is not None:
-            self.messages.append({"role": "system", "content": system})
-        #: of the last answer
-        self.last = Answer()
-        #: the turn that is not at its end yet
-        self._turn: _Turn | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self._model, self.messages)
-
-    @property
-    def length(self) -> int:
-        """Tokens in the cache."""
-        return len(self._context.tokens)
-
-    def send(self, text: str, **options: Any) -> str:
-        """The answer to ``text``, what the user says; takes and raises what
-        :meth:`LanguageModel.stream` does."""
-        with self._model._decoder.lock:
-            return "".join(self.stream(text, **options))
-
-    def stream(
-        self, text: str, *, progress: Reading | None = None, **options: Any
-    ) -> Generator[str, None, None]:
-        """As :meth:`send`, the answer to ``text`` piece by piece; ``progress`` is told how much of
-        it was read. What was given before a break (a closed iterator, an exception) stays in the
-        conversation as the answer. So it does where the conversation goes on before the iterator's
-        end, which then has an :class:`InputError` for who asks it for more."""
-        self._settle()
-        asked = [*self.messages, {"role": "user", "content": text}]
-        tokens = self._model.chat_tokens(asked)
-        turn = _Turn(asked, Answer())
-        pieces = self._model._stream(tokens, options, turn.answer, progress, self._context)
-        self.last, self._turn = turn.answer, turn
-        return self._told(turn, pieces)
-
-    def _told(self, turn: _Turn, pieces: Generator[str, None, None]) -> Generator[str, None, None]:
-        try:
-            for piece in pieces:
-                turn.begun = True
-                yield piece
-            turn.begun = True
-        finally:
-            if self._turn is turn:
-                self._settle()
-
-    def _settle(self) -> None:
-        """Ends the turn that is not at its end, if there is one. An iterator may be closed much
-        later: a traceback holds it, for instance."""
-        turn, self._turn, self._context.turn = self._turn, None, None
-        if turn is not None and turn.begun:
-            answered = {"role": "assistant", "content": turn.answer.text}
-            self.messages = [*turn.asked, answered]
-
-    def rewind(self, turns: int = 1) -> None:
-        """Forgets the last turns: what the user said and the answer.
-
-        Raises :class:`InputError` unless there are so many.
-        """
-        self._settle()
-        asked = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
-        if not 1 <= turns <= len(asked):
-            raise InputError(f"cannot rewind {turns} turns: the conversation has {len(asked)}")
-        del self.messages[asked[-turns] :]
-
-
-@dataclass
-class _Turn:
-    """What was asked, and the answer, of which something was given once it has ``begun``."""
-
-    asked: list[dict[str, str]]
-    answer: Answer
-    begun: bool = False
-
-
-def _restored(model: LanguageModel, messages: list[dict[str, str]]) -> Conversation:
-    conversation = model.conversation()
-    conversation.messages = messages
-    return conversation
-
-
 def load(
-    path: str | os.PathLike[str],
+    path: Source,
     *,
     threads: int | None = None,
     engine: EngineChoice = "auto",
@@ -383,7 +267,8 @@ def load(
     """Loads a language model. Needs the extra ``[llm]``, and no torch.
 
     Args:
-        path: a file that ``penstock compile`` made of a checkpoint, or one of the stock flow.
+        path: a file that ``penstock compile`` made of a checkpoint, or one of the stock flow; or
+            the content of one.
         threads: how many threads to use; by default one for each CPU.
         engine: as for :func:`penstock.load`.
         tokenizer: the ``tokenizer.json`` of a file without one in it.
@@ -395,8 +280,9 @@ def load(
     """
     with without_collections():
         program = load_program(path, threads=threads, engine=engine, spare=True)
-        name = os.fspath(path)
-        given = None if tokenizer is None else _given(Path(tokenizer))
+        named = isinstance(path, (str, os.PathLike))
+        name = os.fspath(path) if named else "the program"  # type: ignore[arg-type]
+        given = None if tokenizer is None else _given(tokenizer)
         found = settings.find(program.program, name) if given is None else given
         # Before the weights: what reading a tokenizer leaves behind is 30 MB.
         text = Tokenizer(found.tokenizer)
@@ -405,14 +291,15 @@ def load(
         decoder = Decoder(program, name)
         give_back_memory()
         model = LanguageModel(decoder, text, found)
+        again = os.path.abspath(path) if named else bytes(path)  # type: ignore[arg-type]
         beside = None if tokenizer is None else os.path.abspath(tokenizer)
-        model._again = partial(
-            load, os.path.abspath(path), threads=threads, engine=engine, tokenizer=beside
-        )
+        model._again = partial(load, again, threads=threads, engine=engine, tokenizer=beside)
         return model
 
 
-def _given(path: Path) -> Assets:
+def _given(path: str | os.PathLike[str]) -> Assets:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"the tokenizer is a {type(path).__name__}; give the path of its file")
     try:
         return Assets("", "", readable(path, "tokenizer").read_text(encoding="utf-8"), 1)
     except (OSError, UnicodeDecodeError) as error:

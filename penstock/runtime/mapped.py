@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from penstock.errors import InputError, InvalidProgramError
-from penstock.files import readable
 from penstock.runtime.blocks import address
 
 #: Of a smaller table all pages may be in memory.
@@ -31,25 +29,6 @@ class MappedFile(mmap.mmap):
         """Keeps another descriptor of the file, as long as the mapping is there."""
         self.descriptor = os.dup(descriptor)
         weakref.finalize(self, os.close, self.descriptor)
-
-
-def map_file(path: str | os.PathLike[str], *, spare: bool = False) -> memoryview:
-    """The content of a file, mapped read-only; ``spare`` as for :func:`load`.
-
-    Raises InputError if it cannot be read, InvalidProgramError if it is empty.
-    """
-    readable(path)
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise InvalidProgramError(f"{os.fspath(path)} is empty")
-            mapping = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if spare and hasattr(os, "preadv"):
-                mapping.keep_open(file.fileno())
-            return memoryview(mapping)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {os.fspath(path)!r}: {reason}") from None
 
 
 def take_rows(table: np.ndarray, where: np.ndarray) -> np.ndarray:

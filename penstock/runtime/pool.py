@@ -46,7 +46,7 @@ class Pool:
     def __init__(
         self, program: LoadedProgram, size: int | None = None, *, threads: int = 1
     ) -> None:
-        if not isinstance(program, LoadedProgram):
+        if not hasattr(program, "clone"):
             raise InputError(
                 f"a pool is of a program that penstock.load gives, not a {type(program).__name__}"
             )

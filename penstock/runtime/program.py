@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,10 +20,11 @@ from penstock.formats.sources import MethodSources, decode_sources
 from penstock.notebook import Table, render
 from penstock.runtime.bound_delegate import BoundDelegate, compile_delegate
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.mapped import MappedFile, drop, map_file
+from penstock.runtime.mapped import MappedFile, drop
 from penstock.runtime.method import Method
 from penstock.runtime.method_values import signature, signature_text
 from penstock.runtime.profile import Profile
+from penstock.runtime.sources import BUFFERS, Source, read_source
 from penstock.runtime.specs import listed
 from penstock.runtime.turns import Turns
 
@@ -35,9 +36,6 @@ DEFAULT_METHOD = "forward"
 #: Engines by name.
 ENGINES = ("auto", "xnnpack", "native")
 EngineChoice: TypeAlias = "str | Engine | Sequence[Engine]"
-#: A file, by its path or its content.
-Source: TypeAlias = "str | os.PathLike[str] | Buffer"
-_T = TypeVar("_T")
 
 
 def load(
@@ -100,13 +98,17 @@ class _Options(NamedTuple):
 
 
 def _loaded(source: Source, data: Source | Sequence[Source], options: _Options) -> LoadedProgram:
-    program, mapping = _read(source, "program", read_program, options)
+    program, mapping = read_source(
+        source, "program", read_program, copy=options.copy, spare=options.spare
+    )
     mappings = [mapping]
-    files = [data] if isinstance(data, (str, os.PathLike, *_BUFFERS)) else data
+    files = [data] if isinstance(data, (str, os.PathLike, *BUFFERS)) else data
     if not isinstance(files, Sequence):
         raise InputError(f"data is a path, bytes or a list of them, not {type(data).__name__}")
     for file in files:
-        pieces, mapping = _read(file, "data file", read_data_file, options)
+        pieces, mapping = read_source(
+            file, "data file", read_data_file, copy=options.copy, spare=options.spare
+        )
         mappings.append(mapping)
         attach(program, pieces)
     loaded = LoadedProgram(program, *options[:2], mappings, options.profile)
@@ -126,33 +128,6 @@ def _are_engines(given: object) -> bool:
 def _load_again(files: Sequence[Source], *options: Any) -> LoadedProgram:
     """What a pickled program becomes."""
     return load(files[0], data=files[1:], **_Options(*options)._asdict())
-
-
-_BUFFERS = (bytes, bytearray, memoryview)
-
-
-def _read(
-    source: Source, what: str, read: Callable[[Buffer], _T], options: _Options
-) -> tuple[_T, object]:
-    """What ``read`` makes of the file, and the ``mmap`` that it lies in, if it does."""
-    mapping: object = None
-    if isinstance(source, _BUFFERS):
-        contiguous = not isinstance(source, memoryview) or source.c_contiguous
-        content, name = source if contiguous else bytes(source), f"the {what}"
-    elif isinstance(source, (str, os.PathLike)):
-        content, name = map_file(source, spare=options.spare), os.fspath(source)
-        if options.copy:
-            content = memoryview(bytes(content))
-        else:
-            mapping = content.obj
-    else:
-        raise InputError(f"a {what} is a path or bytes, not {type(source).__name__}")
-    if len(content) == 0:
-        raise InvalidProgramError(f"{name} is empty")
-    try:
-        return read(content), mapping
-    except InvalidProgramError as error:
-        raise InvalidProgramError(f"{name}: {error}") from error
 
 
 class LoadedProgram:

@@ -33,9 +33,9 @@ class Turns:
         self.lock = forks.free_or_lost(self.lock)
 
 
-def refusal() -> InputError:
-    """The error of a call in the middle of another one."""
+def refusal(what: str = "the program", instead: str = "call a clone of it there") -> InputError:
+    """The error of a call of ``what`` in the middle of another one."""
     return InputError(
-        "the program was called in the middle of a call of it, by the same thread (in a signal"
-        " handler, a finalizer, or an input that calls it); call a clone of it there"
+        f"{what} was called in the middle of a call of it, by the same thread (in a signal handler,"
+        f" a finalizer, or a function that the call itself calls); {instead}"
     )

@@ -7,13 +7,14 @@ import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from penstock.errors import InputError
-from penstock.llm import LanguageModel
+from penstock.llm import LanguageModel, load
 from penstock.llm.cache import Context
 
 PROMPTS = ("Hello there", "The quick brown fox", "xyz", "One, two, three")
@@ -139,3 +140,35 @@ def test_pickled(tiny: LanguageModel) -> None:
     other = pickle.loads(pickle.dumps(conversation))
     assert other.messages == conversation.messages
     assert other.send("b", max_tokens=3) == conversation.send("b", max_tokens=3)
+
+
+def test_calls_in_the_middle_of_a_call(tiny: LanguageModel) -> None:
+    """The inner one took the rows of the outer, which went on with them."""
+    prompt, told = "The quick brown fox jumps over", []
+    expected = tiny.generate(prompt, **OPTIONS).text
+
+    def inner(done: int, total: int) -> None:
+        with pytest.raises(InputError, match="the model was called in the middle of a call of it"):
+            tiny.generate("xyz", max_tokens=1)
+        told.append((done, total))
+
+    assert tiny.generate("abc" + prompt, progress=inner, max_tokens=1).read > 8
+    assert tiny.generate(prompt, progress=inner, **OPTIONS).text == expected
+    assert len(told) > 2
+
+
+def test_loaded_from_its_content(tiny: LanguageModel, tiny_file: Path) -> None:
+    again = load(tiny_file.read_bytes(), threads=1)
+    for model in (again, pickle.loads(pickle.dumps(again))):
+        assert answers(model) == answers(tiny)
+
+
+def test_arguments_of_other_types(tiny: LanguageModel, tiny_file: Path) -> None:
+    conversation = tiny.conversation("Be brief.")
+    assert repr(conversation).startswith("Conversation(messages: 1, tokens: 0 of ")
+    with pytest.raises(InputError, match="cannot rewind 'x' turns"):
+        conversation.rewind("x")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="the tokenizer is a int; give the path of its file"):
+        load(tiny_file, tokenizer=5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="progress is a int; give a function"):
+        tiny.generate("x", progress=5)  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ import pytest
 
 from penstock.runtime import mapped as under_test
 from penstock.runtime.blocks import address
-from penstock.runtime.mapped import drop_between, drop_files, file_of, map_file, take_rows
+from penstock.runtime.mapped import drop_between, drop_files, file_of, take_rows
+from penstock.runtime.sources import map_file
 
 ROWS, WIDTH = 4096, 512
 

@@ -12,7 +12,7 @@ from penstock.formats.needs import Needs, read_needs
 from penstock.formats.program import XNNPACK_BACKEND
 from penstock.formats.program_header import IDENTIFIER
 from penstock.formats.releases import Releases, Span, What, releases
-from penstock.runtime.mapped import map_file
+from penstock.runtime.sources import map_file
 
 
 @dataclass(frozen=True)
