@@ -38,6 +38,7 @@ from penstock.compiler.quantize.pt2e import (
     SharedQuantizationSpec,
 )
 from penstock.compiler.quantize.quantization import Observer
+from penstock.compiler.quantize.training import in_training
 from penstock.compiler.quantize.values import is_constant
 
 #: The least scale of an activation. Small, because models may compute in small units.
@@ -87,9 +88,12 @@ def annotate(
     plan: Plan,
     observer: Observer,
     chosen: Mapping[str, Observer] | None = None,
+    *,
+    is_qat: bool = False,
 ) -> None:
     """Writes torchao's annotation to every quantized operator of ``plan``. ``chosen`` are the
-    observers of single values, by their names; ``observer`` is that of the others."""
+    observers of single values, by their names; ``observer`` is that of the others. ``is_qat``: the
+    observers round what they see, for training."""
     groups, reader_keys = _group(plan)
     own = _chosen(plan, groups, reader_keys, chosen or {})
     heads = {decision.node: decision for decision in plan.quantized}
@@ -124,6 +128,9 @@ def annotate(
                 inputs[decision.weight] = _once(first, key, (decision.weight, node), form)
         if node in results and not results[node].is_dynamic:
             output = spec(node, node)
+        if is_qat:
+            inputs = {value: in_training(given) for value, given in inputs.items()}
+            output = in_training(output)
         if inputs or output is not None:
             node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(
                 input_qspec_map=inputs,

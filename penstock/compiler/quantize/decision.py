@@ -34,6 +34,8 @@ class Decision:
     scheme: Scheme | None = None
     reason: str | None = None
     clamp: Node | None = None
+    #: The batch norm that stands before the clamp while the model is trained.
+    norm: Node | None = None
     #: How many weights of a row share a scale; ``None``: all of it does, and has 8 bits.
     block: int | None = None
     #: Why its weights have 8 bits, where the scheme has 4.
@@ -55,7 +57,7 @@ class Decision:
     @property
     def result(self) -> Node:
         """The node whose value leaves the operator."""
-        return self.node if self.clamp is None else self.clamp
+        return self.clamp or self.norm or self.node
 
     @property
     def inputs(self) -> list[Node]:

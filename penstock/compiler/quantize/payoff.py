@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch.fx import Node
 
-from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.operators.registry import (
     FixedOutput,
     Independent,
@@ -34,7 +33,7 @@ from penstock.compiler.delegate.operators.registry import (
     Weighted,
 )
 from penstock.compiler.fx.origins import module_path
-from penstock.compiler.quantize.decision import MOVING, Decision, Plan
+from penstock.compiler.quantize.decision import MOVING, Decision, Plan, operator_name
 from penstock.compiler.quantize.values import is_float32, tensor_of
 
 
@@ -44,8 +43,9 @@ def drop_what_does_not_pay(plan: Plan) -> None:
     owners = {decision.result: decision for decision in plan.decisions}
     readers = {decision.node: decision for decision in plan.decisions}
     for decision in plan.decisions:
-        if decision.clamp is not None:
-            readers[decision.clamp] = decision
+        for part in (decision.norm, decision.clamp):
+            if part is not None:
+                readers[part] = decision
     changed = True
     while changed:
         changed = False
@@ -76,18 +76,18 @@ def drop_what_does_not_pay(plan: Plan) -> None:
             if not isinstance(decision.rule, MOVING):
                 decision.reason = None
     for decision in plan.decisions:
-        if not decision.quantized and decision.clamp is not None:
-            clamp = registry.find(decision.clamp.target)
-            assert clamp is not None
-            plan.decisions.append(
-                Decision(
-                    decision.clamp,
-                    clamp.name,
-                    module_path(decision.clamp),
-                    reason="the operator before it, whose range it sets, stays in float",
+        for part in () if decision.quantized else (decision.norm, decision.clamp):
+            if part is not None:
+                plan.decisions.append(
+                    Decision(
+                        part,
+                        operator_name(part),
+                        module_path(part),
+                        reason="the operator before it, whose range it sets, stays in float",
+                    )
                 )
-            )
-            decision.clamp = None
+        if not decision.quantized:
+            decision.norm = decision.clamp = None
     plan.decisions.sort(key=lambda decision: decision.node)
 
 

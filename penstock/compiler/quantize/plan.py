@@ -6,7 +6,8 @@ Rules, in this order:
    the scheme serves, XNNPACK takes it, what flows in and out is float32, and no option of the
    caller speaks against it.
 2. A clamp that is the only reader of a convolution, linear or arithmetic operator belongs to it:
-   nothing is quantized between the two, and the clamp decides the range.
+   nothing is quantized between the two, and the clamp decides the range. So does, while a model is
+   trained in int8, a batch norm behind a convolution.
 
 Then those in static schemes for which int8 does not pay go back to float: rules 3 to 7, in
 ``payoff.py``.
@@ -40,22 +41,34 @@ from penstock.compiler.quantize.values import (
     tensor_of,
 )
 
+aten = torch.ops.aten
 
-def make_plan(module: GraphModule, quantization: Quantization) -> Plan:
-    """Decides for every operator of ``module``. Changes nothing."""
+#: Whose batch norms torchao folds after the training.
+_WITH_NORM: set[object] = {
+    aten.conv1d.default, aten.conv2d.default,
+    aten.conv_transpose1d.default, aten.conv_transpose2d.input,
+}  # fmt: skip
+
+
+def make_plan(module: GraphModule, quantization: Quantization, *, is_qat: bool = False) -> Plan:
+    """Decides for every operator of ``module``. Changes nothing. ``is_qat``: for training."""
     masks = find_masks(module)
     decisions: dict[Node, Decision] = {}
-    clamped: set[Node] = set()
+    taken: set[Node] = set()
     for node in module.graph.nodes:
-        if node.op != "call_function" or node in clamped or _comes_out_of_body(node):
+        if node.op != "call_function" or node in taken or _comes_out_of_body(node):
             continue
         decision = _decide(node, quantization, masks)
         if decision.quantized:
+            if is_qat and not decision.is_dynamic:
+                decision.norm = _following_norm(node)
+            if decision.norm is not None:
+                taken.add(decision.norm)
             decision.clamp = _following_clamp(decision, quantization)
             if decision.clamp is not None and decision.clamp.name in quantization.float_nodes:
                 decision.clamp, decision.reason = None, KEPT
             if decision.clamp is not None:
-                clamped.add(decision.clamp)
+                taken.add(decision.clamp)
             if decision.scheme == "dynamic_4bit":
                 decision.why_8_bits = _reason_against_4_bits(decision, quantization.block)
                 decision.block = None if decision.why_8_bits else quantization.block
@@ -212,15 +225,23 @@ def _reason_against_inputs(decision: Decision, masks: set[Node]) -> str | None:
     return None
 
 
+def _following_norm(node: Node) -> Node | None:
+    """The batch norm that alone reads a convolution, and is folded into it after the training."""
+    if node.target not in _WITH_NORM or len(node.users) != 1:
+        return None
+    (user,) = node.users
+    return user if user.target is aten.batch_norm.default and user.args[0] is node else None
+
+
 def _following_clamp(decision: Decision, quantization: Quantization) -> Node | None:
     """The clamp that ``decision``'s operator can take over as its output range."""
     if decision.is_dynamic or not isinstance(decision.rule, (Weighted, Independent)):
         return None
-    if len(decision.node.users) != 1:
+    if len(decision.result.users) != 1:
         return None
-    (user,) = decision.node.users
+    (user,) = decision.result.users
     entry = registry.find(user.target) if user.op == "call_function" else None
-    if entry is None or not entry.is_clamp or not user.args or user.args[0] is not decision.node:
+    if entry is None or not entry.is_clamp or not user.args or user.args[0] is not decision.result:
         return None
     if _scheme(user, entry, quantization) is None:
         return None

@@ -29,7 +29,9 @@ def _quietly() -> Iterator[None]:
 
 with _quietly():
     from torchao.quantization.pt2e import (
+        FakeQuantize,
         MinMaxObserver,
+        MovingAverageMinMaxObserver,
         PerChannelMinMaxObserver,
         PlaceholderObserver,
     )
@@ -47,7 +49,9 @@ with _quietly():
 
 __all__ = [
     "Q_ANNOTATION_KEY",
+    "FakeQuantize",
     "MinMaxObserver",
+    "MovingAverageMinMaxObserver",
     "PerChannelMinMaxObserver",
     "PlaceholderObserver",
     "QuantizationAnnotation",

@@ -12,6 +12,10 @@ What is quantized how can be said by parts, with the methods that ExecuTorch's q
 
     quantizer = XNNPACKQuantizer().set_global(None)  # nothing, but
     quantizer.set_module_type(torch.nn.Linear, "dynamic").set_module_name("head", "static")
+
+For quantization-aware training, a quantizer for ``prepare_qat_pt2e``::
+
+    prepared = prepare_qat_pt2e(module, XNNPACKQuantizer("static", is_qat=True))
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from penstock.compiler.quantize.annotation import annotate
 from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import make_plan
-from penstock.compiler.quantize.pt2e import QuantizationConfig, Quantizer
+from penstock.compiler.quantize.pt2e import FakeQuantize, QuantizationConfig, Quantizer
 from penstock.compiler.quantize.quantization import (
     DYNAMIC_SCHEMES,
     SCHEMES,
@@ -42,6 +46,7 @@ from penstock.compiler.quantize.quantization import (
     parse_scheme,
     type_name,
 )
+from penstock.compiler.quantize.training import make_trainable
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import QuantizationError
 
@@ -53,21 +58,26 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
     it and give the quantizer back. They take a scheme by name, ``None`` for float, or a
     ``QuantizationConfig`` as ``get_symmetric_quantization_config`` makes it, of which the scheme
     is read. A module's name goes before a module's type, that before an operator, that before all.
-    After ``prepare_pt2e`` :attr:`plan` holds the decision, with its reason, for every operator.
+    ``is_qat`` makes it one for training with ``prepare_qat_pt2e``; so does a configuration that
+    was made with ``is_qat=True``. After ``prepare_pt2e`` or ``prepare_qat_pt2e`` :attr:`plan` holds
+    the decision, with its reason, for every operator.
 
     Raises :class:`~penstock.errors.QuantizationError` for an unknown scheme or operator, and for a
     configuration that no scheme is.
     """
 
-    def __init__(self, quantization: QuantizationLike = "static_per_channel") -> None:
+    def __init__(
+        self, quantization: QuantizationLike = "static_per_channel", *, is_qat: bool = False
+    ) -> None:
         super().__init__()
         self.quantization = Quantization.parse(quantization)
+        self.is_qat = is_qat
         self.plan = Plan([])
         self._filter: Callable[[Node], bool] | None = None
 
     def set_global(self, config: object) -> XNNPACKQuantizer:
         """What nothing else names: ``None`` leaves it in float."""
-        scheme = scheme_of(config)
+        scheme = self._scheme_of(config)
         others = {name: s for name, s in self.quantization.operators.items() if name != "*"}
         if scheme is None:
             return self._with(operators={**others, "*": None})
@@ -76,23 +86,27 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
     def set_operator_type(self, operator_type: object, config: object) -> XNNPACKQuantizer:
         """An operator: ``torch.ops.aten.conv2d.default``, ``torch.ops.aten.conv2d``, or its name
         in the operator table."""
-        names = dict.fromkeys(_names_of(operator_type), scheme_of(config))
+        names = dict.fromkeys(_names_of(operator_type), self._scheme_of(config))
         return self._with(operators={**self.quantization.operators, **names})
 
     def set_module_type(self, module_type: type | str, config: object) -> XNNPACKQuantizer:
         """Modules of a class, and all below them."""
-        types = {**self.quantization.module_types, type_name(module_type): scheme_of(config)}
+        types = {**self.quantization.module_types, type_name(module_type): self._scheme_of(config)}
         return self._with(module_types=types)
 
     def set_module_name(self, module_name: str, config: object) -> XNNPACKQuantizer:
         """A module by its path, and all below it."""
-        paths = {**self.quantization.overrides, module_name: scheme_of(config)}
+        paths = {**self.quantization.overrides, module_name: self._scheme_of(config)}
         return self._with(overrides=paths)
 
     def set_filter_function(self, filter_fn: Callable[[Node], bool]) -> XNNPACKQuantizer:
         """Operators for whose node ``filter_fn`` is false stay in float."""
         self._filter = filter_fn
         return self
+
+    def _scheme_of(self, config: object) -> Scheme | None:
+        self.is_qat |= isinstance(config, QuantizationConfig) and config.is_qat
+        return scheme_of(config)
 
     def _with(self, **changes: Any) -> XNNPACKQuantizer:
         self.quantization = replace(self.quantization, **changes)
@@ -108,25 +122,37 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Gives the graph the form that the compiler's own graphs have (in-place operators become
-        functional ones, no-ops vanish, constants are folded), then see :meth:`legalize`."""
-        pipelines.run(model)
+        functional ones, no-ops vanish, constants are folded; for training, only the first), then
+        see :meth:`legalize`."""
+        if self.is_qat:
+            make_trainable(model)
+        else:
+            pipelines.run(model)
         return self.legalize(model)
 
     def legalize(self, model: GraphModule) -> GraphModule:
         """Gives a graph in canonical form what quantization needs: layer scales are folded for
         static schemes, the numbers that quantized operators take become constants."""
-        if self.quantization.scheme not in DYNAMIC_SCHEMES:
+        if self.quantization.scheme not in DYNAMIC_SCHEMES and not self.is_qat:
             pipelines.run(model, pipelines.FOR_STATIC_QUANTIZATION)
-        for decision in make_plan(model, self._filtered(model)).quantized:
+        for decision in self._planned(model).quantized:
             if not isinstance(decision.rule, Weighted) and decision.rule is not None:
                 _numbers_to_constants(model, decision.node, decision.rule.inputs)
             _name_by_position(decision.node)
         return model
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        self.plan = make_plan(model, self._filtered(model))
-        annotate(model, self.plan, self.quantization.observer, self.quantization.observers)
+        self.plan = self._planned(model)
+        if self.is_qat and any(decision.block is not None for decision in self.plan.quantized):
+            raise QuantizationError(
+                "dynamic_4bit weights cannot be trained; give 'dynamic' or 'static' with is_qat"
+            )
+        options = self.quantization
+        annotate(model, self.plan, options.observer, options.observers, is_qat=self.is_qat)
         return model
+
+    def _planned(self, model: GraphModule) -> Plan:
+        return make_plan(model, self._filtered(model), is_qat=self.is_qat)
 
     def validate(self, model: GraphModule) -> None:
         """Nothing to check: only what the operator table allows has been annotated."""
@@ -137,12 +163,13 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
         """Tells the observers of a weighted operator of each other: their scales together must be
         within XNNPACK's limits."""
         for decision in self.plan.quantized:
-            if decision.is_dynamic or decision.weight is None:
+            # (What has a norm, torchao has taken apart; its bias is the norm's.)
+            if decision.is_dynamic or decision.weight is None or decision.norm is not None:
                 continue
             (source,) = decision.inputs
-            weight: Any = edge_or_node_to_obs_or_fq[decision.weight, decision.node]
-            activation: Any = edge_or_node_to_obs_or_fq[source, decision.node]
-            result = edge_or_node_to_obs_or_fq[decision.result]
+            weight = _observer(edge_or_node_to_obs_or_fq[decision.weight, decision.node])
+            activation = _observer(edge_or_node_to_obs_or_fq[source, decision.node])
+            result = _observer(edge_or_node_to_obs_or_fq[decision.result])
             if decision.bias is not None:
                 weight.guard.watch(attribute(model, str(decision.bias.target)), activation)
             if isinstance(result, ActivationObserver):
@@ -157,9 +184,9 @@ def scheme_of(config: object) -> Scheme | None:
     if not isinstance(config, QuantizationConfig):
         return parse_scheme(config)
     inputs, weight = config.input_activation, config.weight
-    if config.is_qat or not (_has_8_bits(inputs) and _has_8_bits(weight)):
+    if not (_has_8_bits(inputs) and _has_8_bits(weight)):
         raise QuantizationError(
-            f"a configuration for training, or of other integers than whole int8: {config}; "
+            f"a configuration of other integers than whole int8: {config}; "
             f"give one of {', '.join(SCHEMES)}"
         )
     per_channel = weight.qscheme == torch.per_channel_symmetric
@@ -171,6 +198,11 @@ def scheme_of(config: object) -> Scheme | None:
     if inputs.is_dynamic:
         return "dynamic_per_channel"
     return "static_per_channel" if per_channel else "static_per_tensor"
+
+
+def _observer(found: Any) -> Any:
+    """What looks at the values: for training it is inside of what rounds them."""
+    return found.activation_post_process if isinstance(found, FakeQuantize) else found
 
 
 def _has_8_bits(spec: Any) -> bool:
