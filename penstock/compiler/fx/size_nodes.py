@@ -59,8 +59,9 @@ class SizeNodes:
             return float(expression)
         if isinstance(expression, sympy.Symbol):
             return self._symbol(expression)
-        if expression.has(*FLOATING):
-            # In the model's own order of operations, if it has computed that.
+        if expression.has(*FLOATING) or expression.is_Relational:
+            # In the model's own order of operations, if it has computed that. (A boolean that is
+            # read off a tensor is a comparison with a symbol which nothing else has.)
             node, dim = self._all_origins().get(expression, (None, None))
             if node is not None and dim is None:
                 return node

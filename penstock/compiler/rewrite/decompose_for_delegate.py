@@ -19,7 +19,7 @@ from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.compiler.rewrite import computed_weights, fold_constants, remove_no_ops
 from penstock.compiler.rewrite.definitions import Definitions, definition, recorded
 from penstock.compiler.rewrite.inline import inline
-from penstock.compiler.rewrite.remove_no_ops import ASSERTIONS, NO_OPS
+from penstock.compiler.rewrite.remove_no_ops import NO_OPS
 from penstock.errors import UnsupportedError
 
 #: An operator that was left alone this often is not tried again.
@@ -119,8 +119,6 @@ def _all_delegable(node: Node, recording: Recording) -> bool:
         return known[id(value)]
 
     for call in recording.calls:
-        if call.target in ASSERTIONS:
-            continue
         args, kwargs = map_aggregate((call.args, call.kwargs), argument)
         item = graph.create_node("call_function", call.target, tuple(args), dict(kwargs))
         item.meta["val"] = call.result

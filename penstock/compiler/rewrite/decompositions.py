@@ -25,9 +25,11 @@ from penstock.compiler.rewrite import (
     resizing,
     running,
     scattering,
+    selecting,
     small_matrices,
     sorting,
     special_functions,
+    volume_sampling,
 )
 
 aten = torch.ops.aten
@@ -112,6 +114,15 @@ def copysign(x: Tensor, sign: Tensor) -> Tensor:
     x, sign = x.to(dtype), sign.to(dtype)
     negative = torch.where(sign == 0, torch.reciprocal(sign), sign) < 0
     return torch.where(negative, -x.abs(), x.abs())
+
+
+def hypot(x: Tensor, y: Tensor) -> Tensor:
+    """By the ratio of the smaller to the larger: the squares may be too large."""
+    x, y = x.abs(), y.abs()
+    large = torch.maximum(x, y)
+    ratio = torch.where(large > 0, torch.minimum(x, y) / large, 0)
+    endless = torch.isinf(x) | torch.isinf(y)
+    return torch.where(endless, math.inf, large * torch.sqrt(1 + ratio * ratio)).to(large.dtype)
 
 
 def fmax(x: Tensor, y: Tensor) -> Tensor:
@@ -277,9 +288,16 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.kthvalue.default: kth,
     aten.median.default: median,
     aten.median.dim: median_dim,
+    aten.nanmedian.default: selecting.nanmedian,
+    aten.nanmedian.dim: selecting.nanmedian_dim,
+    aten.nonzero_static.default: selecting.nonzero_static,
+    aten.put.default: selecting.put,
+    aten.take.default: selecting.take,
+    aten.angle.default: of_floats(selecting.angle),
     aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
     aten.adaptive_max_pool3d.default: adaptive_max_pool3d,
     aten.bilinear.default: bilinear,
+    aten.grid_sampler_3d.default: volume_sampling.grid_sampler_3d,
     aten.upsample_linear1d.vec: resizing.linear,
     aten.upsample_trilinear3d.vec: resizing.linear,
     aten.cumprod.default: running.cumprod,
@@ -289,7 +307,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.copysign.Tensor: copysign,
     aten.fmax.default: fmax,
     aten.fmin.default: fmin,
-    aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
+    aten.hypot.default: hypot,
     aten.exp2.default: of_floats(lambda x: torch.exp(x * math.log(2))),
     aten.erfc.default: of_floats(lambda x: 1 - torch.erf(x)),
     aten.signbit.default: lambda x: torch.where(x == 0, torch.reciprocal(x), x) < 0,

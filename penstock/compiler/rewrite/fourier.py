@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penstock.compiler.fx.record import constant, whole
-from penstock.compiler.rewrite.complex_tensor import Complex
+from penstock.compiler.fx.record import computed, constant, whole
+from penstock.compiler.rewrite.complex_tensor import COMPLEX, Complex
 
 aten = torch.ops.aten
 
@@ -153,6 +153,9 @@ def _by_kernel(x: Tensor, dim: int, normalization: int) -> Complex:
 def to_complex(x: Complex) -> Tensor:
     """A complex tensor, not a pair: of the four real numbers re, 0, 0, im the transform is, at
     frequency 1, (re - 0) + i (im - 0). No kernel makes one in a simpler way."""
+    if x.whole is None and 0 in x.shape:  # PyTorch transforms nothing that is empty
+        shape, dtype = tuple(x.shape), COMPLEX[x.re.dtype]
+        x.whole = computed(lambda: torch.empty(shape, dtype=dtype))
     if x.whole is None:
         zero = torch.zeros_like(x.re)
         spectrum = whole(

@@ -20,8 +20,10 @@ from penstock.errors import UnsupportedError
 
 
 def hopeless(node: Node) -> UnsupportedError:
-    where = describe_origin(node)
-    return UnsupportedError(f"{node.target} has neither a kernel nor a decomposition{where}")
+    return UnsupportedError(
+        f"{node.target} has neither a kernel nor a decomposition; compute it from other operators, "
+        f"or outside of the model{describe_origin(node)}"
+    )
 
 
 def inline(module: GraphModule, node: Node, sizes: SizeNodes, recording: Recording) -> list[Node]:

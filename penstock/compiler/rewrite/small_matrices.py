@@ -51,6 +51,8 @@ def determinant(x: Tensor) -> Tensor:
 def inverse(x: Tensor) -> Tensor:
     """The transposed cofactors over the determinant."""
     size = _size(x, LARGEST)
+    if not size:
+        return x.clone()
     if size > LARGEST_BY_MINORS:
         return solution(x, torch.eye(size, dtype=x.dtype).expand(x.shape))
     cofactors = []
@@ -93,8 +95,13 @@ def _eliminated(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _pivots(x: Tensor) -> Tensor:
-    """What stands for the pivots and error codes that nobody reads."""
+    """What stands for the pivots, which nobody reads."""
     return torch.zeros(x.shape[:-1], dtype=torch.int32)
+
+
+def _singular(x: Tensor) -> Tensor:
+    """The error code of an inverse: zero, or the number of the last row where there is none."""
+    return (determinant(x) == 0).to(torch.int32) * x.shape[-1]
 
 
 def linalg_det(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +114,7 @@ def linalg_slogdet(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def linalg_inv_ex(x: Tensor, *, check_errors: bool = False) -> tuple[Tensor, Tensor]:
-    return inverse(x), torch.zeros(x.shape[:-2], dtype=torch.int32)
+    return inverse(x), _singular(x)
 
 
 def linalg_solve_ex(
@@ -117,7 +124,7 @@ def linalg_solve_ex(
     columns = right.unsqueeze(-1) if vector else right
     found = solution(x, columns) if left else solution(x.mT, columns.mT).mT
     found = found.squeeze(-1) if vector else found
-    return found, x, _pivots(x), torch.zeros(x.shape[:-2], dtype=torch.int32)
+    return found, x, _pivots(x), _singular(x)
 
 
 def solve_triangular(
@@ -134,7 +141,7 @@ def solve_triangular(
         for other, known in done.items():
             value = value - x[..., row, other, None] * known
         done[row] = value if unitriangular else value / x[..., row, row, None]
-    return torch.stack([done[row] for row in range(size)], -2)
+    return torch.stack([done[row] for row in range(size)], -2) if done else right.clone()
 
 
 def triangular_solve(
@@ -168,7 +175,15 @@ def cholesky(x: Tensor, upper: bool = False) -> Tensor:
 def linalg_cholesky_ex(
     x: Tensor, *, upper: bool = False, check_errors: bool = False
 ) -> tuple[Tensor, Tensor]:
-    return cholesky(x, upper), torch.zeros(x.shape[:-2], dtype=torch.int32)
+    """The error code is the number of the first column that comes out as not a number."""
+    found = cholesky(x, upper)
+    pivots = found.diagonal(dim1=-2, dim2=-1)
+    numbers = torch.arange(1, x.shape[-1] + 1, dtype=torch.int32)
+    wrong = torch.where(pivots > 0, x.shape[-1] + 1, numbers)
+    if not x.shape[-1]:
+        return found, torch.zeros(x.shape[:-2], dtype=torch.int32)
+    first = wrong.amin(-1)
+    return found, torch.where(first > x.shape[-1], 0, first).to(torch.int32)
 
 
 def cholesky_solve(right: Tensor, x: Tensor, upper: bool = False) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,11 @@ LARGE = torch.eye(32) * 3 + _random(32, 32) * 0.4
 POSITIVE = MATRICES[7] @ MATRICES[7].mT + torch.eye(7)
 FACTOR = torch.linalg.cholesky(POSITIVE)
 SCALAR = torch.tensor(1.5)
+#: One that is positive definite, and two that are neither that nor can be inverted.
+ODD = torch.stack([torch.eye(6), torch.diag(torch.tensor([1.0, 2, 3, 4, 5, 0])), torch.zeros(6, 6)])
+ODD[2, :5, :5] = torch.diag(torch.tensor([1.0, 1, -1, 1, 1]))
+GAPS = torch.where(_random(3, 4, 5) > 0.3, math.nan, _random(3, 4, 5))
+VOLUME, GRID = _random(2, 3, 4, 5, 6), _random(2, 3, 2, 4, 3, seed=2) * 1.5
 #: As the least pivot has it, and with rows that must change places.
 TURNED = torch.eye(6)[torch.tensor([1, 0, 3, 4, 5, 2])] * 2
 
@@ -113,6 +119,20 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
         lambda a, b: torch.linalg.solve(a, b, left=False), (MATRICES[7], _random(2, 4, 7)),
     ),
     "det_of_nothing": (torch.linalg.det, (torch.zeros(0, 0),)),
+    **{f"inv_of_nothing_{name}": (function, (torch.zeros(2, 0, 3), torch.zeros(2, 0, 0)))
+       for name, function in {
+           "triangular": lambda b, a: torch.linalg.solve_triangular(a, b, upper=True),
+           "triangular_old": torch.triangular_solve, "general": lambda b, a: a.inverse() @ b,
+       }.items()},
+    "complex_of_nothing": (
+        lambda x, y: (torch.complex(x, y).real, torch.polar(x, y)),
+        (torch.zeros(0, 1, 3), torch.zeros(0, 2, 3)),
+    ),
+    **{f"error_codes_{name}": (lambda x, function=function: function(x)[1], (ODD,))
+       for name, function in {
+           "cholesky": torch.linalg.cholesky_ex, "inv": torch.linalg.inv_ex,
+           "solve": lambda x: torch.linalg.solve_ex(x, x),
+       }.items()},
     "cholesky": (torch.linalg.cholesky, (POSITIVE,)),
     "cholesky_upper": (lambda x: torch.linalg.cholesky(x, upper=True), (POSITIVE,)),
     "cholesky_old": (torch.cholesky, (POSITIVE,)),
@@ -151,6 +171,31 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
     "masked_select_broadcast": (torch.masked_select, (torch.arange(4), ENTRIES > 0)),
     "masked_select_of_one": (torch.masked_select, (SCALAR, torch.tensor(True))),
     "nonzero_of_two": (torch.nonzero, (torch.tensor([1.0, 0.0]),)),
+    "angle": (torch.angle, (torch.tensor([1.0, -2, 0, -0.0, math.nan, -math.inf]),)),
+    "angle_of_integers": (torch.angle, (torch.tensor([1, -2, 0]),)),
+    "nanmedian": (torch.nanmedian, (GAPS,)),
+    "nanmedian_dim": (lambda x: x.nanmedian(1, keepdim=True)[0], (GAPS,)),
+    "nanmedian_of_nothing_else": (lambda x: x.nanmedian(0).values, (GAPS * math.nan,)),
+    "nanmedian_of_integers": (lambda x: tuple(x.nanmedian(0)), (torch.tensor([5, 3, 9, 1]),)),
+    "nanmedian_of_one": (lambda x: tuple(x.nanmedian(0)), (SCALAR,)),
+    **{f"put_{accumulate}": (
+        lambda x, i, s, accumulate=accumulate: x.put(i, s, accumulate),
+        (ROWS, torch.tensor([[3, -1], [10, 3]]) if accumulate else torch.tensor([[3, -1], [10, 4]]),
+         _random(2, 2)))
+       for accumulate in (True, False)},
+    "take": (torch.take, (ROWS, torch.tensor([[-24, 3], [23, 0]]))),
+    "take_one": (torch.take, (ROWS, torch.tensor(-3))),
+    "boolean_item": (lambda x: torch.ones(3) * x.item(), (torch.tensor(True),)),
+    "hypot": (torch.hypot, (torch.tensor([3.0, 1e30, 0, -math.inf, 2, 1e-25]),
+                            torch.tensor([-4.0, 1e30, 0, 1, math.nan, 1e-25]))),
+    **{f"nonzero_static_{size}": (
+        lambda x, size=size: torch.nonzero_static(x, size=size, fill_value=-7), (ENTRIES.relu(),))
+       for size in (0, 3, 20)},
+    **{f"grid_sample_of_volumes_{mode}_{padding}_{align}": (
+        lambda x, grid, mode=mode, padding=padding, align=align: F.grid_sample(
+            x, grid, mode=mode, padding_mode=padding, align_corners=align), (VOLUME, GRID))
+       for mode in ("bilinear", "nearest") for padding in ("zeros", "border", "reflection")
+       for align in (True, False)},
     "solve_vector": (torch.linalg.solve, (MATRICES[3], _random(2, 3))),
     "solve_right": (
         lambda a, b: torch.linalg.solve(a, b, left=False), (MATRICES[3], _random(2, 4, 3)),

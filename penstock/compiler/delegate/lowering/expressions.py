@@ -219,6 +219,8 @@ def _core_expanded(tensor: Tensor) -> bool:
 
 def softmax(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     """Softmax over ``dim``, which XNNPACK wants innermost."""
+    if x.rank == 0:
+        return b.reshape(softmax(b, b.reshape(x, (1,)), 0), ())
     x = innermost(b, x, dim % x.rank)
     return b.add_node(NodeKind.SOFTMAX, [x], b.result(x.shape, x.order))
 

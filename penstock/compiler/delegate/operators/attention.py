@@ -206,7 +206,7 @@ def lower_softmax(b: GraphBuilder, node: Node) -> Tensor:
 )  # fmt: skip
 def lower_safe_softmax(b: GraphBuilder, node: Node) -> Tensor:
     x, dim = b.tensor(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
-    shown = reductions.total(b, masked_rows.visible(b, x), [dim % x.rank], True)
+    shown = reductions.total(b, masked_rows.visible(b, x), [dim % x.rank] if x.rank else [], True)
     seen = b.unary(NodeKind.CLAMP, shown, None, (0.0, 1.0))
     filled = b.binary(NodeKind.MAXIMUM, masked_rows.floor_of(b, seen), x)
     return ex.multiply(b, ex.softmax(b, filled, dim), seen)

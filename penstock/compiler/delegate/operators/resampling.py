@@ -254,11 +254,12 @@ def by_windows(b: GraphBuilder, node: Node) -> Tensor:
 
 def axis_windows(function: _Axis, old: int, new: int, scale: float | None, align: bool) -> Windows:
     """What each new value along an axis is the weighted sum of, asked of PyTorch itself."""
-    shrinks = max(1.0, old / new if scale is None else 1 / scale)
+    step = old / new if scale is None else 1 / scale
+    if align:  # between the centres of the first and the last value, whatever the scale factor is
+        step = (old - 1) / max(new - 1, 1)
+    reach = 3 + math.ceil(2 * max(1.0, step))
     with torch.no_grad():
-        return probed(
-            lambda lines: function(lines, new, scale, align), old, new, 3 + math.ceil(2 * shrinks)
-        )
+        return probed(lambda lines: function(lines, new, scale, align), old, new, reach)
 
 
 # --- between space and channels ----------------------------------------------------------------

@@ -239,6 +239,8 @@ EMPTY = torch.where(torch.tensor([[1.0], [0.0], [1.0]]) > 0, numbers(3, 4), -mat
 case("safe_softmax", lambda x: torch.ops.aten._safe_softmax(x, -1), EMPTY)
 case("safe_softmax", lambda x: torch.ops.aten._safe_softmax(x, 0), EMPTY.T.contiguous())
 case("softmax", lambda x: (x.softmax(-1), x.softmax(1), x.softmax(0)), numbers(2, 3, 4))
+case("softmax", lambda x: (x.softmax(0), (x + 1).softmax(-1)), torch.tensor(2.0))
+case("safe_softmax", lambda x: torch.ops.aten._safe_softmax(x, 0), torch.tensor(2.0))
 case("log_softmax", lambda x: (x.log_softmax(-1), x.log_softmax(1)), numbers(2, 3, 4) * 60)
 case("log_softmax", lambda x: x.log_softmax(-1), numbers(3, 1000))
 

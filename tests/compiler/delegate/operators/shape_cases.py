@@ -157,6 +157,12 @@ case("upsample_bilinear", lambda x: [F.interpolate(x, size=s, mode="bilinear", a
 case("upsample_bilinear", lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear"), IMAGES)
 case("upsample", lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), IMAGES)
 case("upsample", lambda x: F.interpolate(x, size=(5, 3), mode="bilinear", antialias=True), IMAGES)
+# With aligned corners the scale factors do not count; the step between two values is long.
+case(
+    "upsample",
+    lambda x: torch.ops.aten._upsample_bilinear2d_aa(x, [2, 3], True, 1.7, 0.9),
+    numbers(1, 2, 40, 50),
+)
 for _scale in (2, 1.3, 0.6):
     case(
         "upsample_linear",
