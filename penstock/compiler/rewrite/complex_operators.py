@@ -45,14 +45,16 @@ PARTWISE: dict[Any, tuple[int, ...]] = {
             aten.lift_fresh_copy.default, aten.diagonal.default, aten.unfold.default,
             aten.neg.default, aten.sum.default, aten.sum.dim_IntList, aten.mean.default,
             aten.mean.dim, aten.cumsum.default, aten.tril.default, aten.triu.default,
-            aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default,
-            aten.empty.memory_format, aten.empty_like.default, aten.reflection_pad1d.default,
+            aten.zeros_like.default, aten.new_zeros.default,
+            aten.empty_like.default, aten.reflection_pad1d.default,
             aten.reflection_pad2d.default, aten.replication_pad1d.default,
             aten.replication_pad2d.default, aten.constant_pad_nd.default, aten.full.default,
             aten.masked_select.default,
         ),
         (0,),
     ),
+    aten.zeros.default: (),
+    aten.empty.memory_format: (),
     aten.where.self: (1, 2),
     aten.masked_fill.Scalar: (0, 2),
     aten.constant_pad_nd.default: (0, 2),
@@ -67,8 +69,13 @@ PARTWISE: dict[Any, tuple[int, ...]] = {
 }  # fmt: skip
 
 
+#: A part need not lie in memory as the whole does, of which a view can be had.
+VIEWS = (aten.view.default, aten._unsafe_view.default)
+
+
 def partwise(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     values = PARTWISE[function]
+    function = aten.reshape.default if function in VIEWS else function
     imaginary = tuple(zero_of(item) if place in values else item for place, item in enumerate(args))
     re = function(*part_of(args, 0), **part_of(kwargs, 0))
     return paired(re, function(*part_of(imaginary, 1), **part_of(kwargs, 1)))
@@ -341,8 +348,13 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
         for target in (
             aten.conv1d.default,
             aten.conv2d.default,
+            aten.conv3d.default,
             aten.conv1d.padding,
             aten.conv2d.padding,
+            aten.conv3d.padding,
+            aten.conv_transpose1d.default,
+            aten.conv_transpose2d.input,
+            aten.conv_transpose3d.input,
             aten.convolution.default,
         )
     },

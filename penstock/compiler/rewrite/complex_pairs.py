@@ -213,6 +213,14 @@ class _Pairs:
                 f"{node.target} of complex numbers cannot be compiled{why}; compute it from real"
                 f" and imaginary parts{origins.describe_origin(node)}"
             ) from None
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if node.op != "call_function":
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UnsupportedError(
+                f"{node.target} of complex numbers cannot be compiled ({reason}); compute it from"
+                f" real and imaginary parts{origins.describe_origin(node)}"
+            ) from error
 
     def _insert(self, node: Node, recording: Recording) -> list[Node]:
         """Puts the recorded calls before ``node``; the nodes of the result's tensors."""

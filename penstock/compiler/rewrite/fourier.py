@@ -153,7 +153,8 @@ def _by_kernel(x: Tensor, dim: int, normalization: int) -> Complex:
 def to_complex(x: Complex) -> Tensor:
     """A complex tensor, not a pair: of the four real numbers re, 0, 0, im the transform is, at
     frequency 1, (re - 0) + i (im - 0). No kernel makes one in a simpler way."""
-    if x.whole is None and 0 in x.shape:  # PyTorch transforms nothing that is empty
+    empty = any(isinstance(size, int) and size == 0 for size in x.shape)
+    if x.whole is None and empty:  # PyTorch transforms nothing that is empty
         shape, dtype = tuple(x.shape), COMPLEX[x.re.dtype]
         x.whole = computed(lambda: torch.empty(shape, dtype=dtype))
     if x.whole is None:

@@ -57,6 +57,11 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], Any]] = {
     "untouched": lambda x, y: (x, y.real),
     "as_real_pairs": lambda x, y: torch.view_as_complex(F.relu(torch.view_as_real(x))) * y,
     "convolution": lambda x, y: F.conv1d(x, FILTERS, FILTERS[:, 0, 0], padding=1),
+    "transposed_convolution": lambda x, y: F.conv_transpose1d(x, FILTERS[:3], FILTERS[0, 0], 2),
+    "made_of_pieces": lambda x, y: (
+        torch.cartesian_prod(x[0, 0], y[0, 1]), torch.block_diag(x[0], y[1]),
+        torch.diag_embed(x, -2, 0, 1), F.unfold(x[:, None], (2, 3)),
+    ),
 }  # fmt: skip
 
 #: Each is called with a real tensor [2, 3, n].
