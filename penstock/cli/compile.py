@@ -116,9 +116,10 @@ def compile_command(
 
     Example: penstock compile mv2 --quantize --test --output-dir compiled
     """
-    from penstock.cli.language import LanguageRequest, compile_language_model, is_checkpoint
+    from penstock.cli.language import LanguageRequest, compile_language_model
     from penstock.cli.pipeline import Request, compile_model
     from penstock.cli.summary import as_dict, as_table
+    from penstock.llm.export.named import is_checkpoint
 
     stages = Stages(quiet=quiet or as_json)
     if is_checkpoint(model):

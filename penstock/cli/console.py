@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.markup import escape
 from rich.progress import (
@@ -120,6 +120,8 @@ def known_error(error: Exception) -> PenstockError:
 
 def hush_libraries() -> None:
     """Keeps the remarks that torch and its companions make about themselves off the screen."""
+    with suppress(ImportError):
+        import torch  # noqa: F401  (which sets the levels of its loggers when it is imported)
     warnings.filterwarnings("ignore")
     for name in ("torch", "torchao", "transformers", "timm"):
         logging.getLogger(name).setLevel(logging.ERROR)

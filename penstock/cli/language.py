@@ -27,11 +27,6 @@ class LanguageRequest:
     output: Path | None = None
 
 
-def is_checkpoint(source: str) -> bool:
-    """Whether a source names a language model: by name, a ``.gguf`` file, or a folder."""
-    return source in PACKAGES or source.endswith(".gguf") or source != "" and Path(source).is_dir()
-
-
 def compile_language_model(request: LanguageRequest, stages: Stages) -> Outcome:
     """Compiles, and writes the file and its tokenizer.
 

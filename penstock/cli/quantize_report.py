@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from penstock.cli.completion import among, models
-from penstock.cli.console import Stages
+from penstock.cli.console import Stages, hush_libraries
 from penstock.cli.options import Calibration, Seed
 from penstock.cli.output import writable
 from penstock.cli.safe_console import SafeConsole
@@ -79,6 +79,7 @@ def quantize_report_command(
     if html is not None:
         writable(html, "--html")
     with stages.stage("model"):
+        hush_libraries()
         from penstock.cli import sources
         from penstock.cli.calibration import split_data
 
@@ -122,8 +123,7 @@ def _cost(
     )  # fmt: skip
     report = lowered.quantization
     assert report is not None
-    with stages.stage("measure"):
-        return report.cost()
+    return report.cost(progress=stages)
 
 
 def table(cost: QuantizationCost, rows: int) -> Table:

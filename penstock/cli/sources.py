@@ -21,6 +21,7 @@ from penstock.cli.user_code import FORM, call, reason
 from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
 from penstock.errors import ExportError, InputError
 from penstock.files import readable
+from penstock.llm.export.named import is_checkpoint
 from penstock.zoo.images import IMAGENET, Normalization
 from penstock.zoo.model import variations
 
@@ -54,6 +55,11 @@ def find(name: str, *, weights: str | None = None, seed: int = 0) -> Source:
         return _from_archive(Path(name))
     if ":" in name:
         return _from_callable(name)
+    if is_checkpoint(name):
+        raise InputError(
+            f"{name} is a language model, of which only penstock compile makes something: give the "
+            ".pte file that it writes, to a command that takes one"
+        )
     zoo.entry(name)  # raises, listing the valid names
     raise AssertionError("unreachable")
 

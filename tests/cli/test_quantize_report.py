@@ -43,3 +43,7 @@ def test_bad_data(shell: Shell) -> None:
             "penstock", "quantize-report", "mymodels:net", "--held-out", held_out,
             message=message,
         )  # fmt: skip
+
+
+def test_of_a_language_model_the_way_is_said(shell: Shell) -> None:
+    shell.fails("penstock", "quantize-report", "smollm2", message="smollm2 is a language model")

@@ -8,6 +8,14 @@
     return [...document.querySelectorAll(wanted)].filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 120));
   },
 
+  /** What has a name for screen readers, and no role to be named; and regions that share a name. */
+  misnamed() {
+    const found = [...document.querySelectorAll("svg g[aria-label]:not([role])")].map((e) => e.outerHTML.slice(0, 120));
+    const text = (e) => e.getAttribute("aria-label") ?? document.getElementById(e.getAttribute("aria-labelledby"))?.textContent;
+    const regions = [...document.querySelectorAll("section[aria-labelledby], [role=region]")].filter((e) => e.checkVisibility()).map(text);
+    return [...found, ...regions.filter((name, i) => regions.indexOf(name) !== i)];
+  },
+
   /** Headings that skip a level, and a title that is not the only one. */
   headings() {
     const levels = [...document.querySelectorAll("h1, h2, h3, h4")].filter((e) => e.checkVisibility()).map((e) => Number(e.tagName[1]));
@@ -31,7 +39,7 @@
         const inside = box.left >= frame.left - 1 && box.right <= frame.right + 1 && box.top >= frame.top - 1 && box.bottom <= frame.bottom + 1;
         if (box.width && !inside) wrong.push(`cut: ${text.textContent}`);
       }
-      for (const axis of svg.querySelectorAll('g[aria-label$="tick label"]')) {
+      for (const axis of svg.querySelectorAll('g[data-part$="tick label"]')) {
         const labels = [...axis.querySelectorAll("text")].filter((e) => e.textContent);
         const boxes = labels.map((e) => e.getBoundingClientRect());
         for (let i = 1; i < boxes.length; i++) {

@@ -74,9 +74,7 @@ def test_bench(tmp_path: Path, opened: Any, shape: dict[str, Any]) -> None:
         assert part in text, part
     assert "fails: no <b>kernel</b> for x" in text
     # Cut or not, a name on an axis says the precision.
-    names = one.page.locator(
-        'figure svg g[aria-label="y-axis tick label"] text'
-    ).all_text_contents()
+    names = one.page.locator('figure svg g[data-part="y-axis tick label"] text').all_text_contents()
     assert names and all(re.search(r"fp32|int8|4-bit", name) for name in names), names
     one.picture(f"bench-{shape.get('width', 'wide')}")
 

@@ -76,7 +76,7 @@ function measured(of) {
       ? [{ title: "SQNR", value: (row) => toNumber(row.sqnr_db), text: (row) => decibels(row.sqnr_db), number: true }]
       : []),
   ];
-  return table({ columns, rows: of, caption: "All figures", tall: false });
+  return table({ columns, rows: of, caption: "All figures", label: `All figures, ${plural(of[0].threads)}`, tall: false });
 }
 
 const lines = [...(data.notices ?? []), ...data.warnings];

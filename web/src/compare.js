@@ -92,7 +92,7 @@ show(
   section(
     "Outputs",
     table({
-      caption: "Outputs",
+      caption: "Each output",
       rows: data.outputs.map((output, index) => ({ ...output, index })),
       columns: [
         { title: "Output", value: (row) => row.index, number: true },

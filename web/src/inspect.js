@@ -71,12 +71,12 @@ function methodSection(method) {
       ["Delegates", count(method.delegates.length)],
       ["Planned memory", bytes(method.memory.sizes.reduce((a, b) => a + b, 0))],
     ]),
-    table({ caption: "Inputs and outputs", tall: false, columns: valueColumns, rows: [
+    table({ caption: "Inputs and outputs", label: `Inputs and outputs of ${method.name}`, tall: false, columns: valueColumns, rows: [
       ...method.inputs.map((id, index) => ({ name: `input\u00a0${index}`, ...method.values[id] })),
       ...method.outputs.map((id, index) => ({ name: `output\u00a0${index}`, ...method.values[id] })),
     ] }),
     method.delegates.length > 0 && h("div", {}, h("h3", {}, "Delegates"), table({
-      caption: "Delegates", quiet: true, tall: method.delegates.length > 12, rows: method.delegates.map((one, number) => ({ ...one, number })),
+      caption: "Delegates", label: `Delegates of ${method.name}`, quiet: true, tall: method.delegates.length > 12, rows: method.delegates.map((one, number) => ({ ...one, number })),
       columns: [
         { title: "Delegate", value: (one) => one.number, text: (one) => `delegate\u00a0${one.number}` },
         { title: "Backend", value: (one) => one.backend },

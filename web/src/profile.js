@@ -1,7 +1,7 @@
 // The page of `penstock profile --html`: where the time of a call goes.
 import { bars } from "./components/bars.js";
 import { detailsPanel, pairs } from "./components/details.js";
-import { facts, h, pageData, section, show } from "./components/dom.js";
+import { facts, h, legend, pageData, section, show } from "./components/dom.js";
 import { bandwidth, bytes, count, flops, number, percent, seconds } from "./components/format.js";
 import { scatter } from "./components/scatter.js";
 import { table } from "./components/table.js";
@@ -76,15 +76,16 @@ function rooflineSection() {
   const lines = [];
   for (const [name, value] of [["memory", peaks.memory], ["cache", peaks.cache]]) {
     const ridge = Math.min(top / value, most);
-    // the name stands at the second point, away from most nodes
-    lines.push({ name, points: [least, Math.min(least * 1.3, ridge), ridge].map((x) => ({ x, y: x * value })) });
+    // above the upper line there is room
+    lines.push({ name, nameAt: name === "cache" ? "left" : "below", points: [least, ridge].map((x) => ({ x, y: x * value })) });
   }
   for (const [name, value] of kinds) {
     const from = Math.max(least, Math.min(value / peaks.cache, most / 2));
-    lines.push({ name, points: [from, Math.min(from * 1.6, most), most].map((x) => ({ x, y: value })) });
+    lines.push({ name, nameAt: "above", points: [from, most].map((x) => ({ x, y: value })) });
   }
   return section("Roofline",
     h("p", { class: "muted" }, "Each point is a node, larger the longer it takes. Lines are what this machine can do: what lies far below both takes longer than it must."),
+    legend([points.some((p) => !p.int8) && ["floating point", "var(--bar)"], points.some((p) => p.int8) && ["int8", "var(--second)"]]),
     scatter({
       title: "Speed by operations for each byte", points, lines, onPick: pick,
       x: { label: "Operations for each byte", format: (v) => number(v) },

@@ -66,7 +66,9 @@ show(section("Layers",
   h("div", { class: "beside" }, h("div", {}, table({ columns, rows: quantized, caption: "Quantized layers", onPick: (layer) => panel.show(label(layer), details(layer)) })), panel.element)));
 
 if (floating.length) {
-  show(section("In float", table({
+  const groups = Map.groupBy(floating, (layer) => layer.reason);
+  const reasons = [...groups].map(([why, rows]) => ({ why, count: rows.length, operators: [...new Set(rows.map((layer) => layer.operator))].join(", ") }));
+  const each = table({
     caption: "Operators that stay in float", rows: floating,
     columns: [
       { title: "Operator", value: (layer) => layer.operator },
@@ -74,7 +76,18 @@ if (floating.length) {
       { title: "Why", value: (layer) => layer.reason },
       { title: "Accumulated", value: (layer) => toNumber(measured(layer).accumulated_db), text: (layer) => decibels(measured(layer).accumulated_db), number: true },
     ],
-  })));
+  });
+  show(section("In float", reasons.length === floating.length ? each : [
+    table({
+      caption: "Why operators stay in float", rows: reasons.sort((a, b) => b.count - a.count), tall: false,
+      columns: [
+        { title: "Why", value: (row) => row.why },
+        { title: "Operators", value: (row) => row.count, number: true },
+        { title: "Which", value: (row) => row.operators },
+      ],
+    }),
+    h("details", {}, h("summary", {}, `All ${count(floating.length)}`), each),
+  ]));
 }
 
 function details(layer) {

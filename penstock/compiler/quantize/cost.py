@@ -6,9 +6,10 @@ Knows no torch: pages and the command line read it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from penstock.notebook import Table, facts, render
 
@@ -22,6 +23,8 @@ ESTIMATE = (
 )
 #: ``str()`` shows so many layers.
 SHOWN = 12
+#: So many reasons for staying in float, and so many operators of each.
+REASONS, NAMED = 4, 4
 #: Longer paths of modules lose their beginning in tables.
 WIDEST = 28
 
@@ -41,7 +44,8 @@ class Errors:
 
     Ratios are of the signal's power to the error's, in decibels, infinite where there is no error.
     ``own_db``: the quantized layer on the float model's values, against the float layer (``None``
-    for a layer in float). ``accumulated_db``: at the same place, with all before it quantized too
+    for a layer in float, and for one that only hands on what others rounded).
+    ``accumulated_db``: at the same place, with all before it quantized too
     (``None`` where the result is no float). ``saturated``: the share of values beyond the range
     that the integers have (``None`` where the range follows the values).
     """
@@ -156,14 +160,59 @@ class QuantizationCost:
             f"  weights  {size(self.float_bytes)} in float32, {size(self.bytes)} now",
             f"  time     {duration(self.float_seconds)} in float32, {duration(self.seconds)} now"
             f" ({self.times})",
+            *self._float(),
             *(f"  {note}" for note in self.notes),
         ]
+
+    def _float(self) -> list[str]:
+        groups = by_reason([layer for layer in self.layers if not layer.quantized])
+        lines = [
+            f"  float    {len(g.layers)} ({g.operators}): {g.reason}" for g in groups[:REASONS]
+        ]
+        rest = sum(len(group.layers) for group in groups[REASONS:])
+        return lines + [f"  float    {rest} for other reasons"] * bool(rest)
 
     def _ratios(self) -> str:
         found = [f"{ratio(self.calibration_db)} on {batches(self.batches)} of calibration data"]
         if self.held_out_batches:
             found.append(f"{ratio(self.held_out_db)} on {batches(self.held_out_batches)} held out")
         return ", ".join(found)
+
+
+class InFloat(Protocol):
+    """A layer that stays in float."""
+
+    @property
+    def operator(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+
+LayerT = TypeVar("LayerT", bound=InFloat)
+
+
+@dataclass(frozen=True)
+class Group(Generic[LayerT]):
+    """Layers that stay in float for one reason."""
+
+    reason: str
+    layers: list[LayerT]
+
+    @property
+    def operators(self) -> str:
+        """``add, softmax ...``: the most frequent first, of many the first few."""
+        names = [name for name, _ in Counter(layer.operator for layer in self.layers).most_common()]
+        return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")
+
+
+def by_reason(floating: Iterable[LayerT]) -> list[Group[LayerT]]:
+    """What stays in float, by why, the most frequent reason first."""
+    found: dict[str, list[LayerT]] = {}
+    for layer in floating:
+        found.setdefault(layer.reason or "", []).append(layer)
+    groups = [Group(reason, layers) for reason, layers in found.items()]
+    return sorted(groups, key=lambda group: -len(group.layers))
 
 
 HEADINGS = ("layer", "module", "own", "held out", "accumulated", "saturated", "size", "time")

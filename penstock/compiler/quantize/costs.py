@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -49,6 +49,7 @@ class Described(Protocol):
     form: str
     head: str
     rule: QuantizationRule | None
+    hands_on: bool
 
     @property
     def is_dynamic(self) -> bool: ...
@@ -124,6 +125,8 @@ class Costs:
         sums = measured.values.get(layer.node, Sums())
         if sums.numel == 0:
             return Errors(None, None)
+        if layer.hands_on:  # what it would show is others' error
+            return replace(sums.errors(False), saturated=None)
         found = sums.errors(layer.quantized)
         if layer.quantized and layer.is_dynamic:
             name = dynamic_input(self._floating[layer.head], layer.rule)

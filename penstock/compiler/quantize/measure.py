@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.cost import Errors, Histogram
 from penstock.compiler.quantize.interpreter import Snapshot, Stepper
+from penstock.errors import QuantizationError
 
 #: Bins of the histograms that are shown.
 SHOWN_BINS = 48
@@ -143,12 +144,13 @@ def measure(
     converted: Snapshot,
     batches: Iterable[Sequence[Any]],
     *,
+    kind: str,
     inner: frozenset[str] = frozenset(),
     watched: frozenset[str] = frozenset(),
     limit: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Measured:
-    """Runs at most ``limit`` of ``batches``.
+    """Runs at most ``limit`` of ``batches``, which messages call ``kind``.
 
     ``inner`` are values inside a quantized operator (before the clamp that it took over), which
     are no result of their own; of those ``watched`` there will be histograms.
@@ -166,6 +168,12 @@ def measure(
                 sums.spread = sums.spread or Spread()
                 sums.spread.add(reference)
         pairs = run.results()
+        for position, (expected, _) in enumerate(pairs):
+            if is_float(expected) and expected.numel() and not expected.isfinite().any():
+                raise QuantizationError(
+                    f"{kind} batch {count}: the float model's result {position} has no finite "
+                    "number, beside which nothing can be measured; give other data"
+                )
         results = results or [Sums() if is_float(one) else None for one, _ in pairs]
         for known, (expected, found) in zip(results, pairs, strict=True):
             if known is not None:

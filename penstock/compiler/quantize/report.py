@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.compiler.delegate.operators import registry
-from penstock.compiler.delegate.operators.registry import QuantizationRule
+from penstock.compiler.delegate.operators.registry import QuantizationRule, Shared
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.fx.origins import origin
+from penstock.compiler.progress import Progress, Silent
 from penstock.compiler.quantize.accuracy import BudgetOutcome
 from penstock.compiler.quantize.calibrate import Batch, Batches
-from penstock.compiler.quantize.cost import QuantizationCost, columns
+from penstock.compiler.quantize.cost import WIDEST, QuantizationCost, by_reason, columns
 from penstock.compiler.quantize.costs import Costs, dynamic_input
 from penstock.compiler.quantize.decision import Decision, Plan
 from penstock.compiler.quantize.interpreter import Snapshot
 from penstock.compiler.quantize.measure import Measured, measure
 from penstock.compiler.quantize.quantization import DYNAMIC_SCHEMES, Quantization, Scheme
+from penstock.errors import shorten
 from penstock.faults import faults
 from penstock.notebook import Table, render
 
@@ -39,23 +40,26 @@ class Comparison:
     inner: frozenset[str] = frozenset()
     #: Values that histograms are kept of.
     watched: frozenset[str] = frozenset()
+    _calibration: Measured | None = None
 
-    @cached_property
-    def calibration(self) -> Measured:
-        return self.on(self.batches, MOST_BATCHES)
+    def calibration(self, advance: Callable[[], None] = lambda: None) -> Measured:
+        """Of the calibration data, measured once."""
+        if self._calibration is None:
+            self._calibration = self.on(self.batches, MOST_BATCHES, advance)
+        return self._calibration
 
-    def on(self, batches: Batches, limit: int) -> Measured:
+    def on(self, batches: Batches, limit: int, advance: Callable[[], None]) -> Measured:
         with faults("compare", locate):
             return measure(
-                self.floating, self.quantized, batches,
-                inner=self.inner, watched=self.watched, limit=limit,
+                self.floating, self.quantized, batches, kind=batches.kind,
+                inner=self.inner, watched=self.watched, limit=limit, advance=advance,
             )  # fmt: skip
 
     def sqnr_db(self, name: str) -> float | None:
         """Of a node that both graphs have: the ratio of the signal's power to that of the
         difference, in decibels (infinite when there is none). Elements that are infinite in float
         (masks) do not count."""
-        sums = self.calibration.values.get(name)
+        sums = self.calibration().values.get(name)
         return None if sums is None else sums.errors(False).accumulated_db
 
 
@@ -87,6 +91,8 @@ class Layer:
     head: str = ""
     rule: QuantizationRule | None = field(default=None, repr=False)
     scheme: Scheme | None = field(default=None, repr=False)
+    #: Whether it only hands on what others rounded: its result has their error.
+    hands_on: bool = False
 
     @property
     def sqnr_db(self) -> float | None:
@@ -135,6 +141,8 @@ class QuantizationReport:
         comparison = Comparison(
             floating, converted, batches, frozenset(inner), frozenset(_watched(plan, floating))
         )
+        rounded = {decision.result.name for decision in plan.decisions if decision.is_static}
+        before = {node.name: node for node in floating.graph.nodes}
         layers = [
             Layer(
                 node=decision.result.name,
@@ -148,6 +156,7 @@ class QuantizationReport:
                 head=decision.node.name,
                 rule=decision.rule or _rule(decision),
                 scheme=decision.scheme if decision.quantized else None,
+                hands_on=_hands_on(replace(decision, node=before[decision.node.name]), rounded),
             )
             for decision in plan.decisions
         ]
@@ -170,22 +179,31 @@ class QuantizationReport:
     def floating(self) -> list[Layer]:
         return [layer for layer in self.layers if not layer.quantized]
 
-    def cost(self, held_out: Iterable[Batch] | None = None) -> QuantizationCost:
+    def cost(
+        self, held_out: Iterable[Batch] | None = None, progress: Progress | None = None
+    ) -> QuantizationCost:
         """What quantization costs each layer, worst first.
 
         Measured here and now, on at most 8 batches of the calibration data and 64 of ``held_out``
         (batches as calibration takes them; by default those that were given to
-        :func:`penstock.lower`).
+        :func:`penstock.lower`). ``progress`` is told how far that is, as by :func:`penstock.lower`.
 
-        Raises :class:`~penstock.errors.QuantizationError` where ``held_out`` holds nothing, or
-        something that does not fit the model's inputs.
+        Raises :class:`~penstock.errors.QuantizationError` where ``held_out`` holds nothing,
+        something that does not fit the model's inputs, or something for which a result of the
+        model has no finite number.
         """
         comparison = self.layers[0].comparison
         others = self.held_out
         if held_out is not None:
             others = comparison.batches.others(held_out, "held-out")
-        unseen = None if others is None else comparison.on(others, MOST_HELD_OUT)
-        return Costs(self.scheme, self.layers, comparison, comparison.calibration, unseen).all()
+        sizes = [_size(comparison.batches, MOST_BATCHES), _size(others, MOST_HELD_OUT)]
+        total = sum(size for size in sizes if size is not None) if None not in sizes else None
+        with (progress or Silent()).stage("measure", total) as stage:
+            seen = comparison.calibration(stage.advance)
+            unseen = None
+            if others is not None:
+                unseen = comparison.on(others, MOST_HELD_OUT, stage.advance)
+        return Costs(self.scheme, self.layers, comparison, seen, unseen).all()
 
     def as_dict(self) -> dict[str, Any]:
         """:meth:`cost` as plain data."""
@@ -196,18 +214,23 @@ class QuantizationReport:
         head = f"{len(self.quantized)} of {len(self.layers)} operators {kind} ({self.scheme})"
         if self.calibration:
             head += f", {self.calibration}"
+        often = [group for group in by_reason(self.floating) if len(group.layers) > 2]
+        said = {layer.node for group in often for layer in group.layers}
         rows = [
             (layer.node, layer.operator, layer.module, layer.reason or layer.form)
             for layer in self.layers
+            if layer.node not in said
         ]
-        return "\n".join([head, *columns(rows)])
+        lines = (f"{len(g.layers)} in float ({g.operators}): {g.reason}" for g in often)
+        return "\n".join([head, *columns(rows), *lines])
 
     def _repr_html_(self) -> str:
         """What stayed in float first."""
-        rows = [
-            (layer.operator, layer.module, layer.reason or layer.form)
-            for layer in sorted(self.layers, key=lambda layer: layer.quantized)
-        ]
+        rows = []
+        for group in by_reason(self.floating):
+            modules = ", ".join(filter(None, dict.fromkeys(layer.module for layer in group.layers)))
+            rows.append((group.operators, shorten(modules, WIDEST), group.reason))
+        rows += [(layer.operator, layer.module, layer.form) for layer in self.quantized]
         title = str(self).splitlines()[0]
         return render(Table(title, ("operator", "module", "form, or why float"), rows))
 
@@ -224,6 +247,19 @@ def _rule(decision: Decision) -> QuantizationRule | None:
     """Of an operator in float: what would hold in int8, which says which constant is a weight."""
     entry = registry.find(decision.node.target)
     return entry.quantization if entry is not None and decision.reason is not None else None
+
+
+def _size(batches: Batches | None, limit: int) -> int | None:
+    """How many batches are measured on; ``None`` where only reading them tells."""
+    if batches is None:
+        return 0
+    return None if batches.count is None else min(batches.count, limit)
+
+
+def _hands_on(decision: Decision, rounded: Container[str]) -> bool:
+    """Whether it moves or selects values that others rounded, in their parameters."""
+    moves = isinstance(decision.rule, Shared) and not decision.rule.blends
+    return decision.is_static and moves and all(n.name in rounded for n in decision.inputs)
 
 
 def _watched(plan: Plan, floating: Snapshot) -> Iterator[str]:

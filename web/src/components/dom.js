@@ -36,6 +36,9 @@ let count = 0;
 export const facts = (pairs) =>
   h("dl", { class: "facts" }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 
+/** What colours mean: legend([["input", "var(--tone-1)"], ...]); an entry may be missing. */
+export const legend = (entries) => h("ul", { class: "legend" }, entries.filter(Boolean).map(([name, tone]) => h("li", {}, h("i", { style: { background: tone } }), name)));
+
 /** Calls `draw(width)` now and whenever the width of the element changes; shows what it returns. */
 export function redrawn(draw, minimum = 300) {
   const frame = h("div", { class: "drawing" });

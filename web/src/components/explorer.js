@@ -1,5 +1,5 @@
 import { detailsPanel } from "./details.js";
-import { h } from "./dom.js";
+import { h, legend } from "./dom.js";
 import { drawGraph } from "./graph.js";
 
 /**
@@ -55,17 +55,17 @@ export function explorer({ nodes, edges, label, details, palettes = [] }) {
   });
   const previous = h("button", { "aria-label": "Previous match", disabled: true, onclick: () => step(-1) }, "↑");
   const next = h("button", { "aria-label": "Next match", disabled: true, onclick: () => step(1) }, "↓");
-  const legend = h("ul", { class: "legend" });
+  const meaning = h("div");
   const paint = ({ tone, legend: entries }) => {
     drawing.paint(tone);
-    legend.replaceChildren(...entries.map((entry) => h("li", {}, h("i", { style: { background: entry.tone } }), entry.name)));
+    meaning.replaceChildren(legend(entries.map((entry) => [entry.name, entry.tone])));
   };
   const choice = palettes.length > 1 && h("label", {}, "Colour by ",
     h("select", { onchange: (event) => paint(palettes[event.target.selectedIndex]) }, palettes.map(({ name }) => h("option", {}, name))));
   if (palettes.length) paint(palettes[0]);
   const element = h("div", {},
     h("div", { class: "tools" }, field, previous, next, said, drawing.buttons, choice),
-    palettes.length > 0 && legend,
+    palettes.length > 0 && meaning,
     h("div", { class: "workspace", style: { "--drawn": `${drawing.height}px` } }, drawing.element, panel.element));
   return { element, open: (id) => drawing.pick(id, true) };
 }

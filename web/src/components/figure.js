@@ -14,6 +14,11 @@ export function figure({ title, draw, columns, rows, summary, onPick, sort }) {
     if (svg) {
       svg.setAttribute("role", "img");
       svg.setAttribute("aria-label", summary ?? title);
+      // Plot names the parts, but what has no role may have no name for screen readers
+      for (const part of svg.querySelectorAll("g[aria-label]")) {
+        part.dataset.part = part.getAttribute("aria-label");
+        part.removeAttribute("aria-label");
+      }
     }
     return chart;
   });

@@ -11,7 +11,10 @@ import { count, number } from "./format.js";
  */
 export function histogram({ title, bins, unit, marks = [], log = false }) {
   const most = Math.max(1, ...bins.map((bin) => bin.count));
-  const powers = [0, ...Array.from({ length: Math.ceil(Math.log10(most)) + 1 }, (_, power) => 10 ** power).filter((x) => x <= most)];
+  const powers = Array.from({ length: Math.ceil(Math.log10(most)) + 1 }, (_, power) => 10 ** power);
+  // 0 and 1 lie close together where there are many decades
+  const counts = most < 10 ? [1, 2, 5] : powers.slice(Math.log1p(1) / Math.log1p(most) < 0.1 ? 1 : 0);
+  const ticks = [0, ...counts.filter((x) => x <= most)];
   const shown = log ? bins.filter((bin) => bin.count > 0) : bins;
   const draw = (width) =>
     plot({
@@ -19,7 +22,7 @@ export function histogram({ title, bins, unit, marks = [], log = false }) {
       y: { type: log ? "symlog" : "linear", label: null },
       marks: [
         axisX({ label: unit, ticks: Math.max(3, Math.floor(width / 110)), tickFormat: (x) => number(x) }),
-        axisY({ label: "count", ticks: log ? powers : 5, tickFormat: (x) => count(x) }),
+        axisY({ label: "count", ticks: log ? ticks : 5, tickFormat: (x) => count(x) }),
         rectY(shown, { x1: "from", x2: "to", y: "count", fill: "var(--bar)", title: (bin) => `${number(bin.from)} to ${number(bin.to)}: ${count(bin.count)}` }),
         ruleX(marks, { x: "at", stroke: "var(--second)", strokeWidth: 2, strokeDasharray: "4 3", title: (mark) => `${mark.name}: ${number(mark.at)}` }),
         ruleY([0]),

@@ -11,11 +11,19 @@ function decades(low, high, most) {
   return Array.from({ length: Math.max(0, Math.floor((last - first) / step) + 1) }, (_, i) => 10 ** (first + i * step));
 }
 
+/** Where a line's name stands: at which of its points, and how. */
+const NAMES = {
+  below: [0, { dx: 8, dy: 4, textAnchor: "start", lineAnchor: "top" }],
+  above: [-1, { dy: -6, textAnchor: "end", lineAnchor: "bottom" }],
+  left: [-1, { dx: -14, dy: 4, textAnchor: "end", lineAnchor: "top" }],
+};
+
 /**
  * Points on two axes, logarithmic unless `log: false`: a roofline with `lines`.
  *
  * points: [{ name, x, y, size?, tone? }]; x and y: { label, format(value) };
- * lines: [{ name, points: [{ x, y }, ...] }], for what the machine can do at most.
+ * lines: [{ name, points: [{ x, y }, ...], nameAt? }], for what the machine can do at most; `nameAt`
+ * is one of NAMES.
  */
 export function scatter({ title, points, x, y, lines = [], log = true, onPick }) {
   const fine = points.filter((p) => Number.isFinite(p.x) && Number.isFinite(p.y) && (!log || (p.x > 0 && p.y > 0)));
@@ -42,8 +50,11 @@ export function scatter({ title, points, x, y, lines = [], log = true, onPick })
         axisX({ ticks: ticksX, tickFormat: (v) => fx(v), label: x.label }),
         axisY({ ticks: ticksY, tickFormat: (v) => fy(v), label: y.label }),
         lines.map((one) => line(one.points, { x: "x", y: "y", stroke: "var(--second)", strokeWidth: 2 })),
-        lines.map((one) => text([one.points[Math.floor(one.points.length / 2)]], { x: "x", y: "y", text: () => one.name, dy: -8, fill: "var(--second)", lineAnchor: "bottom", stroke: "var(--ground)", strokeWidth: 4, paintOrder: "stroke" })),
         dot(fine, { x: "x", y: "y", r: fine.some((p) => p.size) ? "size" : 4, fill: (p) => p.tone ?? "var(--bar)", fillOpacity: 0.75, stroke: "var(--ground)", title: (p) => `${p.name}\n${x.label}: ${fx(p.x)}\n${y.label}: ${fy(p.y)}`, tip: true }),
+        lines.map((one) => {
+          const [at, where] = NAMES[one.nameAt ?? "below"];
+          return text([one.points.at(at)], { x: "x", y: "y", text: () => one.name, fill: "var(--second)", stroke: "var(--ground)", strokeWidth: 4, paintOrder: "stroke", ...where });
+        }),
       ],
     });
   };

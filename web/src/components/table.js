@@ -8,9 +8,10 @@ const AT_FIRST = 200;
  * columns: [{ title, value(row) -> number|string, text?(row) -> string, number?: true, pick?: true }]
  * With onPick(row), cells of the column marked `pick` are buttons. `sort` is the column to sort by at
  * first (largest first), else the order of `rows` stays. Long tables show their first rows. With
- * `quiet` the caption, which stands in a heading already, is for screen readers alone.
+ * `quiet` the caption, which stands in a heading already, is for screen readers alone. `label` tells
+ * tables of one caption apart.
  */
-export function table({ columns, rows, caption, sort, onPick, tall = true, quiet = false }) {
+export function table({ columns, rows, caption, label = caption, sort, onPick, tall = true, quiet = false }) {
   let by = columns.findIndex((column) => column.title === sort);
   let descending = true;
   let limit = AT_FIRST;
@@ -66,7 +67,7 @@ export function table({ columns, rows, caption, sort, onPick, tall = true, quiet
   return h(
     "div",
     // what scrolls can be reached by keyboard
-    { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": caption ?? "Table" },
+    { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": label ?? "Table" },
     h("table", {}, caption && h("caption", { class: quiet ? "hidden" : null }, caption), h("thead", {}, h("tr", {}, heads.map((head) => head.cell))), body),
     more,
   );

@@ -1,7 +1,7 @@
 // The memory plan of a method over its instructions.
 import { axisX, axisY, plot, rect, ruleY } from "@observablehq/plot";
 
-import { h } from "../components/dom.js";
+import { h, legend } from "../components/dom.js";
 import { figure } from "../components/figure.js";
 import { bytes, count } from "../components/format.js";
 import { valueText } from "./values.js";
@@ -20,7 +20,7 @@ export function memoryPlan(method) {
   return h("div", {},
     h("h3", {}, "Memory plan"),
     h("p", {}, `Values that are live at the same time need ${bytes(plan.peak)} at most. What delegates need inside is not in the file.`),
-    h("ul", { class: "legend" }, kinds.map(([kind, tone]) => h("li", {}, h("i", { style: { background: tone } }), kind))),
+    legend(kinds),
     charts);
 }
 
