@@ -16,6 +16,7 @@ from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.infinities import (
     MINUS_INFINITY,
     keep_masks_in_float,
+    keep_overflows_in_float,
     kinds_in,
     may_be_mask,
     observed,
@@ -268,7 +269,8 @@ def calibrate(prepared: GraphModule, batches: Batches, progress: Progress, plan:
     returns how many there were.
 
     The batches are calls of the model one after the other: what the first leaves in a buffer, the
-    second finds there. Operators that compute with masks go back to float, in graph and plan.
+    second finds there. Operators that compute with masks go back to float, in graph and plan; so do
+    layers whose sums are too large for their result.
 
     Raises :class:`QuantizationError` that names the batch, and the first operator, where NaN or an
     infinity would spoil a range, and where the model fails on a batch.
@@ -289,6 +291,7 @@ def calibrate(prepared: GraphModule, batches: Batches, progress: Progress, plan:
                 raise QuantizationError(f"{name}: the model fails on it: {first[0]}") from error
             stage.advance()
     keep_masks_in_float(prepared, plan, runner.masks)
+    keep_overflows_in_float(prepared, plan)
     return index + 1
 
 

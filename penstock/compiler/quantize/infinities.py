@@ -1,4 +1,5 @@
-"""Calibration values that have no range: not-a-number and infinities, and where they come from.
+"""Calibration values that have no range: not-a-number and infinities, and where they come from;
+and sums that no integer range holds.
 
 Two kinds are told apart. A mask as attention adds it (minus infinity, or a number that stands for
 it) is legitimate: what adds or moves it stays in float. Anything else spoils every range behind it
@@ -97,17 +98,45 @@ def keep_masks_in_float(prepared: GraphModule, plan: Plan, infinite: set[Any]) -
         and looks_like_mask(observer)
         and not any(isinstance(decision.rule, Weighted) for decision in decisions)
     }
-    touched = (decision for mask in masks for decision in beside.get(mask, ()))
-    for decision in {id(decision): decision for decision in touched}.values():
+    touched = [decision for mask in masks for decision in beside.get(mask, ())]
+    reason = "calibration shows numbers that stand for infinity there (a mask)"
+    _keep_in_float(prepared, touched, reason)
+    for node in _observers(prepared, prepared.graph.nodes):
+        if _observer(prepared, node) in masks:
+            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+    _remove_unread(prepared)
+
+
+def keep_overflows_in_float(prepared: GraphModule, plan: Plan) -> None:
+    """Takes the observers from the convolutions and linear layers of ``plan`` whose result is so
+    small beside their sums (a clamp to [0, 6] of millions) that XNNPACK would need a much larger
+    scale than its range asks for, and says so in their decisions."""
+    nodes = {node.name: node for node in prepared.graph.nodes}
+    touched = []
+    for decision in plan.quantized:
+        if decision.is_dynamic or not isinstance(decision.rule, Weighted):
+            continue
+        readers = _observers(prepared, nodes[decision.result.name].users)
+        for observer in {_observer(prepared, node) for node in readers}:
+            if isinstance(observer, ActivationObserver) and observer.leave_wide(decision.node.name):
+                touched.append(decision)
+    reason = "its result is too small beside its sums for XNNPACK's arithmetic on int8"
+    _keep_in_float(prepared, touched, reason)
+    _remove_unread(prepared)
+
+
+def _keep_in_float(prepared: GraphModule, decisions: Sequence[Decision], reason: str) -> None:
+    nodes = {node.name: node for node in prepared.graph.nodes}
+    for decision in {id(decision): decision for decision in decisions}.values():
         node, result = nodes[decision.node.name], nodes[decision.result.name]
-        decision.reason = "calibration shows numbers that stand for infinity there (a mask)"
+        decision.reason = reason
         for member in dict.fromkeys((node, result)):
             member.meta.pop(Q_ANNOTATION_KEY, None)
         for observer in _observers(prepared, node.all_input_nodes):
             node.replace_input_with(observer, observed(prepared, observer))
-    for node in _observers(prepared, prepared.graph.nodes):
-        if _observer(prepared, node) in masks:
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+
+
+def _remove_unread(prepared: GraphModule) -> None:
     for node in reversed(_observers(prepared, prepared.graph.nodes)):
         if not node.users:
             prepared.graph.erase_node(node)

@@ -40,6 +40,8 @@ SCALE_OF_NOTHING = 2.0**-12
 #: XNNPACK's convolutions and fully-connected layers refuse (activation scale x weight scale /
 #: result scale) from 256 on.
 LARGEST_RATIO = 128.0
+#: A range that would have to be so many times as wide for it is given up.
+MUCH_WIDER = 2.0
 
 
 class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
@@ -51,7 +53,8 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         self.saw_finite = True
         self.low = 0.0
         self.high = 0.0
-        self.sources: list[tuple[Any, Any]] = []
+        #: Of the operators that make the value: their names, and their inputs' observers.
+        self.sources: dict[str, tuple[Any, Any]] = {}
         self.parameters_found: tuple[torch.Tensor, torch.Tensor] | None = None
         self.busy = False
 
@@ -85,9 +88,22 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         """The (low, high) to quantize; low <= 0 <= high."""
         return self.low, self.high
 
-    def watch(self, activation: Any, weight: Any) -> None:
+    def watch(self, operator: str, activation: Any, weight: Any) -> None:
         """The value is the result of an operator with these inputs' observers."""
-        self.sources.append((activation, weight))
+        self.sources[operator] = (activation, weight)
+
+    def leave_wide(self, operator: str) -> bool:
+        """Forgets an operator for which the range would have to be much wider than it is, and says
+        whether it was so."""
+        low, high = self.best_range()
+        scale = max(high - low, 0.0) / (self.quant_max - self.quant_min)
+        if operator not in self.sources or scale == 0.0:
+            return False
+        if _product(*self.sources[operator]) / LARGEST_RATIO <= MUCH_WIDER * scale:
+            return False
+        del self.sources[operator]
+        self.parameters_found = None
+        return True
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(scale, zero point), each [1]."""
@@ -108,13 +124,15 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         if self.busy:
             return 0.0
         self.busy = True
-        products = (
-            float(activation.calculate_qparams()[0]) * float(weight.calculate_qparams()[0].max())
-            for activation, weight in self.sources
-        )
-        least = max(products, default=0.0) / LARGEST_RATIO
+        least = max((_product(*each) for each in self.sources.values()), default=0.0)
+        least /= LARGEST_RATIO
         self.busy = False
         return least
+
+
+def _product(activation: Any, weight: Any) -> float:
+    """Of the scales, the largest: the unit of a channel's sums."""
+    return float(activation.calculate_qparams()[0]) * float(weight.calculate_qparams()[0].max())
 
 
 class KnownRangeObserver(ActivationObserver):

@@ -173,7 +173,7 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
             if decision.bias is not None:
                 weight.guard.watch(attribute(model, str(decision.bias.target)), activation)
             if isinstance(result, ActivationObserver):
-                result.watch(activation, weight)
+                result.watch(decision.node.name, activation, weight)
 
 
 def scheme_of(config: object) -> Scheme | None:

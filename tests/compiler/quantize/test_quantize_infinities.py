@@ -189,3 +189,24 @@ def test_a_batch_that_the_model_fails_on_is_named() -> None:
     good, bad = torch.tensor([0, 3]), torch.tensor([0, 9])
     line = refused(Rows(), (good,), [(good,), (bad,)])
     assert line.startswith("calibration batch 1: the model fails on it")
+
+
+@pytest.mark.parametrize("size", [1e6, 1e30])
+def test_sums_far_beyond_their_clamp(size: float) -> None:
+    """XNNPACK has no integers for a result of [0, 6] out of sums of millions: that layer stays in
+    float, the others become int8."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(8, 4, 1),
+    )  # fmt: skip
+    batches = [(torch.randn(1, 3, 8, 8) * size,) for _ in range(4)]
+    lowered = penstock.lower(layers, batches[0], quantize="static", calibration=batches)
+    report = lowered.quantization
+    assert report is not None
+    (kept,) = report.floating
+    assert "too small beside its sums" in str(kept.reason) and len(report.quantized) == 2
+    assert len(lowered.delegation.subgraphs) == 1 and not lowered.delegation.undelegated
+    (found,) = penstock.load(lowered.to_bytes())(*batches[0])
+    with torch.no_grad():
+        assert sqnr_db(layers(*batches[0]), torch.from_numpy(found)) > 30

@@ -131,7 +131,7 @@ def test_the_result_keeps_within_xnnpacks_ratio() -> None:
         **{**ACTIVATION, "quant_min": -127, "qscheme": torch.per_channel_symmetric}, ch_axis=0
     )
     weight_observer(torch.randn(4, 3))
-    result.watch(activation, weight_observer)
+    result.watch("conv2d", activation, weight_observer)
     scale, zero_point = result.calculate_qparams()
     product = activation.calculate_qparams()[0] * weight_observer.calculate_qparams()[0]
     assert float(product.max() / scale) < 256 and int(zero_point) == -128
@@ -143,7 +143,7 @@ def test_a_loop_of_results_comes_to_an_end() -> None:
         **{**ACTIVATION, "quant_min": -127, "qscheme": torch.per_tensor_symmetric}
     )
     weight_observer(torch.randn(4, 3))
-    one.watch(other, weight_observer)
-    other.watch(one, weight_observer)
-    one.watch(one, weight_observer)
+    one.watch("a", other, weight_observer)
+    other.watch("b", one, weight_observer)
+    one.watch("c", one, weight_observer)
     assert float(one.calculate_qparams()[0]) > 0 and float(other.calculate_qparams()[0]) > 0
