@@ -20,7 +20,8 @@ MASKS = (torch.bool, torch.uint8)
 def apply(module: GraphModule) -> int:
     """Given ``repeat_interleave(x, counts)`` with constant counts, or ``x[mask]`` with constant
     masks or ``nonzero`` of one, whose sizes torch.export takes to depend on data → Result: the
-    same by constant indices, and the sizes as numbers wherever they are read."""
+    same by constant indices, and the sizes as numbers wherever they are read. What was written to
+    no place at all (``y[mask] = f(x[mask])`` with a mask that is nowhere true) is not written."""
     changes = 0
     for node in list(module.graph.nodes):
         if node.target is aten.repeat_interleave.self_Tensor:
@@ -29,6 +30,10 @@ def apply(module: GraphModule) -> int:
             found = _indexed(module, node, arguments(node)["self"], arguments(node)["indices"])
         elif node.target is aten.masked_select.default:
             found = _selected(module, node)
+        elif _writes_nothing(node):
+            node.replace_all_uses_with(node.args[0])
+            changes += 1
+            continue
         else:
             continue
         if found is not None:
@@ -37,6 +42,14 @@ def apply(module: GraphModule) -> int:
     if changes:
         _insert_sizes(module)
     return changes
+
+
+def _writes_nothing(node: Node) -> bool:
+    if node.target not in (aten.index_put.default, aten.index_copy.default):
+        return False
+    named = arguments(node)
+    written = named.get("values", named.get("source"))
+    return isinstance(written, Node) and 0 in layout.shape_of(written.meta["val"])
 
 
 def _repeated(module: GraphModule, node: Node) -> Node | None:
@@ -99,12 +112,35 @@ def _settle(module: GraphModule, node: Node, found: Node) -> None:
             torch._check(old == new)
     node.replace_all_uses_with(found)
     module.graph.erase_node(node)
+    if 0 in found.meta["val"].shape:
+        _measure_again(module, found)
+
+
+def _measure_again(module: GraphModule, empty: Node) -> None:
+    """Sizes of what follows from ``empty``: PyTorch does not put 0 for a size that it did not
+    know, as it puts other numbers."""
+    changed, reached = {empty}, False
+    for node in module.graph.nodes:
+        reached = reached or node is empty
+        if (
+            not reached
+            or node.op != "call_function"
+            or not changed.intersection(node.all_input_nodes)
+        ):
+            continue
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta.get("val"))
+        with fake_mode(module), torch.no_grad():
+            value = node.target(*args, **kwargs)
+        before, node.meta["val"] = node.meta.get("val"), value
+        same = isinstance(value, torch.Tensor) and isinstance(before, torch.Tensor)
+        if not same or layout.shape_of(value) != layout.shape_of(before):
+            changed.add(node)
 
 
 def _insert_sizes(module: GraphModule) -> None:
     for node in list(module.graph.nodes):
         value = node.meta.get("val")
-        if node.op != "call_function" or not isinstance(value, torch.SymInt):
+        if node.op != "call_function" or type(value) not in (torch.SymInt, int):
             continue
         size = layout.dim_of(value)
         if isinstance(size, int):

@@ -313,6 +313,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.signbit.default: lambda x: torch.where(x == 0, torch.reciprocal(x), x) < 0,
     aten.searchsorted.Tensor: searchsorted,
     aten.bucketize.Tensor: bucketize,
+    aten.rand.generator: random_numbers.rand,
+    aten.randn.generator: random_numbers.randn,
     aten.rand_like.default: random_numbers.rand_like,
     aten.randn_like.default: random_numbers.randn_like,
     aten.randint.default: random_numbers.randint,

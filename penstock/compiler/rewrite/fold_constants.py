@@ -211,7 +211,7 @@ def _is_empty(node: Node) -> bool:
         node.op == "call_function"
         and isinstance(node.target, torch._ops.OpOverload)
         and _static(node)
-        and 0 in node.meta["val"].shape
+        and 0 in layout.shape_of(node.meta["val"])
     )
 
 

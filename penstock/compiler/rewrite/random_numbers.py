@@ -15,6 +15,14 @@ from torch import Tensor
 SMALL_RANGE = 2**16
 
 
+def rand(size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+    return torch.rand(size, dtype=dtype)
+
+
+def randn(size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+    return torch.randn(size, dtype=dtype)
+
+
 def rand_like(x: Tensor, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
     return torch.rand(x.shape, dtype=dtype or x.dtype)
 

@@ -147,8 +147,16 @@ def _left_alone(module: GraphModule, node: Node) -> bool:
 
 
 def _by_type(module: GraphModule, node: Node) -> bool:
-    """Of the other tensor only the type is read."""
+    """Of the other tensor, or of device and layout, only the type is left. What is true of a
+    floating-point tensor is a comparison, for which XNNPACK has nodes."""
+    source = node.args[0]
+    assert isinstance(source, Node)
     if _same_type(node):
+        return False
+    if node.meta["val"].dtype is torch.bool and source.meta["val"].is_floating_point():
+        _replace(module, node, aten.ne.Scalar, source, 0)
+        return True
+    if node.target in (aten.to.dtype, aten._to_copy.default):
         return False
     _replace(module, node, aten.to.dtype, node.args[0], node.meta["val"].dtype)
     return True
@@ -172,6 +180,10 @@ SPECIAL: dict[object, Callable[[GraphModule, Node], bool]] = {
     aten.copy.default: _written_over,
     aten.type_as.default: _by_type,
     aten.to.other: _by_type,
+    aten.to.device: _by_type,
+    aten.to.dtype_layout: _by_type,
+    aten.to.dtype: _by_type,
+    aten._to_copy.default: _by_type,
     aten.expand_as.default: _by_shape,
     aten.view_as.default: _by_shape,
     aten.reshape_as.default: _by_shape,
@@ -182,7 +194,8 @@ def apply(module: GraphModule) -> int:
     """Given ``y = op(x, …)`` with ``y`` equal to ``x`` (dropout, clone, to the same type, expand
     and view to the same shape, times one …) → Result: readers of ``y`` read ``x``. ``copy(x, y)``
     is ``y``, as wide as ``x``; what reads another tensor's shape or type alone (``expand_as``,
-    ``type_as``) reads it no more. Run-time assertions are dropped."""
+    ``type_as``) reads it no more, and a conversion names the type only. Run-time assertions are
+    dropped."""
     changes = 0
     for node in list(module.graph.nodes):
         if node.op == "call_module" and not node.users:

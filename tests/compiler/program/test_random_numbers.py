@@ -33,6 +33,12 @@ UNIFORM, DIE = 12**-0.5, 35**0.5 / 12**0.5
 DISTRIBUTIONS = {
     "rand_like": Distribution(torch.rand_like, 0.5, UNIFORM, 0, 1),
     "rand": Distribution(lambda x: torch.rand(x.shape) + 0 * x, 0.5, UNIFORM, 0, 1),
+    "rand_of_no_generator": Distribution(
+        lambda x: torch.rand(x.shape, generator=None) + 0 * x, 0.5, UNIFORM, 0, 1
+    ),
+    "randn_of_no_generator": Distribution(
+        lambda x: torch.randn(x.shape, generator=None) + 0 * x, 0, 1
+    ),
     "rand_like_of_doubles": Distribution(
         lambda x: torch.rand_like(x, dtype=torch.float64), 0.5, UNIFORM, 0, 1
     ),

@@ -63,6 +63,8 @@ def replaced_at(
     last counts where one comes again). Raises LoweringError where they are no regular sequence and
     too many for slices."""
     extent = extent_of(x, dim)
+    if len(places) == 0:
+        return x
     last = {int(place) % extent: number for number, place in enumerate(places)}
     ordered = np.asarray(sorted(last), np.int64)
     numbers = [last[int(place)] for place in ordered]

@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from penstock.compiler.delegate.operators.registry import Constraint
+from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.graph.graph import MAX_TENSOR_DIMS
 
@@ -64,7 +65,7 @@ def rank_fits(node: Node) -> str | None:
     for tensor in tensors_of(node):
         if tensor.dim() > MAX_TENSOR_DIMS:
             return f"a tensor has {tensor.dim()} dimensions, XNNPACK has at most {MAX_TENSOR_DIMS}"
-        if any(isinstance(size, int) and size == 0 for size in tensor.shape):
+        if 0 in layout.shape_of(tensor):
             return "one of its tensors has no elements, XNNPACK has no such tensors"
     return None
 

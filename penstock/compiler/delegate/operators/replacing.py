@@ -80,15 +80,7 @@ def _constant_places(node: Node) -> str | None:
     return None
 
 
-def _no_buffer(node: Node) -> str | None:
-    """Not to a buffer: a kernel writes into that, where a delegate would copy it."""
-    target = node.args[0]
-    if isinstance(target, Node) and target.op == "get_attr":
-        return "it writes to a buffer, of which a delegate would make another"
-    return None
-
-
-PLACES: tuple[Constraint, ...] = (_constant_places, _no_buffer, float_data, rank_fits)
+PLACES: tuple[Constraint, ...] = (_constant_places, float_data, rank_fits)
 
 
 @operator("index_copy", aten.index_copy.default, constraints=PLACES)
