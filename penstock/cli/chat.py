@@ -63,15 +63,16 @@ def chat_command(
     """
     from penstock import llm
 
-    model = llm.load(file, threads=threads, tokenizer=tokenizer)
     options = given(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p,
         repetition_penalty=repetition_penalty, seed=seed, stop=stop,
         overflow="slide" if slide else None,
     )  # fmt: skip
+    llm.Options(**options)  # what is wrong of them is so for every message
+    model = llm.load(file, threads=threads, tokenizer=tokenizer)
     model.chat_tokens([{"role": "user", "content": ""}])  # whether it has a chat template
     print(f"{printable(str(model))}\n{_HELP}", file=sys.stderr)
-    conversation = model.conversation(system)
+    conversation, answered = model.conversation(system), True
     for line in _lines():
         if line == "/quit":
             break
@@ -83,21 +84,28 @@ def chat_command(
         elif line.startswith("/"):
             print(_HELP, file=sys.stderr)
         elif line:
-            _answer(conversation, line, options)
+            answered &= _answer(conversation, line, options)
+    if not answered and not asks():
+        raise SystemExit(1)  # nobody sees that there was an error in the middle
+
+
+def asks() -> bool:
+    """Whether somebody types the messages."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _lines() -> Iterator[str]:
-    asking = sys.stdin.isatty()
-    while True:
+    while sys.stdin is not None:  # closed
         try:
-            yield input("\n> " if asking else "").strip()
+            yield input("\n> " if asks() else "").strip()
         except EOFError:
             return
         except KeyboardInterrupt:
             print("\n" + _HELP, file=sys.stderr)
 
 
-def _answer(conversation: Conversation, text: str, options: dict[str, Any]) -> None:
+def _answer(conversation: Conversation, text: str, options: dict[str, Any]) -> bool:
+    """Prints the answer to ``text``; whether there is one."""
     try:
         with closing(conversation.stream(text, progress=ReadingLine(), **options)) as pieces:
             for piece in pieces:
@@ -107,5 +115,6 @@ def _answer(conversation: Conversation, text: str, options: dict[str, Any]) -> N
         print(" [stopped]")
     except InputError as error:  # the context's end: the conversation can go back or begin anew
         print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return
+        return False
     print(speed(conversation.last), file=sys.stderr)
+    return True

@@ -25,7 +25,7 @@ from penstock.llm.template import Message, Tool, check, render
 from penstock.llm.text import StopStrings, TextStream, Tokenizer
 from penstock.runtime import load as load_program
 from penstock.runtime.program import EngineChoice
-from penstock.runtime.sources import Source
+from penstock.runtime.sources import Source, absolute
 
 
 class LanguageModel:
@@ -280,8 +280,7 @@ def load(
     """
     with without_collections():
         program = load_program(path, threads=threads, engine=engine, spare=True)
-        named = isinstance(path, (str, os.PathLike))
-        name = os.fspath(path) if named else "the program"  # type: ignore[arg-type]
+        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else "the program"
         given = None if tokenizer is None else _given(tokenizer)
         found = settings.find(program.program, name) if given is None else given
         # Before the weights: what reading a tokenizer leaves behind is 30 MB.
@@ -291,9 +290,14 @@ def load(
         decoder = Decoder(program, name)
         give_back_memory()
         model = LanguageModel(decoder, text, found)
-        again = os.path.abspath(path) if named else bytes(path)  # type: ignore[arg-type]
-        beside = None if tokenizer is None else os.path.abspath(tokenizer)
-        model._again = partial(load, again, threads=threads, engine=engine, tokenizer=beside)
+        again = absolute(path)
+        model._again = partial(
+            load,
+            again if isinstance(again, str) else bytes(again),
+            threads=threads,
+            engine=engine,
+            tokenizer=None if tokenizer is None else os.path.abspath(tokenizer),
+        )
         return model
 
 

@@ -24,7 +24,7 @@ from penstock.runtime.mapped import MappedFile, drop
 from penstock.runtime.method import Method
 from penstock.runtime.method_values import signature, signature_text
 from penstock.runtime.profile import Profile
-from penstock.runtime.sources import BUFFERS, Source, read_source
+from penstock.runtime.sources import BUFFERS, Source, absolute, read_source
 from penstock.runtime.specs import listed
 from penstock.runtime.turns import Turns
 
@@ -113,10 +113,7 @@ def _loaded(source: Source, data: Source | Sequence[Source], options: _Options) 
         attach(program, pieces)
     loaded = LoadedProgram(program, *options[:2], mappings, options.profile)
     loaded._options = options
-    loaded._files = tuple(
-        os.path.abspath(file) if isinstance(file, (str, os.PathLike)) else file
-        for file in (source, *files)
-    )
+    loaded._files = tuple(map(absolute, (source, *files)))
     return loaded
 
 

@@ -51,6 +51,18 @@ def read_source(
         raise InvalidProgramError(f"{name}: {error}") from error
 
 
+def absolute(source: Source) -> str | Buffer:
+    """A path that is the same in another folder; contents as they are."""
+    if not isinstance(source, (str, os.PathLike)):
+        return source
+    try:
+        return os.path.abspath(source)
+    except FileNotFoundError:
+        raise InputError(
+            f"the current folder was deleted; give the absolute path of {os.fspath(source)}"
+        ) from None
+
+
 def map_file(path: str | os.PathLike[str], *, spare: bool = False) -> memoryview:
     """The content of a file, mapped read-only; ``spare`` as for :func:`penstock.load`.
 

@@ -55,9 +55,21 @@ def test_chat(compiled: Path) -> None:
 def test_the_contexts_end_leaves_the_program(compiled: Path) -> None:
     lines = "x" * 60 + "\nhello\n"
     done = penstock("chat", str(compiled), "--max-tokens", "2", given=lines)
-    assert done.returncode == 0
     assert done.stderr.count("error: the prompt has") == 1
     assert "tokens/s" in done.stderr
+    assert done.returncode == 1, "a script would take a message without an answer for answered"
+
+
+def test_chat_without_an_input(compiled: Path) -> None:
+    code = f"{sys.executable} -m penstock chat {compiled} <&-"
+    done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "error" not in done.stderr
+
+
+def test_wrong_options_end_a_chat_at_once(compiled: Path) -> None:
+    done = penstock("chat", str(compiled), "--temperature", "-1", given="hello\nhello\n")
+    assert done.returncode == 1
+    assert done.stderr == "error: temperature is -1.0; it must be 0 or more\n"
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,25 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+#: Where the names that the guide for contributors gives have to be.
+_SOURCES = ("*.py", "*.c", "*.h", "*.js", "*.toml", "*.txt", "*.md", "Makefile")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{3,}")
+
+
+def test_what_the_guide_names_is_there() -> None:
+    """Files, functions and classes in backticks outside of its code blocks."""
+    guide = _BLOCK.sub("", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    spans = re.findall(r"`([^`\s_][^`\s]*)`", guide)  # no commands, no ends of names
+    named = {word for span in spans for word in _WORD.findall(span)}
+    listed = subprocess.run(
+        ["git", "ls-files", "--", *_SOURCES, ":!*CONTRIBUTING.md", ":!CHANGELOG.md"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    if not listed:
+        pytest.skip("not a work tree of git")
+    there = " ".join(listed)
+    for name in listed:
+        there += (ROOT / name).read_text(encoding="utf-8", errors="replace")
+    assert [word for word in sorted(named) if word not in there] == []

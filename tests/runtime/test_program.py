@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,15 @@ def test_arguments_of_other_types() -> None:
 def test_methods_say_why_they_cannot_be_pickled() -> None:
     with pytest.raises(pickle.PicklingError, match="pickle its program"):
         pickle.dumps(load(STOCK / "rows_inline.pte").method())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder that is in use stays there")
+def test_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "program.pte").write_bytes((STOCK / "rows_inline.pte").read_bytes())
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(InputError, match="the current folder was deleted; give the absolute path"):
+        load("../program.pte")
+    load(tmp_path / "program.pte")

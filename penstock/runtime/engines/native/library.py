@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import DISTRIBUTION, BackendUnavailableError
+from penstock.errors import DISTRIBUTION, BackendUnavailableError, InputError
 from penstock.runtime.engines.native.isa import Isa, allowed
 from penstock.runtime.engines.shared_objects import open_shared
 
@@ -91,9 +91,12 @@ def shared_library() -> Library:
 
     Raises:
         BackendUnavailableError: it was not built, or is not the one that belongs to this version.
-        InputError: ``PENSTOCK_ISA`` names no instruction set of this machine.
+        InputError: ``PENSTOCK_ISA`` names no instruction set of this machine, or
+            ``PENSTOCK_NATIVE_LIBRARY`` no file.
     """
     asked = os.environ.get(VARIABLE)
+    if asked and not Path(asked).is_file():
+        raise InputError(f"{VARIABLE} is {asked!r}, which is no file; give the path of the library")
     return open_library(Path(asked) if asked else FOLDER / file_name())
 
 

@@ -56,6 +56,24 @@ def test_a_lower_instruction_set_can_be_forced() -> None:
         allowed(every, "avxvnni")
 
 
+def test_a_library_that_was_asked_for_is_not_left_out() -> None:
+    """XNNPACK ran in its place, and nobody was told."""
+    code = (
+        "import sys, penstock\n"
+        "try: penstock.load(sys.argv[1]).method()\n"
+        "except penstock.InputError as error: print(error)\n"
+    )
+    stock = Path(__file__).parents[3] / "formats" / "stock" / "image_fp32.pte"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(stock)],
+        env={**os.environ, library.VARIABLE: "/gone/library.so"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == (
+        "PENSTOCK_NATIVE_LIBRARY is '/gone/library.so', which is no file; give the path of the"
+        " library\n"
+    ), done.stderr
+
+
 def test_what_is_not_there_or_not_ours(tmp_path: Path) -> None:
     with pytest.raises(penstock.BackendUnavailableError, match="are not built"):
         library.open_library(tmp_path / library.file_name())
