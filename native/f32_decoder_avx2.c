@@ -1,30 +1,10 @@
 /* The layers of decoders for avx2. */
+#include "f32_transpose_avx2.h"
+
 #include <immintrin.h>
 
 #define PK_LANES 8
 #define PK_ROWS 3
-
-/* 8 rows of 8 floats, `stride` apart, as columns. */
-static inline void transpose(float *to, const float *from, unsigned long stride)
-{
-    __m256 r[8], s[8];
-    for (int i = 0; i < 8; i++)
-        r[i] = _mm256_loadu_ps(from + i * stride);
-    for (int i = 0; i < 8; i += 2) {
-        s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-        s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
-        r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xee);
-        r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
-        r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(to + i * 8, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(to + (i + 4) * 8, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-    }
-}
 
 /* e to the power of x, at most 88; below -87, and of NaN, it is 0. The polynomial has the least relative
  * error on half a power of two. */
@@ -59,7 +39,7 @@ static inline __m256 quotient(__m256 a, __m256 b)
 }
 
 #define PK_OWN_EXPONENTIAL
-#define PK_TRANSPOSE transpose
+#define PK_TRANSPOSE pk_transpose
 #include "f32_decoder_vectors.h"
 
 const struct pk_f32_decoder_kernels pk_f32_decoder_avx2 = {"avx2", PK_LANES, norm, gate, attend};

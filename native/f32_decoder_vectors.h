@@ -176,7 +176,7 @@ static void transpose_keys(float *panel, const float *keys, size_t step, size_t 
 #ifdef PK_TRANSPOSE
     if (count == PK_LANES)
         for (; c + PK_LANES <= size; c += PK_LANES)
-            PK_TRANSPOSE(panel + c * PK_LANES, keys + c, step);
+            PK_TRANSPOSE(panel + c * PK_LANES, PK_LANES, keys + c, step);
 #endif
     for (; c < size; c++)
         for (size_t r = 0; r < PK_LANES; r++)

@@ -4,7 +4,7 @@
 
 #include <math.h>
 #if PK_X86
-#include <immintrin.h>
+#include <xmmintrin.h>
 #endif
 
 const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_for(uint32_t isa)
@@ -62,45 +62,23 @@ PK_EXPORT size_t pk_f32_igemm_packed_size(const struct pk_f32_igemm_shape *shape
 /* So many weights of each output channel are packed at a time: what is written meanwhile stays in the
  * first level of cache, and so do the lines that are read. */
 #define PACK_BLOCK 32
-
-/* Four weights of each of four output channels, turned. */
-#if PK_X86
-PK_INLINE void turn(const float *from, size_t stride, float *packed, size_t width)
-{
-    __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + stride);
-    __m128 c = _mm_loadu_ps(from + 2 * stride), d = _mm_loadu_ps(from + 3 * stride);
-    _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_storeu_ps(packed, a);
-    _mm_storeu_ps(packed + width, b);
-    _mm_storeu_ps(packed + 2 * width, c);
-    _mm_storeu_ps(packed + 3 * width, d);
-}
-#else
-PK_INLINE void turn(const float *from, size_t stride, float *packed, size_t width)
-{
-    for (size_t k = 0; k < 4; k++)
-        for (size_t n = 0; n < 4; n++)
-            packed[k * width + n] = from[n * stride + k];
-}
-#endif
+/* So many bytes no cache holds until they are used: they are written past it, which need not read
+ * what was there. */
+#define PACK_PAST ((size_t)4 << 20)
 
 /* The weights of a panel whose channels lie `stride` apart, those of one channel side by side. */
-static void pack_channels(const float *from, size_t stride, size_t columns, size_t depth,
-                          float *packed, size_t width)
+static void pack_channels(const struct pk_f32_igemm_kernel *kernel, const float *from, size_t stride,
+                          size_t columns, size_t depth, float *packed, size_t width, int past)
 {
+    const size_t block = kernel->block, together = columns - columns % block;
     for (size_t k = 0; k < depth; k += PACK_BLOCK, from += PACK_BLOCK, packed += PACK_BLOCK * width) {
-        const size_t count = pk_min(PACK_BLOCK, depth - k), whole = count & ~(size_t)3;
-        size_t n = 0;
-        for (; n + 4 <= columns; n += 4) {
-            for (size_t i = 0; i < whole; i += 4)
-                turn(from + n * stride + i, stride, packed + i * width + n, width);
-            for (size_t i = whole; i < count; i++)
-                for (size_t j = n; j < n + 4; j++)
-                    packed[i * width + j] = from[j * stride + i];
-        }
+        const size_t count = pk_min(PACK_BLOCK, depth - k), whole = count - count % block;
+        for (size_t n = 0; n < together; n += block)
+            for (size_t i = 0; i < whole; i += block)
+                kernel->transpose(packed + i * width + n, width, from + n * stride + i, stride, past);
         for (size_t i = 0; i < count; i++)
-            for (size_t j = n; j < width; j++)
-                packed[i * width + j] = j < columns ? from[j * stride + i] : 0.0f;
+            for (size_t n = i < whole ? together : 0; n < width; n++)
+                packed[i * width + n] = n < columns ? from[n * stride + i] : 0.0f;
     }
 }
 
@@ -108,7 +86,9 @@ PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const f
                                  size_t output_stride, size_t input_stride, const float *bias,
                                  float *packed)
 {
-    const struct panels p = panels_of(pk_f32_igemm_kernel_for(shape->isa), shape);
+    const struct pk_f32_igemm_kernel *kernel = pk_f32_igemm_kernel_for(shape->isa);
+    const struct panels p = panels_of(kernel, shape);
+    const int past = shape->groups * group_size(&p) * sizeof(float) >= PACK_PAST;
     for (size_t group = 0; group < shape->groups; group++) {
         for (size_t panel = 0; panel < p.count; panel++) {
             const size_t width = panel + 1 < p.count ? p.full_width : p.last_width;
@@ -120,7 +100,7 @@ PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const f
             packed += width;
             const float *from = weights + channel * output_stride;
             if (input_stride == 1) {
-                pack_channels(from, output_stride, columns, p.depth, packed, width);
+                pack_channels(kernel, from, output_stride, columns, p.depth, packed, width, past);
                 packed += p.depth * width;
                 continue;
             }
@@ -132,6 +112,10 @@ PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const f
             }
         }
     }
+#if PK_X86
+    if (past)
+        _mm_sfence();
+#endif
 }
 
 /* The first level of cache: rows that lie a multiple of a way's size apart share lines, of which

@@ -44,6 +44,10 @@ struct pk_f32_igemm_kernel {
     size_t rows, width, vectors;
     /* [rows - 1][vectors - 1] */
     const pk_f32_tile_function (*tiles)[2];
+    /* `block` rows of `block` floats, `step` apart, as columns, `stride` apart: for packing. A panel's
+     * width is a multiple of `block`. `past`: past the caches, if it can. */
+    size_t block;
+    void (*transpose)(float *to, size_t stride, const float *from, size_t step, int past);
 };
 
 extern const struct pk_f32_igemm_kernel pk_f32_igemm_scalar;

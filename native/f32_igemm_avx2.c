@@ -1,5 +1,6 @@
 /* fp32 products with AVX2 and FMA: tiles of up to 6 rows x 16 columns, 12 sums in registers. */
 #include "f32_igemm.h"
+#include "f32_transpose_avx2.h"
 #include "unroll.h"
 
 #include <immintrin.h>
@@ -81,6 +82,12 @@ static const pk_f32_tile_function tiles[][2] = {
     {tile_4x1, tile_4x2}, {tile_5x1, tile_5x2}, {tile_6x1, tile_6x2},
 };
 
+static void transpose(float *to, size_t stride, const float *from, size_t step, int past)
+{
+    (void)past;
+    pk_transpose(to, stride, from, step);
+}
+
 const struct pk_f32_igemm_kernel pk_f32_igemm_avx2 = {
-    "avx2 6x16", PK_ISA_AVX2, 6, WIDTH, 2, tiles,
+    "avx2 6x16", PK_ISA_AVX2, 6, WIDTH, 2, tiles, 8, transpose,
 };

@@ -1,5 +1,6 @@
 /* fp32 products with AVX-512: tiles of up to 12 rows x 32 columns, 24 sums in registers. */
 #include "f32_igemm.h"
+#include "f32_transpose_avx512.h"
 #include "unroll.h"
 
 #include <immintrin.h>
@@ -83,6 +84,14 @@ static const pk_f32_tile_function tiles[][2] = {
     {tile_9x1, tile_9x2}, {tile_10x1, tile_10x2}, {tile_11x1, tile_11x2}, {tile_12x1, tile_12x2},
 };
 
+static void transpose(float *to, size_t stride, const float *from, size_t step, int past)
+{
+    if (past)
+        pk_transpose_16(to, stride, from, step, 1);
+    else
+        pk_transpose_16(to, stride, from, step, 0);
+}
+
 const struct pk_f32_igemm_kernel pk_f32_igemm_avx512 = {
-    "avx512 12x32", PK_ISA_AVX512, ROWS, WIDTH, 2, tiles,
+    "avx512 12x32", PK_ISA_AVX512, ROWS, WIDTH, 2, tiles, 16, transpose,
 };

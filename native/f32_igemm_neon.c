@@ -1,6 +1,7 @@
 /* fp32 products with NEON: tiles of up to 6 rows x 16 columns, 24 sums in registers. A vector of the
  * tile is a pair of registers. */
 #include "f32_igemm.h"
+#include "f32_transpose_neon.h"
 #include "neon.h"
 #include "unroll.h"
 
@@ -84,6 +85,12 @@ static const pk_f32_tile_function tiles[][2] = {
     {tile_4x1, tile_4x2}, {tile_5x1, tile_5x2}, {tile_6x1, tile_6x2},
 };
 
+static void transpose(float *to, size_t stride, const float *from, size_t step, int past)
+{
+    (void)past;
+    pk_transpose(to, stride, from, step);
+}
+
 const struct pk_f32_igemm_kernel pk_f32_igemm_neon = {
-    "neon 6x16", PK_ISA_NEON, ROWS, WIDTH, 2, tiles,
+    "neon 6x16", PK_ISA_NEON, ROWS, WIDTH, 2, tiles, 4, transpose,
 };

@@ -48,6 +48,14 @@ static const pk_f32_tile_function tiles[][2] = {
     {tile_4x1, tile_4x2},
 };
 
+static void transpose(float *to, size_t stride, const float *from, size_t step, int past)
+{
+    (void)past;
+    for (size_t i = 0; i < WIDTH; i++)
+        for (size_t j = 0; j < WIDTH; j++)
+            to[j * stride + i] = from[i * step + j];
+}
+
 const struct pk_f32_igemm_kernel pk_f32_igemm_scalar = {
-    "scalar 4x8", PK_ISA_SCALAR, 4, WIDTH, 2, tiles,
+    "scalar 4x8", PK_ISA_SCALAR, 4, WIDTH, 2, tiles, WIDTH, transpose,
 };

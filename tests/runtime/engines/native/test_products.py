@@ -12,6 +12,8 @@ from native_harness import ISAS, THREADS, answer, guarded, native, numbers, prod
 
 from penstock.graph.graph import FLAG_TENSORFLOW_SAME_PADDING, FLAG_TRANSPOSE_WEIGHTS, XnnGraph
 from penstock.graph.kinds import Conv2dAttributes
+from penstock.runtime.engines.native.costs import product_gain
+from penstock.runtime.engines.native.library import shared_library
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,31 @@ def test_depths_beyond_the_caches(isa: str) -> None:
             np.testing.assert_allclose(
                 answer(native(isa), graph, x, threads), expected, atol=2e-3, rtol=1e-4
             )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("outputs", "inputs"), [(1003, 1205), (32, 40001)])
+def test_weights_beyond_the_caches(isa: str, outputs: int, inputs: int) -> None:
+    """They are packed past the caches, tails of both sides too."""
+    weights, bias, x = (
+        numbers((outputs, inputs), 1),
+        numbers((outputs,), 2),
+        numbers((7, inputs), 3),
+    )
+    expected = x.astype(np.float64) @ weights.T.astype(np.float64) + bias
+    found = answer(native(isa), product_graph(x.shape, weights, bias), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * inputs)
+
+
+@pytest.mark.skipif("avx512" not in ISAS, reason="this machine has no AVX-512")
+@pytest.mark.parametrize(
+    ("outputs", "rows", "ours"), [(3072, 197, True), (768, 197, False), (3072, 1, False)]
+)
+def test_large_weights_of_many_rows_are_ours(outputs: int, rows: int, ours: bool) -> None:
+    graph = product_graph((rows, 768), np.zeros((outputs, 768), np.float32), None)
+    (node,), values = graph.nodes, {value.id: value for value in graph.values}
+    gain = product_gain(node, values, shared_library())
+    assert gain is not None and (gain > 0) == ours
 
 
 @pytest.mark.parametrize("isa", ISAS)
