@@ -34,22 +34,29 @@ def readable(path: str | os.PathLike[str], what: str = "file") -> Path:
 
 def write_file(path: str | Path, write: Callable[[IO[bytes]], Any], *, what: str = "file") -> None:
     """What ``write`` writes appears at ``path`` whole or not at all: it goes to a temporary file
-    beside it, which is renamed. A device (``/dev/stdout``) is written to as it is.
+    beside it, which is renamed. A file that was there gives it its permissions; a symbolic link
+    stays, and its target is written. A device (``/dev/stdout``) is written to as it is.
 
     Raises InputError if it cannot be written; ``what`` is the name there of what it is.
     """
+    if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):
+        given = shorten(repr(path)) if isinstance(path, str) else f"a {type(path).__name__}"
+        raise InputError(f"the {what} cannot be written to {given}, which is no path; give one")
     path = Path(path)
     temporary = None
     try:
-        if path.exists() and not path.is_file():
+        known = path.exists()
+        if known and not path.is_file():
             with path.open("wb") as file:
                 write(file)
             return
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+        target = Path(os.path.realpath(path))
+        mode = stat.S_IMODE(target.stat().st_mode) if known else 0o666 & ~_umask()
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
         with os.fdopen(handle, "wb") as file:
             write(file)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(

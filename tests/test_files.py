@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from children import environment
@@ -111,3 +112,35 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_no_such_place(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file or directory; choose another place"):
         write_file(tmp_path / "nowhere" / "model.pte", lambda file: file.write(b""))
+
+
+def test_links_and_permissions_stay(tmp_path: Path) -> None:
+    """A link was replaced: ``/dev/stdout`` too, where the output goes to a file."""
+    target, link = tmp_path / "there" / "model.pte", tmp_path / "link.pte"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    write_file(link, lambda file: file.write(b"first"))  # the target is yet to be
+    target.chmod(0o600)
+    write_file(link, lambda file: file.write(b"second"))
+    assert link.is_symlink() and target.read_bytes() == b"second"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert [*target.parent.iterdir()] == [target]
+    if not Path("/proc/self/fd").exists():
+        return
+    code = (
+        "import sys; from penstock.files import write_file;"
+        "write_file(sys.argv[1], lambda file: file.write(b'third'))"
+    )
+    link.unlink()
+    link.symlink_to("/proc/self/fd/1")
+    with target.open("rb+") as output:
+        subprocess.run(
+            [sys.executable, "-c", code, link], env=environment(), stdout=output, check=True
+        )
+    assert link.is_symlink() and target.read_bytes() == b"third"
+
+
+@pytest.mark.parametrize("path", [None, 5, "a\0b", b"model.pte"])
+def test_no_path(path: Any) -> None:
+    with pytest.raises(InputError, match="cannot be written to .*, which is no path; give one"):
+        write_file(path, lambda file: file.write(b""))
