@@ -276,19 +276,21 @@ def show(report: CompareReport, top: int) -> None:
             f"{_ratio(layer.sqnr_db)}, layer {report.first + 1} of {len(report.layers)}"
             + (f" ({layer.note})" if layer.note else "")
         )
+    elif report.layers and report.equal:
+        lines.append(f"{counted(len(report.layers), 'layer')}, all equal")
     elif report.layers:
         lines.append(f"no layer of {len(report.layers)} is below {report.threshold_db:.0f} dB")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
-    if report.layers:
+    if report.layers and not report.equal:
         console.print(_table(report, top))
     if report.left_out:
         console.print(_left_out(report), markup=False, soft_wrap=True)
     for label, names in zip((report.a, report.b), report.unmatched, strict=True):
         if names:
-            counted = Counter(name.rpartition(" ")[2] for name in names)
-            text = ", ".join(f"{count} {name}" for name, count in counted.most_common(8))
-            more = f" and {len(counted) - 8} kinds more" if len(counted) > 8 else ""
+            kinds = Counter(name.rpartition(" ")[2] for name in names)
+            text = ", ".join(f"{count} {name}" for name, count in kinds.most_common(8))
+            more = f" and {len(kinds) - 8} kinds more" if len(kinds) > 8 else ""
             console.print(
                 f"without a counterpart in {label}: {text}{more}", markup=False, soft_wrap=True
             )

@@ -51,6 +51,8 @@ def test_two_engines_and_given_inputs(shell: Shell) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "a.pte (native) and a.pte (xnnpack) agree: x.npy" in " ".join(done.stdout.split())
+    same = shell.call("penstock", "compare", "a.pte", "a.pte", "--inputs", "x.npy")
+    assert same.stdout.splitlines()[-1] == "1 layer, all equal"  # a table would say nothing more
 
 
 def test_a_page(shell: Shell) -> None:

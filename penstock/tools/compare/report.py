@@ -68,6 +68,11 @@ class CompareReport:
     def agree(self) -> bool:
         return all(output.sqnr_db >= self.threshold_db for output in self.outputs)
 
+    @property
+    def equal(self) -> bool:
+        """Whether all layers are equal to the bit."""
+        return all(layer.sqnr_db == math.inf for layer in self.layers)
+
     def as_dict(self) -> dict[str, Any]:
         """As plain data."""
         layers, left_out = (
