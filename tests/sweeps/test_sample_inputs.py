@@ -1,7 +1,7 @@
 """Every operator of PyTorch on the samples that PyTorch tests it with.
 
 What compiles gives eager's answers, for the sample's values and for others; what does not is
-refused in one line. ``torch.testing._internal`` promises nothing, so without it there is nothing to do.
+refused in one line. ``torch.testing._internal`` promises nothing: without it these are skipped.
 """
 
 from __future__ import annotations
