@@ -21,6 +21,7 @@ from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, attention_of_parts
 from penstock.compiler.rewrite import (
     convolution_3d,
+    losses,
     random_numbers,
     resizing,
     running,
@@ -368,6 +369,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.cholesky.default: small_matrices.cholesky,
     aten.cholesky_solve.default: small_matrices.cholesky_solve,
     aten.cholesky_inverse.default: small_matrices.cholesky_inverse,
+    aten.multilabel_margin_loss.default: losses.multilabel_margin_loss,
+    aten.multilabel_margin_loss_forward.default: losses.multilabel_margin_loss_forward,
     aten.erfinv.default: of_floats(special_functions.erfinv),
     aten.special_ndtri.default: of_floats(special_functions.ndtri),
     aten.lgamma.default: of_floats(special_functions.lgamma),

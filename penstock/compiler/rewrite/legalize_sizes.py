@@ -1,4 +1,4 @@
-"""Legalize arithmetic on sizes to the runtime's primitive operators."""
+"""Legalize sizes: arithmetic to the runtime's primitive operators, inferred ones to numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from penstock.compiler.fx import origins
+from penstock.compiler.fx import layout, origins
 from penstock.compiler.fx.edit import copy_origin, fake
 from penstock.compiler.fx.size_arithmetic import Arithmetic, Operand
 from penstock.compiler.fx.size_nodes import SYMBOLIC
@@ -17,17 +17,34 @@ from penstock.errors import UnsupportedError
 
 aten = torch.ops.aten
 
+VIEWS = (aten.view.default, aten.view_copy.default)
+
 
 def apply(module: GraphModule) -> int:
     """Given a node that computes a size by a function of Python's → Result: the same number out of
     the functions that have a primitive operator (``size_arithmetic.PRIMITIVES``) and of kernels.
+    Given a -1 among the sizes of a view, which stands for a size that is known → Result: that size;
+    of a tensor that turns out to have no elements, it could be any.
 
     Raises :class:`UnsupportedError` where nothing computes it."""
     changes = 0
     for node in list(module.graph.nodes):
         if _is_arithmetic(node):
             changes += _legalize(module, node)
+        elif node.target in VIEWS and -1 in node.args[1]:
+            changes += _name_inferred(node)
     return changes
+
+
+def _name_inferred(node: Node) -> int:
+    sizes = list(node.args[1])  # type: ignore[arg-type]
+    place = sizes.index(-1)
+    known = layout.shape_of(node.meta["val"])[place]
+    if not isinstance(known, int):
+        return 0
+    sizes[place] = known
+    node.args = (node.args[0], sizes)
+    return 1
 
 
 def _is_arithmetic(node: Node) -> bool:

@@ -30,8 +30,7 @@ def _sorted(x: Tensor, dim: int, descending: bool) -> tuple[Tensor, Tensor]:
     if isinstance(size, int) and size < 2:
         return x.clone(), torch.zeros_like(x, dtype=torch.int64)
     values, places = torch.topk(x, size, dim, largest=descending)
-    first, rest = values.narrow(dim, 0, 1), values.narrow(dim, 0, size - 1)
-    before = torch.cat([first, rest], dim)
+    before = torch.roll(values, 1, dim)  # whether the first run is number 0 or 1 does not matter
     begins = before != values
     if x.is_floating_point():
         begins = begins & ~(torch.isnan(before) & torch.isnan(values))

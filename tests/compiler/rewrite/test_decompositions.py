@@ -40,6 +40,7 @@ MATRICES = {n: torch.eye(n) * 2 + _random(2, n, n) * 0.4 for n in (1, 2, 3, 4, 7
 LARGE = torch.eye(32) * 3 + _random(32, 32) * 0.4
 POSITIVE = MATRICES[7] @ MATRICES[7].mT + torch.eye(7)
 FACTOR = torch.linalg.cholesky(POSITIVE)
+LABELS = torch.tensor([[1, 2, -1, 0, 0, 3, 0, 0], [-1] * 8, [7, 6, 5, 4, 3, 2, 1, 0]])
 SCALAR = torch.tensor(1.5)
 #: One that is positive definite, and two that are neither that nor can be inverted.
 ODD = torch.stack([torch.eye(6), torch.diag(torch.tensor([1.0, 2, 3, 4, 5, 0])), torch.zeros(6, 6)])
@@ -171,6 +172,11 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
     "masked_select_broadcast": (torch.masked_select, (torch.arange(4), ENTRIES > 0)),
     "masked_select_of_one": (torch.masked_select, (SCALAR, torch.tensor(True))),
     "nonzero_of_two": (torch.nonzero, (torch.tensor([1.0, 0.0]),)),
+    **{f"multilabel_margin_loss_{rank}": (
+        lambda x, t: tuple(F.multilabel_margin_loss(x, t, reduction=one)
+                           for one in ("none", "mean", "sum")),
+        (ROWS[0], LABELS[0]) if rank == 1 else (ROWS, LABELS))
+       for rank in (1, 2)},
     "angle": (torch.angle, (torch.tensor([1.0, -2, 0, -0.0, math.nan, -math.inf]),)),
     "angle_of_integers": (torch.angle, (torch.tensor([1, -2, 0]),)),
     "nanmedian": (torch.nanmedian, (GAPS,)),
@@ -236,6 +242,26 @@ def test_what_cannot_be_said_is_named_with_its_place(
 ) -> None:
     with pytest.raises(UnsupportedError, match=message):
         penstock.lower(Call(function), inputs)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (lambda x: tuple(torch.sort(x, dim=0, stable=True)), (ENTRIES,)),
+        (lambda x, w: F.conv2d(x, w, groups=3), (_random(2, 3, 4, 4), _random(3, 1, 2, 2))),
+    ],
+    ids=["sort", "convolution"],
+)
+def test_of_no_rows(function: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+    sizes = {"inputs": ({0: torch.export.Dim("n", max=9)}, *[None] * (len(inputs) - 1))}
+    model = Call(function)
+    lowered = penstock.lower(model, inputs, dynamic_shapes=sizes, delegate=False)
+    program = penstock.load(lowered.to_bytes(), threads=1)
+    for rows in (inputs[0], inputs[0][:0], inputs[0][:1]):
+        expected = model(rows, *inputs[1:])
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for one, other in zip(program(rows, *inputs[1:]), expected, strict=True):
+            np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_size_that_depends_on_data_without_a_bound() -> None:
