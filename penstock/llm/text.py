@@ -45,8 +45,10 @@ class Tokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:  # bytes on a command line that are no UTF-8
+            # Where it is says nothing: of a chat the text is the whole prompt.
+            before = text[max(error.start - 20, 0) : error.start]
             raise InputError(
-                f"the text is no Unicode: at {error.start} it has {text[error.start]!r}, half a "
+                f"the text is no Unicode: behind {before!r} it has {text[error.start]!r}, half a "
                 "character"
             ) from None
         with _one_line("cannot make tokens of the text"):

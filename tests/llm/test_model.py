@@ -174,7 +174,7 @@ def test_empty_and_unknown_tokens(tiny: LanguageModel) -> None:
     for prompt in (None, 5, [1.5], ["a"], b"abc"):
         with pytest.raises(InputError, match="the prompt is"):
             tiny.generate(prompt)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="at 1 it has .*half a character"):
+    with pytest.raises(InputError, match="behind 'a' it has .*half a character"):
         tiny.generate("a\udcff")
     assert tiny.generate([], max_tokens=1).read == 1  # the token that begins
     with pytest.raises(InputError, match="the token 10000; the file has 0 to 299"):

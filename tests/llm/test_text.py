@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers
 
 from penstock.errors import InputError
+from penstock.llm import LanguageModel
 from penstock.llm.text import StopStrings, TextStream, Tokenizer
 
 BYTES = Tokenizer(byte_tokenizer().to_str())
@@ -137,3 +138,8 @@ def test_prompts_are_neither_cut_nor_filled_up() -> None:
     words = {"type": "Whitespace"}
     tokenizer = described(truncation=cut, padding=filled, pre_tokenizer=words)
     assert tokenizer.encode("b b b b") == [1, 1, 1, 1]
+
+
+def test_what_is_no_unicode_is_shown_with_what_is_before_it(tiny: LanguageModel) -> None:
+    with pytest.raises(InputError, match=r"behind '<.user.>Hi ' it has '\\udcff', half a character"):
+        tiny.chat([{"role": "user", "content": "Hi \udcff there"}])
