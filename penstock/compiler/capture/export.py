@@ -32,6 +32,7 @@ from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
 from penstock.compiler.capture.place import place
+from penstock.compiler.capture.stand_ins import without_stand_ins
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.fx.layout import is_static, shape_of
 from penstock.compiler.fx.model_size import Weights, weights_of
@@ -256,9 +257,13 @@ def _exported(
                 strict=False,
             )
 
+    def call() -> None:
+        with torch.no_grad(), _evaluating(model):
+            model(*distinct_args, **distinct_kwargs)
+
     try:
         try:
-            return export()
+            return without_stand_ins(model, export, call)
         except RuntimeError as error:
             if SYMPTOM not in str(error):
                 raise

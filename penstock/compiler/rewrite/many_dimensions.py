@@ -25,7 +25,7 @@ def apply(module: GraphModule) -> int:
     (windows of a video, say) → Result: the same with dimensions of size 1 left out and with those
     that stay side by side as one; where these are too many still, blocks of them change places in
     permutations of their own before."""
-    changes = 0
+    changes = _join_reshapes(module)
     for node in list(module.graph.nodes):
         source = _reshaped(node)
         if source is None:
@@ -43,6 +43,27 @@ def apply(module: GraphModule) -> int:
             else:
                 user.replace_input_with(node, x)
                 user.target = aten.reshape.default  # a view may need a copy now
+        changes += 1
+    return changes
+
+
+def _join_reshapes(module: GraphModule) -> int:
+    """Given ``reshape(reshape(x, s), t)`` with more dimensions between than XNNPACK has → Result:
+    ``reshape(x, t)``: of ``permute(…).flatten(6, 7).flatten(4, 5)`` say, one reshape is left."""
+    changes = 0
+    for node in list(module.graph.nodes):
+        if node.target not in (*_RESHAPES, *_FLATTENINGS):
+            continue
+        between, shape = node.args[0], _sizes(node)
+        if between.target not in (*_RESHAPES, *_FLATTENINGS) or shape is None:
+            continue
+        if between.meta["val"].dim() <= MAX_TENSOR_DIMS:
+            continue
+        joined = call(module, node, aten.reshape.default, between.args[0], shape)
+        node.replace_all_uses_with(joined)
+        module.graph.erase_node(node)
+        if not between.users:
+            module.graph.erase_node(between)
         changes += 1
     return changes
 

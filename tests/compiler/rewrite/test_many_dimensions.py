@@ -70,6 +70,24 @@ def test_windows(dynamic: bool, quantize: str | None) -> None:
         )
 
 
+class Patches(nn.Module):
+    """Patches of a video put together, two dimensions after the other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x * 2).view(x.shape[0], 2, 3, 2, 1, 2, 2, 3).permute(0, 7, 1, 4, 2, 5, 3, 6)
+        return y.flatten(6, 7).flatten(4, 5).flatten(2, 3) + 1
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_flattened_one_after_the_other(dynamic: bool) -> None:
+    x = torch.randn(2, 12, 12)
+    shapes = ({0: torch.export.Dim("batch", max=5)},) if dynamic else None
+    lowered = penstock.lower(Patches(), (x,), dynamic_shapes=shapes)
+    assert len(lowered.delegation.subgraphs) == 1 and not lowered.delegation.undelegated
+    (found,) = penstock.load(lowered.to_bytes())(x)
+    torch.testing.assert_close(torch.from_numpy(found), Patches()(x))
+
+
 class Stays(nn.Module):
     """Six dimensions, integers, and a permutation that is an output."""
 

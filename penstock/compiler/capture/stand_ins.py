@@ -1,0 +1,61 @@
+"""Models that store what they compute in themselves, while ``torch.export`` runs them on stand-ins
+for tensors: a table made at the first call (``register_buffer`` in ``forward``), say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch._subclasses import FakeTensor
+from torch.utils import _pytree as pytree
+
+Result = TypeVar("Result")
+
+
+def without_stand_ins(
+    model: torch.nn.Module, export: Callable[[], Result], call: Callable[[], object]
+) -> Result:
+    """What ``export`` gives, with the model left as it was. ``torch.export`` takes buffers that
+    appear on the way for inputs, whose values they then have; such a model is called once before,
+    so that its tables are there and constant."""
+    stored: list[str] = []
+    try:
+        with _left_as_it_was(model, stored):
+            exported = export()
+    except Exception:
+        if not stored:
+            raise
+    if not stored:
+        return exported
+    contents = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with _left_as_it_was(model, []):
+        call()
+        for buffer, content in contents:
+            buffer.copy_(content)
+        return export()
+
+
+@contextmanager
+def _left_as_it_was(model: torch.nn.Module, stored: list[str]) -> Iterator[None]:
+    """Takes back what is stored in modules meanwhile; ``stored`` are the names of the stand-ins
+    among it."""
+    holders = [held for module in model.modules() for held in (vars(module), module._buffers)]
+    before = [(held, dict(held)) for held in holders]
+    try:
+        yield
+    finally:
+        for held, values in before:
+            stored += [name for name, value in held.items() if _new_stand_in(value, name, values)]
+            for name in held.keys() - values.keys():
+                del held[name]
+            for name, value in values.items():
+                if name not in held or held[name] is not value:
+                    held[name] = value
+
+
+def _new_stand_in(value: Any, name: str, before: dict[str, Any]) -> bool:
+    if value is before.get(name):
+        return False
+    return any(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(value))

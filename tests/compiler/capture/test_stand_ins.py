@@ -1,0 +1,37 @@
+"""A model is left as it was, also one that keeps what it computes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import penstock
+
+
+class Biased(nn.Module):
+    """Makes its table at the first call, and another where that is too short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", None, persistent=False)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None or len(self.table) < x.shape[-1]:
+            self.register_buffer("table", torch.arange(float(x.shape[-1])), persistent=False)
+            self.register_buffer("shorter", self.table[1:2], persistent=False)
+        self.calls += 1
+        return x + self.table[: x.shape[-1]] * self.shorter + self.calls
+
+
+def test_tables_made_at_the_first_call() -> None:
+    model = Biased().eval()
+    for length in (4, 6):
+        x = torch.randn(2, length)
+        for _ in range(2):
+            lowered = penstock.lower(model, (x,))
+            assert model.table is None and not hasattr(model, "shorter") and model.calls == 0
+            (found,) = penstock.load(lowered.to_bytes())(x.numpy())
+            torch.testing.assert_close(torch.from_numpy(found), Biased()(x))
+    model(torch.randn(2, 3))
+    assert len(model.table) == 3
