@@ -34,6 +34,11 @@ def lend(
     for position, (array, spec) in enumerate(zip(arrays, specs, strict=True)):
         if array is not None:
             _check(array, spec, f"out[{position}]")
+            for earlier, other in enumerate(arrays[:position]):
+                if indices[earlier] != indices[position] and _overlap(array, other):
+                    raise InputError(
+                        f"out[{position}] and out[{earlier}] share memory; give it memory for each"
+                    )
     for position, (array, index) in enumerate(zip(arrays, indices, strict=True)):
         slot = slots[index]
         if array is None or slot is None or slot.memory is not None:
@@ -76,6 +81,17 @@ def _lies_as(array: Array, slot: Slot) -> bool:
         and len(array.shape) == len(layout.shape)
         and layout.physical(array).flags.c_contiguous
     )
+
+
+def _overlap(array: Array, other: Array | None) -> bool:
+    """Whether an element of one lies in an element of the other: views of one array may be
+    interleaved. Where that is hard to find out they are taken for such."""
+    if other is None or not np.may_share_memory(array, other):
+        return False
+    try:
+        return np.shares_memory(array, other, max_work=10_000)  # type: ignore[arg-type]
+    except RuntimeError:  # numpy.exceptions.TooHardError
+        return False
 
 
 def _shares(array: Array, others: Sequence[Any]) -> bool:

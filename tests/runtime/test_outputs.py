@@ -174,3 +174,22 @@ def test_large_outputs_that_are_kept_are_not_written_again(engine: str) -> None:
     assert kept and len(places) < 12
     for view, content in kept:
         assert np.array_equal(np.asarray(view), content)
+
+
+class Several(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x + 1, x * 2
+
+
+def test_outputs_that_share_memory() -> None:
+    """The last one was in both, and nobody was told."""
+    program = load(compiled(Several(), torch.ones(4)))
+    x, room = np.arange(4, dtype=np.float32), np.zeros(8, np.float32)
+    one = np.empty_like(x)
+    for out in ([one, one], [room[:4], room[2:6]], (room[:4], room[3::-1])):
+        with pytest.raises(InputError, match=r"out\[1\] and out\[0\] share memory; give it memory"):
+            program(x, out=out)
+    for out in ([room[::2], room[1::2]], [room[:4], room[4:]], [one, None]):  # interleaved
+        added, doubled = program(x, out=out)
+        np.testing.assert_array_equal(added, x + 1)
+        np.testing.assert_array_equal(doubled, x * 2)
