@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import call, copy_origin, fake_mode, get_attribute
 from penstock.compiler.fx.marks import STATE, WRITE_BACK
@@ -42,6 +43,8 @@ def apply(module: GraphModule) -> int:
         elif node.target is WRITE_BACK:
             _cast_written(module, node)
         elif node.op == "call_function":
+            if node.target is aten.nan_to_num.default and node in returned:
+                _bound_infinities(node)
             node.args, node.kwargs = _widened((node.args, node.kwargs))
             if node in returned:
                 with fake_mode(module):
@@ -69,6 +72,16 @@ def _depends_on_bits(node: Node) -> bool:
     if node.target in (aten.view.dtype, aten.view_copy.dtype):
         return True
     return node.target is STATE and _is_narrow(node)
+
+
+def _bound_infinities(node: Node) -> None:
+    """What infinities become unless it is said: the largest numbers, those of the short type."""
+    given = arguments(node)
+    ends = torch.finfo(node.meta["val"].dtype)
+    high, low = given["posinf"], given["neginf"]
+    node.args = (given["self"], given["nan"], ends.max if high is None else high,
+                 ends.min if low is None else low)  # fmt: skip
+    node.kwargs = {}
 
 
 def _cast_input(module: GraphModule, node: Node) -> Node:
@@ -101,15 +114,15 @@ def _cast_outputs(module: GraphModule, output: Node, types: dict[Node, torch.dty
     output.args = torch.fx.node.map_arg(output.args, cast)
 
 
-def _widened(arguments: Any) -> Any:
+def _widened(value: Any) -> Any:
     """The arguments with float32 for every 16-bit type."""
-    if isinstance(arguments, torch.dtype):
-        return torch.float32 if arguments in NARROW else arguments
-    if isinstance(arguments, (tuple, list)):
-        return type(arguments)(_widened(item) for item in arguments)
-    if isinstance(arguments, dict):
-        return {key: _widened(item) for key, item in arguments.items()}
-    return arguments
+    if isinstance(value, torch.dtype):
+        return torch.float32 if value in NARROW else value
+    if isinstance(value, (tuple, list)):
+        return type(value)(_widened(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _widened(item) for key, item in value.items()}
+    return value
 
 
 def _wide_value(value: Any) -> Any:

@@ -190,6 +190,10 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
          _random(2, 2)))
        for accumulate in (True, False)},
     "take": (torch.take, (ROWS, torch.tensor([[-24, 3], [23, 0]]))),
+    "nan_to_num_of_halves": (
+        lambda x: (x.nan_to_num(), x.nan_to_num(1.0, neginf=-2.0)),
+        (torch.tensor([math.nan, math.inf, -math.inf, 2], dtype=torch.float16),),
+    ),
     "take_one": (torch.take, (ROWS, torch.tensor(-3))),
     "boolean_item": (lambda x: torch.ones(3) * x.item(), (torch.tensor(True),)),
     "hypot": (torch.hypot, (torch.tensor([3.0, 1e30, 0, -math.inf, 2, 1e-25]),
