@@ -141,5 +141,6 @@ def test_prompts_are_neither_cut_nor_filled_up() -> None:
 
 
 def test_what_is_no_unicode_is_shown_with_what_is_before_it(tiny: LanguageModel) -> None:
-    with pytest.raises(InputError, match=r"behind '<.user.>Hi ' it has '\\udcff', half a character"):
+    wanted = r"behind '<.user.>Hi ' it has '\\udcff', half a character"
+    with pytest.raises(InputError, match=wanted):
         tiny.chat([{"role": "user", "content": "Hi \udcff there"}])

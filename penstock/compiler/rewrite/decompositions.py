@@ -22,6 +22,7 @@ from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, attention_of_parts
 from penstock.compiler.rewrite import (
     convolution_3d,
     losses,
+    pooling,
     random_numbers,
     resizing,
     running,
@@ -34,67 +35,6 @@ from penstock.compiler.rewrite import (
 )
 
 aten = torch.ops.aten
-
-
-def kth(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    """The ``k``-th smallest is the last of the ``k`` smallest."""
-    if x.dim() == 0:
-        return x.clone(), torch.zeros((), dtype=torch.int64)
-    values, places = torch.topk(x, k, dim, largest=False)
-    last = [pair.narrow(dim, k - 1, 1) for pair in (values, places)]
-    value, place = last if keepdim else (pair.squeeze(dim) for pair in last)
-    return value, place
-
-
-def median_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return kth(x, (x.shape[dim] + 1) // 2 if x.dim() else 1, dim, keepdim)
-
-
-def median(x: Tensor) -> Tensor:
-    return kth(x.reshape(-1), (x.numel() + 1) // 2, 0)[0]
-
-
-def adaptive_max_pool2d(x: Tensor, output_size: list[int]) -> tuple[Tensor, Tensor]:
-    """Row ``i`` of ``n`` sees the rows from floor(i · h / n) to ceil((i + 1) · h / n)."""
-    height, width = x.shape[-2:]
-    rows, columns = output_size
-    fixed = isinstance(height, int) and isinstance(width, int)
-    if fixed and height % rows == 0 and width % columns == 0:
-        window = [height // rows, width // columns]
-        values, places = aten.max_pool2d_with_indices.default(x, window)
-        return values, places
-    found: list[list[Tensor]] = [[], []]
-    for top, bottom in _windows(height, rows):
-        for left, right in _windows(width, columns):
-            window_of = x[..., top:bottom, left:right].flatten(-2)
-            value, place = torch.max(window_of, -1)
-            size = right - left
-            row, column = torch.div(place, size, rounding_mode="floor") + top, place % size + left
-            found[0].append(value)
-            found[1].append(row * width + column)
-    values, places = (torch.stack(one, -1).unflatten(-1, (rows, columns)) for one in found)
-    return values, places
-
-
-def _windows(size: int, count: int) -> list[tuple[int, int]]:
-    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
-
-
-def adaptive_max_pool3d(x: Tensor, output_size: list[int]) -> tuple[Tensor, Tensor]:
-    """Window by window; places count through the whole volume."""
-    sizes = x.shape[-3:]
-    windows = [_windows(size, count) for size, count in zip(sizes, output_size, strict=True)]
-    found: list[tuple[Tensor, Tensor]] = []
-    for (front, back), (top, bottom), (left, right) in itertools.product(*windows):
-        value, place = torch.max(x[..., front:back, top:bottom, left:right].flatten(-3), -1)
-        plane, width = (bottom - top) * (right - left), right - left
-        layer = torch.div(place, plane, rounding_mode="floor") + front
-        row = torch.div(place % plane, width, rounding_mode="floor") + top
-        found.append((value, (layer * sizes[1] + row) * sizes[2] + place % width + left))
-    values, places = (
-        torch.stack(list(one), -1).unflatten(-1, output_size) for one in zip(*found, strict=True)
-    )
-    return values, places
 
 
 def bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -171,27 +111,6 @@ def rrelu(x: Tensor, noise: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, 
     return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
 
 
-def avg_pool3d(
-    x: Tensor, kernel_size: list[int], stride: list[int] | None = None,
-    padding: list[int] = [0], ceil_mode: bool = False, count_include_pad: bool = True,  # noqa: B006
-    divisor_override: int | None = None,
-) -> Tensor:  # fmt: skip
-    """Pooling of the planes, then of the depth."""
-    kernel, pads = (list(one) * (3 // len(one)) for one in (kernel_size, padding))
-    strides = list(stride) * (3 // len(stride)) if stride else kernel
-    if ceil_mode or (any(pads) and not count_include_pad) or not x.is_floating_point():
-        raise NotImplementedError  # integers would be rounded twice
-    flat = x.flatten(0, -3)
-    planes = torch.nn.functional.avg_pool2d(flat[:, None], kernel[1:], strides[1:], pads[1:])
-    planes = planes[:, 0].unflatten(0, x.shape[:-2])
-    columns = planes.flatten(-2)
-    deep = torch.nn.functional.avg_pool2d(columns, (kernel[0], 1), (strides[0], 1), (pads[0], 0))
-    result: Tensor = deep.unflatten(-1, planes.shape[-2:])
-    if divisor_override:
-        result = result * (kernel[0] * kernel[1] * kernel[2] / divisor_override)
-    return result
-
-
 def addcmul(x: Tensor, left: Tensor, right: Tensor, *, value: float = 1) -> Tensor:
     """Of integers, the factor is one too, cut off."""
     floats = any(one.dtype.is_floating_point for one in (x, left, right))
@@ -204,18 +123,6 @@ def narrow(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     """As a slice, whose kernel takes negative dimensions."""
     start = start + x.shape[dim] if start < 0 else start
     result: Tensor = aten.slice.Tensor(x, dim, start, start + length)
-    return result
-
-
-def adaptive_avg_pool3d(x: Tensor, output_size: list[int]) -> Tensor:
-    """Pooling of the planes, then of the depth beside the flattened plane; all of it is a mean."""
-    if all(isinstance(size, int) and size == 1 for size in output_size):
-        return x.mean((-3, -2, -1), keepdim=True)
-    planes = aten._adaptive_avg_pool2d.default(x.flatten(0, -3), output_size[1:])
-    planes = planes.unflatten(0, x.shape[:-2])
-    flat = planes.flatten(-2)
-    deep: Tensor = aten._adaptive_avg_pool2d.default(flat, [output_size[0], flat.shape[-1]])
-    result: Tensor = deep.unflatten(-1, planes.shape[-2:])
     return result
 
 
@@ -286,17 +193,17 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     ATTENTION_OF_PARTS: attention_of_parts,
     aten.sort.default: sorting.sort,
     aten.sort.stable: sorting.sort_stable,
-    aten.kthvalue.default: kth,
-    aten.median.default: median,
-    aten.median.dim: median_dim,
+    aten.kthvalue.default: sorting.kth,
+    aten.median.default: sorting.median,
+    aten.median.dim: sorting.median_dim,
     aten.nanmedian.default: selecting.nanmedian,
     aten.nanmedian.dim: selecting.nanmedian_dim,
     aten.nonzero_static.default: selecting.nonzero_static,
     aten.put.default: selecting.put,
     aten.take.default: selecting.take,
     aten.angle.default: of_floats(selecting.angle),
-    aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
-    aten.adaptive_max_pool3d.default: adaptive_max_pool3d,
+    aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool2d,
+    aten.adaptive_max_pool3d.default: pooling.adaptive_max_pool3d,
     aten.bilinear.default: bilinear,
     aten.grid_sampler_3d.default: volume_sampling.grid_sampler_3d,
     aten.upsample_linear1d.vec: resizing.linear,
@@ -336,12 +243,12 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.multinomial.default: random_numbers.multinomial,
     aten.empty_permuted.default: empty_permuted,
     aten.addbmm.default: addbmm,
-    aten.avg_pool3d.default: avg_pool3d,
+    aten.avg_pool3d.default: pooling.avg_pool3d,
     aten.narrow.default: narrow,
     aten.addcmul.default: addcmul,
     # PyTorch's definition asks how the volume lies in memory.
-    aten.adaptive_avg_pool3d.default: adaptive_avg_pool3d,
-    aten._adaptive_avg_pool3d.default: adaptive_avg_pool3d,
+    aten.adaptive_avg_pool3d.default: pooling.adaptive_avg_pool3d,
+    aten._adaptive_avg_pool3d.default: pooling.adaptive_avg_pool3d,
     aten.reshape.default: reshape,
     aten._unsafe_view.default: reshape,
     aten.flatten.using_ints: flatten,

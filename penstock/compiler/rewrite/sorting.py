@@ -37,3 +37,21 @@ def _sorted(x: Tensor, dim: int, descending: bool) -> tuple[Tensor, Tensor]:
     run = torch.cumsum(begins, dim, dtype=torch.int64) * size
     keys, _ = torch.topk(places + run, size, dim, largest=False)
     return values, keys - run
+
+
+def kth(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The ``k``-th smallest is the last of the ``k`` smallest."""
+    if x.dim() == 0:
+        return x.clone(), torch.zeros((), dtype=torch.int64)
+    values, places = torch.topk(x, k, dim, largest=False)
+    last = [pair.narrow(dim, k - 1, 1) for pair in (values, places)]
+    value, place = last if keepdim else (pair.squeeze(dim) for pair in last)
+    return value, place
+
+
+def median_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    return kth(x, (x.shape[dim] + 1) // 2 if x.dim() else 1, dim, keepdim)
+
+
+def median(x: Tensor) -> Tensor:
+    return kth(x.reshape(-1), (x.numel() + 1) // 2, 0)[0]
