@@ -28,8 +28,6 @@ _CUT, _CUT_BYTE = 3.0, 30e-6
 _HUGE_PAGES, _LARGE = 30e-6, 1 << 20
 #: A step of ours finds its tiles anew, which tiny nodes notice.
 _STEP = 0.5
-
-
 #: XNNPACK's fully-connected reads all weights anew for each 7 rows; so many bytes no level 2 cache
 #: holds. Where ours take these, a call of ViT is 5 % shorter, and loading it 8 % longer (AVX-512).
 _SWEPT = 4 << 20
