@@ -33,7 +33,6 @@ class Isa(IntFlag):
 
 #: Where one of these is, there are vector kernels: AVX2 is wherever AVX-512 and VNNI are.
 VECTORS = Isa.AVX2 | Isa.NEON
-VNNI = Isa.AVXVNNI | Isa.AVX512VNNI
 
 #: As ``PENSTOCK_ISA`` has them.
 NAMES: dict[str, Isa] = {

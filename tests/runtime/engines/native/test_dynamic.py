@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from native_harness import ARM, ISAS, answer, guarded, native, row_product_graph
 from penstock.graph.dtypes import DataType, PerChannel
 from penstock.graph.graph import Node, Value, XnnGraph
 from penstock.runtime.engines.native.engine import NativeEngine
+from penstock.runtime.engines.native.isa import Isa
 from penstock.runtime.engines.native.library import open_library, shared_library
 from penstock.runtime.engines.planner import choose, compile_graph
 from penstock.runtime.engines.threads import Threads
@@ -92,9 +94,12 @@ def test_what_auto_chooses() -> None:
     """The quantization goes with the product, whatever is chosen for itself."""
     graph, x = product((5, 40), 24, 7)
     path = shared_library().path
-    for isa, engine in (("avx2", 0), ("scalar", 1)):
-        chosen = choose(graph, [NativeEngine(library=open_library(path, isa)), xnnpack()])
-        assert chosen[1] == engine
+    found = open_library(path, "avx2")
+    avxvnni = replace(found, isa=found.isa | Isa.AVXVNNI)
+    avx512vnni = replace(avxvnni, isa=avxvnni.isa | Isa.AVX512 | Isa.AVX512VNNI)
+    scalar = open_library(path, "scalar")
+    for library, engine in ((found, 0), (avxvnni, 0), (avx512vnni, 1), (scalar, 1)):
+        assert choose(graph, [NativeEngine(library=library), xnnpack()])[1] == engine
     executable = compile_graph(
         graph, [NativeEngine(library=open_library(path, "avx2")), xnnpack()], threads=Threads(1)
     )
