@@ -12,16 +12,10 @@ from penstock.errors import (
     InputError,
     InvalidProgramError,
     PenstockError,
-    shorten,
 )
-from penstock.faults import IF_SOUND, fault
+from penstock.faults import fault
 from penstock.formats import program as formats
 from penstock.formats.program import (
-    BoolList,
-    DoubleList,
-    IntList,
-    JumpFalseCall,
-    KernelCall,
     Tensor,
 )
 from penstock.formats.sources import MethodSources
@@ -31,12 +25,10 @@ from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_
 from penstock.runtime.instructions import (
     Bound,
     Done,
-    State,
     bind,
-    list_items,
     written_values,
 )
-from penstock.runtime.kernels import registry
+from penstock.runtime.interpreter import Interpreter
 from penstock.runtime.method_values import (
     kernels_of,
     layouts_of,
@@ -48,15 +40,10 @@ from penstock.runtime.outputs import fill, lend
 from penstock.runtime.planned_memory import private_values
 from penstock.runtime.profile import Profile, Recorder
 from penstock.runtime.replay import Recording, can_replay
-from penstock.runtime.row_writes import fuse_row_writes
 from penstock.runtime.short_call import ShortCall, short_call
 from penstock.runtime.slots import Layout, Slot
 from penstock.runtime.specs import Spec, TensorSpec
-from penstock.runtime.steps import Step, make_step
 from penstock.runtime.turns import Turns, refusal
-
-#: A program that jumps back more often in one call is taken for one that never ends.
-MAX_BACKWARD_JUMPS = 1 << 17
 
 
 class Method:
@@ -146,51 +133,21 @@ class Method:
         method = self._method
         private = private_values(method, layouts, [one.access for one in bound])
         slots = slots_of(method, layouts, private)
-        self._state = State([None] * len(method.values), slots, {})
-
         variable = written | set(method.inputs)
-        for index, value in enumerate(method.values):
-            items = list_items(value)
-            if items is not None and (
-                not isinstance(value, IntList) or any(i in variable for i in items)
-            ):
-                self._state.lists[index] = items
-        self._reset()
+        self._interpreter = Interpreter(method, bound, slots, variable, self._recorder)
+        self._state = self._interpreter.state
         self._binders = [
             _binder(spec, slots[index], label, index not in private)
             for label, index, spec in zip(
                 self._signature.labels, method.inputs, self.inputs, strict=True
             )
         ]
-        self._steps = [make_step(one, method, self._state, i) for i, one in enumerate(bound)]
-        if self._recorder is not None:
-            timed, values = self._recorder.timed, self._state.values
-            self._steps = [timed(step, i, values) for i, step in enumerate(self._steps)]
-        self._jumps = any(isinstance(one, JumpFalseCall) for one in method.instructions)
-        if self._recorder is None and not self._jumps:
-            self._steps = fuse_row_writes(self._steps, bound, method, self._state)
-        self._computes = any(isinstance(one, KernelCall) for one in method.instructions)
         # What holds arrays of the caller after a call, hence is let go.
         self._transient = [
             i
             for i in {*method.inputs, *method.outputs}
             if (slot := slots[i]) is not None and slot.memory is None
         ]
-
-    def _reset(self) -> None:
-        """Give every value its initial content; memory, hence mutable buffers, stays as it is."""
-        values, slots = self._state.values, self._state.slots
-        for index, value in enumerate(self._method.values):
-            slot = slots[index]
-            if slot is not None:
-                values[index] = slot.full
-            elif isinstance(value, (BoolList, DoubleList)):
-                values[index] = list(value.items)
-            elif not isinstance(value, IntList) and list_items(value) is None:
-                values[index] = value
-        for index, value in enumerate(self._method.values):
-            if isinstance(value, IntList) and index not in self._state.lists:
-                values[index] = [values[item] for item in value.items]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the method.
@@ -272,11 +229,7 @@ class Method:
         for index, bind_input, value in zip(self._method.inputs, binders, inputs, strict=True):
             values[index] = bind_input(value)
         recording = self._recording()
-        if self._computes:
-            with np.errstate(all="ignore"):
-                self._execute(recording)
-        else:
-            self._execute()
+        self._interpreter.execute(recording)
         if recording is not None:
             self._replay = recording.replay([values[i] for i in self._method.inputs])
             self._tries = 2 if self._replay is not None else self._tries - 1
@@ -315,30 +268,17 @@ class Method:
 
         Raises what :meth:`__call__` raises, and whatever ``see`` does.
         """
-        values = self._state.values
-
-        def watched(step: Step, position: int) -> Step:
-            bound = self._bound[position]
-
-            def call() -> int | None:
-                following = step()
-                written = [values[index] for index in bound.outs]
-                see(Done(position, bound.access.reads, bound.outs, written))
-                return following
-
-            return call
-
-        turns, steps = self._turns, self._steps
+        turns = self._turns
         with turns.lock:
             if turns.taken:
                 raise refusal()
             self._replay, self._shapes = None, []
             try:
                 turns.taken = True
-                self._steps = [watched(step, position) for position, step in enumerate(steps)]
-                return self._run_new(inputs)
+                with self._interpreter.watched(see):
+                    return self._run_new(inputs)
             finally:
-                self._steps, turns.taken = steps, False
+                turns.taken = False
 
     @property
     def buffers(self) -> dict[str, np.ndarray]:
@@ -389,58 +329,6 @@ class Method:
                 f" {position}, which has {list(target.shape)}"
             )
         np.copyto(target, value)
-
-    def _execute(self, recording: Recording | None = None) -> None:
-        steps, position = self._steps, -1
-        if self._recorder is not None:
-            self._recorder.calls += 1
-        try:
-            if self._jumps:
-                self._execute_jumping(steps)
-                return
-            for step in steps:
-                position += 1
-                step()
-                if recording is not None:
-                    recording.see(position)
-        except PenstockError:
-            self._reset()
-            raise
-        except Exception as error:
-            self._reset()
-            raise self._failure(error, position) from error
-
-    def _execute_jumping(self, steps: list[Step]) -> None:
-        position, count, left = 0, len(steps), MAX_BACKWARD_JUMPS
-        while position < count:
-            try:
-                following = steps[position]()
-            except PenstockError:
-                raise
-            except Exception as error:
-                raise self._failure(error, position) from error
-            if following is None:
-                position += 1
-                continue
-            if following <= position:
-                left -= 1
-                if left < 0:
-                    raise InvalidProgramError(
-                        f"the method {self.name!r} jumps back more than {MAX_BACKWARD_JUMPS}"
-                        f" times at instruction {position}; it seems to run for ever"
-                    )
-            position = following
-
-    def _failure(self, error: Exception, position: int) -> PenstockError:
-        reason = shorten(error, 300) or type(error).__name__
-        if isinstance(error, MemoryError):
-            reason = f"out of memory: {reason}"
-        elif not isinstance(error, (ValueError, registry.KernelError)):
-            reason = f"{type(error).__name__}: {reason}; {IF_SOUND}"
-        return InvalidProgramError(
-            f"instruction {position} of method {shorten(self.name)!r}"
-            f" ({self._bound[position].label}) failed: {reason}"
-        )
 
     def _output(self, index: int) -> Any:
         value = self._state.values[index]

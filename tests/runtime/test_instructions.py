@@ -16,7 +16,7 @@ from penstock.formats.program import (
     OptionalTensorList,
     TensorList,
 )
-from penstock.runtime import method as method_module
+from penstock.runtime import interpreter
 
 
 @pytest.mark.parametrize("operator", ["test::add.out", "test::add_into.out"])
@@ -121,7 +121,7 @@ def test_jump_and_move() -> None:
 
 
 def test_endless_loop_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(method_module, "MAX_BACKWARD_JUMPS", 100)
+    monkeypatch.setattr(interpreter, "MAX_BACKWARD_JUMPS", 100)
     program = make([False], [], [], [JumpFalseCall(0, 0)])
     with pytest.raises(InvalidProgramError, match="for ever"):
         run(program)

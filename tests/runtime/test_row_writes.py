@@ -38,7 +38,11 @@ def program() -> penstock.LoadedProgram:
 
 
 def writes(loaded: penstock.LoadedProgram) -> int:
-    steps = [step for step in loaded.method()._steps if "row_writes" in step.__code__.co_filename]
+    steps = [
+        step
+        for step in loaded.method()._interpreter._steps
+        if "row_writes" in step.__code__.co_filename
+    ]
     return len(steps)
 
 

@@ -21,7 +21,8 @@ from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, XnnpackExecutable
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.executable import XnnpackExecutable
 from penstock.runtime.engines.xnnpack.input_shapes import ShapeChecker
 
 Shapes = tuple[Shape, ...]

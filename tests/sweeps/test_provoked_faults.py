@@ -28,7 +28,7 @@ from penstock.compiler.delegate import passes
 from penstock.compiler.delegate.operators import registry
 from penstock.compiler.rewrite import pipelines
 from penstock.compiler.steps import Step
-from penstock.runtime.engines.xnnpack import engine
+from penstock.runtime.engines.xnnpack import engine, executable
 from penstock.runtime.kernels import registry as kernels
 
 
@@ -216,7 +216,7 @@ def test_kernels_of_every_entry(case: Case, monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program = penstock.load(compiled().to_bytes())
     engine.shared_library()  # passes its self-test
-    monkeypatch.setattr(engine.XnnpackExecutable, name, raising())
+    monkeypatch.setattr(executable.XnnpackExecutable, name, raising())
     with pytest.raises(penstock.PenstockError, match="instruction 0 .*KeyError.*a fault of Penst"):
         program(image())
 

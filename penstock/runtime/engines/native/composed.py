@@ -33,7 +33,7 @@ from penstock.runtime.engines.protocol import Executable
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack import buffers
 from penstock.runtime.engines.xnnpack.bindings import ExternalValue
-from penstock.runtime.engines.xnnpack.engine import XnnpackExecutable
+from penstock.runtime.engines.xnnpack.executable import XnnpackExecutable
 
 
 class PlannedGraph(Composed):

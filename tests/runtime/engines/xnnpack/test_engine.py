@@ -32,7 +32,8 @@ from penstock.runtime.blocks import address
 from penstock.runtime.engines.protocol import Engine, Executable
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack import buffers
-from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, XnnpackExecutable
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.executable import XnnpackExecutable
 
 ROOT = Path(__file__).parents[4]
 

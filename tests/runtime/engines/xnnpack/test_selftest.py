@@ -11,7 +11,8 @@ from penstock.errors import BackendUnavailableError
 from penstock.graph.graph import XnnGraph
 from penstock.runtime.engines.processor import processor
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, XnnpackExecutable, check_library
+from penstock.runtime.engines.xnnpack.engine import XnnpackEngine, check_library
+from penstock.runtime.engines.xnnpack.executable import XnnpackExecutable
 from penstock.runtime.engines.xnnpack.kernel_families import families
 from penstock.runtime.engines.xnnpack.library import shared
 
