@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from penstock.compiler.quantize.observers import not_to_be_trained
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
 
 #: The integers of 4 bits.
@@ -29,10 +30,9 @@ class BlockObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         self.block = block
         self.scales = torch.zeros(0)
 
-    @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.scales = block_scales(x.detach(), self.block)
-        return x
+        return not_to_be_trained(x)
 
     def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """(scales, zero points), [rows, columns / block]."""

@@ -13,6 +13,7 @@ from penstock.compiler.quantize.pt2e import (
     UniformQuantizationObserverBase,
 )
 from penstock.compiler.quantize.quantization import Observer
+from penstock.errors import QuantizationError
 
 #: The bins cover [-limit, limit], limit a power of two, so a wider range merges pairs of bins.
 BINS = 8192
@@ -258,6 +259,23 @@ ACTIVATION_OBSERVERS: Mapping[Observer, type[ActivationObserver]] = {
 }
 
 
+def not_to_be_trained(weight: torch.Tensor) -> torch.Tensor:
+    """``weight``, for a graph that is calibrated: a gradient that comes back through it is a
+    :class:`QuantizationError`, as nothing has been rounded."""
+    if not (weight.requires_grad and torch.is_grad_enabled()):
+        return weight
+    read = weight.view_as(weight)
+    read.register_hook(_refuse_gradient)  # type: ignore[no-untyped-call]
+    return read
+
+
+def _refuse_gradient(gradient: torch.Tensor) -> None:
+    raise QuantizationError(
+        "a model that was prepared for calibration rounds nothing, so training it does not prepare "
+        "it for int8; give XNNPACKQuantizer(..., is_qat=True) to prepare_qat_pt2e"
+    )
+
+
 class _BiasGuard:
     """Keeps a weight's scale large enough for the bias that is measured in it.
 
@@ -289,6 +307,10 @@ class PerChannelWeightObserver(PerChannelMinMaxObserver):  # type: ignore[misc]
         super().__init__(**options)
         self.guard = _BiasGuard()
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        super().forward(x)
+        return not_to_be_trained(x)
+
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         scale, zero_point = super().calculate_qparams()
         return self.guard.apply(scale), zero_point
@@ -300,6 +322,10 @@ class TensorWeightObserver(MinMaxObserver):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.guard = _BiasGuard()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        super().forward(x)
+        return not_to_be_trained(x)
 
     def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
         scale, zero_point = super().calculate_qparams()

@@ -149,3 +149,15 @@ def test_weights_of_four_bits() -> None:
     model = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.LayerNorm(32), nn.Linear(32, 4))
     with pytest.raises(QuantizationError, match="cannot be trained; give 'dynamic'"):
         prepared(model, torch.randn(2, 32), scheme="4bit")
+
+
+@pytest.mark.parametrize("scheme", ["static", "static_per_tensor", "dynamic", "4bit"])
+def test_training_what_rounds_nothing_is_an_error(scheme: str) -> None:
+    model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 4))
+    x = torch.randn(2, 32)
+    module = torch.export.export(model, (x,)).module()
+    calibrated = prepare_qat_pt2e(module, XNNPACKQuantizer(scheme))
+    loss = calibrated(x).square().sum()
+    with pytest.raises(QuantizationError, match=r"rounds nothing.*is_qat=True"):
+        loss.backward()
+    model(x).square().sum().backward()
