@@ -20,6 +20,7 @@ from penstock.cli.console import Stages
 from penstock.cli.options import Charts, DataPath, Json, ModelWeights, QuietTable, SampleInputs
 from penstock.cli.output import writable
 from penstock.cli.safe_console import SafeConsole
+from penstock.cli.tables import print_table
 from penstock.errors import InputError
 from penstock.pages import write_page
 from penstock.pages.document import plain
@@ -171,7 +172,7 @@ def show(report: BenchReport, notices: Sequence[str]) -> None:
     if not console.is_terminal:
         console.width = 200  # what reads it has no edge
     for threads in dict.fromkeys(row.threads for row in report.rows):
-        console.print(_table(report, threads))
+        print_table(console, _table(report, threads), ("file",))
     console.print(
         "ms: the best run; ratio: time over the first row's, median of the turns; MB: what loading "
         "and a run add to the memory",

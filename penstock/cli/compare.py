@@ -18,6 +18,7 @@ from penstock.cli.console import Stages
 from penstock.cli.options import Charts, Json, ModelWeights, QuietTable, SampleInputs, ThreadCount
 from penstock.cli.output import writable
 from penstock.cli.safe_console import SafeConsole
+from penstock.cli.tables import print_table
 from penstock.errors import InputError
 from penstock.pages import write_page
 from penstock.pages.document import plain
@@ -283,7 +284,7 @@ def show(report: CompareReport, top: int) -> None:
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
     if report.layers and not report.equal:
-        console.print(_table(report, top))
+        print_table(console, _table(report, top), ("layer",))
     if report.left_out:
         console.print(_left_out(report), markup=False, soft_wrap=True)
     for label, names in zip((report.a, report.b), report.unmatched, strict=True):

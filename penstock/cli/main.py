@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer import rich_utils
 from typer.core import TyperGroup
 
+from penstock import __version__
 from penstock.cli.bench import bench_command
 from penstock.cli.chat import chat_command
 from penstock.cli.compare import compare_command
@@ -42,6 +43,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"penstock {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What comes before a command."""
+
+
 app.command("compile", cls=CompileCommand)(compile_command)
 app.command("run")(run_command)
 app.command("inspect")(inspect_command)

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from penstock.cli.safe_console import SafeConsole
+from penstock.cli.tables import print_table
 from penstock.llm.export.named import PACKAGES
 from penstock.zoo.registry import ENTRIES, Entry
 
@@ -40,7 +41,7 @@ def models_command(
             f"{entry.summary}\n[dim]{entry.library or 'penstock'}, {entry.inputs}[/dim]",
         )
     console = SafeConsole(highlight=False)
-    console.print(table)
+    print_table(console, table, ("model",))
     console.print()
     for entry in entries:
         if needed := _needs(entry):

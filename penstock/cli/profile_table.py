@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from penstock.cli.safe_console import SafeConsole
+from penstock.cli.tables import print_table
 from penstock.text import counted, printable
 from penstock.tools.profiling.groups import GROUPINGS, Group, by_module, row_name
 from penstock.tools.profiling.machine import Peaks
@@ -40,7 +41,7 @@ def show(report: ProfileReport, by: str, *, top: int | None, depth: int) -> None
     names = _names(report, by)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("ms", "share", "GFLOP/s", "GB/s", "of roof"):
-        table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column(by, no_wrap=True)
     if by == "node":
         table.add_column("module", no_wrap=True)
@@ -48,7 +49,7 @@ def show(report: ProfileReport, by: str, *, top: int | None, depth: int) -> None
     shown = groups if top is None else groups[:top]
     for position, group in enumerate(shown):
         table.add_row(*_figures(group), *map(_plain, names(position, group)))
-    console.print(table)
+    print_table(console, table, ("node", "module", "operator", "source", "ran as"))
     if len(groups) > len(shown):
         rest = sum(group.share for group in groups[len(shown) :]) if by != "module" else None
         share = "" if rest is None else f", {rest:.1%} of the time"

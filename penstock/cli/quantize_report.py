@@ -16,6 +16,7 @@ from penstock.cli.console import Stages, hush_libraries
 from penstock.cli.options import Calibration, Seed
 from penstock.cli.output import writable
 from penstock.cli.safe_console import SafeConsole
+from penstock.cli.tables import print_table
 from penstock.compiler.quantize.cost import HEADINGS, QuantizationCost, row
 from penstock.compiler.quantize.quantization import SCHEMES, Quantization, parse_scheme
 from penstock.pages import write_page
@@ -103,7 +104,7 @@ def quantize_report_command(
     wide = console if console.is_terminal else SafeConsole(highlight=False, width=120)
     for line in cost.summary():
         console.print(printable(line), markup=False, soft_wrap=True)
-    wide.print(table(cost, rows))
+    print_table(wide, table(cost, rows), _WORDS)
     if len(cost.quantized) > rows:
         rest = len(cost.quantized) - rows
         console.print(f"and {rest} more, with less error of their own (--rows, --json)")
@@ -126,11 +127,15 @@ def _cost(
     return report.cost(progress=stages)
 
 
+#: The columns that are no figures.
+_WORDS = ("layer", "module")
+
+
 def table(cost: QuantizationCost, rows: int) -> Table:
     """The worst layers of ``cost``, ``rows`` of them."""
     result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in HEADINGS:
-        words = heading in ("layer", "module")
+        words = heading in _WORDS
         result.add_column(heading, justify="left" if words else "right", no_wrap=True)
     for layer in cost.quantized[:rows]:
         result.add_row(*map(escape, map(printable, row(layer))))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from penstock.cli.tables import print_table
 from penstock.text import printable
 from penstock.tools.describe.requires import Requirement, Requires
 
@@ -21,10 +23,10 @@ def show_requires(found: Requires, console: Console) -> None:
         table.add_row(
             _since(one),
             one.what,
-            printable(one.name),
+            Text(printable(one.name)),
             f"{one.count:,}" if one.what in _COUNTED else "",
         )
-    console.print(table, markup=False)
+    print_table(console, table)
     for note in found.notes:
         console.print(printable(f"not read: {note}"), markup=False)
 

@@ -16,6 +16,7 @@ import typer
 from children import interruptible
 from cli_harness import Shell
 
+import penstock
 from penstock.cli.completion import among, files, models, several
 from penstock.cli.main import app
 from penstock.cli.safe_console import SafeConsole
@@ -39,6 +40,10 @@ def test_help_has_an_example_that_can_be_parsed(name: str) -> None:
 def test_help_shows_the_example(shell: Shell) -> None:
     shown = shell.call("penstock", "compile", "--help").stdout
     assert "Example: penstock compile mv2" in shown
+
+
+def test_version(shell: Shell) -> None:
+    assert shell.call("penstock", "--version").stdout == f"penstock {penstock.__version__}\n"
 
 
 def completed(line: str, folder: Path) -> list[str]:

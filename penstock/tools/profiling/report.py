@@ -150,7 +150,7 @@ def report(
     whole = sum(row.seconds for row in maker.rows)
     rows = tuple(replace(row, share=row.seconds / whole if whole else 0.0) for row in maker.rows)
     times = [call.seconds for call in calls]
-    low, middle, high = quantiles(times, n=4) if len(times) > 1 else times * 3
+    low, middle, high = quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
     return ProfileReport(
         path, name, engine, threads, len(calls), whole, (low, middle, high), peaks, rows,
         tuple(maker.unseen), ordinary,

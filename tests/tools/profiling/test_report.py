@@ -36,6 +36,15 @@ def profiled(
     return report(program, "model.pte", engine, 1, calls, PEAKS), calls
 
 
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_quartiles_lie_between_the_calls(runs: int) -> None:
+    program = load(STOCK / "image_fp32.pte", threads=1, profile=True)
+    found, calls = profiled(program, runs)
+    times = [call.seconds for call in calls]
+    low, middle, high = found.quartiles
+    assert min(times) <= low <= middle <= high <= max(times)
+
+
 @pytest.mark.parametrize("engine", ["auto", "xnnpack"])
 @pytest.mark.parametrize("name", ["image_fp32", "image_q8", "partly", "rows_inline", "nested"])
 def test_nothing_is_lost(name: str, engine: str) -> None:
