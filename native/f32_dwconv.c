@@ -47,7 +47,7 @@ PK_EXPORT void pk_f32_dwconv_pack(const struct pk_f32_dwconv_shape *shape, const
 struct plan {
     const struct pk_f32_dwconv_task *task;
     const struct pk_f32_dwconv_kernel *kernel;
-    const pk_f32_dwconv_tile_function *tiles; /* NULL: pixel by pixel */
+    const pk_f32_dwconv_tile_function *tiles; /* NULL: runs of whatever filter */
     size_t rows;                              /* of all images */
     size_t pieces;                            /* of work, some rows each */
 };
@@ -57,46 +57,57 @@ struct plan {
 static void taps_within(size_t place, size_t length, size_t size, size_t dilation, size_t *first,
                         size_t *end)
 {
-    const ptrdiff_t at = (ptrdiff_t)place;
+    const ptrdiff_t at = (ptrdiff_t)place, last = at + (ptrdiff_t)((size - 1) * dilation);
     *first = at < 0 ? pk_min(pk_divide_up((size_t)-at, dilation), size) : 0;
-    *end = at < (ptrdiff_t)length ? pk_min((length - 1 - place) / dilation + 1, size) : 0;
+    *end = size;
+    if (last >= (ptrdiff_t)length)
+        *end = at < (ptrdiff_t)length ? (length - 1 - place) / dilation + 1 : 0;
     *end = pk_max(*end, *first);
 }
 
-static void run_pixel(const struct plan *plan, size_t image, size_t oy, size_t ox, size_t skipped)
+/* One row of the output, in runs of pixels that have the same taps. */
+static void run_any_row(const struct plan *plan, size_t image, size_t oy)
 {
     const struct pk_f32_dwconv_task *task = plan->task;
     const struct pk_f32_dwconv_shape *shape = &task->shape;
-    const size_t channels = shape->channels, taps = shape->kernel_height * shape->kernel_width;
+    const size_t width = task->output_width, channels = shape->channels;
     const size_t y = oy * task->stride_height - task->padding_top;
-    const size_t x = ox * task->stride_width - task->padding_left;
-    struct pk_f32_dwconv_pixel pixel;
-    size_t end_row, end_column;
-    taps_within(y, task->input_height, shape->kernel_height, task->dilation_height,
-                &pixel.first_row, &end_row);
-    taps_within(x, task->input_width, shape->kernel_width, task->dilation_width,
-                &pixel.first_column, &end_column);
-    pixel.channels = channels - skipped;
-    pixel.rows = end_row - pixel.first_row;
-    pixel.columns = end_column - pixel.first_column;
-    if (!pixel.columns)
-        pixel.rows = 0;
-    pixel.kernel_height = shape->kernel_height;
-    pixel.kernel_width = shape->kernel_width;
-    pixel.weights = (const float *)task->packed + skipped * (taps + 1);
-    pixel.input_row = task->dilation_height * task->input_width * channels;
-    pixel.input_column = task->dilation_width * channels;
-    const size_t iy = y + pixel.first_row * task->dilation_height;
-    const size_t ix = x + pixel.first_column * task->dilation_width;
-    pixel.input = task->input;
-    if (pixel.rows)
-        pixel.input += ((image * task->input_height + iy) * task->input_width + ix) * channels;
-    pixel.input += skipped;
-    pixel.output = task->output + skipped +
-                   ((image * task->output_height + oy) * task->output_width + ox) * channels;
-    pixel.min = task->min;
-    pixel.max = task->max;
-    plan->kernel->pixel(&pixel);
+    struct pk_f32_dwconv_run run;
+    size_t end_row, end_column, next_first, next_end;
+    taps_within(y, task->input_height, shape->kernel_height, task->dilation_height, &run.first_row,
+                &end_row);
+    run.channels = channels;
+    run.kernel_height = shape->kernel_height;
+    run.kernel_width = shape->kernel_width;
+    run.weights = task->packed;
+    run.input_row = task->dilation_height * task->input_width * channels;
+    run.input_column = task->dilation_width * channels;
+    run.input_pixel = task->stride_width * channels;
+    run.output_pixel = channels;
+    run.min = task->min;
+    run.max = task->max;
+    const size_t iy = image * task->input_height + y + run.first_row * task->dilation_height;
+    float *const output = task->output + (image * task->output_height + oy) * width * channels;
+    for (size_t ox = 0, end; ox < width; ox = end) {
+        const size_t x = ox * task->stride_width - task->padding_left;
+        taps_within(x, task->input_width, shape->kernel_width, task->dilation_width,
+                    &run.first_column, &end_column);
+        for (end = ox + 1; end < width; end++) {
+            taps_within(end * task->stride_width - task->padding_left, task->input_width,
+                        shape->kernel_width, task->dilation_width, &next_first, &next_end);
+            if (next_first != run.first_column || next_end != end_column)
+                break;
+        }
+        run.pixels = end - ox;
+        run.columns = end_column - run.first_column;
+        run.rows = run.columns ? end_row - run.first_row : 0;
+        run.input = task->input;
+        if (run.rows)
+            run.input += (iy * task->input_width + x + run.first_column * task->dilation_width) *
+                         channels;
+        run.output = output + ox * channels;
+        plan->kernel->run(&run);
+    }
 }
 
 /* One row of the output in tiles of nearly equal width. */
@@ -106,16 +117,14 @@ static void run_row(const struct plan *plan, size_t image, size_t oy)
     const struct pk_f32_dwconv_shape *shape = &task->shape;
     const size_t width = task->output_width, channels = shape->channels;
     if (!plan->tiles) {
-        for (size_t ox = 0; ox < width; ox++)
-            run_pixel(plan, image, oy, ox, 0);
+        run_any_row(plan, image, oy);
         return;
     }
-    const size_t whole = channels - channels % plan->kernel->width;
     const size_t y = oy * task->stride_height - task->padding_top;
     struct pk_f32_dwconv_tile tile;
     size_t end;
     taps_within(y, task->input_height, shape->kernel_height, 1, &tile.first, &end);
-    tile.channels = whole;
+    tile.channels = channels;
     tile.rows = end - tile.first;
     tile.all_rows = shape->kernel_height;
     tile.weights = task->packed;
@@ -140,9 +149,6 @@ static void run_row(const struct plan *plan, size_t image, size_t oy)
         tile.output = output + from * channels;
         plan->tiles[pixels - 1](&tile);
     }
-    if (whole < channels)
-        for (size_t ox = 0; ox < width; ox++)
-            run_pixel(plan, image, oy, ox, whole);
 }
 
 static void run_piece(void *context, size_t index)
@@ -163,8 +169,7 @@ PK_EXPORT void pk_f32_dwconv_run(const struct pk_f32_dwconv_task *task, const st
     if (plan.rows * task->output_width == 0)
         return;
     const int small = task->shape.kernel_height <= PK_F32_DWCONV_SIZE &&
-                      task->dilation_height == 1 && task->dilation_width == 1 &&
-                      task->shape.channels >= plan.kernel->width;
+                      task->dilation_height == 1 && task->dilation_width == 1;
     plan.tiles = small ? plan.kernel->row(task->shape.kernel_width, task->stride_width) : NULL;
     const size_t threads = pk_threads(pool);
     plan.pieces = threads == 1 ? 1 : pk_min(plan.rows, threads * 4);

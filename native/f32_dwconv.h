@@ -18,7 +18,7 @@
 
 /* Some pixels of one output row. */
 struct pk_f32_dwconv_tile {
-    size_t channels;  /* a multiple of the vector's width */
+    size_t channels;
     size_t rows;      /* of the filter that lie within the image */
     size_t first;     /* the first of them */
     size_t all_rows;  /* of the filter */
@@ -29,15 +29,19 @@ struct pk_f32_dwconv_tile {
     float min, max;
 };
 
-/* One output pixel with whatever filter; taps outside of the image are left out. */
-struct pk_f32_dwconv_pixel {
+/* Output pixels side by side with whatever filter, of which the same taps lie within the image; the
+ * others are left out. */
+struct pk_f32_dwconv_run {
+    size_t pixels;
     size_t channels;
     size_t first_row, rows, first_column, columns; /* of the filter that lie within the image */
     size_t kernel_height, kernel_width;
     const float *weights;
     const float *input; /* of the first tap that is there */
     size_t input_row, input_column; /* from tap to tap, in elements */
+    size_t input_pixel;             /* from output to output */
     float *output;
+    size_t output_pixel;
     float min, max;
 };
 
@@ -48,7 +52,7 @@ struct pk_f32_dwconv_kernel {
     const char *name;
     size_t width; /* floats in a vector */
     const pk_f32_dwconv_tile_function *(*row)(size_t kernel_width, size_t stride);
-    void (*pixel)(const struct pk_f32_dwconv_pixel *pixel);
+    void (*run)(const struct pk_f32_dwconv_run *run);
 };
 
 extern const struct pk_f32_dwconv_kernel pk_f32_dwconv_scalar;

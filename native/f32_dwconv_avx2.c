@@ -11,7 +11,7 @@
 #define MIN(a, b) _mm256_min_ps(a, b)
 #define MAX(a, b) _mm256_max_ps(a, b)
 #define LOAD_SOME(address, count) _mm256_maskload_ps(address, mask_of(count))
-#define STORE_SOME(address, value, count) _mm256_maskstore_ps(address, mask_of(count), value)
+#define STORE_SOME(address, value, count) store_some(address, value, count)
 
 static inline __attribute__((always_inline)) __m256i mask_of(size_t count)
 {
@@ -19,6 +19,24 @@ static inline __attribute__((always_inline)) __m256i mask_of(size_t count)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), index);
 }
 
+/* Masked stores take dozens of operations on some processors. */
+static inline __attribute__((always_inline)) void store_some(float *to, __m256 value, size_t count)
+{
+    __m128 rest = _mm256_castps256_ps128(value);
+    if (count & 4) {
+        _mm_storeu_ps(to, rest);
+        rest = _mm256_extractf128_ps(value, 1);
+        to += 4;
+    }
+    if (count & 2) {
+        _mm_storel_pi((__m64 *)to, rest);
+        rest = _mm_movehl_ps(rest, rest);
+        to += 2;
+    }
+    if (count & 1)
+        _mm_store_ss(to, rest);
+}
+
 #include "f32_dwconv_tile.h"
 
-const struct pk_f32_dwconv_kernel pk_f32_dwconv_avx2 = {"avx2 7x8", WIDTH, row_kernels, any_pixel};
+const struct pk_f32_dwconv_kernel pk_f32_dwconv_avx2 = {"avx2 7x8", WIDTH, row_kernels, any_run};

@@ -17,5 +17,5 @@
 #include "f32_dwconv_tile.h"
 
 const struct pk_f32_dwconv_kernel pk_f32_dwconv_avx512 = {
-    "avx512 7x16", WIDTH, row_kernels, any_pixel,
+    "avx512 7x16", WIDTH, row_kernels, any_run,
 };

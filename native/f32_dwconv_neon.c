@@ -52,4 +52,4 @@ PK_INLINE V max_of(const V a, const V b)
 
 #include "f32_dwconv_tile.h"
 
-const struct pk_f32_dwconv_kernel pk_f32_dwconv_neon = {"neon 7x8", WIDTH, row_kernels, any_pixel};
+const struct pk_f32_dwconv_kernel pk_f32_dwconv_neon = {"neon 7x8", WIDTH, row_kernels, any_run};

@@ -190,12 +190,59 @@ struct pixel {
     size_t x, y, image;
 };
 
+/* What a tile of pixels of one line reads that does not reach left or right of the image. Returns
+ * whether it is one. */
+static int find_line(const struct plan *plan, struct pixel *at, size_t rows, size_t first_tap,
+                     size_t taps, struct inputs *found)
+{
+    const struct pk_f32_igemm_task *task = plan->task;
+    const size_t height = task->input_height, width = task->input_width;
+    const size_t reach = (task->kernel_width - 1) * task->dilation_width;
+    const size_t top = at->y * task->stride_height - task->padding_top;
+    const size_t left = at->x * task->stride_width - task->padding_left;
+    if (at->x + rows > task->output_width || left >= width ||
+        left + (rows - 1) * task->stride_width + reach >= width)
+        return 0;
+    size_t ky = first_tap / task->kernel_width, kx = first_tap % task->kernel_width, count = 0;
+    const int merged = plan->rows_of_taps && kx == 0 && taps % task->kernel_width == 0;
+    const size_t step = found->step = merged ? task->kernel_width : 1;
+    const size_t pixel = task->stride_width * task->input_pixel;
+    const float *corner = task->input + ((at->image * height + top) * width + left) * task->input_pixel;
+    for (size_t t = 0; t < taps; t += step) {
+        const size_t dy = ky * task->dilation_height, dx = kx * task->dilation_width;
+        if (top + dy < height) {
+            const float **pointers = found->pointers + count * PK_F32_IGEMM_ROWS;
+            const float *input = corner + (dy * width + dx) * task->input_pixel;
+            for (size_t m = 0; m < rows; m++)
+                pointers[m] = input + m * pixel;
+            found->taps[count++] = first_tap + t;
+        }
+        kx += step;
+        if (kx >= task->kernel_width) {
+            kx = 0;
+            ky++;
+        }
+    }
+    found->count = count;
+    at->x += rows;
+    if (at->x == task->output_width) {
+        at->x = 0;
+        if (++at->y == task->output_height) {
+            at->y = 0;
+            at->image++;
+        }
+    }
+    return 1;
+}
+
 /* Taps of which all rows lie in the padding are left out. Where no row reads left or right of the
  * image, the taps of a row of the kernel are taken as one with so many times the channels. Moves
  * `at`, the pixel of the first row, to the one behind the last. */
 static void find_inputs(const struct plan *plan, struct pixel *at, size_t rows, size_t first_tap,
                         size_t taps, struct inputs *found)
 {
+    if (find_line(plan, at, rows, first_tap, taps, found))
+        return;
     const struct pk_f32_igemm_task *task = plan->task;
     const size_t height = task->input_height, width = task->input_width;
     const size_t reach_y = (task->kernel_height - 1) * task->dilation_height;

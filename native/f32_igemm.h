@@ -11,7 +11,7 @@
 #include "core.h"
 
 /* The most taps that a kernel walks over in one go. */
-#define PK_F32_IGEMM_TAPS 32
+#define PK_F32_IGEMM_TAPS 128
 /* The highest tile of any instruction set. */
 #define PK_F32_IGEMM_ROWS 14
 

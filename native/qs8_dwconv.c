@@ -31,16 +31,33 @@ static size_t block_at(const struct pk_qs8_dwkernels *k, size_t channels, size_t
     return 2;
 }
 
+/* Whether the taps of the only row are interleaved, as those of a column. */
+static int lies(const struct pk_qs8_dwconv *d)
+{
+    return d->kernel_height == 1;
+}
+
+/* Rows and columns of taps, as they are interleaved. */
+static size_t height_of(const struct pk_qs8_dwconv *d)
+{
+    return lies(d) ? d->kernel_width : d->kernel_height;
+}
+
+static size_t width_of(const struct pk_qs8_dwconv *d)
+{
+    return lies(d) ? 1 : d->kernel_width;
+}
+
 static size_t groups_of(const struct pk_qs8_dwconv *d, const struct pk_qs8_dwkernels *k)
 {
-    return pk_divide_up(d->kernel_height, k->depth);
+    return pk_divide_up(height_of(d), k->depth);
 }
 
 /* Bytes of a packed block: bias and scale, then of each group of rows and each column the weights. */
 static size_t block_size(const struct pk_qs8_dwconv *d, const struct pk_qs8_dwkernels *k,
                          size_t width)
 {
-    return width * (8 + groups_of(d, k) * d->kernel_width * k->depth * k->weight);
+    return width * (8 + groups_of(d, k) * width_of(d) * k->depth * k->weight);
 }
 
 size_t pk_qs8_dwconv_packed_size(const struct pk_qs8_dwconv *d)
@@ -60,6 +77,7 @@ void pk_qs8_dwconv_pack(const struct pk_qs8_dwconv *d, const int8_t *weights, co
 {
     const struct pk_qs8_dwkernels *k = kernels_for(d->isa);
     const uint32_t correction = (uint32_t)(d->input_zero_point + k->flip);
+    const size_t rows = height_of(d), columns = width_of(d);
     char *to = packed;
     for (size_t c = 0; c < d->channels;) {
         const size_t width = k->widths[block_at(k, d->channels, c)];
@@ -73,10 +91,10 @@ void pk_qs8_dwconv_pack(const struct pk_qs8_dwconv *d, const int8_t *weights, co
             if (channel >= d->channels)
                 continue;
             uint32_t sum = 0;
-            for (size_t y = 0; y < d->kernel_height; y++) {
-                for (size_t x = 0; x < d->kernel_width; x++) {
-                    const int8_t w = weights[(y * d->kernel_width + x) * d->channels + channel];
-                    const size_t column = y / k->depth * d->kernel_width + x;
+            for (size_t y = 0; y < rows; y++) {
+                for (size_t x = 0; x < columns; x++) {
+                    const int8_t w = weights[(y * columns + x) * d->channels + channel];
+                    const size_t column = y / k->depth * columns + x;
                     const size_t i = (column * width + at) * k->depth + y % k->depth;
                     sum += (uint32_t)w;
                     if (k->weight == 2)
@@ -136,13 +154,28 @@ static void look_up(const struct work *w, const int8_t *const *lines, size_t hei
     }
 }
 
+/* The same where the taps of a line are interleaved: a column for each of `count` outputs. */
+static void look_up_lying(const struct work *w, const int8_t *line, size_t height, size_t x,
+                          size_t count, const int8_t **rows)
+{
+    const struct pk_qs8_dwconv *d = w->d;
+    for (size_t o = 0; o < count; o++, rows += height) {
+        size_t at = (x + o) * d->stride_width - d->padding_left; /* wraps around below 0 */
+        for (size_t i = 0; i < height; i++, at += d->dilation_width) {
+            const int there = line && i < d->kernel_width && at < d->input_width;
+            rows[i] = there ? line + at * d->channels : w->padding;
+        }
+    }
+}
+
 static void run_block(const struct work *w, const int8_t *const *rows, size_t outputs,
-                      int8_t *output)
+                      size_t output_step, size_t tap_step, int8_t *output)
 {
     const struct pk_qs8_dwconv *d = w->d;
     const struct pk_qs8_dwkernels *k = w->k;
     struct pk_qs8_dwblock block = {
-        .rows = rows, .groups = groups_of(d, k), .kernel_width = d->kernel_width,
+        .rows = rows, .groups = groups_of(d, k), .kernel_width = width_of(d),
+        .output_step = output_step, .tap_step = tap_step,
         .output_stride = d->channels,
         .zero_point = d->output_zero_point, .min = d->output_min, .max = d->output_max,
     };
@@ -164,10 +197,16 @@ static void run_segment(const struct work *w, const int8_t *const *lines, size_t
 {
     const struct pk_qs8_dwconv *d = w->d;
     const size_t height = groups_of(d, w->k) * w->k->depth;
-    const size_t each = w->shared ? d->stride_width : d->kernel_width; /* columns to the next */
-    const size_t columns = w->shared ? (count - 1) * each + d->kernel_width : count * each;
+    /* All columns from the first to the last, or those of each output, whichever are fewer. */
+    const size_t reach = (count - 1) * d->stride_width + (d->kernel_width - 1) * d->dilation_width + 1;
+    const int all = w->shared || reach <= count * d->kernel_width;
+    const size_t output_step = lies(d) ? 1 : all ? d->stride_width : d->kernel_width;
+    const size_t tap_step = all ? d->dilation_width : 1;
+    const size_t columns = lies(d) ? count : all ? reach : count * d->kernel_width;
     const int8_t *rows[columns * height];
-    if (w->shared)
+    if (lies(d))
+        look_up_lying(w, lines[0], height, x, count, rows);
+    else if (all)
         look_up(w, lines, height, x * d->stride_width, columns, rows);
     else
         for (size_t c = 0; c < columns; c++)
@@ -179,7 +218,8 @@ static void run_segment(const struct work *w, const int8_t *const *lines, size_t
         size_t outputs = w->k->outputs;
         while (outputs > count - done)
             outputs /= 2;
-        run_block(w, rows + done * each * height, outputs, output + done * d->channels);
+        run_block(w, rows + done * output_step * height, outputs, output_step, tap_step,
+                  output + done * d->channels);
         done += outputs;
     }
 }

@@ -3,7 +3,8 @@
  *
  * Kernels multiply a column of taps at a time: `slots` rows of pixels, interleaved, by the weights
  * of these rows. A column of the input is interleaved once for all the outputs of a block that read
- * it. Channels go in blocks; each block has its packed bias, scales and weights. The order of
+ * it. A kernel that is one row high goes as one column: its taps are interleaved as rows are. Channels
+ * go in blocks; each block has its packed bias, scales and weights. The order of
  * channels in a vector of sums is that in which interleaving leaves them.
  */
 #ifndef PENSTOCK_QS8_DWCONV_H
@@ -37,6 +38,8 @@ struct pk_qs8_dwblock {
     const int8_t *const *rows; /* of each column, a pixel for each row of taps, padded to groups */
     size_t groups;             /* of rows of taps */
     size_t kernel_width;
+    size_t output_step;        /* columns from output to output */
+    size_t tap_step;           /* from tap to tap */
     size_t offset;             /* the first channel */
     size_t channels;           /* to be written, at most the block's width */
     const void *packed;
@@ -45,8 +48,8 @@ struct pk_qs8_dwblock {
     int32_t zero_point, min, max;
 };
 
-/* `outputs` neighbouring pixels. `shared`: columns are those of the whole block, `stride` apart for
- * neighbouring outputs; else each output has its own kernel_width columns. */
+/* `outputs` neighbouring pixels. `shared`: the kernel is square, columns are `stride` apart for
+ * neighbouring outputs, those of taps lie side by side. */
 typedef void (*pk_qs8_dwrun)(const struct pk_qs8_dwblock *block, size_t outputs, size_t stride,
                              int shared);
 
@@ -62,7 +65,7 @@ struct pk_qs8_dwkernels {
     size_t (*channel)(size_t width, size_t at);
 };
 
-/* Whether blocks of kernels of this shape share columns. */
+/* Whether there may be a block for kernels of this very shape. */
 static inline int pk_qs8_dwconv_shared(const struct pk_qs8_dwconv *d)
 {
     const size_t k = d->kernel_width, s = d->stride_width;

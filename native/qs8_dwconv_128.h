@@ -62,7 +62,7 @@ PK_INLINE void block(const struct pk_qs8_dwblock *b, const int outputs, const in
                 PK_UNROLL
                 for (int o = 0; o < outputs; o++) {
                     const struct column column =
-                        load_column(rows + (o * b->kernel_width + x) * columns_of, DEPTH, offset);
+                        load_column(rows + (o * b->output_step + x * b->tap_step) * columns_of, DEPTH, offset);
                     multiply_add(sums[o], &column, taps);
                 }
             }

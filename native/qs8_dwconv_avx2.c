@@ -71,7 +71,7 @@ PK_INLINE void block(const struct pk_qs8_dwblock *b, const int outputs, const in
                 PK_UNROLL
                 for (int o = 0; o < outputs; o++) {
                     __m256i column[2];
-                    interleave(rows + (o * b->kernel_width + x) * columns_of, 2, offset, column);
+                    interleave(rows + (o * b->output_step + x * b->tap_step) * columns_of, 2, offset, column);
                     sums[o][0] = multiply_add(sums[o][0], column[0], taps);
                     sums[o][1] = multiply_add(sums[o][1], column[1], taps + 32);
                 }

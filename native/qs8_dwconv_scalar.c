@@ -16,6 +16,8 @@ static size_t channel(size_t width, size_t at)
 
 static void run(const struct pk_qs8_dwblock *b, size_t outputs, size_t stride, int shared)
 {
+    (void)stride;
+    (void)shared;
     const int32_t *bias = b->packed;
     const float *scale = (const float *)(bias + 1);
     const int8_t *weights = (const int8_t *)(scale + 1);
@@ -24,7 +26,7 @@ static void run(const struct pk_qs8_dwblock *b, size_t outputs, size_t stride, i
         uint32_t sum = (uint32_t)bias[0];
         for (size_t g = 0; g < b->groups; g++)
             for (size_t x = 0; x < b->kernel_width; x++) {
-                const size_t column = shared ? o * stride + x : o * b->kernel_width + x;
+                const size_t column = o * b->output_step + x * b->tap_step;
                 const int8_t value = b->rows[column * b->groups + g][b->offset];
                 sum += (uint32_t)(value * weights[g * b->kernel_width + x]);
             }

@@ -68,7 +68,7 @@ PK_INLINE void NAME(block)(const struct pk_qs8_dwblock *b, const int outputs, co
                 PK_UNROLL
                 for (int o = 0; o < outputs; o++) {
                     VECTOR column[4];
-                    NAME(interleave)(rows + (o * b->kernel_width + x) * columns_of, 4, offset,
+                    NAME(interleave)(rows + (o * b->output_step + x * b->tap_step) * columns_of, 4, offset,
                                      channels, column);
                     PK_UNROLL
                     for (int j = 0; j < 4; j++)

@@ -132,6 +132,8 @@ def depthwise_gain(node: Node, values: Values, library: Library) -> float | None
         return None
     taps, avx512 = prod(a.kernel), library.has(Isa.AVX512)
     result = values[node.outputs[0]].shape
+    if taps == 1:  # waits for memory, whoever multiplies
+        return _pages(result) - _STEP
     ours = next(rate for most, rate in _DEPTHWISE[avx512] if taps <= most)
     held = 4 * (2 * taps + 1) * result[-1] <= (library.caches().l1 or _L1)
     theirs = _MANY_TAPS[avx512] if taps > 25 else _HELD if held else _NOT_HELD

@@ -83,7 +83,9 @@ class Depthwise:
             read[0], read[1], read[2], written[1], written[2],
             *a.stride, *a.dilation, padding[0], padding[3], *clamp,
         )  # fmt: skip
-        return Step("pk_f32_dwconv_run", task, ((source, "input"), (result, "output")))
+        over = (result, source) if a.kernel == (1, 1) and read == written else None
+        fields = ((source, "input"), (result, "output"))
+        return Step("pk_f32_dwconv_run", task, fields, over=over)
 
 
 def examine(node: Node, values: Values) -> Packer | str:

@@ -85,6 +85,18 @@ def test_every_number_of_channels(isa: str) -> None:
             np.testing.assert_array_equal(answer(native(isa), graph, x), expected)
 
 
+def test_rows_of_taps() -> None:
+    """Of depthwise convolutions: they are interleaved as columns are."""
+    for taps in range(1, 17):
+        for stride, dilation in ((1, 1), (2, 1), (1, 3), (3, 2)):
+            edge = (taps - 1) * dilation // 2
+            window = ((1, taps), (1, stride), (1, dilation))
+            channels = taps * 7
+            attributes = Conv2dAttributes((1, edge, 0, edge), *window, channels, 1, 1)
+            shape = (2, 3, 41, channels)
+            check(*Product(shape, channels, attributes, taps, 0, True).graph())
+
+
 def test_large() -> None:
     """What is cut into stripes, chunks and parts of the output channels."""
     for shape, outputs, window in (

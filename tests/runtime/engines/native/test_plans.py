@@ -65,6 +65,29 @@ def assert_same(found: Any, expected: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+class Scaled(nn.Module):
+    """A scale for each channel, in place where nobody else reads what it scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(24, 24, 1)
+        self.b = nn.Conv2d(24, 24, 1, groups=24)
+        self.c = nn.Conv2d(24, 24, 1, groups=24)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.b(self.a(x))
+        return y, self.c(y + 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_scales_in_place(threads: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, 24, 19, 23)
+    data = penstock.lower(Scaled().eval(), (x,)).to_bytes()
+    expected = penstock.load(data, engine="xnnpack", threads=1)(x)
+    assert_same(penstock.load(data, engine="native", threads=threads)(x), expected)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_one_plan(isa: str, threads: int) -> None:

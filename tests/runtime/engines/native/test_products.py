@@ -12,8 +12,7 @@ from native_harness import ISAS, THREADS, answer, guarded, native, numbers, prod
 
 from penstock.graph.graph import FLAG_TENSORFLOW_SAME_PADDING, FLAG_TRANSPOSE_WEIGHTS, XnnGraph
 from penstock.graph.kinds import Conv2dAttributes
-from penstock.runtime.engines.native.costs import product_gain
-from penstock.runtime.engines.native.library import shared_library
+from penstock.runtime.engines.native.costs import depthwise_gain, product_gain
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def test_depthwise(isa: str) -> None:
 def test_every_width_of_a_row(isa: str, size: int, stride: int) -> None:
     """Each number of pixels in a tile and each tail of channels, with borders on all sides."""
     for width in range(size, size + 17):
-        channels = width % 17 + 8
+        channels = (width - size) * 2 + 1
         edge = size // 2
         attributes = Conv2dAttributes(
             (edge, edge, edge, edge), (size, size), (stride, stride), (1, 1), channels, 1, 1
@@ -92,6 +91,35 @@ def test_every_width_of_a_row(isa: str, size: int, stride: int) -> None:
         x = numbers((2, size, width, channels), width + 1)
         graph = product_graph(x.shape, weights, numbers((channels,), 3), attributes, (-2.0, 3.0))
         assert_close(answer(native(isa), graph, x), answer(xnnpack(), graph, x))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"),
+    [((1, 1), 1, 1), ((1, 9), 1, 1), ((7, 3), 2, 3), ((2, 2), 2, 1), ((5, 5), 1, 6)],
+)
+def test_runs_of_pixels(isa: str, kernel: tuple[int, int], stride: int, dilation: int) -> None:
+    """Of filters without code of their own: each number of pixels that have the same taps, each
+    tail of channels."""
+    reach = [(size - 1) * dilation for size in kernel]
+    top, left = (size // 2 for size in reach)
+    for width in range(2, 36):
+        attributes = Conv2dAttributes(
+            (top, left, top, left), kernel, (stride, stride), (dilation, dilation), width, 1, 1
+        )
+        weights = numbers((1, *kernel, width), width)
+        x = numbers((2, 3, width, width), width + 1)
+        graph = product_graph(x.shape, weights, numbers((width,), 3), attributes, (-2.0, 3.0))
+        assert_close(answer(native(isa), graph, x), answer(xnnpack(), graph, x))
+
+
+def test_one_tap_gains_nothing() -> None:
+    """It waits for memory, whoever multiplies: alone it is not worth a cut."""
+    attributes = Conv2dAttributes((0, 0, 0, 0), (1, 1), (1, 1), (1, 1), 40, 1, 1)
+    graph = product_graph((1, 56, 56, 40), numbers((1, 1, 1, 40), 1), None, attributes)
+    values = {value.id: value for value in graph.values}
+    gain = depthwise_gain(graph.nodes[0], values, native(ISAS[-1]).library)
+    assert gain is None or gain <= 0
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -148,7 +176,7 @@ def test_weights_beyond_the_caches(isa: str, outputs: int, inputs: int) -> None:
 def test_large_weights_of_many_rows_are_ours(outputs: int, rows: int, ours: bool) -> None:
     graph = product_graph((rows, 768), np.zeros((outputs, 768), np.float32), None)
     (node,), values = graph.nodes, {value.id: value for value in graph.values}
-    gain = product_gain(node, values, shared_library())
+    gain = product_gain(node, values, native("avx512").library)
     assert gain is not None and (gain > 0) == ours
 
 
