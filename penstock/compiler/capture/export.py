@@ -12,7 +12,6 @@ import copy
 import inspect
 import io
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,14 +23,14 @@ import sympy
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from penstock.compiler.capture.conversions import UNCONVERTED, ConversionsOfNothing
 from penstock.compiler.capture.data_attribute import SYMPTOM, UNSEEN, DataIsDetached
 from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
-from penstock.compiler.capture.place import place
+from penstock.compiler.capture.failures import in_one_line
 from penstock.compiler.capture.stand_ins import without_stand_ins
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.fx.layout import is_static, shape_of
@@ -155,7 +154,7 @@ def _functional(program: ExportedProgram) -> GraphModule:
             return _module(program.run_decompositions({}))
     except Exception as error:
         raise ExportError(
-            f"torch.export cannot follow what the model writes in place: {_in_one_line(error)}"
+            f"torch.export cannot follow what the model writes in place: {in_one_line(error)}"
         ) from error
 
 
@@ -230,7 +229,7 @@ def _exported(
         try:
             return torch.export.load(str(model))
         except Exception as error:
-            raise ExportError(f"cannot load {model}: {_in_one_line(error)}") from error
+            raise ExportError(f"cannot load {model}: {in_one_line(error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"expected a torch.nn.Module, got a {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
@@ -265,14 +264,17 @@ def _exported(
         try:
             return without_stand_ins(model, export, call)
         except RuntimeError as error:
-            if SYMPTOM not in str(error):
-                raise
-            with DataIsDetached():
-                return export()
+            if SYMPTOM in str(error):
+                with DataIsDetached():
+                    return export()
+            if UNCONVERTED in str(error):
+                with ConversionsOfNothing():
+                    return export()
+            raise
     except ExportError:
         raise
     except Exception as error:
-        text = f"torch.export cannot capture {name}: {_in_one_line(error)}"
+        text = f"torch.export cannot capture {name}: {in_one_line(error)}"
         if SYMPTOM in str(error):
             text = f"torch.export cannot capture {name}: {UNSEEN}"
         if widening:
@@ -327,40 +329,6 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-#: Where PyTorch's messages turn to those who debug PyTorch.
-NOISE = re.compile(
-    r"For more information, run with|For extended logs|If you suspect|For more debugging|For C\+\+"
-    r"|The error above occurred|If you would like|User code traceback|Caused by: \(_export"
-    r"|\(unhinted|\(Size-like|from user code|Set TORCH|Potential framework"
-    r"|If you're using (?:mark_dynamic|Dim\.DYNAMIC)|consider using data-dependent|Suggested fixes"
-)
-#: The line of the model that PyTorch names.
-CULPRIT = re.compile(r'The following call raised this error:\s+File "(.*?)", line (\d+)')
-MAX_REASON = 500
-
-
-def _in_one_line(error: BaseException) -> str:
-    """The error's type and message: as much of it as says what is wrong, and where."""
-    message = str(error)
-    lines = [NOISE.split(line)[0].strip() for line in message.splitlines()]
-    blank = next((i for i, line in enumerate(lines) if i and not line), len(lines))
-    text = " ".join(" ".join(lines[:blank]).split())
-    culprit = CULPRIT.search(message)
-    text += f" ({culprit[1]}:{culprit[2]})" if culprit is not None else place(error)
-    if isinstance(error, GuardOnDataDependentSymNode):
-        text += (
-            "; what a model computes may decide which operators it runs only by torch.cond and "
-            "while_loop; or use torch.where"
-        )
-    fixes = message.partition("Suggested fixes:")[2].strip().partition("\n\n")[0]
-    if fixes:
-        text += f"; dimensions that would fit: {', '.join(fixes.split(chr(10)))}"
-    text = " ".join(text.split())
-    if len(text) > MAX_REASON:
-        text = text[: MAX_REASON - 3] + "..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _require_tensors(module: GraphModule) -> None:

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.edit import call
+from penstock.compiler.fx.marks import STATE, STORE, WRITE_BACK
 from penstock.compiler.fx.size_nodes import SizeNodes
 
 aten = torch.ops.aten
@@ -136,6 +137,21 @@ def _written_over(module: GraphModule, node: Node) -> bool:
     return True
 
 
+def _leaves_it(module: GraphModule, node: Node) -> bool:
+    """What a buffer, or an input, is given is what it holds (``weight.div_(1)``). A buffer that
+    nothing else is given is a constant."""
+    target, value = node.args[:2]
+    assert isinstance(target, Node)
+    held = next((user for user in target.users if user.target is STATE), target)
+    if value is not held or node.users:
+        return False
+    node.graph.erase_node(node)
+    if held is not target and set(target.users) == {held}:
+        held.replace_all_uses_with(target)
+        node.graph.erase_node(held)
+    return True
+
+
 def _sizes(module: GraphModule, node: Node) -> list[Any]:
     """The node's shape as an argument."""
     sizes: list[Any] = SizeNodes(module).replace(list(node.meta["val"].shape))
@@ -176,6 +192,8 @@ def _replace(module: GraphModule, node: Node, target: object, *args: object) -> 
 
 #: Those that are not simply dropped. Each function says whether it replaced its node.
 SPECIAL: dict[object, Callable[[GraphModule, Node], bool]] = {
+    STORE: _leaves_it,
+    WRITE_BACK: _leaves_it,
     aten.cat.default: _drop_empty,
     aten.copy.default: _written_over,
     aten.type_as.default: _by_type,
@@ -195,7 +213,7 @@ def apply(module: GraphModule) -> int:
     and view to the same shape, times one …) → Result: readers of ``y`` read ``x``. ``copy(x, y)``
     is ``y``, as wide as ``x``; what reads another tensor's shape or type alone (``expand_as``,
     ``type_as``) reads it no more, and a conversion names the type only. Run-time assertions are
-    dropped."""
+    dropped, and writes of what is there already."""
     changes = 0
     for node in list(module.graph.nodes):
         if node.op == "call_module" and not node.users:

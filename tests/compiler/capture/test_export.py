@@ -223,3 +223,20 @@ def test_the_line_of_the_model_is_named() -> None:
 
     with pytest.raises(ExportError, match=r"test_export\.py:\d+\)"):
         penstock.lower(Call(wrong), (X,))
+
+
+def test_a_long_reason_leaves_room_for_the_place_and_what_to_do() -> None:
+    """torchvision's folder begins with the name of torch's."""
+
+    def suppressed(x: torch.Tensor) -> torch.Tensor:
+        sizes = [(x > i).nonzero().shape[0] for i in range(40)]
+        kept = torch.ones(sum(sizes) * 4)
+        return kept if kept.numel() > 400 else kept * 2
+
+    with pytest.raises(ExportError, match=r"u0.*\.\.\. \(.*test_export.py:.*torch\.cond"):
+        penstock.lower(Call(suppressed), (X,))
+    torchvision = str(Path(torch.__file__).parents[1] / "torchvision" / "ops" / "boxes.py")
+    scope: dict[str, Any] = {}
+    exec(compile("def fails(x):\n    raise ValueError('no')", torchvision, "exec"), scope)
+    with pytest.raises(ExportError, match=r"torchvision/ops/boxes\.py:2"):
+        penstock.lower(Call(scope["fails"]), (X,))

@@ -116,3 +116,24 @@ def test_a_cycle_is_an_error() -> None:
     first.args = (second,)
     with pytest.raises(RuntimeError, match="a cycle through"):
         insert_calls(GraphModule(nn.Module(), graph), [], [])
+
+
+def test_a_buffer_that_keeps_what_it_holds_is_a_constant() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                self.linear.weight.div_(2**0)
+            y: torch.Tensor = self.linear(x)
+            x.add_(0)
+            return y
+
+    model = Scaled().eval()
+    module = capture(model, (torch.ones(2, 3),)).module
+    run(module)
+    assert targets(module) == Counter({"aten.linear.default": 1})
+    lowered = penstock.lower(model, (torch.ones(2, 3),))
+    assert not lowered.delegation.undelegated

@@ -1,0 +1,72 @@
+"""What PyTorch says of a model that it cannot capture, as a line: what is wrong, where, what to
+do."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.utils.rnn import PackedSequence
+
+from penstock.errors import shorten
+
+#: Folders, with their separators: torchvision's begins like torch's.
+_LIBRARIES = tuple(
+    os.path.join(folder, "")
+    for folder in (Path(str(torch.__file__)).parent, Path(__file__).parents[2])
+)
+_RECURRENT = str(torch.nn.modules.rnn.__file__)
+PACKED = (
+    "; torch.export does not follow packed sequences, whose sizes depend on data: give the layer "
+    "the padded tensor, and take what lies beyond a sequence's end out of its result"
+)
+#: Where PyTorch's messages turn to those who debug PyTorch.
+NOISE = re.compile(
+    r"For more information, run with|For extended logs|If you suspect|For more debugging|For C\+\+"
+    r"|The error above occurred|If you would like|User code traceback|Caused by: \(_export"
+    r"|\(unhinted|\(Size-like|from user code|Set TORCH|Potential framework"
+    r"|If you're using (?:mark_dynamic|Dim\.DYNAMIC)|consider using data-dependent|Suggested fixes"
+)
+#: The line of the model that PyTorch names.
+CULPRIT = re.compile(r'The following call raised this error:\s+File "(.*?)", line (\d+)')
+MAX_REASON, MAX_FIXES = 300, 200
+
+
+def in_one_line(error: BaseException) -> str:
+    """The error's type and message: as much of it as says what is wrong, and where."""
+    message = str(error)
+    lines = [NOISE.split(line)[0].strip() for line in message.splitlines()]
+    blank = next((i for i, line in enumerate(lines) if i and not line), len(lines))
+    text = shorten(" ".join(lines[:blank]), MAX_REASON)
+    culprit = CULPRIT.search(message)
+    text += f" ({culprit[1]}:{culprit[2]})" if culprit is not None else place(error)
+    if isinstance(error, GuardOnDataDependentSymNode):
+        text += (
+            "; what a model computes may decide which operators it runs only by torch.cond and "
+            "while_loop; or use torch.where"
+        )
+    fixes = message.partition("Suggested fixes:")[2].strip().partition("\n\n")[0]
+    if fixes:
+        text += f"; dimensions that would fit: {shorten(', '.join(fixes.splitlines()), MAX_FIXES)}"
+    text = text.strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place(error: BaseException) -> str:
+    """``" (file:line)"``, the innermost line that is neither PyTorch's nor Penstock's; and what to
+    do in place of a packed sequence, if a recurrent layer got one."""
+    found, advice = "", ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file == _RECURRENT and any(
+            isinstance(value, PackedSequence) for value in trace.tb_frame.f_locals.values()
+        ):
+            advice = PACKED
+        if not file.startswith((*_LIBRARIES, "<")):
+            found = f" ({file}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return found + advice
