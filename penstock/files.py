@@ -18,7 +18,7 @@ def readable(path: str | os.PathLike[str], what: str = "file") -> Path:
 
     Raises InputError if there is none; ``what`` is the name there of what it is.
     """
-    name = shorten(os.fspath(path), 300)
+    name = shorten(os.fspath(path), 300) or "''"
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def compare_command(
         ),
     ] = None,
     top: Annotated[
-        int, typer.Option(help="Show so many layers, those that lose most; 0 for all.")
+        int, typer.Option(min=0, help="Show so many layers, those that lose most; 0 for all.")
     ] = 25,
     threads: ThreadCount = None,
     html: Charts = None,
@@ -102,6 +103,8 @@ def compare_command(
     stages = Stages(quiet=quiet or as_json)
     if html is not None:
         writable(html, "--html")
+    if agree is not None and math.isnan(agree):
+        raise InputError("--agree is nan; give decibels, 40 for instance")
     if second is None:
         if engine_a == engine_b:
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -78,18 +79,24 @@ class Stages:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
-def provide_stderr() -> None:
-    """Where stderr is closed, what goes there goes nowhere: ``print`` would take stdout, and the
-    next file that is opened the descriptor."""
+def provide_streams() -> None:
+    """Makes stdout and stderr fit to be printed to.
+
+    Where stderr is closed, what goes there goes nowhere: ``print`` would take stdout, and the next
+    file that is opened the descriptor. Characters that the encoding of stdout lacks are escaped,
+    as Python does on stderr: names and answers of language models have any.
+    """
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (to the end of the process)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors != "backslashreplace":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Ends the program with one line on stderr and exit code 1 when an error is raised; one that
     nobody meant says that it is a fault of Penstock."""
-    provide_stderr()
+    provide_streams()
     try:
         yield
     except KeyboardInterrupt:

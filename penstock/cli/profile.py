@@ -62,9 +62,9 @@ def profile_command(
         typer.Option(help="How many calls are measured; default: as many as --seconds allow."),
     ] = None,
     seconds: Annotated[float, typer.Option(help="How long calls are measured.")] = 2.0,
-    top: Annotated[int, typer.Option(help="How many rows are shown; 0 for all.")] = 25,
+    top: Annotated[int, typer.Option(min=0, help="How many rows are shown; 0 for all.")] = 25,
     depth: Annotated[
-        int, typer.Option(help="How many levels of modules are shown with --by module.")
+        int, typer.Option(min=0, help="How many levels of modules are shown with --by module.")
     ] = 3,
     html: Annotated[
         Optional[Path],  # noqa: UP045

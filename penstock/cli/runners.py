@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from penstock.cli.console import known_error, provide_stderr
+from penstock.cli.console import known_error, provide_streams
 from penstock.cli.run_file import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError, PenstockError
 from penstock.text import one_line
@@ -146,7 +146,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
 
 def _main(app: typer.Typer) -> None:
     """Run the command; whatever goes wrong is one line on stderr and a non-zero exit code."""
-    provide_stderr()
+    provide_streams()
     try:
         code = app(standalone_mode=False)
     except PenstockError as error:

@@ -55,6 +55,13 @@ def test_two_engines_and_given_inputs(shell: Shell) -> None:
     assert same.stdout.splitlines()[-1] == "1 layer, all equal"  # a table would say nothing more
 
 
+def test_a_threshold_is_a_number(shell: Shell) -> None:
+    file = str(STOCK / "image_fp32.pte")
+    shell.fails(
+        "penstock", "compare", file, file, "--agree", "nan", message="--agree is nan; give decibels"
+    )
+
+
 def test_a_page(shell: Shell) -> None:
     shell.compiled("linear", "--output", "a.pte")
     done = shell.call("penstock", "compare", "a.pte", "linear", "--html", "page.html")

@@ -6,11 +6,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from children import environment
 from cli_harness import Done, Shell
 from rich.panel import Panel
 from rich.table import Table
@@ -20,6 +24,8 @@ from penstock.cli.safe_console import SafeConsole
 from penstock.formats.program_writer import write_program
 from penstock.formats.sources import KEY, MethodSources, Origin, decode_sources, encode_sources
 from penstock.text import one_line, printable, prose
+
+STOCK = Path(__file__).parents[1] / "formats" / "stock"
 
 #: A title for the window, red, a script, text from right to left, a line, a control of 8 bits.
 EVIL = "\x1b]0;x\x07\x1b[31m</script><script>alert(1)</script>\u202e\n\x9b31m[/dim][bold"
@@ -137,3 +143,15 @@ def test_text() -> None:
     assert one_line("a\n b\x1bc\x1cd") == "a b?c d"
     family = "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}"
     assert prose(f"{family}\n\tb\x1b]0;x\x07\r\x9b\udcff") == f"{family}\n\tb?]0;x????"
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("profile", "--runs", "1")])
+def test_a_terminal_that_lacks_characters(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """What its encoding has no characters for is escaped."""
+    shutil.copy(STOCK / "image_fp32.pte", tmp_path / "nétz 你.pte")
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock", *command, "nétz 你.pte"],
+        cwd=tmp_path, env=environment(PYTHONIOENCODING="ascii"), capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert rb"n\xe9tz \u4f60.pte" in done.stdout

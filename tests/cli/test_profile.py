@@ -27,6 +27,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("option", ["--top", "--depth"])
+def test_fewer_than_nothing(shell: Shell, option: str) -> None:
+    done = shell.call("penstock", "profile", str(STOCK / "image_fp32.pte"), option, "-1")
+    assert done.returncode == 2 and "greater than or equal to 0" in done.stderr
+
+
 def test_tables(shell: Shell) -> None:
     shell.compiled("mymodels:net", "--output", "net.pte")
     call = ("penstock", "profile", "net.pte", "--runs", "3", "--threads", "1")
