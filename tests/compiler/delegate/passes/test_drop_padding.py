@@ -108,3 +108,13 @@ def test_weights_do_not_grow_too_much() -> None:
     before = sum(v.data.nbytes for v in model.values if isinstance(v.data, np.ndarray))
     now = sum(v.data.nbytes for v in graph.values if isinstance(v.data, np.ndarray))
     assert before < now < 3 * before
+
+
+@pytest.mark.parametrize("integers", [False, True])
+@pytest.mark.parametrize("size", [2, 3])
+def test_weights_of_small_images_are_read_once(size: int, integers: bool) -> None:
+    """Of these, weights are most of what is read; each part would have its own."""
+    padding = (1, 1, 1, 1)
+    model = convolution((size, size), (3, 3), (1, 1), padding, channels=64, outputs=64,
+                        integers=integers)  # fmt: skip
+    assert kinds(after(model, drop_padding.divide)) == {NodeKind.CONV_2D: 1}
