@@ -57,13 +57,13 @@ static size_t values_at(size_t rows)
 void pk_qd8_product_run(const struct pk_qd8_product_task *task, const struct pk_pool *pool)
 {
     const struct pk_qs8_conv conv = conv_of(&task->product);
-    const struct pk_qd8_operands operands = {
+    const struct pk_qs8_product product = {
         .rows = task->input, .packed = task->packed,
         .values = (const char *)task->input + values_at(task->product.rows),
         .output = task->output, .scratch = task->scratch,
         .min = task->product.min, .max = task->product.max,
     };
-    pk_qs8_conv_run_dynamic(&conv, &operands, pool);
+    pk_qs8_conv_run_dynamic(&conv, &product, pool);
 }
 
 const char *pk_qd8_product_kernel(uint32_t isa)

@@ -1,8 +1,19 @@
 /* int8 convolution: the copy of the input, and how the work is cut. See qs8_conv.h. */
 #include "qs8_parts.h"
+#include "qs8_strassen.h"
 #include "qs8_winograd.h"
 
 #include <string.h>
+
+static int by_strassen(const struct pk_qs8_conv *conv)
+{
+#if PK_X86
+    return pk_qs8_kernels_for(conv->isa) == &pk_qs8_avx2 && pk_qs8_strassen_suits(conv);
+#else
+    (void)conv;
+    return 0;
+#endif
+}
 
 static int by_winograd(const struct pk_qs8_conv *conv)
 {
@@ -127,8 +138,12 @@ static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_k
 
 size_t pk_qs8_conv_scratch_size(const struct pk_qs8_conv *conv)
 {
+#if PK_X86
     if (by_winograd(conv))
         return pk_qs8_winograd_scratch_size(conv);
+    if (by_strassen(conv))
+        return pk_qs8_strassen_scratch_size(conv);
+#endif
     const struct plan p = plan_of(conv, pk_qs8_kernels_for(conv->isa));
     return p.slots * p.slot + p.tasks * p.wide;
 }
@@ -349,18 +364,28 @@ static void multiply_task(void *context, size_t index)
                     w->wide + index * w->p.wide);
 }
 
-static void run(struct work *w, const struct pk_pool *pool)
+static void run(const struct pk_qs8_conv *conv, const struct pk_qs8_product *product,
+                const struct pk_pool *pool)
 {
-    w->k = pk_qs8_kernels_for(w->conv->isa);
-    w->l = pk_qs8_layout_of(w->conv, w->k);
-    w->p = plan_of(w->conv, w->k);
-    w->wide = w->scratch + w->p.slots * w->p.slot;
-    if (w->p.splits == 1) {
-        pk_parallelize(pool, chunk_task, w, w->p.slots);
+#if PK_X86
+    if (by_strassen(conv)) {
+        pk_qs8_strassen_run(conv, product, pool);
         return;
     }
-    pk_parallelize(pool, prepare_task, w, w->p.stripes);
-    pk_parallelize(pool, multiply_task, w, w->p.stripes * w->p.splits);
+#endif
+    struct work w = {.conv = conv, .packed = product->packed, .input = product->values,
+                     .output = product->output, .scratch = product->scratch,
+                     .dynamic = product->rows, .min = product->min, .max = product->max};
+    w.k = pk_qs8_kernels_for(conv->isa);
+    w.l = pk_qs8_layout_of(conv, w.k);
+    w.p = plan_of(conv, w.k);
+    w.wide = w.scratch + w.p.slots * w.p.slot;
+    if (w.p.splits == 1) {
+        pk_parallelize(pool, chunk_task, &w, w.p.slots);
+        return;
+    }
+    pk_parallelize(pool, prepare_task, &w, w.p.stripes);
+    pk_parallelize(pool, multiply_task, &w, w.p.stripes * w.p.splits);
 }
 
 void pk_qs8_conv_run(const struct pk_qs8_conv_task *task, const struct pk_pool *pool)
@@ -371,10 +396,9 @@ void pk_qs8_conv_run(const struct pk_qs8_conv_task *task, const struct pk_pool *
         return;
     }
 #endif
-    struct work w = {.conv = &task->conv, .packed = task->packed,
-                     .input = (const char *)task->input, .output = task->output,
-                     .scratch = task->scratch};
-    run(&w, pool);
+    const struct pk_qs8_product product = {.packed = task->packed, .values = task->input,
+                                           .output = task->output, .scratch = task->scratch};
+    run(&task->conv, &product, pool);
 }
 
 const char *pk_qs8_conv_kernel(uint32_t isa)
@@ -382,11 +406,8 @@ const char *pk_qs8_conv_kernel(uint32_t isa)
     return pk_qs8_kernels_for(isa)->name;
 }
 
-void pk_qs8_conv_run_dynamic(const struct pk_qs8_conv *conv, const struct pk_qd8_operands *operands,
+void pk_qs8_conv_run_dynamic(const struct pk_qs8_conv *conv, const struct pk_qs8_product *product,
                              const struct pk_pool *pool)
 {
-    struct work w = {.conv = conv, .packed = operands->packed, .input = operands->values,
-                     .output = operands->output, .scratch = operands->scratch,
-                     .dynamic = operands->rows, .min = operands->min, .max = operands->max};
-    run(&w, pool);
+    run(conv, product, pool);
 }

@@ -32,14 +32,16 @@ void pk_qs8_pack_weights(const struct pk_qs8_kernels *k, const struct pk_qs8_lay
                          const int8_t *weights, size_t channels, uint8_t flip, int8_t *to,
                          int32_t *sums);
 
-/* A product of rows that were quantized at run time, as a convolution of one line of pixels. */
-struct pk_qd8_operands {
-    const struct pk_qd8_row *rows;
+/* The operands of a product of rows with packed weights. */
+struct pk_qs8_product {
     const void *packed, *values;
-    float *output;
-    void *scratch;
+    void *output, *scratch;
+    /* For rows that were quantized at run time. */
+    const struct pk_qd8_row *rows;
     float min, max;
 };
-void pk_qs8_conv_run_dynamic(const struct pk_qs8_conv *conv, const struct pk_qd8_operands *operands,
+
+/* A product of rows that were quantized at run time, as a convolution of one line of pixels. */
+void pk_qs8_conv_run_dynamic(const struct pk_qs8_conv *conv, const struct pk_qs8_product *product,
                              const struct pk_pool *pool);
 #endif

@@ -4,9 +4,9 @@
  * output channels the weights are transformed, 16 products are made (one for each position in the
  * transformed tiles), and the outputs are put together.
  */
+#include "qs8_multiply_avx2.h"
 #include "qs8_winograd.h"
 #include "store_tail.h"
-#include "unroll.h"
 
 #include <string.h>
 
@@ -178,54 +178,7 @@ static void transform_weights(const char *panel, size_t size, int panels, size_t
 static void multiply(const int16_t *input, size_t depth, const int16_t *weights, size_t pairs,
                      int32_t *to)
 {
-    __m256i sums[ROWS][2];
-    PK_UNROLL
-    for (int r = 0; r < ROWS; r++)
-        sums[r][0] = sums[r][1] = _mm256_setzero_si256();
-    const char *a[ROWS];
-    PK_UNROLL
-    for (int r = 0; r < ROWS; r++)
-        a[r] = (const char *)(input + r * depth);
-    const char *w = (const char *)weights;
-#define STEP(offset)                                                                               \
-    do {                                                                                           \
-        const __m256i w0 = _mm256_loadu_si256((const __m256i *)(w + 64 * (offset)));               \
-        const __m256i w1 = _mm256_loadu_si256((const __m256i *)(w + 64 * (offset) + 32));          \
-        PK_UNROLL                                                                                  \
-        for (int r = 0; r < ROWS; r++) {                                                           \
-            int32_t two;                                                                           \
-            __builtin_memcpy(&two, a[r] + 4 * (offset), 4);                                        \
-            const __m256i x = _mm256_set1_epi32(two);                                              \
-            sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(x, w0));                   \
-            sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(x, w1));                   \
-            PK_KEEP(sums[r][0]);                                                                   \
-            PK_KEEP(sums[r][1]);                                                                   \
-        }                                                                                          \
-    } while (0)
-    size_t left = pairs;
-    for (; left >= 4; left -= 4) {
-        STEP(0);
-        STEP(1);
-        STEP(2);
-        STEP(3);
-        w += 256;
-        PK_UNROLL
-        for (int r = 0; r < ROWS; r++)
-            a[r] += 16;
-    }
-    for (; left; left--) {
-        STEP(0);
-        w += 64;
-        PK_UNROLL
-        for (int r = 0; r < ROWS; r++)
-            a[r] += 4;
-    }
-#undef STEP
-    PK_UNROLL
-    for (int r = 0; r < ROWS; r++) {
-        _mm256_storeu_si256((__m256i *)(to + 16 * r), sums[r][0]);
-        _mm256_storeu_si256((__m256i *)(to + 16 * r + 8), sums[r][1]);
-    }
+    pk_multiply_rows(ROWS, input, depth, weights, pairs, to);
 }
 
 PK_INLINE __m256i quantized(__m256i sums, __m256i bias, __m256 scale, __m256 max)

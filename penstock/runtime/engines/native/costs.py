@@ -8,6 +8,7 @@ faster or slower throughout.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from penstock.graph.graph import Node, Shape
@@ -16,6 +17,7 @@ from penstock.runtime.engines.native import costs_arm, winograd
 from penstock.runtime.engines.native.family import Values
 from penstock.runtime.engines.native.isa import VECTORS, Isa
 from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.native.windows import has_window
 
 #: A value that crosses: XNNPACK computes in place and in memory of its own, so that what crosses
 #: lies further away. MobileNet v2 loses 300 of 7000 microseconds where its 17 depthwise
@@ -111,13 +113,14 @@ def _inside(a: Conv2dAttributes, result: Shape) -> float:
 
 
 #: Rates of depthwise convolutions: XNNPACK's where the first cache holds the weights and the inputs
-#: of one pixel, where not, and where it has no kernels for so many taps; ours by the most taps.
-#: With a stride of 2 both wait for the image.
+#: of one pixel, where not, and where it has no kernels for so many taps; ours by the most taps, and
+#: where outputs go one by one. With a stride of 2 both wait for the image.
 _HELD, _NOT_HELD, _MANY_TAPS = 42.0, 27.0, {True: 5.0, False: 2.4}
 _DEPTHWISE = {
     True: ((9, 80.0), (25, 110.0), (1 << 30, 115.0)),
     False: ((9, 64.0), (25, 85.0), (1 << 30, 90.0)),
 }
+_ONE_BY_ONE = {True: 31.0, False: 22.0}
 _STRIDED = 0.63
 _L1 = 1 << 15
 
@@ -130,17 +133,40 @@ def depthwise_gain(node: Node, values: Values, library: Library) -> float | None
         return costs_arm.depthwise_gain(node, values)
     if not library.has(Isa.AVX2):
         return None
-    taps, avx512 = prod(a.kernel), library.has(Isa.AVX512)
     result = values[node.outputs[0]].shape
-    if taps == 1:  # waits for memory, whoever multiplies
+    if prod(a.kernel) == 1:  # waits for memory, whoever multiplies
         return _pages(result) - _STEP
-    ours = next(rate for most, rate in _DEPTHWISE[avx512] if taps <= most)
+    theirs = _theirs_depthwise(a, result, library)
+    return theirs - _ours_depthwise(a, result, library) - _STEP + _pages(result)
+
+
+def combs_gain(
+    parts: Sequence[Conv2dAttributes], whole: Conv2dAttributes, result: Shape, library: Library
+) -> float:
+    """Of depthwise convolutions in fp32 whose sum is one with a larger filter, ``whole``."""
+    if library.has(Isa.NEON):
+        return costs_arm.combs_gain(parts, whole, prod(result))
+    theirs = sum(_theirs_depthwise(part, result, library) for part in parts)
+    theirs += (len(parts) - 1) * _PASS * prod(result)
+    return theirs - _ours_depthwise(whole, result, library) - _STEP + _pages(result)
+
+
+def _theirs_depthwise(a: Conv2dAttributes, result: Shape, library: Library) -> float:
+    taps = prod(a.kernel)
     held = 4 * (2 * taps + 1) * result[-1] <= (library.caches().l1 or _L1)
-    theirs = _MANY_TAPS[avx512] if taps > 25 else _HELD if held else _NOT_HELD
+    many = _MANY_TAPS[library.has(Isa.AVX512)]
+    rate = many if taps > 25 else _HELD if held else _NOT_HELD
+    return 2 * taps * prod(result) / rate / 1000
+
+
+def _ours_depthwise(a: Conv2dAttributes, result: Shape, library: Library) -> float:
+    taps, avx512 = prod(a.kernel), library.has(Isa.AVX512)
+    rate = next(rate for most, rate in _DEPTHWISE[avx512] if taps <= most)
+    if not has_window(a):
+        rate = _ONE_BY_ONE[avx512]
     if max(a.stride) > 1:
-        ours *= _STRIDED
-    operations = 2 * taps * prod(result)
-    return operations * (1 / theirs - 1 / ours) / 1000 - _STEP + _pages(result)
+        rate *= _STRIDED
+    return 2 * taps * prod(result) / rate / 1000
 
 
 #: What XNNPACK takes for an element beyond ours, for each pass over a tensor that is one of ours.

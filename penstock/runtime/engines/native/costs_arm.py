@@ -5,6 +5,7 @@ width, whose cycles ``benchmarks/arm_instructions.py`` counts for both engines; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -13,13 +14,14 @@ from penstock.graph.graph import Node
 from penstock.graph.kinds import Conv2dAttributes
 from penstock.runtime.engines.native import winograd
 from penstock.runtime.engines.native.family import Values
+from penstock.runtime.engines.native.windows import has_window
 
 #: Cycles of a microsecond, and multiply-adds in fp32 of a cycle.
 _CLOCK, _PRODUCTS = 2600.0, 8.0
 #: A step of ours finds its tiles anew, which tiny nodes notice.
 _STEP = 0.5
 #: Windows (width, stride) of depthwise convolutions that have code of their own, with the cycles
-#: of a multiply-add; others go pixel by pixel.
+#: of a multiply-add; others go output by output.
 _WINDOWS = {(3, 1): 0.16, (3, 2): 0.21, (5, 1): 0.134, (5, 2): 0.17, (7, 1): 0.125}
 _PIXEL = 0.44
 #: XNNPACK's depthwise kernels have so many taps at most; beyond, each channel is a convolution.
@@ -58,15 +60,21 @@ def depthwise_gain(node: Node, values: Values) -> float:
     ours once for all of seven."""
     a = node.attributes
     assert isinstance(a, Conv2dAttributes)
-    taps = prod(a.kernel)
-    ours = _WINDOWS[a.kernel[1], a.stride[1]] if has_window(a) else _PIXEL
+    taps, made = prod(a.kernel), prod(values[node.outputs[0]].shape)
     theirs = _MANY_TAPS if taps > _MOST_TAPS else _DEPTHWISE
-    return taps * prod(values[node.outputs[0]].shape) * (theirs - ours) / _CLOCK - _STEP
+    return taps * made * theirs / _CLOCK - depthwise_time(a, made)
 
 
-def has_window(a: Conv2dAttributes) -> bool:
-    """Whether the rows of a depthwise convolution's filter have code of their own."""
-    return (a.kernel[1], a.stride[1]) in _WINDOWS and a.kernel[0] <= 7 and max(a.dilation) == 1
+def depthwise_time(a: Conv2dAttributes, made: int) -> float:
+    """What ours take for a depthwise convolution of ``made`` outputs."""
+    cycles = _WINDOWS[a.kernel[1], a.stride[1]] if has_window(a) else _PIXEL
+    return prod(a.kernel) * made * cycles / _CLOCK + _STEP
+
+
+def combs_gain(parts: Sequence[Conv2dAttributes], whole: Conv2dAttributes, made: int) -> float:
+    """As :func:`penstock.runtime.engines.native.costs.combs_gain`; a sum is a multiply-add."""
+    theirs = sum(prod(part.kernel) * _DEPTHWISE + 1 for part in parts) * made / _CLOCK
+    return theirs - depthwise_time(whole, made)
 
 
 def is_large(a: Conv2dAttributes) -> bool:

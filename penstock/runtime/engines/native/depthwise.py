@@ -102,15 +102,20 @@ def examine(node: Node, values: Values) -> Packer | str:
 
 def prepare(node: Node, values: Values, workshop: Workshop) -> Depthwise:
     """Packs the weights of ``node``."""
+    bias = bias_of(node, values)
+    bias_at = None if bias is None else workshop.constant_at(bias)
+    return packed(node, workshop.constant_at(values[node.inputs[1]]), bias_at, workshop)
+
+
+def packed(node: Node, weights: int, bias: int | None, workshop: Workshop) -> Depthwise:
+    """Packs the weights [kernel height][kernel width][channels] and the bias at these addresses."""
     a = node.attributes
     assert isinstance(a, Conv2dAttributes)
-    weights, bias = workshop.constant_at(values[node.inputs[1]]), bias_of(node, values)
-    bias_at = None if bias is None else workshop.constant_at(bias)
     shape = CShape(int(workshop.library.isa), a.groups, *a.kernel)
     functions = workshop.library.functions
-    packed = workshop.packed.reserve(functions.pk_f32_dwconv_packed_size(byref(shape)))
-    functions.pk_f32_dwconv_pack(byref(shape), weights, bias_at, packed)
-    return Depthwise(node, shape, packed, workshop.zeros(4 * a.groups + OVERREAD))
+    to = workshop.packed.reserve(functions.pk_f32_dwconv_packed_size(byref(shape)))
+    functions.pk_f32_dwconv_pack(byref(shape), weights, bias, to)
+    return Depthwise(node, shape, to, workshop.zeros(4 * a.groups + OVERREAD))
 
 
 FAMILY = Family(

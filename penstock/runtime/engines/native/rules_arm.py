@@ -14,10 +14,11 @@ import numpy as np
 
 from penstock.graph.graph import Node
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
-from penstock.runtime.engines.native.costs_arm import has_window, is_large
+from penstock.runtime.engines.native.costs_arm import is_large
 from penstock.runtime.engines.native.family import Values
 from penstock.runtime.engines.native.isa import Isa
 from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.native.windows import has_window
 
 _AS_FAST = "XNNPACK is as fast with it on ARM"
 

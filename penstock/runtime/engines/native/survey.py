@@ -19,6 +19,7 @@ from penstock.runtime.engines.native import costs, lookup
 from penstock.runtime.engines.native.activations import FORMS, activation_chains
 from penstock.runtime.engines.native.assignment import assigned
 from penstock.runtime.engines.native.chains import Chain, Match, Pattern
+from penstock.runtime.engines.native.combs import comb_chains, is_comb
 from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
@@ -38,14 +39,19 @@ class Found(NamedTuple):
 
 
 def _chains(
-    graph: XnnGraph, shapes: Mapping[int, Shape], tables: Tables
+    graph: XnnGraph, shapes: Mapping[int, Shape], tables: Tables, library: Library
 ) -> tuple[list[Chain], list[Match]]:
     """All chains of ``graph``, and those of a decoder's layers."""
     found: list[Chain] = [*tables.of(graph, lookup.chains(graph, shapes))]
     layers: list[Match] = []
     taken = {id(node) for chain in found for node in chain.nodes}
-    if any(node.kind in _HEADS and id(node) not in taken for node in graph.nodes):
+    heads = any(node.kind in _HEADS and id(node) not in taken for node in graph.nodes)
+    combs = any(is_comb(node) for node in graph.nodes)
+    if heads or combs:
         pattern = Pattern(graph, shapes)
+    if combs:
+        found += comb_chains(pattern, taken, library)
+    if heads:
         layers = decoder_chains(pattern)
         found += layers
         taken.update(id(node) for chain in layers for node in chain.nodes)
@@ -73,7 +79,7 @@ class Survey:
         layers: list[Match] = []
         with contextlib.suppress(ShapeError):
             self.bounds = bounds(graph)
-            found, layers = _chains(graph, self.bounds, tables)
+            found, layers = _chains(graph, self.bounds, tables, library)
         self._chains = {id(node): chain for chain in found for node in chain.nodes}
         #: whether it is a decoder whose layers are ours: a cut at each product would cost more than
         #: another engine's products bring

@@ -1,0 +1,397 @@
+/* Products of many rows with int8 weights by Strassen's algorithm with AVX2. See qs8_strassen.h.
+ *
+ * Rows go in fours, `quads`: a block of the left matrix has a row of each, one of the right matrix a
+ * quarter of the inputs by 16 channels. For a chunk of quads the left matrix is transformed once;
+ * then for each 64 output channels the right one is transformed, the 49 products are made, and the
+ * outputs are put together. The outer level is `i`, the inner one `j`.
+ */
+#include "qs8_strassen.h"
+
+#define ROWS 4
+#define FLIP 0
+
+#include "qs8_multiply_avx2.h"
+#include "qs8_put_256.h"
+
+#define PRODUCTS 49
+#define CHANNELS 64 /* of a group: four blocks of two panels */
+
+/* The most quads of a chunk, and bytes of their transformed rows. */
+#define CHUNK 64
+#define CHUNK_BYTES ((size_t)4 << 20)
+
+/* With fewer rows the right matrix is transformed for too little, with fewer inputs the left one
+ * and the outputs (`benchmarks/kernels.py`). */
+#define LEAST_ROWS 64
+#define LEAST_INPUTS 256
+
+/* How the work is cut. */
+struct plan {
+    size_t quads, chunks, groups;
+    size_t depth;                            /* inputs of a block */
+    size_t left_step, right_step, sums_step; /* elements from one of the blocks to the next */
+    size_t left, right, sums;                /* bytes */
+    size_t slots;                            /* tasks, each with its right blocks and sums */
+};
+
+int pk_qs8_strassen_suits(const struct pk_qs8_conv *conv)
+{
+    const size_t rows = conv->batch * conv->output_height * conv->output_width;
+    return conv->flat && conv->groups == 1 && rows >= LEAST_ROWS &&
+           conv->group_input >= LEAST_INPUTS && conv->group_input % 8 == 0 &&
+           pk_round_up(conv->group_output, CHANNELS) * 15 <= conv->group_output * 16;
+}
+
+/* The first quad of chunk `index`. */
+static size_t quad_of(const struct plan *p, size_t index)
+{
+    return pk_part_begin(p->quads, p->chunks, 1, index);
+}
+
+static struct plan plan_of(const struct pk_qs8_conv *conv)
+{
+    struct plan p;
+    p.quads = pk_divide_up(conv->batch * conv->output_height * conv->output_width, 4);
+    p.depth = conv->group_input / 4;
+    const size_t most = CHUNK_BYTES / (PRODUCTS * 2 * p.depth);
+    p.chunks = pk_divide_up(p.quads, pk_max(pk_min(most, CHUNK), 1));
+    p.groups = pk_divide_up(conv->group_output, CHANNELS);
+    const size_t chunk = pk_divide_up(p.quads, p.chunks); /* at most */
+    /* No multiples of the size of a way of the cache, or blocks push each other out. */
+    p.left_step = chunk * p.depth + 32;
+    p.right_step = p.depth * 16 + 32;
+    p.sums_step = chunk * 16 + 16;
+    p.left = pk_round_up(PRODUCTS * p.left_step * 2, PK_ALIGNMENT);
+    p.right = pk_round_up(7 * p.right_step * 2, PK_ALIGNMENT);
+    p.sums = pk_round_up(PRODUCTS * p.sums_step * 4, PK_ALIGNMENT);
+    p.slots = pk_min(p.groups, conv->threads > 1 ? 2 * conv->threads : 1);
+    return p;
+}
+
+size_t pk_qs8_strassen_scratch_size(const struct pk_qs8_conv *conv)
+{
+    const struct plan p = plan_of(conv);
+    return p.left + p.slots * (p.right + p.sums);
+}
+
+/* Factor `i` of the seven products on the left side, from the blocks of a 2x2 matrix. */
+PK_INLINE __m256i left_factor(const int i, const __m256i a[4])
+{
+    const __m256i lower = _mm256_add_epi16(a[2], a[3]), all = _mm256_sub_epi16(lower, a[0]);
+    switch (i) {
+    case 0:
+        return a[0];
+    case 1:
+        return a[1];
+    case 2:
+        return _mm256_sub_epi16(a[1], all);
+    case 3:
+        return a[3];
+    case 4:
+        return lower;
+    case 5:
+        return all;
+    default:
+        return _mm256_sub_epi16(a[0], a[2]);
+    }
+}
+
+/* ... and on the right side. */
+PK_INLINE __m256i right_factor(const int i, const __m256i b[4])
+{
+    const __m256i upper = _mm256_sub_epi16(b[1], b[0]), all = _mm256_sub_epi16(b[3], upper);
+    switch (i) {
+    case 0:
+        return b[0];
+    case 1:
+        return b[2];
+    case 2:
+        return b[3];
+    case 3:
+        return _mm256_sub_epi16(all, b[2]);
+    case 4:
+        return upper;
+    case 5:
+        return all;
+    default:
+        return _mm256_sub_epi16(b[3], b[1]);
+    }
+}
+
+/* The blocks of the result from the seven products. */
+PK_INLINE void join(const __m256i p[7], __m256i out[4])
+{
+    const __m256i two = _mm256_add_epi32(p[0], p[5]), three = _mm256_add_epi32(two, p[6]);
+    out[0] = _mm256_add_epi32(p[0], p[1]);
+    out[1] = _mm256_add_epi32(_mm256_add_epi32(two, p[4]), p[2]);
+    out[2] = _mm256_sub_epi32(three, p[3]);
+    out[3] = _mm256_add_epi32(three, p[4]);
+}
+
+struct work {
+    const struct pk_qs8_conv *conv;
+    const struct pk_qs8_product *product;
+    struct pk_qs8_layout l;
+    struct plan p;
+    size_t rows;
+    size_t first, count; /* quads of the chunk */
+    size_t parts;        /* in which it is transformed */
+    int16_t *left;
+    char *slots;
+};
+
+/* One quad. `wide`: the values are int16. */
+PK_INLINE void transform_quad(const struct work *w, size_t quad, const int wide)
+{
+    const struct plan *p = &w->p;
+    const size_t inputs = w->conv->group_input;
+    const char *rows[4];
+    PK_UNROLL
+    for (size_t y = 0; y < 4; y++) /* of what is no row the outputs are not stored */
+        rows[y] = (const char *)w->product->values +
+                  pk_min(4 * (w->first + quad) + y, w->rows - 1) * inputs * (wide ? 2 : 1);
+    int16_t *const to = w->left + quad * p->depth;
+    for (size_t k = 0; k < p->depth; k += 16) {
+        const size_t at = pk_min(k, p->depth - 16);
+        __m256i inner[4][7];
+        PK_UNROLL
+        for (int block = 0; block < 4; block++) {
+            __m256i a[4];
+            PK_UNROLL
+            for (int i = 0; i < 4; i++) {
+                const char *const row = rows[block / 2 * 2 + i / 2];
+                const size_t value = (size_t)(block % 2 * 2 + i % 2) * p->depth + at;
+                a[i] = wide ? _mm256_loadu_si256((const __m256i *)(row + 2 * value))
+                            : _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(row + value)));
+            }
+            PK_UNROLL
+            for (int j = 0; j < 7; j++)
+                inner[block][j] = left_factor(j, a);
+        }
+        PK_UNROLL
+        for (int j = 0; j < 7; j++) {
+            const __m256i a[4] = {inner[0][j], inner[1][j], inner[2][j], inner[3][j]};
+            PK_UNROLL
+            for (int i = 0; i < 7; i++)
+                _mm256_storeu_si256((__m256i *)(to + (size_t)(7 * i + j) * p->left_step + at),
+                                    left_factor(i, a));
+        }
+    }
+}
+
+static void left_task(void *context, size_t index)
+{
+    const struct work *w = context;
+    const size_t end = w->count * (index + 1) / w->parts;
+    for (size_t quad = w->count * index / w->parts; quad < end; quad++) {
+        if (w->conv->dynamic)
+            transform_quad(w, quad, 1);
+        else
+            transform_quad(w, quad, 0);
+    }
+}
+
+/* The seven blocks of outer factor `i`; `panels` are the weights of the eight panels of a group. */
+PK_INLINE void transform_right(const int i, const char *const panels[8], const struct plan *p,
+                               int16_t *to)
+{
+    const size_t quarter = p->depth / 2 * 16; /* bytes */
+    for (size_t k = 0; k < p->depth / 2; k++) {
+        PK_UNROLL
+        for (int panel = 0; panel < 2; panel++) {
+            __m256i inner[4];
+            PK_UNROLL
+            for (int block = 0; block < 4; block++) {
+                __m256i b[4];
+                PK_UNROLL
+                for (int o = 0; o < 4; o++) {
+                    const size_t row = (size_t)(o / 2 * 2 + block / 2);
+                    const int column = o % 2 * 2 + block % 2;
+                    b[o] = _mm256_cvtepi8_epi16(_mm_load_si128(
+                        (const __m128i *)(panels[2 * column + panel] + row * quarter + k * 16)));
+                }
+                inner[block] = right_factor(i, b);
+            }
+            PK_UNROLL
+            for (int j = 0; j < 7; j++)
+                _mm256_storeu_si256(
+                    (__m256i *)(to + (size_t)j * p->right_step + k * 32 + panel * 16),
+                    right_factor(j, inner));
+        }
+    }
+}
+
+static void right_blocks(int i, const char *const panels[8], const struct plan *p, int16_t *to)
+{
+    switch (i) {
+    case 0:
+        transform_right(0, panels, p, to);
+        break;
+    case 1:
+        transform_right(1, panels, p, to);
+        break;
+    case 2:
+        transform_right(2, panels, p, to);
+        break;
+    case 3:
+        transform_right(3, panels, p, to);
+        break;
+    case 4:
+        transform_right(4, panels, p, to);
+        break;
+    case 5:
+        transform_right(5, panels, p, to);
+        break;
+    default:
+        transform_right(6, panels, p, to);
+    }
+}
+
+/* A block of the left matrix by one of the right. */
+static void multiply(const int16_t *left, size_t rows, size_t depth, const int16_t *right,
+                     int32_t *to)
+{
+    size_t r = 0;
+    for (; r + 4 <= rows; r += 4)
+        pk_multiply_rows(4, left + r * depth, depth, right, depth / 2, to + r * 16);
+    if (rows - r >= 2) {
+        pk_multiply_rows(2, left + r * depth, depth, right, depth / 2, to + r * 16);
+        r += 2;
+    }
+    if (rows - r)
+        pk_multiply_rows(1, left + r * depth, depth, right, depth / 2, to + r * 16);
+}
+
+PK_INLINE void put(const struct pk_qs8_tile *t, size_t row, const int rows, const int panels,
+                   __m256i sums[ROWS][PANELS], const int dynamic)
+{
+    if (dynamic) {
+        put_floats(t, row, rows, panels, sums);
+        return;
+    }
+    PK_UNROLL
+    for (int p = 0; p < panels; p++) {
+        const __m256i bias =
+            _mm256_load_si256((const __m256i *)((const char *)t->panel + (size_t)p * t->panel_size));
+        PK_UNROLL
+        for (int r = 0; r < rows; r++)
+            sums[r][p] = _mm256_add_epi32(sums[r][p], bias);
+    }
+    put_bytes(t, row, rows, panels, sums);
+}
+
+/* Up to four rows of a block of 16 channels, as many as there are. */
+PK_INLINE void put_block(const struct pk_qs8_tile *t, size_t row, size_t rows,
+                         __m256i sums[ROWS][PANELS], const int dynamic)
+{
+    if (rows >= ROWS && t->channels > LANES) {
+        put(t, row, ROWS, 2, sums, dynamic);
+        return;
+    }
+    for (size_t r = 0; r < pk_min(rows, ROWS); r++) {
+        __m256i one[ROWS][PANELS] = {{sums[r][0], sums[r][1]}};
+        if (t->channels > LANES)
+            put(t, row + r, 1, 2, one, dynamic);
+        else
+            put(t, row + r, 1, 1, one, dynamic);
+    }
+}
+
+/* The outputs of a group. */
+PK_INLINE void put_group(const struct work *w, size_t group, const int32_t *sums, const int dynamic)
+{
+    const struct pk_qs8_conv *conv = w->conv;
+    const size_t outputs = conv->group_output, step = w->p.sums_step;
+    struct pk_qs8_tile tiles[4] = {{0}};
+    for (size_t x = 0; x < 4; x++) {
+        const size_t channel = group * CHANNELS + x * 16;
+        tiles[x] = (struct pk_qs8_tile){
+            .panel = (const char *)w->product->packed + channel / LANES * w->l.panel,
+            .panel_size = w->l.panel, .output_stride = outputs,
+            .output = (char *)w->product->output + channel * (dynamic ? sizeof(float) : 1),
+            .channels = channel < outputs ? pk_min(16, outputs - channel) : 0,
+            .zero_point = conv->output_zero_point, .min = conv->output_min,
+            .max = conv->output_max, .dynamic = w->product->rows,
+            .float_min = w->product->min, .float_max = w->product->max,
+        };
+    }
+    for (size_t quad = 0; quad < w->count; quad++, sums += 16) {
+        __m256i out[4][4][2]; /* rows, blocks, panels */
+        for (int p = 0; p < 2; p++) {
+            __m256i inner[4][7];
+            PK_UNROLL
+            for (int i = 0; i < 7; i++) {
+                __m256i products[7], blocks[4];
+                PK_UNROLL
+                for (int j = 0; j < 7; j++)
+                    products[j] = _mm256_loadu_si256(
+                        (const __m256i *)(sums + (size_t)(7 * i + j) * step + p * LANES));
+                join(products, blocks);
+                PK_UNROLL
+                for (int block = 0; block < 4; block++)
+                    inner[block][i] = blocks[block];
+            }
+            PK_UNROLL
+            for (int block = 0; block < 4; block++) {
+                __m256i blocks[4];
+                join(inner[block], blocks);
+                PK_UNROLL
+                for (int o = 0; o < 4; o++)
+                    out[o / 2 * 2 + block / 2][o % 2 * 2 + block % 2][p] = blocks[o];
+            }
+        }
+        const size_t row = 4 * (w->first + quad);
+        for (size_t x = 0; x < 4 && tiles[x].channels; x++) {
+            __m256i tile[ROWS][PANELS];
+            PK_UNROLL
+            for (int r = 0; r < ROWS; r++) {
+                tile[r][0] = out[r][x][0];
+                tile[r][1] = out[r][x][1];
+            }
+            put_block(&tiles[x], row, w->rows - row, tile, dynamic);
+        }
+    }
+}
+
+static void groups_task(void *context, size_t index)
+{
+    const struct work *w = context;
+    const struct plan *p = &w->p;
+    int16_t *const right = (int16_t *)(w->slots + index * (p->right + p->sums));
+    int32_t *const sums = (int32_t *)((char *)right + p->right);
+    const size_t end = p->groups * (index + 1) / p->slots;
+    for (size_t group = p->groups * index / p->slots; group < end; group++) {
+        const char *panels[8];
+        for (size_t i = 0; i < 8; i++) /* of what is no panel the outputs are not stored */
+            panels[i] = (const char *)w->product->packed +
+                        pk_min(8 * group + i, w->l.panels - 1) * w->l.panel + w->l.header;
+        for (int i = 0; i < 7; i++) {
+            right_blocks(i, panels, p, right);
+            for (int j = 0; j < 7; j++) {
+                const size_t block = (size_t)(7 * i + j);
+                multiply(w->left + block * p->left_step, w->count, p->depth,
+                         right + (size_t)j * p->right_step, sums + block * p->sums_step);
+            }
+        }
+        if (w->conv->dynamic)
+            put_group(w, group, sums, 1);
+        else
+            put_group(w, group, sums, 0);
+    }
+}
+
+void pk_qs8_strassen_run(const struct pk_qs8_conv *conv, const struct pk_qs8_product *product,
+                         const struct pk_pool *pool)
+{
+    struct work w = {.conv = conv, .product = product, .p = plan_of(conv), .left = product->scratch};
+    w.l = pk_qs8_layout_of(conv, &pk_qs8_avx2);
+    w.rows = conv->batch * conv->output_height * conv->output_width;
+    w.slots = (char *)product->scratch + w.p.left;
+    for (size_t chunk = 0; chunk < w.p.chunks; chunk++) {
+        w.first = quad_of(&w.p, chunk);
+        w.count = quad_of(&w.p, chunk + 1) - w.first;
+        w.parts = conv->threads > 1 ? pk_min(w.count, 2 * conv->threads) : 1;
+        pk_parallelize(pool, left_task, &w, w.parts);
+        pk_parallelize(pool, groups_task, &w, w.p.slots);
+    }
+}

@@ -1,0 +1,171 @@
+"""Sums of depthwise convolutions that are one: XNNPACK has kernels of 25 taps at most, so our
+compiler splits larger filters into combs, each with every n-th tap
+(:mod:`penstock.compiler.delegate.passes.split_depthwise`). Our kernels run the whole filter."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from penstock.graph.dtypes import DataType
+from penstock.graph.graph import INVALID_VALUE_ID, Node, Value
+from penstock.graph.kinds import Conv2dAttributes, NodeKind
+from penstock.runtime.blocks import address
+from penstock.runtime.engines.native import costs, depthwise
+from penstock.runtime.engines.native.chains import Match, Pattern
+from penstock.runtime.engines.native.family import Workshop
+from penstock.runtime.engines.native.isa import VECTORS
+from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.native.windows import has_window
+
+
+def is_comb(node: Node) -> bool:
+    """Whether ``node`` may be a part of a larger filter."""
+    a = node.attributes
+    return (
+        node.kind is NodeKind.DEPTHWISE_CONV_2D
+        and isinstance(a, Conv2dAttributes)
+        and max(a.dilation) > 1
+    )
+
+
+def comb_chains(pattern: Pattern, taken: Container[int], library: Library) -> list[Match]:
+    """The chains of a graph of which no node's identity is in ``taken``."""
+    if not library.has(VECTORS):
+        return []
+    found: list[Match] = []
+    inside: set[int] = set()
+    for node in reversed(pattern.graph.nodes):  # the whole sum first
+        if node.kind is NodeKind.ADD and id(node) not in inside and id(node) not in taken:
+            match = _sum(pattern, node, library)
+            if match and not any(id(n) in taken for n in match.nodes):
+                found.append(match)
+                inside.update(map(id, match.nodes))
+    return found
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The filter that combs make up. ``places`` has for each comb where its taps belong."""
+
+    attributes: Conv2dAttributes
+    places: tuple[tuple[slice, slice], ...]
+
+
+def _sum(p: Pattern, root: Node, library: Library) -> Match | None:
+    """comb(x) + comb(x) + ..."""
+    terms = list(_terms(p, root))
+    combs = [node for node in terms if node.kind is NodeKind.DEPTHWISE_CONV_2D]
+    adds = [node for node in terms if node.kind is NodeKind.ADD]
+    nodes = p.ordered(terms)
+    if len(combs) != len(adds) + 1 or not p.closed(nodes) or nodes[-1] is not root:
+        return None
+    x, output = combs[0].inputs[0], root.outputs[0]
+    used = [x, output, *(i for node in combs for i in node.inputs[1:] if i != INVALID_VALUE_ID)]
+    if any(p.values[i].dtype is not DataType.FP32 for i in used):
+        return None
+    if any(p.values[i].data is None for i in used[2:]) or p.values[x].data is not None:
+        return None
+    made = {p.shapes[node.outputs[0]] for node in terms}
+    whole = _whole(combs)
+    if whole is None or len(made) > 1 or not has_window(whole.attributes):
+        return None
+    gain = costs.combs_gain(
+        [_attributes(node) for node in combs], whole.attributes, made.pop(), library
+    )
+    merged = replace(combs[0], outputs=(output,), attributes=whole.attributes, clamp=root.clamp)
+    return Match(nodes, _FAMILY, partial(_packed, p, combs, whole, merged), gain)
+
+
+def _terms(p: Pattern, root: Node) -> Iterator[Node]:
+    """``root`` and what it adds up, down to nodes that are no sums; nothing if that is not of the
+    form of a chain."""
+    yield root
+    for i in root.inputs:
+        node = p.maker(i)
+        if node is None or node.clamp is not None or node.flags or root.flags:
+            return
+        if node.kind is NodeKind.ADD:
+            yield from _terms(p, node)
+        elif node.kind is NodeKind.DEPTHWISE_CONV_2D:
+            yield node
+
+
+def _attributes(node: Node) -> Conv2dAttributes:
+    assert isinstance(node.attributes, Conv2dAttributes)
+    return node.attributes
+
+
+def _whole(combs: Sequence[Node]) -> _Whole | None:
+    """The filter of which each tap is one comb's."""
+    if len({node.inputs[0] for node in combs}) > 1:
+        return None
+    attributes = [_attributes(node) for node in combs]
+    first = attributes[0]
+    same = (first.stride, first.groups, first.group_input_channels, first.group_output_channels)
+    if first.group_input_channels != 1 or first.group_output_channels != 1:
+        return None
+    if any(
+        (a.stride, a.groups, a.group_input_channels, a.group_output_channels) != same
+        for a in attributes
+    ):
+        return None
+    # Where the taps lie beside an output's own place.
+    rows = [_taps(a, 0, a.padding[0]) for a in attributes]
+    columns = [_taps(a, 1, a.padding[3]) for a in attributes]
+    top, left = min(map(min, rows)), min(map(min, columns))
+    height, width = max(map(max, rows)) - top + 1, max(map(max, columns)) - left + 1
+    if (
+        top > 0
+        or left > 0
+        or height * width != sum(len(r) * len(c) for r, c in zip(rows, columns, strict=True))
+    ):
+        return None
+    places = tuple(
+        (slice(r.start - top, None, r.step), slice(c.start - left, None, c.step))
+        for r, c in zip(rows, columns, strict=True)
+    )
+    covered = np.zeros((height, width), bool)
+    for place, r, c in zip(places, rows, columns, strict=True):
+        if covered[place].shape != (len(r), len(c)):
+            return None
+        covered[place] = True
+    if not covered.all():
+        return None
+    bottom = max(a.padding[2] for a in attributes)
+    right = max(a.padding[1] for a in attributes)
+    whole = replace(
+        first, padding=(-top, right, bottom, -left), kernel=(height, width), dilation=(1, 1)
+    )
+    return _Whole(whole, places)
+
+
+def _taps(a: Conv2dAttributes, axis: int, before: int) -> range:
+    step = a.dilation[axis]
+    return range(-before, a.kernel[axis] * step - before, step)
+
+
+def _packed(
+    p: Pattern, combs: Sequence[Node], whole: _Whole, merged: Node, workshop: Workshop
+) -> depthwise.Depthwise:
+    """Packs the taps of all combs as those of one filter."""
+    channels = whole.attributes.groups
+    weights = np.empty((*whole.attributes.kernel, channels), np.float32)
+    bias = np.zeros(channels, np.float32)
+    for node, place in zip(combs, whole.places, strict=True):
+        kernel = _attributes(node).kernel
+        weights[place] = _constant(p.values, node.inputs[1], workshop).reshape(*kernel, channels)
+        if node.inputs[2] != INVALID_VALUE_ID:
+            bias += _constant(p.values, node.inputs[2], workshop)
+    return depthwise.packed(merged, address(weights), address(bias), workshop)
+
+
+def _constant(values: Mapping[int, Value], i: int, workshop: Workshop) -> np.ndarray:
+    return workshop.constant(values[i]).view(np.float32)
+
+
+#: Chains are prepared as a whole; what they gain decides.
+_FAMILY = replace(depthwise.FAMILY, kinds=frozenset(), slower=lambda *_: None)

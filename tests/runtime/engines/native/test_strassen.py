@@ -1,0 +1,74 @@
+"""int8 products by Strassen's algorithm (``native/qs8_strassen.h``): the bits of plain ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from integer_cases import Product
+from integer_cases import answer as static_answer
+from native_harness import ISAS, THREADS, answer, guarded, native
+from test_dynamic import product
+
+from penstock.graph.kinds import Conv2dAttributes
+
+pytestmark = pytest.mark.skipif("avx2" not in ISAS, reason="it is for AVX2")
+
+#: Rows, inputs and outputs: whole quads of rows and groups of outputs, and what does not divide;
+#: several chunks of rows (of many inputs sooner); the fewest that go this way, and one less.
+SIZES = (
+    (64, 256, 64), (65, 264, 64), (66, 280, 61), (67, 256, 124), (68, 512, 188), (63, 256, 64),
+    (77, 2048, 190), (197, 384, 250), (257, 256, 64), (300, 1032, 128), (521, 264, 60),
+    (120, 6016, 64),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_rows_quantized_at_run_time(size: tuple[int, int, int], threads: int) -> None:
+    rows, inputs, outputs = size
+    graph, x = product((rows, inputs), outputs, rows)
+    expected = answer(native("scalar"), graph, x)
+    np.testing.assert_array_equal(answer(native("avx2"), graph, x, threads), expected)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_static(size: tuple[int, int, int], threads: int) -> None:
+    rows, inputs, outputs = size
+    graph, x = Product((rows, inputs), outputs, None, rows).graph()
+    expected = static_answer(native("scalar"), graph, x)
+    np.testing.assert_array_equal(static_answer(native("avx2"), graph, x, threads), expected)
+
+
+def test_convolution() -> None:
+    """Of several images, with kernels of one pixel."""
+    attributes = Conv2dAttributes((0,) * 4, (1, 1), (1, 1), (1, 1), 1, 320, 127)
+    graph, x = Product((3, 7, 9, 320), 127, attributes, 5).graph()
+    expected = static_answer(native("scalar"), graph, x)
+    np.testing.assert_array_equal(static_answer(native("avx2"), graph, x), expected)
+
+
+@pytest.mark.parametrize("weight", [-128, 127])
+@pytest.mark.parametrize("value", [-128, 127])
+def test_extremes(weight: int, value: int) -> None:
+    """Sums of blocks of the largest values there are, of one sign and of both."""
+    graph, x = Product((80, 512), 128, None, 1).graph()
+    weights = graph.values[1].data
+    assert isinstance(weights, np.ndarray)
+    rng = np.random.default_rng(2)
+    weights[...], x[...] = weight, value
+    weights[64:] = np.where(rng.random(weights[64:].shape) < 0.5, weight, -weight - 1)
+    x[40:] = np.where(rng.random(x[40:].shape) < 0.5, value, -value - 1)
+    expected = static_answer(native("scalar"), graph, x)
+    np.testing.assert_array_equal(static_answer(native("avx2"), graph, x), expected)
+
+
+def test_nothing_outside_is_touched() -> None:
+    for rows, inputs, outputs in SIZES[:6]:
+        graph, x = Product((rows, inputs), outputs, None, rows).graph()
+        expected = static_answer(native("scalar"), graph, x)
+        executable = native("avx2").compile(graph, threads=THREADS[1])
+        executable.reshape([x.shape])
+        with guarded([x, np.zeros_like(expected)]) as (image, output):
+            executable.run([image], [output])
+            np.testing.assert_array_equal(output, expected)
