@@ -8,12 +8,14 @@
 
 #include "core.h"
 
-/* output[r][c] = input[r][c] / sqrt(mean(input[r]^2) + epsilon) * weight[c] */
+/* output[r][c] = x[r][c] / sqrt(mean(x[r]^2) + epsilon) * weight[c], of which x is the input or, for a
+ * layer norm, the input less its row's mean; a layer norm adds bias[c]. */
 struct pk_f32_norm_task {
     uint32_t isa;
     float epsilon;
     size_t rows, channels;
     const float *weight;
+    const float *bias; /* NULL: no layer norm */
     const float *input;
     float *output;
 };

@@ -72,28 +72,56 @@ PK_INLINE vec quotient(vec a, vec b)
 }
 #endif
 
-static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
+/* The sum over a row of x - less, or of its square. */
+PK_INLINE float sum_over(const float *x, size_t channels, const float less, const int squared)
+{
+    const size_t whole = channels / PK_LANES * PK_LANES;
+    vec sums[4] = {{0}};
+    size_t c = 0;
+    for (; c + 4 * PK_LANES <= channels; c += 4 * PK_LANES)
+        for (size_t i = 0; i < 4; i++) {
+            const vec d = at(x + c + i * PK_LANES) - less;
+            sums[i] += squared ? d * d : d;
+        }
+    for (; c < whole; c += PK_LANES) {
+        const vec d = at(x + c) - less;
+        sums[0] += squared ? d * d : d;
+    }
+    float sum = sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    for (; c < channels; c++)
+        sum += squared ? (x[c] - less) * (x[c] - less) : x[c] - less;
+    return sum;
+}
+
+PK_INLINE void norm_rows(const struct pk_f32_norm_task *task, size_t begin, size_t end,
+                         const int layer)
 {
     const size_t channels = task->channels, whole = channels / PK_LANES * PK_LANES;
+    const float share = 1.0f / (float)channels;
     for (size_t r = begin; r < end; r++) {
         const float *x = task->input + r * channels;
         float *to = task->output + r * channels;
-        vec sums[4] = {{0}};
+        const float mean = layer ? sum_over(x, channels, 0, 0) * share : 0;
+        const float power = sum_over(x, channels, mean, 1) * share;
+        const float scale = 1.0f / __builtin_sqrtf(power + task->epsilon);
         size_t c = 0;
-        for (; c + 4 * PK_LANES <= channels; c += 4 * PK_LANES)
-            for (size_t i = 0; i < 4; i++)
-                sums[i] += at(x + c + i * PK_LANES) * at(x + c + i * PK_LANES);
-        for (; c < whole; c += PK_LANES)
-            sums[0] += at(x + c) * at(x + c);
-        float sum = sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
-        for (; c < channels; c++)
-            sum += x[c] * x[c];
-        const float scale = 1.0f / __builtin_sqrtf(sum * (1.0f / (float)channels) + task->epsilon);
-        for (c = 0; c < whole; c += PK_LANES)
-            *(vec *)(to + c) = at(x + c) * (scale * at(task->weight + c));
-        for (; c < channels; c++)
-            to[c] = x[c] * (scale * task->weight[c]);
+        for (; c < whole; c += PK_LANES) {
+            const vec y = (at(x + c) - mean) * (scale * at(task->weight + c));
+            *(vec *)(to + c) = layer ? y + at(task->bias + c) : y;
+        }
+        for (; c < channels; c++) {
+            const float y = (x[c] - mean) * (scale * task->weight[c]);
+            to[c] = layer ? y + task->bias[c] : y;
+        }
     }
+}
+
+static void norm(const struct pk_f32_norm_task *task, size_t begin, size_t end)
+{
+    if (task->bias)
+        norm_rows(task, begin, end, 1);
+    else
+        norm_rows(task, begin, end, 0);
 }
 
 PK_INLINE vec gated(const struct pk_f32_gate_task *task, vec a, const uint32_t form)

@@ -178,6 +178,15 @@ def elementwise_gain(passes: int, shape: Shape) -> float:
     return passes * _PASS * prod(shape) - _STEP + _pages(shape)
 
 
+#: What the nodes of a layer norm take beyond ours for an element, and for being eleven.
+_NORM, _NORM_NODES = 0.4e-3, 2.0
+
+
+def norm_gain(shape: Shape) -> float:
+    """Of a layer norm over the last dimension of this shape."""
+    return _NORM * prod(shape) + _NORM_NODES - _STEP + _pages(shape)
+
+
 def sum_gain(node: Node, values: Values, library: Library) -> float | None:
     """Of sums and products of two tensors in fp32: both wait for memory. Ours is there for where
     what is around it is ours."""

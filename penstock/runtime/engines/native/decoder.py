@@ -29,6 +29,7 @@ class CNorm(Structure):
         ("rows", c_size_t),
         ("channels", c_size_t),
         ("weight", c_void_p),
+        ("bias", c_void_p),
         ("input", c_void_p),
         ("output", c_void_p),
     ]
@@ -104,14 +105,16 @@ class CAttention(Structure):
 
 @dataclass(frozen=True)
 class Norm:
-    """``input / sqrt(mean(input ** 2) + epsilon) * weight`` over the last dimension of the output,
-    of which the input may be another shape; ``weight`` is the address of its copy."""
+    """``x / sqrt(mean(x ** 2) + epsilon) * weight`` over the last dimension of the output, of which
+    the input may be another shape. ``x`` is the input; with a ``bias``, which is added in the end,
+    it is the input less its mean. Both are addresses of copies."""
 
     input: int
     output: int
     epsilon: float
     channels: int
     weight: int
+    bias: int | None
     workshop: Workshop
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
@@ -120,7 +123,7 @@ class Norm:
         _check(channels == self.channels)
         _check(math.prod(shapes[self.input]) == math.prod(shapes[self.output]))
         isa = int(self.workshop.library.isa)
-        task = CNorm(isa, self.epsilon, math.prod(rows), channels, self.weight)
+        task = CNorm(isa, self.epsilon, math.prod(rows), channels, self.weight, self.bias)
         return Step("pk_f32_norm_run", task, ((self.input, "input"), (self.output, "output")))
 
 

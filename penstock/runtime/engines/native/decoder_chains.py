@@ -12,17 +12,17 @@ from functools import partial
 
 import numpy as np
 
-from penstock.graph.graph import INVALID_VALUE_ID, Node
+from penstock.graph.graph import Node
 from penstock.graph.kinds import (
     ConcatenateAttributes,
     NodeKind,
-    Pool2dAttributes,
     SliceAttributes,
 )
 from penstock.runtime.engines.native import decoder, int8_chains
 from penstock.runtime.engines.native.attention_chains import BY_HEAD, attention
 from penstock.runtime.engines.native.chains import Match, Pattern
 from penstock.runtime.engines.native.family import Workshop
+from penstock.runtime.engines.native.norms import mean_of_squares, packed_norm
 
 
 def decoder_chains(pattern: Pattern) -> list[Match]:
@@ -185,7 +185,7 @@ def _norm_match(
     if not p.closed(nodes) or p.shapes[last.outputs[0]] != p.shapes[x]:
         return None
     x, nodes = _unshaped(p, x, nodes)
-    made = partial(_packed_norm, x, last.outputs[0], epsilon, weight)
+    made = partial(packed_norm, x, last.outputs[0], epsilon, weight, None)
     return Match(nodes, decoder.NORM, made)
 
 
@@ -198,52 +198,10 @@ def _normalized(p: Pattern, scale: Node) -> tuple[int, float, list[Node]] | None
             epsilon = p.number(small)
             if epsilon is None or p.shapes[root] != (*p.shapes[x][:-1], 1):
                 continue
-            between = _mean_of_squares(p, mean, x)
+            between = mean_of_squares(p, mean, x)
             if between is not None and inverse is not None and shifted is not None:
                 return x, epsilon, [*between, shifted, inverse, scale]
     return None
-
-
-def _packed_norm(
-    x: int, output: int, epsilon: float, weight: np.ndarray, workshop: Workshop
-) -> decoder.Norm:
-    kept = workshop.packed.keep(np.array(weight, np.float32))
-    return decoder.Norm(x, output, epsilon, weight.size, kept, workshop)
-
-
-def _mean_of_squares(p: Pattern, value: int, x: int) -> list[Node] | None:
-    """The nodes by which ``value`` is the mean of x ** 2 over the last dimension: a product with
-    constants, of the squares or of what pooling left of them."""
-    nodes, size = [], p.shapes[x][-1]
-    last = p.made(value, NodeKind.STATIC_RESHAPE)
-    if last is not None:
-        nodes.append(last)
-        value = last.inputs[0]
-    product = p.made(value, NodeKind.FULLY_CONNECTED)
-    if product is None or product.inputs[2] != INVALID_VALUE_ID:
-        return None
-    nodes.append(product)
-    value = product.inputs[0]
-    weights, width = p.constant(product.inputs[1]), p.shapes[value][-1]
-    if weights is None or p.shapes[product.inputs[1]] != (1, width):
-        return None
-    if not np.allclose(weights, 1 / width, rtol=1e-6, atol=0):
-        return None
-    pool = p.made(value, NodeKind.AVG_POOLING_2D)
-    if pool is not None:
-        count = size // width
-        once = Pool2dAttributes((0, 0, 0, 0), (1, count), (1, count))
-        split = p.made(pool.inputs[0], NodeKind.STATIC_RESHAPE)
-        if pool.attributes != once or split is None or count * width != size:
-            return None
-        if p.shapes[split.outputs[0]][-2:] != (count, width):
-            return None
-        nodes += [pool, split]
-        value = split.inputs[0]
-    square = p.made(value, NodeKind.SQUARE)
-    if square is None or square.inputs[0] != x or (pool is None and width != size):
-        return None
-    return [*nodes, square]
 
 
 def _gate(p: Pattern, last: Node) -> Match | None:

@@ -24,6 +24,7 @@ from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
 from penstock.runtime.engines.native.library import Library
+from penstock.runtime.engines.native.norms import layer_norm_chains
 from penstock.runtime.engines.native.rules import goes_whole
 from penstock.runtime.engines.native.tables import Tables
 
@@ -47,7 +48,8 @@ def _chains(
     taken = {id(node) for chain in found for node in chain.nodes}
     heads = any(node.kind in _HEADS and id(node) not in taken for node in graph.nodes)
     combs = any(is_comb(node) for node in graph.nodes)
-    if heads or combs:
+    norms = any(node.kind is NodeKind.RECIPROCAL_SQUARE_ROOT for node in graph.nodes)
+    if heads or combs or norms:
         pattern = Pattern(graph, shapes)
     if combs:
         found += comb_chains(pattern, taken, library)
@@ -56,6 +58,8 @@ def _chains(
         found += layers
         taken.update(id(node) for chain in layers for node in chain.nodes)
         found += activation_chains(pattern, taken)
+    if norms:
+        found += layer_norm_chains(pattern, taken)
     return found, layers
 
 

@@ -132,16 +132,27 @@ def test_attention(seed: int) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("channels", [1, 5, 16, 63, 64, 67, 576])
-def test_norm(isa: str, channels: int) -> None:
-    x, weight = numbers((3, channels), channels), numbers((channels,), 7)
-    with guarded([x, weight, np.zeros_like(x)]) as (given_x, given_weight, output):
+@pytest.mark.parametrize("layer", [False, True])
+def test_norm(isa: str, channels: int, layer: bool) -> None:
+    x, weight = numbers((3, channels), channels) + 2, numbers((channels,), 7)
+    bias = numbers((channels,), 8)
+    with guarded([x, weight, bias, np.zeros_like(x)]) as (
+        given_x,
+        given_weight,
+        given_bias,
+        output,
+    ):
         task = decoder.CNorm(
-            int(library(isa).isa), 1e-5, 3, channels,
-            address(given_weight), address(given_x), address(output),
+            int(library(isa).isa), 1e-5, 3, channels, address(given_weight),
+            address(given_bias) if layer else None, address(given_x), address(output),
         )  # fmt: skip
         run(isa, "pk_f32_norm_run", task)
-        mean = (x.astype(np.float64) ** 2).mean(-1, keepdims=True)
-        np.testing.assert_allclose(output, x / np.sqrt(mean + 1e-5) * weight, rtol=3e-6, atol=1e-6)
+        real = x.astype(np.float64)
+        if layer:
+            real -= real.mean(-1, keepdims=True)
+        wanted = real / np.sqrt((real**2).mean(-1, keepdims=True) + 1e-5) * weight
+        wanted += bias if layer else 0
+        np.testing.assert_allclose(output, wanted, rtol=3e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("isa", ISAS)
