@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import numpy as np
 
@@ -155,12 +156,21 @@ def write_outputs(path: Path, outputs: Sequence[Any]) -> list[str]:
     for index, array in enumerate(arrays):
         if path.suffix == ".npy":
             single = path if len(arrays) == 1 else path.with_name(f"{path.stem}-{index}.npy")
-            write_file(single, partial(np.save, arr=array))
+            write_file(single, partial(_save, array=array))
         else:
             single = path.with_name(f"{path.name}-{index}.bin")
-            write_file(single, array.ravel(order="K").tofile)
+            write_file(single, partial(_save_raw, array=array))
         names.append(str(single))
     return names
+
+
+# NumPy writes to a real file by itself, and does not say why it could not.
+def _save(file: IO[bytes], array: np.ndarray) -> None:
+    np.save(SimpleNamespace(write=file.write), array)
+
+
+def _save_raw(file: IO[bytes], array: np.ndarray) -> None:
+    file.write(array.ravel(order="K").view(np.uint8).data)
 
 
 def show(report: RunReport, *, print_output: str = "summary", quiet: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import struct
 import subprocess
 import sys
@@ -75,6 +76,22 @@ def test_an_output_that_is_full(program: Path) -> None:
         )
     assert done.returncode == 1
     assert done.stderr.startswith(b"error: cannot write the output: No space left on device\n")
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out.npy", "out"])
+def test_files_that_do_not_fit(program: Path, tmp_path: Path, name: str) -> None:
+    """Whatever writes them, the error says why, and nothing is left."""
+
+    def smallest_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock", "run", str(program), "--output", str(tmp_path / name)],
+        capture_output=True, text=True, env=environment(PYTHONDONTWRITEBYTECODE="1"),
+        preexec_fn=smallest_files, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "File too large; choose another place" in done.stderr
+    assert not list(tmp_path.glob("out*")) and not list(tmp_path.glob(".out*"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
