@@ -4,6 +4,7 @@ compiler splits larger filters into combs, each with every n-th tap
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,6 @@ from penstock.runtime.engines.native.chains import Match, Pattern
 from penstock.runtime.engines.native.family import Workshop
 from penstock.runtime.engines.native.isa import VECTORS
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.windows import has_window
 
 
 def is_comb(node: Node) -> bool:
@@ -71,7 +71,7 @@ def _sum(p: Pattern, root: Node, library: Library) -> Match | None:
         return None
     made = {p.shapes[node.outputs[0]] for node in terms}
     whole = _whole(combs)
-    if whole is None or len(made) > 1 or not has_window(whole.attributes):
+    if whole is None or len(made) > 1:
         return None
     gain = costs.combs_gain(
         [_attributes(node) for node in combs], whole.attributes, made.pop(), library
@@ -113,34 +113,38 @@ def _whole(combs: Sequence[Node]) -> _Whole | None:
         for a in attributes
     ):
         return None
-    # Where the taps lie beside an output's own place.
+    # Where the taps lie beside an output's own place, and how they are numbered.
     rows = [_taps(a, 0, a.padding[0]) for a in attributes]
     columns = [_taps(a, 1, a.padding[3]) for a in attributes]
-    top, left = min(map(min, rows)), min(map(min, columns))
-    height, width = max(map(max, rows)) - top + 1, max(map(max, columns)) - left + 1
-    if (
-        top > 0
-        or left > 0
-        or height * width != sum(len(r) * len(c) for r, c in zip(rows, columns, strict=True))
-    ):
+    down, across = _all(rows), _all(columns)
+    if down.start > 0 or across.start > 0:
         return None
     places = tuple(
-        (slice(r.start - top, None, r.step), slice(c.start - left, None, c.step))
-        for r, c in zip(rows, columns, strict=True)
+        (_numbers(r, down), _numbers(c, across)) for r, c in zip(rows, columns, strict=True)
     )
-    covered = np.zeros((height, width), bool)
-    for place, r, c in zip(places, rows, columns, strict=True):
-        if covered[place].shape != (len(r), len(c)):
-            return None
-        covered[place] = True
-    if not covered.all():
+    times = np.zeros((len(down), len(across)), int)
+    for place in places:
+        times[place] += 1
+    if (times != 1).any():
         return None
-    bottom = max(a.padding[2] for a in attributes)
-    right = max(a.padding[1] for a in attributes)
-    whole = replace(
-        first, padding=(-top, right, bottom, -left), kernel=(height, width), dilation=(1, 1)
-    )
+    padding = (
+        -down.start, max(a.padding[1] for a in attributes),
+        max(a.padding[2] for a in attributes), -across.start,
+    )  # fmt: skip
+    whole = replace(first, padding=padding, kernel=times.shape, dilation=(down.step, across.step))
     return _Whole(whole, places)
+
+
+def _all(axis: Sequence[range]) -> range:
+    """The taps of all combs along an axis."""
+    first, last = min(taps[0] for taps in axis), max(taps[-1] for taps in axis)
+    step = math.gcd(*(taps.step for taps in axis), *(taps[0] - first for taps in axis))
+    return range(first, last + 1, step)
+
+
+def _numbers(taps: range, among: range) -> slice:
+    first, step = (taps[0] - among.start) // among.step, taps.step // among.step
+    return slice(first, first + step * (len(taps) - 1) + 1, step)
 
 
 def _taps(a: Conv2dAttributes, axis: int, before: int) -> range:

@@ -113,14 +113,14 @@ def _inside(a: Conv2dAttributes, result: Shape) -> float:
 
 
 #: Rates of depthwise convolutions: XNNPACK's where the first cache holds the weights and the inputs
-#: of one pixel, where not, and where it has no kernels for so many taps; ours by the most taps, and
-#: where outputs go one by one. With a stride of 2 both wait for the image.
+#: of one pixel, where not, and where it has no kernels for so many taps; ours by the most taps of
+#: filters with code of their own, which with a stride of 2 wait for the image, and of others.
 _HELD, _NOT_HELD, _MANY_TAPS = 42.0, 27.0, {True: 5.0, False: 2.4}
 _DEPTHWISE = {
     True: ((9, 80.0), (25, 110.0), (1 << 30, 115.0)),
     False: ((9, 64.0), (25, 85.0), (1 << 30, 90.0)),
 }
-_ONE_BY_ONE = {True: 31.0, False: 22.0}
+_OTHERS = {True: ((121, 88.0), (1 << 30, 60.0)), False: ((121, 58.0), (1 << 30, 32.0))}
 _STRIDED = 0.63
 _L1 = 1 << 15
 
@@ -160,11 +160,10 @@ def _theirs_depthwise(a: Conv2dAttributes, result: Shape, library: Library) -> f
 
 
 def _ours_depthwise(a: Conv2dAttributes, result: Shape, library: Library) -> float:
-    taps, avx512 = prod(a.kernel), library.has(Isa.AVX512)
-    rate = next(rate for most, rate in _DEPTHWISE[avx512] if taps <= most)
-    if not has_window(a):
-        rate = _ONE_BY_ONE[avx512]
-    if max(a.stride) > 1:
+    taps, window = prod(a.kernel), has_window(a)
+    rates = (_DEPTHWISE if window else _OTHERS)[library.has(Isa.AVX512)]
+    rate = next(rate for most, rate in rates if taps <= most)
+    if window and max(a.stride) > 1:
         rate *= _STRIDED
     return 2 * taps * prod(result) / rate / 1000
 

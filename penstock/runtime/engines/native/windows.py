@@ -11,5 +11,5 @@ _HEIGHT = 7
 
 
 def has_window(a: Conv2dAttributes) -> bool:
-    """Whether an input is read once for all of seven outputs; else outputs go one by one."""
+    """Whether an input is read once for all of seven outputs; else once for each that needs it."""
     return (a.kernel[1], a.stride[1]) in _ROWS and a.kernel[0] <= _HEIGHT and max(a.dilation) == 1
