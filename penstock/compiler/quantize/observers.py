@@ -265,7 +265,7 @@ def not_to_be_trained(weight: torch.Tensor) -> torch.Tensor:
     if not (weight.requires_grad and torch.is_grad_enabled()):
         return weight
     read = weight.view_as(weight)
-    read.register_hook(_refuse_gradient)  # type: ignore[no-untyped-call]
+    read.register_hook(_refuse_gradient)
     return read
 
 

@@ -106,7 +106,7 @@ class CurrentPerChannelWeightObserver(PerChannelWeightObserver):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.reset_min_max_vals()
-        return super().forward(x)  # type: ignore[no-any-return]
+        return super().forward(x)
 
 
 class CurrentTensorWeightObserver(TensorWeightObserver):
@@ -114,7 +114,7 @@ class CurrentTensorWeightObserver(TensorWeightObserver):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.reset_min_max_vals()
-        return super().forward(x)  # type: ignore[no-any-return]
+        return super().forward(x)
 
 
 _IN_TRAINING: dict[type[Any], type[Any]] = {
