@@ -99,14 +99,24 @@ def errors_in_one_line() -> Iterator[None]:
     provide_streams()
     try:
         yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(1) from None
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if is_interrupt(error):
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        assert isinstance(error, Exception)
         print(f"error: {one_line(str(known_error(error)))}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, or what was made of it: a RuntimeError where a class was being made,
+    before Python 3.12, as those of libraries are while they are imported."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause is not None
 
 
 #: What writing to a terminal or a pipe fails with, besides a pipe that nobody reads.

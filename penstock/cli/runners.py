@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from penstock.cli.console import known_error, provide_streams
+from penstock.cli.console import is_interrupt, known_error, provide_streams
 from penstock.cli.run_file import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
 from penstock.errors import InputError, PenstockError
 from penstock.text import one_line
@@ -161,7 +161,7 @@ def _main(app: typer.Typer) -> None:
     except Exception as error:
         if isinstance(error, _ClickException):
             _fail(error.format_message(), 2)  # type: ignore[attr-defined]
-        if type(error).__name__ == "Abort":
+        if type(error).__name__ == "Abort" or is_interrupt(error):
             _fail("interrupted", 130)
         _fail(str(known_error(error)), 1)
     raise SystemExit(code if isinstance(code, int) else 0)

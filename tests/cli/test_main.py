@@ -18,6 +18,7 @@ from cli_harness import Shell
 
 import penstock
 from penstock.cli.completion import among, files, models, several
+from penstock.cli.console import errors_in_one_line
 from penstock.cli.main import app
 from penstock.cli.safe_console import SafeConsole
 from penstock.zoo.registry import ENTRIES
@@ -141,6 +142,13 @@ def test_ctrl_c_while_a_program_runs(tmp_path: Path, shell: Shell) -> None:
     finally:
         process.kill()
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def test_an_interrupt_while_a_class_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    """What Python before 3.12 makes of it."""
+    with pytest.raises(SystemExit) as ended, errors_in_one_line():
+        raise RuntimeError("Error calling __set_name__ on 's'") from KeyboardInterrupt()
+    assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize(
