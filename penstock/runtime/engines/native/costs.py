@@ -30,6 +30,10 @@ _CUT, _CUT_BYTE = 3.0, 30e-6
 _HUGE_PAGES, _LARGE = 30e-6, 1 << 20
 #: A step of ours finds its tiles anew, which tiny nodes notice.
 _STEP = 0.5
+#: A core with AVX-VNNI beside AVX-512 begins two products of 512 bits in a cycle (Zen 5). XNNPACK's
+#: tiles of 16 columns, which it takes where the last of 32 would be half empty, wait for loads
+#: there.
+_NARROW = 1.2
 #: XNNPACK's fully-connected reads all weights anew for each 7 rows; so many bytes no level 2 cache
 #: holds. Where ours take these, a call of ViT is 5 % shorter, and loading it 8 % longer (AVX-512).
 _SWEPT = 4 << 20
@@ -59,30 +63,36 @@ def product_gain(node: Node, values: Values, library: Library) -> float | None:
     if not library.has(Isa.AVX2):
         return None
     source, filter, result = (values[i].shape for i in (*node.inputs[:2], node.outputs[0]))
-    a, rows = node.attributes, prod(result[:-1])
+    a, rows, columns = node.attributes, prod(result[:-1]), result[-1]
     operations = 2 * prod(result) * prod(filter) // max(result[-1], 1)
     indirect, faster, channels = False, 1.0, source[-1]
     if isinstance(a, Conv2dAttributes):
-        channels = a.group_input_channels
+        channels, columns = a.group_input_channels, a.group_output_channels
         indirect = prod(a.kernel) > 1 or max(a.stride) > 1
         if winograd.pays(a, source, result):
             faster = winograd.speedup(a, source, result)
         elif any(a.padding) and max(a.stride) == 1:
             faster = 1 / _inside(a, result)
     avx512 = library.has(Isa.AVX512)
+    wide = avx512 and library.has(Isa.AVXVNNI)
     if channels < 16:
-        slower = 1.2
+        depth = prod(filter) // max(result[-1], 1)
+        slower = 1 + 9 / depth if indirect else 1.2
     elif avx512:
-        slower = 0.985 + 1.5 / channels + 2.0 / result[-1]
+        slower = 0.985 + (3.0 if wide else 1.5) / channels + 2.0 / result[-1]
     else:
         slower = 0.98 + 1.2 / channels + 2.0 / result[-1] - (0.08 if rows < 64 else 0.0)
     best = 112.0
     theirs = operations / best
     if not avx512:
         theirs = operations / (41.0 if indirect else 53.0 if result[-1] % 16 else best)
+    narrow = wide and columns > 16 and (columns < 32 or 0 < columns % 32 <= 16)
+    if narrow:
+        theirs *= 1.05 if indirect else _NARROW
     height = 7 if avx512 else 5
     # To pack such weights for ours takes more than it brings in many calls.
-    stays = avx512 and not isinstance(a, Conv2dAttributes) and 4 * prod(filter) < _SWEPT
+    dense = avx512 and not isinstance(a, Conv2dAttributes)
+    stays = dense and not narrow and 4 * prod(filter) < _SWEPT
     if stays:
         slower = max(slower, 1.0)
     elif rows > height:
@@ -112,10 +122,13 @@ def _inside(a: Conv2dAttributes, result: Shape) -> float:
     return min(share, 1.0)
 
 
-#: Rates of depthwise convolutions: XNNPACK's where the first cache holds the weights and the inputs
-#: of one pixel, where not, and where it has no kernels for so many taps; ours by the most taps of
-#: filters with code of their own, which with a stride of 2 wait for the image, and of others.
+#: Rates of depthwise convolutions, in whole vectors of channels: XNNPACK's where the first cache
+#: holds the weights and the inputs of one pixel, where not, and where it has no kernels for so many
+#: taps; ours by the most taps of filters with code of their own, which with a stride of 2 wait for
+#: the image, and of others.
 _HELD, _NOT_HELD, _MANY_TAPS = 42.0, 27.0, {True: 5.0, False: 2.4}
+#: XNNPACK's kernels are of so many taps, and fewer are filled up.
+_TAPS = (3, 4, 9, 25)
 _DEPTHWISE = {
     True: ((9, 80.0), (25, 110.0), (1 << 30, 115.0)),
     False: ((9, 64.0), (25, 85.0), (1 << 30, 90.0)),
@@ -156,7 +169,8 @@ def _theirs_depthwise(a: Conv2dAttributes, result: Shape, library: Library) -> f
     held = 4 * (2 * taps + 1) * result[-1] <= (library.caches().l1 or _L1)
     many = _MANY_TAPS[library.has(Isa.AVX512)]
     rate = many if taps > 25 else _HELD if held else _NOT_HELD
-    return 2 * taps * prod(result) / rate / 1000
+    filled = next((most for most in _TAPS if taps <= most), taps)
+    return 2 * filled * _lanes(result, library) / rate / 1000
 
 
 def _ours_depthwise(a: Conv2dAttributes, result: Shape, library: Library) -> float:
@@ -165,7 +179,13 @@ def _ours_depthwise(a: Conv2dAttributes, result: Shape, library: Library) -> flo
     rate = next(rate for most, rate in rates if taps <= most)
     if window and max(a.stride) > 1:
         rate *= _STRIDED
-    return 2 * taps * prod(result) / rate / 1000
+    return 2 * taps * _lanes(result, library) / rate / 1000
+
+
+def _lanes(result: Shape, library: Library) -> int:
+    """Elements, where each pixel's channels fill whole vectors."""
+    width = 16 if library.has(Isa.AVX512) else 8
+    return prod(result[:-1]) * -(-result[-1] // width) * width
 
 
 #: What XNNPACK takes for an element beyond ours, for each pass over a tensor that is one of ours.

@@ -113,6 +113,30 @@ def test_runs_of_pixels(isa: str, kernel: tuple[int, int], stride: int, dilation
         assert_close(answer(native(isa), graph, x), answer(xnnpack(), graph, x))
 
 
+@pytest.mark.skipif(not {"avx512", "avxvnni"} <= {*ISAS}, reason="this machine has not both")
+@pytest.mark.parametrize(("outputs", "ours"), [(48, True), (64, False), (720, True), (16, False)])
+def test_tiles_of_16_columns_are_slow_where_products_are_wide(outputs: int, ours: bool) -> None:
+    graph = product_graph((196, 120), np.zeros((outputs, 120), np.float32), None)
+    values = {value.id: value for value in graph.values}
+    gain = product_gain(graph.nodes[0], values, native(ISAS[-1]).library)
+    assert gain is not None and (gain > 0) == ours
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="this machine has no AVX2")
+def test_taps_that_xnnpack_fills_up_gain_more() -> None:
+    """Its kernels are of 9 and of 25 taps."""
+
+    def gain(*kernel: int) -> float:
+        attributes = Conv2dAttributes((0, 0, 0, 0), kernel, (1, 1), (1, 1), 32, 1, 1)  # type: ignore[arg-type]
+        graph = product_graph((1, 20, 20, 32), numbers((1, *kernel, 32), 1), None, attributes)
+        values = {value.id: value for value in graph.values}
+        found = depthwise_gain(graph.nodes[0], values, native("avx2").library)
+        assert found is not None
+        return found
+
+    assert gain(2, 5) > gain(5, 5) > gain(3, 3)
+
+
 def test_one_tap_gains_nothing() -> None:
     """It waits for memory, whoever multiplies: alone it is not worth a cut."""
     attributes = Conv2dAttributes((0, 0, 0, 0), (1, 1), (1, 1), (1, 1), 40, 1, 1)
