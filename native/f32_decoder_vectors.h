@@ -81,11 +81,17 @@ PK_INLINE float sum_over(const float *x, size_t channels, const float less, cons
     for (; c + 4 * PK_LANES <= channels; c += 4 * PK_LANES)
         for (size_t i = 0; i < 4; i++) {
             const vec d = at(x + c + i * PK_LANES) - less;
-            sums[i] += squared ? d * d : d;
+            if (squared)
+                sums[i] += d * d;
+            else
+                sums[i] += d;
         }
     for (; c < whole; c += PK_LANES) {
         const vec d = at(x + c) - less;
-        sums[0] += squared ? d * d : d;
+        if (squared)
+            sums[0] += d * d;
+        else
+            sums[0] += d;
     }
     float sum = sum_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
     for (; c < channels; c++)
@@ -106,8 +112,10 @@ PK_INLINE void norm_rows(const struct pk_f32_norm_task *task, size_t begin, size
         const float scale = 1.0f / __builtin_sqrtf(power + task->epsilon);
         size_t c = 0;
         for (; c < whole; c += PK_LANES) {
-            const vec y = (at(x + c) - mean) * (scale * at(task->weight + c));
-            *(vec *)(to + c) = layer ? y + at(task->bias + c) : y;
+            vec y = (at(x + c) - mean) * (scale * at(task->weight + c));
+            if (layer)
+                y += at(task->bias + c);
+            *(vec *)(to + c) = y;
         }
         for (; c < channels; c++) {
             const float y = (x[c] - mean) * (scale * task->weight[c]);
