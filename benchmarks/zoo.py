@@ -11,6 +11,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,9 +118,21 @@ def main(names: list[str]) -> None:
         rows[key] = measure(name, precision, files)
         results["rows"] = rows = in_order(rows)
         store.write_text(json.dumps(results, indent=1))
-        PAGE.write_text(page(results))
         print(line(key, rows), flush=True)
+    if missing := [key for key in in_order(dict.fromkeys(shown(PAGE))) if key not in rows]:
+        print(
+            f"{PAGE.relative_to(ROOT)} is left as it is: it has rows that were not measured here,"
+            f" {missing[0]} for instance; put these in by hand, or make zoo measures all"
+        )
+        return
+    PAGE.write_text(page(results))
     print(f"written: {PAGE.relative_to(ROOT)}")
+
+
+def shown(page: Path) -> list[str]:
+    """The rows of the page, by their keys."""
+    cells = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
+    return [f"{name.removeprefix('| ')} {precision}" for name, precision, *_ in cells]
 
 
 def in_order(rows: dict[str, Any]) -> dict[str, Any]:
