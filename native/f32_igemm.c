@@ -330,7 +330,8 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
     tile.panel_stride = panels->full_width * (panels->depth + 1);
     for (size_t i = begin, next; i < end; i = next) {
         /* The full panels of a group in one go; a narrower one by itself. */
-        const size_t group = i / panels->count, panel = i % panels->count;
+        const size_t group = task->shape.groups == 1 ? 0 : i / panels->count; /* dividing is slow */
+        const size_t panel = i - group * panels->count;
         const size_t narrow = panels->last_width < panels->full_width;
         const int alone = narrow && panel + 1 == panels->count;
         next = alone ? i + 1 : pk_min(end, (group + 1) * panels->count - narrow);
@@ -347,7 +348,7 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
         tile.output = task->output + row * task->output_pixel +
                       group * task->shape.output_channels + channel;
         tile.columns = pk_min(task->shape.output_channels - channel, (next - i) * width);
-        kernel->tiles[rows - 1][width / kernel->width - 1](&tile);
+        kernel->tiles[rows - 1][width > kernel->width](&tile);
     }
 }
 
