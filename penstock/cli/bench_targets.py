@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,8 @@ class _Preparation:
         if source is None:
             return None
         if source not in self._models:
+            if find_spec("torch") is None:  # the process could only end
+                raise ModuleNotFoundError("no torch", name="torch")
             folder = self._folder / f"model{len(self._models)}"
             folder.mkdir()
             weights = [] if self._request.weights is None else [self._request.weights]

@@ -16,6 +16,7 @@ from children import environment, interruptible
 from cli_harness import Shell
 
 import penstock
+from penstock.cli import bench_targets
 from penstock.cli.bench import show
 from penstock.tools.bench import peers
 from penstock.tools.bench.report import BenchReport, Row
@@ -138,6 +139,12 @@ def test_what_is_wrong(shell: Shell) -> None:
     shell.fails("penstock", "bench", "a.pte", "--engine", "gpu", message="--engine 'gpu'")
     shell.fails("penstock", "bench", "a.pte", "--against", "tflite", message="'tflite' is unknown")
     shell.fails("penstock", "bench", "mymodels:broken", message="no such luck")
+
+
+def test_a_model_where_torch_is_missing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_targets, "find_spec", lambda name: None)
+    message = "this needs torch, which is not installed: pip install "
+    shell.fails("penstock", "bench", "linear", message=message)
 
 
 def test_why_a_row_fails_stands_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
