@@ -39,10 +39,11 @@ def without_stand_ins(
 
 @contextmanager
 def _left_as_it_was(model: torch.nn.Module, stored: list[str]) -> Iterator[None]:
-    """Takes back what is stored in modules meanwhile; ``stored`` are the names of the stand-ins
-    among it."""
-    holders = [held for module in model.modules() for held in (vars(module), module._buffers)]
-    before = [(held, dict(held)) for held in holders]
+    """Takes back what is stored in modules meanwhile, and in dictionaries of theirs (tables by
+    device or size); ``stored`` are the names of the stand-ins among it."""
+    before = [
+        (held, dict(held)) for module in model.modules() for held in _dictionaries(vars(module))
+    ]
     try:
         yield
     finally:
@@ -53,6 +54,11 @@ def _left_as_it_was(model: torch.nn.Module, stored: list[str]) -> Iterator[None]
             for name, value in values.items():
                 if name not in held or held[name] is not value:
                     held[name] = value
+
+
+def _dictionaries(attributes: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield attributes
+    yield from (value for value in attributes.values() if type(value) is dict)
 
 
 def _new_stand_in(value: Any, name: str, before: dict[str, Any]) -> bool:

@@ -28,6 +28,14 @@ class Reason:
 NO_ENTRY = "no entry"
 CONSTRAINT = "constraint"
 LOWERING = "lowering"
+POSITIONS = "positions"
+
+#: What counts positions, besides operators that work element by element.
+_COUNTS = (
+    torch.ops.aten.cumsum.default,
+    torch.ops.aten.to.dtype,
+    torch.ops.aten._to_copy.default,
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,15 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
     from the inputs alone comes before all groups. Delegable nodes of one level form a group. A
     path that leaves a group passes a node outside it, hence to a higher level, and never returns:
     the groups are acyclic, and there are no more of them than alternations on the longest path.
+    What computes positions for operators outside stays with those.
     """
+    reasons = {
+        node: known_reasons.get(node) or reason_against(node) for node in nodes if is_operator(node)
+    }
+    for node in _positions(reasons):
+        reasons[node] = Reason(
+            POSITIONS, "it computes positions, from integers to integers outside"
+        )
     undelegated: dict[Node, Reason] = {}
     delegated: set[Node] = set()
     levels: dict[Node, int] = {}
@@ -92,7 +108,7 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
             if before and node.op == "call_function":
                 levels[node] = max(before)
             continue
-        reason = known_reasons.get(node) or reason_against(node)
+        reason = reasons[node]
         if node.target is operator.getitem and node.args[0] in known_reasons:
             reason = known_reasons[node.args[0]]  # type: ignore[index]
         inside = reason is None
@@ -109,3 +125,49 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
             undelegated[node] = reason
     ordered = tuple(tuple(groups[level]) for level in sorted(groups))
     return Partition(ordered, undelegated)
+
+
+def _positions(reasons: Mapping[Node, Reason | None]) -> set[Node]:
+    """Delegable nodes that work element by element on what comes out of integers, or of sizes
+    alone, and that are read by operators outside and by each other only: logarithms of distances
+    (relative positions in buckets), running sums of masks. Inside, a table that is read at these
+    positions would cut the graph in two."""
+    found: set[Node] = set()
+
+    def from_outside(node: Node) -> bool:
+        sources = node.all_input_nodes
+        return any(source in reasons for source in sources) and all(
+            source in found or is_constant(source) or _of_integers(source, reasons)
+            for source in sources
+        )
+
+    for node, reason in reasons.items():
+        if reason is None and _counts(node) and from_outside(node):
+            found.add(node)
+    while True:
+        kept = {
+            node
+            for node in found
+            if from_outside(node)
+            and all(user in found or reasons.get(user) is not None for user in node.users)
+        }
+        if len(kept) == len(found):
+            return found
+        found = kept
+
+
+def _counts(node: Node) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and (
+        torch.Tag.pointwise in target.tags or target in _COUNTS
+    )
+
+
+def _of_integers(node: Node, reasons: Mapping[Node, Reason | None]) -> bool:
+    """Whether ``node`` is outside and made of integers or of sizes alone, or is a size."""
+    if node not in reasons:
+        return not is_tensor_node(node)
+    tensors = [source for source in node.all_input_nodes if is_tensor_node(source)]
+    return reasons[node] is not None and not any(
+        source.meta["val"].is_floating_point() for source in tensors
+    )

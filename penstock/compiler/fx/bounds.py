@@ -27,9 +27,8 @@ _NOT_NEGATIVE = {
     aten.sigmoid.default, aten.hardsigmoid.default, aten.softmax.int, aten._softmax.default,
     aten.softplus.default, aten.norm.Scalar, aten.norm.ScalarOpt_dim, aten.cosh.default,
     aten.linalg_vector_norm.default, aten.eq.Scalar, aten.eq.Tensor, aten.ne.Scalar, aten.ne.Tensor,
-    aten.gt.Scalar, aten.gt.Tensor, aten.lt.Scalar, aten.lt.Tensor, aten.ge.Scalar, aten.ge.Tensor,
-    aten.le.Scalar, aten.le.Tensor, aten.logical_not.default, aten.logical_and.default,
-    aten.logical_or.default,
+    aten.gt.Tensor, aten.lt.Scalar, aten.lt.Tensor, aten.ge.Tensor, aten.le.Scalar, aten.le.Tensor,
+    aten.logical_not.default, aten.logical_or.default,
 }  # fmt: skip
 #: What they give is among what they read.
 _SELECTIONS = {
@@ -156,6 +155,31 @@ def _filled(node: Node, bound: Bound) -> float:
     return min(bound(node.args[0]), bound(node.args[2]))
 
 
+def _comparison(node: Node, bound: Bound) -> float:
+    """1 where it is true of every integer; not-a-number is neither less nor more."""
+    value, other = node.args
+    if not isinstance(value, Node) or value.meta["val"].is_floating_point():
+        return 0.0
+    if not isinstance(other, (int, float)):
+        return 0.0
+    least = bound(value)
+    return float(least >= other if node.target is aten.ge.Scalar else least > other)
+
+
+def _conjunction(node: Node, bound: Bound) -> float:
+    if node.meta["val"].dtype != torch.bool:
+        return UNKNOWN
+    return float(all(bound(item) >= 1 for item in node.args))
+
+
+def _range(node: Node, bound: Bound) -> float:
+    """Of positive steps the first one."""
+    named = arguments(node)
+    start, step = named.get("start", 0), named.get("step", 1)
+    ascending = isinstance(step, (int, float)) and step > 0
+    return float(start) if ascending and isinstance(start, (int, float)) else UNKNOWN
+
+
 def _joined(node: Node, bound: Bound) -> float:
     parts = node.args[0]
     return min(map(bound, parts)) if isinstance(parts, (list, tuple)) and parts else UNKNOWN
@@ -173,5 +197,9 @@ _RULES: dict[Any, Callable[[Node, Bound], float]] = {
     aten.minimum.default: _lesser, aten.min.other: _lesser,
     aten.where.self: _choice, aten.where.ScalarOther: _choice, aten.where.ScalarSelf: _choice,
     aten.where.Scalar: _choice, aten.masked_fill.Scalar: _filled, aten.masked_fill.Tensor: _filled,
+    aten.ge.Scalar: _comparison, aten.gt.Scalar: _comparison,
+    aten.logical_and.default: _conjunction, aten.bitwise_and.Tensor: _conjunction,
+    aten.__and__.Tensor: _conjunction, aten.arange.default: _range, aten.arange.start: _range,
+    aten.arange.start_step: _range,
     aten.cat.default: _joined, aten.stack.default: _joined,
 }  # fmt: skip

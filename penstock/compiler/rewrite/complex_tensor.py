@@ -72,11 +72,11 @@ def joined(re: Part, im: Part, like: Tensor | None = None) -> Complex:
     """The pair of two parts, of which one at most is missing, broadcast to one shape."""
     if re is None and im is None:
         assert like is not None
-        re = torch.zeros_like(like)
+        re = _zeros(like)
     if re is None:
-        re = torch.zeros_like(im)
+        re = _zeros(im)
     elif im is None:
-        im = torch.zeros_like(re)
+        im = _zeros(re)
     if not isinstance(re, Tensor):
         re = torch.full_like(im, re)
     elif not isinstance(im, Tensor):
@@ -155,3 +155,8 @@ def paired(re: Any, im: Any) -> Any:
     if isinstance(re, Tensor):
         return Complex(re, im)
     return type(re)(paired(*pair) for pair in zip(re, im, strict=True))
+
+
+def _zeros(like: Any) -> Tensor:
+    """By its size alone: of a dynamic one the graph outside does not wait for ``like``."""
+    return torch.zeros(like.shape, dtype=like.dtype)

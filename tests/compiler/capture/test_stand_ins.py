@@ -35,3 +35,26 @@ def test_tables_made_at_the_first_call() -> None:
             torch.testing.assert_close(torch.from_numpy(found), Biased()(x))
     model(torch.randn(2, 3))
     assert len(model.table) == 3
+
+
+class Cached(nn.Module):
+    """Keeps its table by device, as LeViT and TinyViT do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.randn(4))
+        self.tables: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        key = str(x.device)
+        if key not in self.tables:
+            self.tables[key] = self.bias[torch.tensor([3, 1, 0, 2])]
+        return x + self.tables[key]
+
+
+def test_tables_in_dictionaries() -> None:
+    model, x = Cached().eval(), torch.randn(2, 4)
+    for _ in range(2):
+        (found,) = penstock.load(penstock.lower(model, (x,)).to_bytes())(x)
+        assert not model.tables
+    torch.testing.assert_close(torch.from_numpy(found), model(x))

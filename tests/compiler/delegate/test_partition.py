@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -11,12 +12,20 @@ from torch.fx import GraphModule, Node
 import penstock
 from penstock.compiler.capture.export import capture
 from penstock.compiler.delegate.group import GroupLoweringError, lower_group
-from penstock.compiler.delegate.partition import Partition, Reason, is_operator, partition
+from penstock.compiler.delegate.partition import (
+    POSITIONS,
+    Partition,
+    Reason,
+    is_operator,
+    partition,
+)
 from penstock.compiler.fx.layout import Dynamic
+from penstock.compiler.rewrite import pipelines
 
 
 def split(function: torch.nn.Module, *inputs: torch.Tensor) -> tuple[GraphModule, Partition]:
     module = capture(function, inputs).module
+    pipelines.run(module)
     return module, partition(list(module.graph.nodes), {})
 
 
@@ -55,6 +64,52 @@ def test_what_is_made_outside_from_inputs_alone_splits_nothing() -> None:
     assert len(result.groups) == 1
     assert "aten.lt.Tensor" in {str(node.target) for node in result.undelegated}
     assert any(node.target is torch.ops.aten.exp.default for node in result.groups[0])
+
+
+class Bucketed(torch.nn.Module):
+    """Relative positions as T5 has them, and OPT's, which are counted along a mask."""
+
+    def __init__(self, shown: bool = False) -> None:
+        super().__init__()
+        self.bias = torch.nn.Embedding(8, 4)
+        self.linear = torch.nn.Linear(4, 4)
+        self.shown = shown
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = self.linear(x)
+        logarithms = torch.log(ids.float() + 1) / 0.7
+        counts = torch.cumsum((ids > 0).float(), 1) - 1
+        bias = self.bias(logarithms.long().clamp(0, 7)) + self.bias(counts.long().clamp(0, 7))
+        result = torch.softmax(y + bias, -1) * 2
+        return (result, logarithms) if self.shown else (result,)
+
+
+def test_positions_are_computed_where_they_are_read() -> None:
+    module, result = split(Bucketed(), torch.randn(2, 5, 4), torch.arange(10).view(2, 5))
+    assert len(result.groups) == 1
+    targets = Counter(
+        str(n.target) for n, reason in result.undelegated.items() if reason.kind == POSITIONS
+    )
+    assert targets["aten.log.default"] == targets["aten.cumsum.default"] == 1
+    assert {n.name for n in result.groups[0]} >= {"linear", "softmax"}
+    model, inputs = Bucketed().eval(), (torch.randn(2, 5, 4), torch.arange(10).view(2, 5))
+    (found,) = penstock.load(penstock.lower(model, inputs).to_bytes())(*inputs)
+    torch.testing.assert_close(torch.from_numpy(found), model(*inputs)[0])
+
+
+def test_positions_that_are_shown_are_numbers_like_others() -> None:
+    _, result = split(Bucketed(shown=True), torch.randn(2, 5, 4), torch.arange(10).view(2, 5))
+    kinds = {str(n.target): reason.kind for n, reason in result.undelegated.items()}
+    assert "aten.log.default" not in kinds and kinds["aten.cumsum.default"] == POSITIONS
+
+
+def test_numbers_that_were_floats_before_are_no_positions() -> None:
+    class Indexed(torch.nn.Module):
+        def forward(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+            return table[(x.exp() * 3).long()] * 2
+
+    _, result = split(Indexed(), torch.rand(4), torch.rand(20, 3))
+    assert POSITIONS not in {reason.kind for reason in result.undelegated.values()}
 
 
 @pytest.mark.parametrize("seed", range(20))
