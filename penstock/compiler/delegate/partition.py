@@ -167,7 +167,7 @@ def _of_integers(node: Node, reasons: Mapping[Node, Reason | None]) -> bool:
     """Whether ``node`` is outside and made of integers or of sizes alone, or is a size."""
     if node not in reasons:
         return not is_tensor_node(node)
-    tensors = [source for source in node.all_input_nodes if is_tensor_node(source)]
-    return reasons[node] is not None and not any(
-        source.meta["val"].is_floating_point() for source in tensors
+    values = [source.meta["val"] for source in node.all_input_nodes if is_tensor_node(source)]
+    return reasons[node] is not None and all(
+        isinstance(value, torch.Tensor) and not value.is_floating_point() for value in values
     )

@@ -158,5 +158,7 @@ def paired(re: Any, im: Any) -> Any:
 
 
 def _zeros(like: Any) -> Tensor:
-    """By its size alone: of a dynamic one the graph outside does not wait for ``like``."""
+    """A constant, or, if the size is dynamic, made by that alone: it does not wait for ``like``."""
+    if all(isinstance(size, int) for size in like.shape):
+        return torch.zeros_like(like)
     return torch.zeros(like.shape, dtype=like.dtype)

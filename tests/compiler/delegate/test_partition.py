@@ -103,6 +103,16 @@ def test_positions_that_are_shown_are_numbers_like_others() -> None:
     assert "aten.log.default" not in kinds and kinds["aten.cumsum.default"] == POSITIONS
 
 
+def test_one_of_several_results_is_no_position() -> None:
+    class Ordered(torch.nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            values, places = torch.sort(ids.float(), stable=True)
+            return ids[places] + (values + 0.5).long()
+
+    _, result = split(Ordered(), torch.arange(6))
+    assert result.undelegated
+
+
 def test_numbers_that_were_floats_before_are_no_positions() -> None:
     class Indexed(torch.nn.Module):
         def forward(self, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

@@ -96,3 +96,10 @@ def test_what_is_made_by_size_cuts_nothing(
     function: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
     assert len(lowered(function).delegation.subgraphs) == 1
+
+
+def test_what_is_made_by_a_fixed_size_is_a_constant() -> None:
+    lowered = penstock.lower(
+        Call(lambda x: torch.fft.fft(x).real.contiguous()), (torch.ones(3, 4),)
+    )
+    assert not lowered.delegation.undelegated
