@@ -9,22 +9,25 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from penstock.compiler.delegate.operators.registry import OutputRange, Shared
+from penstock.compiler.delegate.operators.registry import OutputRange
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.progress import Progress
-from penstock.compiler.quantize.decision import Plan
+from penstock.compiler.quantize.decision import Plan, blends, hands_on
 from penstock.compiler.quantize.infinities import (
     MINUS_INFINITY,
     keep_masks_in_float,
-    keep_overflows_in_float,
     kinds_in,
     may_be_mask,
-    observed,
     origin_error,
 )
 from penstock.compiler.quantize.interpreter import GraphInterpreter
 from penstock.compiler.quantize.observers import ActivationObserver
+from penstock.compiler.quantize.prepared import observed
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
+from penstock.compiler.quantize.small_results import (
+    keep_cancellations_in_float,
+    keep_overflows_in_float,
+)
 from penstock.compiler.quantize.values import is_constant
 from penstock.errors import QuantizationError
 
@@ -205,20 +208,28 @@ def _inputs(count: int) -> str:
 
 
 class Looks:
-    """Which observers of a graph that was prepared by ``plan`` have nothing to look at: what an
-    operator of the Shared kind puts out has been seen by the observer of its inputs, which is the
-    same one. Of an operator of the OutputRange kind only the output counts: it holds of the inputs
-    what can be seen of them."""
+    """Which observers of a graph that was prepared by ``plan`` have nothing to look at.
+
+    An operator that moves or selects values has one observer for what it reads and what it makes.
+    That looks at what is made, at the end of a chain of them: what a pooling by maximum, a clamp or
+    a slice leaves out needs no place in the range, and if a range cuts it off before, the results
+    are the same. Where such an operator also averages, what it reads decides, and holds what it
+    makes."""
 
     def __init__(self, plan: Plan) -> None:
         static = [decision for decision in plan.quantized if not decision.is_dynamic]
-        self.repeated = {d.result.name for d in static if isinstance(d.rule, Shared)}
+        self.averages = {d.result.name for d in static if blends(d.rule)}
+        self.hands_on = {d.node.name for d in static if hands_on(d.rule)}
         self.own_range = {d.node.name for d in static if isinstance(d.rule, OutputRange)}
 
     def skips(self, n: Node) -> bool:
         source = n.args[0]
         assert isinstance(source, Node)
-        return source.name in self.repeated or all(u.name in self.own_range for u in n.users)
+        return source.name in self.averages or all(u.name in self.hands_on for u in n.users)
+
+    def pass_by(self, n: Node) -> bool:
+        """Whether the values of one that is skipped count where little is seen."""
+        return not all(u.name in self.own_range for u in n.users)
 
 
 class _Calibration(GraphInterpreter):
@@ -237,7 +248,12 @@ class _Calibration(GraphInterpreter):
             (source,) = n.args
             if not isinstance(source, Node) or n.target == "_guards_fn":
                 return super().run_node(n)
-            if n in self.seen or self.looks.skips(n):
+            if n in self.seen:
+                return self.env[source]
+            if self.looks.skips(n):
+                observer = self.module.get_submodule(str(n.target))
+                if isinstance(observer, ActivationObserver) and self.looks.pass_by(n):
+                    observer.pass_by(self.env[source])
                 return self.env[source]
             if is_constant(source):
                 self.seen.add(n)
@@ -292,6 +308,7 @@ def calibrate(prepared: GraphModule, batches: Batches, progress: Progress, plan:
             stage.advance()
     keep_masks_in_float(prepared, plan, runner.masks)
     keep_overflows_in_float(prepared, plan)
+    keep_cancellations_in_float(prepared, plan)
     return index + 1
 
 

@@ -9,6 +9,8 @@ from torch.fx import Node
 
 from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.operators.registry import (
+    FixedOutput,
+    Independent,
     OutputRange,
     QuantizationRule,
     Shared,
@@ -92,6 +94,22 @@ class Plan:
     @property
     def quantized(self) -> list[Decision]:
         return [decision for decision in self.decisions if decision.quantized]
+
+
+def blends(rule: QuantizationRule | None) -> bool:
+    """Whether an operator averages values in one pair of parameters."""
+    return isinstance(rule, Shared) and rule.blends
+
+
+def hands_on(rule: QuantizationRule | None) -> bool:
+    """Whether an operator moves or selects values, and so does with rounded ones what it does with
+    exact ones."""
+    return isinstance(rule, MOVING) and not blends(rule)
+
+
+def computes_alone(decision: Decision) -> bool:
+    """Whether an operator computes with one value and no weight."""
+    return isinstance(decision.rule, (Independent, FixedOutput)) and len(decision.inputs) == 1
 
 
 def operator_name(node: Node) -> str:

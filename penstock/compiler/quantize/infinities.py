@@ -1,5 +1,4 @@
-"""Calibration values that have no range: not-a-number and infinities, and where they come from;
-and sums that no integer range holds.
+"""Calibration values that have no range: not-a-number and infinities, and where they come from.
 
 Two kinds are told apart. A mask as attention adds it (minus infinity, or a number that stands for
 it) is legitimate: what adds or moves it stays in float. Anything else spoils every range behind it
@@ -17,12 +16,18 @@ from torch.fx import GraphModule, Node
 from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.operators.registry import Weighted
 from penstock.compiler.fx.origins import describe_origin
-from penstock.compiler.quantize.convert import is_observer
 from penstock.compiler.quantize.decision import Decision, Plan, operator_name
 from penstock.compiler.quantize.interpreter import GraphInterpreter
 from penstock.compiler.quantize.masks import LARGEST_CONSTANT
 from penstock.compiler.quantize.observers import ActivationObserver
-from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY
+from penstock.compiler.quantize.prepared import (
+    keep_in_float,
+    observed,
+    observer_at,
+    observers_among,
+    readers,
+    remove_unread,
+)
 from penstock.compiler.quantize.values import is_constant
 from penstock.errors import QuantizationError
 
@@ -89,7 +94,7 @@ def keep_masks_in_float(prepared: GraphModule, plan: Plan, infinite: set[Any]) -
         if not decision.is_dynamic:
             around = [*nodes[decision.node.name].all_input_nodes]
             around += nodes[decision.result.name].users
-            for observer in {_observer(prepared, n) for n in _observers(prepared, around)}:
+            for observer in {observer_at(prepared, n) for n in observers_among(prepared, around)}:
                 beside.setdefault(observer, []).append(decision)
     masks = infinite | {
         observer
@@ -100,63 +105,11 @@ def keep_masks_in_float(prepared: GraphModule, plan: Plan, infinite: set[Any]) -
     }
     touched = [decision for mask in masks for decision in beside.get(mask, ())]
     reason = "calibration shows numbers that stand for infinity there (a mask)"
-    _keep_in_float(prepared, touched, reason)
-    for node in _observers(prepared, prepared.graph.nodes):
-        if _observer(prepared, node) in masks:
+    keep_in_float(prepared, touched, reason)
+    for node in observers_among(prepared, prepared.graph.nodes):
+        if observer_at(prepared, node) in masks:
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-    _remove_unread(prepared)
-
-
-def keep_overflows_in_float(prepared: GraphModule, plan: Plan) -> None:
-    """Takes the observers from the convolutions and linear layers of ``plan`` whose result is so
-    small beside their sums (a clamp to [0, 6] of millions) that XNNPACK would need a much larger
-    scale than its range asks for, and says so in their decisions."""
-    nodes = {node.name: node for node in prepared.graph.nodes}
-    touched = []
-    for decision in plan.quantized:
-        if decision.is_dynamic or not isinstance(decision.rule, Weighted):
-            continue
-        readers = _observers(prepared, nodes[decision.result.name].users)
-        for observer in {_observer(prepared, node) for node in readers}:
-            if isinstance(observer, ActivationObserver) and observer.leave_wide(decision.node.name):
-                touched.append(decision)
-    reason = "its result is too small beside its sums for XNNPACK's arithmetic on int8"
-    _keep_in_float(prepared, touched, reason)
-    _remove_unread(prepared)
-
-
-def _keep_in_float(prepared: GraphModule, decisions: Sequence[Decision], reason: str) -> None:
-    nodes = {node.name: node for node in prepared.graph.nodes}
-    for decision in {id(decision): decision for decision in decisions}.values():
-        node, result = nodes[decision.node.name], nodes[decision.result.name]
-        decision.reason = reason
-        for member in dict.fromkeys((node, result)):
-            member.meta.pop(Q_ANNOTATION_KEY, None)
-        for observer in _observers(prepared, node.all_input_nodes):
-            node.replace_input_with(observer, observed(prepared, observer))
-
-
-def _remove_unread(prepared: GraphModule) -> None:
-    for node in reversed(_observers(prepared, prepared.graph.nodes)):
-        if not node.users:
-            prepared.graph.erase_node(node)
-
-
-def _observer(prepared: GraphModule, node: Node) -> Any:
-    return prepared.get_submodule(str(node.target))
-
-
-def _observers(prepared: GraphModule, nodes: Any) -> list[Node]:
-    return [n for n in nodes if n.op == "call_module" and is_observer(prepared, n)]
-
-
-def observed(prepared: GraphModule, node: Node) -> Node:
-    """The value that observers, one after the other, look at."""
-    while node.op == "call_module" and is_observer(prepared, node):
-        source = node.args[0]
-        assert isinstance(source, Node)
-        node = source
-    return node
+    remove_unread(prepared)
 
 
 class _Tracer(GraphInterpreter):
@@ -191,7 +144,7 @@ def origin_error(
         value = before
         kinds = tracer.kinds[value]
     what = " and ".join(kinds)
-    reader = next((user for user in _readers(prepared, value)), spoilt)
+    reader = next((user for user in readers(prepared, value)), spoilt)
     if value.op == "placeholder":
         where = f"input {value.name} holds {what}, first read by {_named(reader)}"
         advice = "leave such samples out, or replace the values"
@@ -215,18 +168,6 @@ def _spoilt_before(
             (n for n in inputs if NAN in kinds[n] or (n.op == "placeholder" and kinds[n])), None
         )
     return next((source for source in inputs if kinds[source]), None)
-
-
-def _readers(prepared: GraphModule, value: Node) -> list[Node]:
-    """The operators that read ``value``, observers passed over."""
-    found, waiting = [], [value]
-    while waiting:
-        for user in waiting.pop(0).users:
-            if user.op == "call_module" and is_observer(prepared, user):
-                waiting.append(user)
-            elif user.op == "call_function":
-                found.append(user)
-    return sorted(found)
 
 
 def _named(node: Node) -> str:

@@ -21,10 +21,10 @@ from penstock.compiler.quantize.calibrate import Looks
 from penstock.compiler.quantize.convert import convert, is_observer
 from penstock.compiler.quantize.correct import correct_biases
 from penstock.compiler.quantize.decision import Plan
-from penstock.compiler.quantize.infinities import observed
 from penstock.compiler.quantize.interpreter import GraphInterpreter, Snapshot
 from penstock.compiler.quantize.misfits import note_misfits
 from penstock.compiler.quantize.observers import ActivationObserver, HistogramActivationObserver
+from penstock.compiler.quantize.prepared import observed
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase, prepare
 from penstock.compiler.quantize.quantization import Observer, Quantization
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer
@@ -147,8 +147,12 @@ class Mixtures:
             if is_constant(source):
                 if isinstance(observer, UniformQuantizationObserverBase):
                     self._tell_constant(prepared, observer, source)
-            elif isinstance(observer, ActivationObserver) and not looks.skips(node):
-                observer.absorb(self.statistics.values[source.name])
+            elif isinstance(observer, ActivationObserver):
+                seen = self.statistics.values[source.name]
+                if not looks.skips(node):
+                    observer.absorb(seen)
+                elif looks.pass_by(node):
+                    observer.absorb_passed(seen)
 
     def _tell_constant(self, prepared: GraphModule, observer: Any, source: Node) -> None:
         value = attribute(prepared, str(source.target))

@@ -25,7 +25,8 @@ OCTAVES = 6
 #: Beyond it no bins are kept: such a number stands for infinity.
 LARGEST_EXTENT = 2.0**120
 
-#: With fewer values than this no extreme can be called rare, and the range keeps them all.
+#: With fewer values than this no extreme can be called rare, and the range keeps them all, with
+#: what of the values around them was left out: others may not be.
 FEW_VALUES = 1024
 
 #: What the percentile observer leaves outside at each end.
@@ -54,6 +55,9 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         self.saw_finite = True
         self.low = 0.0
         self.high = 0.0
+        self.seen = 0  # values other than zero
+        #: Of what was moved or selected before anything computed with it.
+        self.passed = (0.0, 0.0)
         #: Of the operators that make the value: their names, and their inputs' observers.
         self.sources: dict[str, tuple[Any, Any]] = {}
         self.parameters_found: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -79,14 +83,33 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
 
     def observe(self, values: torch.Tensor, extent: float) -> None:
         """Looks at finite values, none beyond ``extent`` in magnitude."""
+        self.seen += int(torch.count_nonzero(values))
+
+    @torch.no_grad()
+    def pass_by(self, x: torch.Tensor) -> None:
+        """Notes the extremes of values of which those that are seen are a part."""
+        finite = x.detach()[x.isfinite()]
+        if finite.numel():
+            self._widen_passed(*(float(extreme) for extreme in torch.aminmax(finite)))
+
+    def _widen_passed(self, low: float, high: float) -> None:
+        self.passed = (min(self.passed[0], low), max(self.passed[1], high))
+        self.parameters_found = None
 
     def absorb(self, other: HistogramActivationObserver) -> None:
         """Has seen what ``other`` has seen, too."""
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.seen += other.seen
         self.parameters_found = None
+
+    def absorb_passed(self, other: HistogramActivationObserver) -> None:
+        """What ``other`` has seen passed by."""
+        self._widen_passed(other.low, other.high)
 
     def best_range(self) -> tuple[float, float]:
         """The (low, high) to quantize; low <= 0 <= high."""
+        if self.seen < FEW_VALUES:
+            return min(self.low, self.passed[0]), max(self.high, self.passed[1])
         return self.low, self.high
 
     def watch(self, operator: str, activation: Any, weight: Any) -> None:
@@ -165,7 +188,6 @@ class HistogramActivationObserver(ActivationObserver):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.seen = 0  # values other than zero
         self.limit = 0.0
         self.histogram = torch.zeros(BINS, dtype=torch.float64)
 
@@ -188,7 +210,6 @@ class HistogramActivationObserver(ActivationObserver):
         while limit < self.limit:
             counts, limit = _half_as_fine(counts), 2.0 * limit
         self.histogram += counts
-        self.seen += other.seen
 
     def _widen(self, extent: float) -> None:
         """Makes the bins cover ``extent``, which moves no count to a wrong bin."""
@@ -201,7 +222,7 @@ class HistogramActivationObserver(ActivationObserver):
     def best_range(self) -> tuple[float, float]:
         """The (low, high) of the least expected error."""
         if self.seen < FEW_VALUES:
-            return self.low, self.high
+            return super().best_range()
         factors = 2.0 ** (-torch.arange(OCTAVES * STEPS_PER_OCTAVE + 1).double() / STEPS_PER_OCTAVE)
         lows = self.low * factors if self.low < 0.0 else torch.zeros(1, dtype=torch.float64)
         highs = self.high * factors if self.high > 0.0 else torch.zeros(1, dtype=torch.float64)
@@ -233,7 +254,7 @@ class PercentileObserver(HistogramActivationObserver):
 
     def best_range(self) -> tuple[float, float]:
         if self.seen < FEW_VALUES:
-            return self.low, self.high
+            return ActivationObserver.best_range(self)
         width = 2.0 * self.limit / BINS
         below = self.histogram.cumsum(0)
         first, last = torch.searchsorted(

@@ -13,9 +13,12 @@ Rules, after those of ``plan.py``, for operators in static schemes:
    they need as many. In float they cost hardly more time and round nothing: a sum of a
    transformer's block is read by a norm, which is float, and takes from a linear, which is int8. (A
    concatenation alone rounds little, and moves a quarter of the bytes as int8.)
-6. An operator of one input that computes, and gets the model's inputs as they are or moved, stays
-   in float: the one conversion comes behind it, and rounds what it makes of them (a tanh of numbers
-   up to 100, say). So does one of a fixed output range behind any float.
+6. An operator of one input that computes stays in float where values in float, as they are or
+   moved, go in or come out alone: the one conversion comes behind or before it, and rounds less
+   (what a tanh makes of numbers up to 100, say, and not those). Unless there are more values to
+   convert there (before a mean, behind an upsampling), or others in int8 read what goes in. So does
+   one that moves or selects values in float and is read in float, too, as a result of the model for
+   instance.
 7. Where rules 3 to 6 leave nothing at all, what computes is quantized after all: the caller asked
    for it.
 """
@@ -25,15 +28,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from penstock.compiler.delegate.operators.registry import (
     FixedOutput,
     Independent,
-    Shared,
     Weighted,
 )
 from penstock.compiler.fx.origins import module_path
-from penstock.compiler.quantize.decision import MOVING, Decision, Plan, operator_name
+from penstock.compiler.quantize.decision import MOVING, Decision, Plan, hands_on, operator_name
 from penstock.compiler.quantize.values import is_float32, tensor_of
 
 
@@ -61,9 +64,11 @@ def drop_what_does_not_pay(plan: Plan) -> None:
                 changed = True
                 decision.reason = "most of its neighbours stay in float, so int8 saves little"
         for decision in plan.decisions:
-            if decision.is_static and _reads_floats(decision, owners):
+            if not decision.is_static or isinstance(decision.rule, Weighted):
+                continue
+            if _at_the_border(decision, owners, readers):
                 changed = True
-                decision.reason = "int8 saves no conversion behind values in float"
+                decision.reason = "beside values in float int8 saves no conversion"
         for group in _groups(plan, owners, readers, _joins_or_moves):
             if _saves_no_conversion(group, owners, readers):
                 for decision in filter(_joins, group):
@@ -112,28 +117,36 @@ def _borders(
             yield decision.result, readers[user]
 
 
-def _reads_floats(decision: Decision, owners: _Owners) -> bool:
+def _at_the_border(decision: Decision, owners: _Owners, readers: _Owners) -> bool:
     """Rule 6."""
-    rule = decision.rule
-    one_input = isinstance(rule, Independent) and len(decision.inputs) == 1
-    if isinstance(rule, FixedOutput):
-        makers = (owners.get(value) for value in decision.inputs)
-        if not any(maker is not None and maker.is_static for maker in makers):
-            return True
-    elif not one_input and not (isinstance(rule, Shared) and rule.blends):
+    source, result = decision.inputs[0], decision.result
+    behind = all(_made_in_float(value, owners) for value in decision.inputs)
+    before = [_read_in_float(user, readers) for user in result.users]
+    if hands_on(decision.rule):
+        return behind and any(before)
+    if len(decision.inputs) > 1:
         return False
-    return all(_from_model_inputs(value, owners) for value in decision.inputs)
+    others = (readers.get(user) for user in source.users if user is not decision.node)
+    behind &= not any(other is not None and other.is_static for other in others)
+    fewer_behind = statically_known_true(result.meta["val"].numel() <= source.meta["val"].numel())
+    fewer_before = statically_known_true(source.meta["val"].numel() <= result.meta["val"].numel())
+    return (behind and fewer_behind) or (all(before) and fewer_before)
 
 
-def _from_model_inputs(value: Node, owners: _Owners) -> bool:
-    """Whether ``value`` is an input of the model, or moved from some in int8."""
+def _made_in_float(value: Node, owners: _Owners) -> bool:
+    """Whether ``value`` comes from float, or is moved in int8 from there."""
     maker = owners.get(value)
-    if maker is None:
-        return value.op == "placeholder"
-    moves = isinstance(maker.rule, MOVING) and not getattr(maker.rule, "blends", False)
-    if not maker.is_static or not moves:
-        return False
-    return all(_from_model_inputs(source, owners) for source in maker.inputs)
+    if maker is None or not maker.is_static:
+        return True
+    return hands_on(maker.rule) and all(_made_in_float(source, owners) for source in maker.inputs)
+
+
+def _read_in_float(user: Node, readers: _Owners) -> bool:
+    """Whether ``user`` reads in float, or moves in int8 what is read in float alone."""
+    reader = readers.get(user)
+    if reader is None or not reader.is_static:
+        return True
+    return hands_on(reader.rule) and all(_read_in_float(n, readers) for n in reader.result.users)
 
 
 def _static(decision: Decision) -> bool:

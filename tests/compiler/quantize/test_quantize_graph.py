@@ -187,13 +187,13 @@ def test_numbers_and_constants_are_operands() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.c = conv()
+            self.c, self.last = conv(), nn.Conv2d(4, 3, 1)
             self.register_buffer("k", torch.randn(4, 1, 1))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.c(x) * 0.5
             y = 2.0 * (y + self.k)
-            return y - 1
+            return self.last(y - 1)
 
     model = Scaled()
     module, report = quantized(model, (IMAGES,))

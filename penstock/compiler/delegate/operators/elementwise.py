@@ -46,7 +46,7 @@ def _terms(b: GraphBuilder, node: Node) -> tuple[Tensor, Tensor]:
 
 @operator(
     "add", aten.add.Tensor, aten.add.Scalar, constraints=FLOATS,
-    quantization=Independent((0, 1), fits=sum_fits),
+    quantization=Independent((0, 1), fits=sum_fits, adds=True),
 )  # fmt: skip
 def lower_add(b: GraphBuilder, node: Node) -> Tensor:
     return ex.add(b, *_terms(b, node))
@@ -54,7 +54,7 @@ def lower_add(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator(
     "sub", aten.sub.Tensor, aten.sub.Scalar, constraints=FLOATS,
-    quantization=Independent((0, 1), fits=sum_fits),
+    quantization=Independent((0, 1), fits=sum_fits, adds=True),
 )  # fmt: skip
 def lower_sub(b: GraphBuilder, node: Node) -> Tensor:
     return ex.subtract(b, *_terms(b, node))

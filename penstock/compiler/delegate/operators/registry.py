@@ -51,10 +51,12 @@ class Independent:
     """Every input in ``inputs`` (argument positions) and the output have their own parameters.
 
     ``fits`` says of the scales of the inputs and of the output whether XNNPACK computes with them;
-    where it does not, the operator is computed in float between conversions."""
+    where it does not, the operator is computed in float between conversions. ``adds``: it is a sum
+    or a difference, which may be much smaller than what goes in."""
 
     inputs: tuple[int, ...] = (0,)
     fits: Callable[[Sequence[float], float], bool] | None = None
+    adds: bool = False
 
 
 @dataclass(frozen=True)
