@@ -48,8 +48,8 @@ def cut(
     A node that makes what cannot leave a part (a value quantized at run time) goes with each of
     its readers, whatever its own engine. ``checked``: an engine has checked the graph, so that the
     parts need not be checked again. ``units`` are the positions of nodes, in order, that an engine
-    runs as one: they have the same engine, nothing outside reads what they make but for the last
-    one's, and they are in one part. ``shapes`` are the graph's bounds
+    runs as one: they have the same engine, what they make is read outside behind the last one only,
+    and they are in one part. ``shapes`` are the graph's bounds
     (:func:`~penstock.graph.shapes.bounds`), where they are known.
 
     Raises ShapeError where a node cannot take the declared shapes of its inputs.
@@ -111,7 +111,7 @@ class _Cut:
                 producer = self.producer[value]
                 if id(producer) not in members:
                     own = max(own, level[id(producer)] + (engine_of[id(producer)] != engine))
-            level[id(node)] = own
+            level.update(dict.fromkeys(members, own))
             group = groups.setdefault((own, engine), {})
             for item in (*inside, *together):
                 group.setdefault(id(item), item)

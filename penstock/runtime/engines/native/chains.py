@@ -18,8 +18,7 @@ from penstock.runtime.engines.xnnpack.buffers import constant
 
 
 class Chain(Protocol):
-    """Nodes in the graph's order. Nothing outside reads what they make, but for the last one's
-    output."""
+    """Nodes in the graph's order. What they make is read outside behind the last one only."""
 
     @property
     def nodes(self) -> tuple[Node, ...]: ...

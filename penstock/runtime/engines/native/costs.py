@@ -206,6 +206,20 @@ def norm_gain(shape: Shape) -> float:
     return _NORM * prod(shape) + _NORM_NODES - _STEP + _pages(shape)
 
 
+#: What the nodes of a recurrent layer's step take for being a dozen or more, and the rates of its
+#: product: XNNPACK's of few rows and of many, ours.
+_CELL_NODES, _CELL_FEW, _CELL_MANY, _CELL_OURS = 5.0, 35.0, {True: 200.0, False: 85.0}, 60.0
+
+
+def cell_gain(shape: Shape, gates: int, library: Library) -> float:
+    """Of a step of a recurrent layer whose state has this shape."""
+    rows, hidden = prod(shape[:-1]), shape[-1]
+    operations = 2 * rows * gates * hidden * hidden / 1000
+    few = rows < 6
+    theirs = operations / (_CELL_FEW if few else _CELL_MANY[library.has(Isa.AVX512)])
+    return _CELL_NODES + theirs - operations / _CELL_OURS - _STEP
+
+
 def sum_gain(node: Node, values: Values, library: Library) -> float | None:
     """Of sums and products of two tensors in fp32: both wait for memory. Ours is there for where
     what is around it is ours."""

@@ -23,6 +23,7 @@ from penstock.runtime.engines.native import (
     plan,
     products,
     program_steps,
+    recurrent,
     sums,
 )
 from penstock.runtime.engines.native.family import Family
@@ -45,6 +46,7 @@ FAMILIES: tuple[Family, ...] = (
     *decoder.FAMILIES,
     *int8_rows.FAMILIES,
     *conversions.FAMILIES,
+    recurrent.FAMILY,
 )
 
 

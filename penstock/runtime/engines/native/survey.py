@@ -25,6 +25,7 @@ from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.norms import layer_norm_chains
+from penstock.runtime.engines.native.recurrent import cell_chains
 from penstock.runtime.engines.native.rules import goes_whole
 from penstock.runtime.engines.native.tables import Tables
 
@@ -49,10 +50,14 @@ def _chains(
     heads = any(node.kind in _HEADS and id(node) not in taken for node in graph.nodes)
     combs = any(is_comb(node) for node in graph.nodes)
     norms = any(node.kind is NodeKind.RECIPROCAL_SQUARE_ROOT for node in graph.nodes)
-    if heads or combs or norms:
+    cells = any(node.kind is NodeKind.TANH for node in graph.nodes)
+    if heads or combs or norms or cells:
         pattern = Pattern(graph, shapes)
     if combs:
         found += comb_chains(pattern, taken, library)
+    if cells:
+        found += cell_chains(pattern, taken, library)
+    taken.update(id(node) for chain in found for node in chain.nodes)
     if heads:
         layers = decoder_chains(pattern)
         found += layers

@@ -1,0 +1,207 @@
+"""Recurrent layers: steps are found in what the compiler makes of them, and run as one."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from native_harness import ISAS, THREADS, guarded, native, numbers, xnnpack
+from torch import nn
+
+import penstock
+from penstock.runtime.blocks import address
+from penstock.runtime.engines.native import recurrent
+from penstock.runtime.engines.native.families import bind_families
+from penstock.runtime.engines.native.library import open_library, shared_library
+from penstock.runtime.engines.native.plan import pool_of
+
+VECTOR_ISAS = [isa for isa in ISAS if isa != "scalar"]
+KINDS = {"LSTM": nn.LSTM, "GRU": nn.GRU}
+
+
+class Layer(nn.Module):
+    def __init__(self, kind: str, *sizes: int, **options: Any) -> None:
+        super().__init__()
+        self.layer = KINDS[kind](*sizes, **options)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found, state = self.layer(x)
+        return (found, *state) if isinstance(state, tuple) else (found, state)
+
+
+def steps_of(data: bytes, x: np.ndarray) -> int:
+    """The steps that run as one where our kernels have all that they can."""
+    program = penstock.load(data, threads=1, engine="native", profile=True)
+    program(x)
+    nodes = [n for i in program.profile().instructions for n in i.nodes]
+    return sum(n.operators[0].startswith("f32_cell") for n in nodes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("shape", "hidden", "options", "steps"),
+    [
+        ((5, 1, 8), 16, {}, 4),
+        ((1, 6, 8), 16, {"batch_first": True}, 5),
+        ((3, 4, 5), 19, {"batch_first": True, "bidirectional": True}, 6),
+        ((4, 6, 7), 33, {"num_layers": 2, "bias": False}, 6),
+        ((7, 9, 3), 1, {"bidirectional": True}, 12),
+        ((6, 4), 50, {}, 5),
+    ],
+)
+def test_layers(
+    kind: str, shape: tuple[int, ...], hidden: int, options: dict[str, Any], steps: int
+) -> None:
+    torch.manual_seed(0)
+    model = Layer(kind, shape[-1], hidden, **options).eval()
+    x = torch.randn(shape) * 2
+    data = penstock.lower(model, (x,)).to_bytes()
+    expected = [y.detach().numpy() for y in model(x)]
+    for isa in VECTOR_ISAS:
+        for threads in (1, 2):
+            program = penstock.load(data, threads=threads, engine=[native(isa), xnnpack()])
+            for _ in range(2):
+                for y, z in zip(program(x.numpy()), expected, strict=True):
+                    np.testing.assert_allclose(y, z, rtol=1e-5, atol=1e-6)
+    if VECTOR_ISAS:
+        # The last step's cell may be read before its output is made: it stays as it is.
+        directions = options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
+        kept = directions if kind == "LSTM" else 0
+        assert steps - kept <= steps_of(data, x.numpy()) <= steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_given_state_and_a_last_output(kind: str) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = KINDS[kind](6, 24)
+            self.head = nn.Linear(24, 3)
+
+        def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            state = (h, c) if kind == "LSTM" else h
+            found = self.layer(x, state)[0][-1]
+            return self.head(found + c[0])
+
+    torch.manual_seed(1)
+    model, inputs = Last().eval(), (torch.randn(5, 2, 6), *(torch.randn(1, 2, 24) for _ in "hc"))
+    data = penstock.lower(model, inputs).to_bytes()
+    expected = model(*inputs).detach().numpy()
+    for isa in VECTOR_ISAS:
+        program = penstock.load(data, threads=1, engine=[native(isa), xnnpack()])
+        found = program(*(x.numpy() for x in inputs))[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_any_size(kind: str) -> None:
+    torch.manual_seed(2)
+    model = Layer(kind, 8, 20, batch_first=True).eval()
+    batch = torch.export.Dim("batch", max=30)
+    lowered = penstock.lower(model, (torch.randn(4, 5, 8),), dynamic_shapes=({0: batch},))
+    program = penstock.load(lowered.to_bytes(), threads=1, engine="native")
+    for rows in (1, 30, 6, 4):
+        x = torch.randn(rows, 5, 8)
+        for y, z in zip(program(x.numpy()), model(x), strict=True):
+            np.testing.assert_allclose(y, z.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_cells_that_look_alike() -> None:
+    """Other gates, another state, other weights: not taken for steps."""
+
+    class Own(nn.Module):
+        def __init__(self, order: tuple[int, ...]) -> None:
+            super().__init__()
+            self.order = order
+            self.x, self.h = nn.Linear(8, 64), nn.Linear(16, 64, bias=False)
+
+        def forward(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            gates = self.x(x) + self.h(h)
+            some = torch.sigmoid(gates[:, :48]).split(16, 1)
+            i, f, o = (some[n] for n in self.order)
+            cell = f * c + i * torch.tanh(gates[:, 48:])
+            return o * torch.tanh(cell)
+
+    torch.manual_seed(3)
+    inputs = (torch.randn(2, 8), torch.randn(2, 16), torch.randn(2, 16))
+    for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 0, 2)):
+        model = Own(order).eval()
+        data = penstock.lower(model, inputs).to_bytes()
+        program = penstock.load(data, threads=1, engine="native")
+        found = program(*(x.numpy() for x in inputs))[0]
+        expected = model(*inputs).detach().numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def exact(
+    form: int, x: np.ndarray, h: np.ndarray, c: np.ndarray, w: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    x, h, c, w, b = (np.asarray(a, np.float64) for a in (x, h, c, w, b))
+    n = h.shape[1]
+
+    def sigmoid(a: np.ndarray) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp(-a)))
+
+    if form == 0:
+        gates = x + h @ w
+        i, f, o = (sigmoid(gates[:, k * n : (k + 1) * n]) for k in range(3))
+        cell = f * c + i * np.tanh(gates[:, 3 * n :])
+        return o * np.tanh(cell), cell
+    gates = h @ w
+    r, z = (sigmoid((x + gates)[:, k * n : (k + 1) * n]) for k in range(2))
+    made = np.tanh(x[:, 2 * n :] + r * (gates[:, 2 * n :] + b))
+    return made + z * (h - made), c
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("form", [0, 1])
+def test_every_size(isa: str, form: int) -> None:
+    library = open_library(shared_library().path, isa)
+    bind_families(library)
+    pool = pool_of(THREADS[1])
+    for hidden in (*range(1, 20), 31, 32, 33, 64, 100, 130):
+        rows, gates = hidden % 7 + 1, (4, 3)[form] * hidden
+        x, h, c = (numbers((rows, size), hidden) * 3 for size in (gates, hidden, hidden))
+        w, b = numbers((hidden, gates), 1), numbers((hidden,), 2)
+        padded = np.zeros((hidden, -(-gates // 16) * 16), np.float32)
+        padded[:, :gates] = w
+        arrays = [x, h, c, padded, b, np.zeros_like(c), np.zeros_like(h)]
+        with guarded(arrays) as (gx, gh, gc, gw, gb, cell, output):
+            task = recurrent.CTask(
+                int(library.isa), form, rows, hidden, 0, gates, address(gw),
+                address(gb) if form else None, address(gx), address(gh), address(gc),
+                address(cell), address(output),
+            )  # fmt: skip
+            size = library.functions.pk_f32_cell_scratch_size(ctypes.byref(task))
+            with guarded([np.zeros(size // 4, np.float32)]) as (scratch,):
+                task.scratch = address(scratch)
+                library.functions.pk_f32_cell_run(ctypes.byref(task), ctypes.byref(pool))
+            wanted, new = exact(form, x, h, c, w, b)
+            np.testing.assert_allclose(output, wanted, rtol=2e-5, atol=2e-6)
+            if form == 0:
+                np.testing.assert_allclose(cell, new, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_extremes(isa: str) -> None:
+    """Gates far out, tiny ones (whose tanh is themselves), NaN."""
+    library = open_library(shared_library().path, isa)
+    bind_families(library)
+    made = np.array([1e-30, -1e-10, 1e-4, -0.3, 9, -1e30, np.inf, np.nan], np.float32)
+    n = len(made)
+    x = np.concatenate([np.full(n, 1e4), np.full(n, -1e4), np.full(n, np.inf), made])
+    x = x.astype(np.float32)[None]
+    zeros, cell, output = np.zeros((1, n), np.float32), np.empty(n, "f4"), np.empty(n, "f4")
+    weights, scratch = np.zeros((n, 4 * n), np.float32), np.empty(16 * n, np.float32)
+    task = recurrent.CTask(
+        int(library.isa), 0, 1, n, 0, 4 * n, address(weights), None, address(x), address(zeros),
+        address(zeros), address(cell), address(output), address(scratch),
+    )  # fmt: skip
+    pool = pool_of(THREADS[1])
+    library.functions.pk_f32_cell_run(ctypes.byref(task), ctypes.byref(pool))
+    bent = np.tanh(made.astype(np.float64))
+    np.testing.assert_allclose(cell, bent, rtol=1e-6)
+    np.testing.assert_allclose(output, np.tanh(bent), rtol=2e-6)
