@@ -5,25 +5,17 @@
 
 #include <string.h>
 
+#if PK_X86
 static int by_strassen(const struct pk_qs8_conv *conv)
 {
-#if PK_X86
     return pk_qs8_kernels_for(conv->isa) == &pk_qs8_avx2 && pk_qs8_strassen_suits(conv);
-#else
-    (void)conv;
-    return 0;
-#endif
 }
 
 static int by_winograd(const struct pk_qs8_conv *conv)
 {
-#if PK_X86
     return pk_qs8_kernels_for(conv->isa) == &pk_qs8_avx2 && pk_qs8_winograd_suits(conv);
-#else
-    (void)conv;
-    return 0;
-#endif
 }
+#endif
 
 /* How the work is cut. A stripe is a number of output lines of an image (of pixels, if the kernel is
  * 1x1 without stride or padding: `flat`) with its part of the input in scratch memory. */
