@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from penstock.graph.dtypes import DataType
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, XnnGraph
 from penstock.graph.kinds import NodeKind
 from penstock.graph.shapes import ShapeError, bounds
@@ -29,6 +30,9 @@ from penstock.runtime.engines.native.recurrent import cell_chains
 from penstock.runtime.engines.native.rules import goes_whole
 from penstock.runtime.engines.native.tables import Tables
 
+#: Activations in int8: with scales that the file has, and ones quantized at run time too.
+_STATIC = frozenset({DataType.QINT8, DataType.QUINT8})
+_INT8 = _STATIC | {DataType.QDINT8, DataType.QPINT8}
 #: Chains in float32 have a node of these.
 _HEADS = frozenset({NodeKind.SOFTMAX, *FORMS})
 
@@ -48,9 +52,13 @@ def _chains(
     layers: list[Match] = []
     taken = {id(node) for chain in found for node in chain.nodes}
     heads = any(node.kind in _HEADS and id(node) not in taken for node in graph.nodes)
-    combs = any(is_comb(node) for node in graph.nodes)
+    # Sums in another order round otherwise, which answers by way of int8 would show: norms and
+    # recurrent steps are not worth that, and static int8 has the same bits on every engine.
+    made = {value.dtype for value in graph.values if value.data is None}
+    fp32 = made.isdisjoint(_INT8)
+    combs = (fp32 or made.isdisjoint(_STATIC)) and any(is_comb(node) for node in graph.nodes)
     norms = any(node.kind is NodeKind.RECIPROCAL_SQUARE_ROOT for node in graph.nodes)
-    cells = any(node.kind is NodeKind.TANH for node in graph.nodes)
+    cells = fp32 and any(node.kind is NodeKind.TANH for node in graph.nodes)
     if heads or combs or norms or cells:
         pattern = Pattern(graph, shapes)
     if combs:
@@ -63,7 +71,7 @@ def _chains(
         found += layers
         taken.update(id(node) for chain in layers for node in chain.nodes)
         found += activation_chains(pattern, taken)
-    if norms:
+    if norms and (fp32 or layers):
         found += layer_norm_chains(pattern, taken)
     return found, layers
 

@@ -9,6 +9,7 @@ from native_harness import ISAS, native, xnnpack
 from torch import nn
 
 import penstock
+from penstock.runtime.engines.native.engine import NativeEngine
 
 VECTOR_ISAS = [isa for isa in ISAS if isa != "scalar"]
 
@@ -78,3 +79,16 @@ def test_sizes_that_vary() -> None:
         x = torch.randn(rows, 72)
         expected = norm(x).detach().numpy()
         np.testing.assert_allclose(program(x.numpy())[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic"])
+def test_int8_keeps_its_bits(scheme: str) -> None:
+    """What a norm rounds otherwise would show in int8."""
+    model = nn.Sequential(lively(nn.LayerNorm(512)), nn.Linear(512, 256), nn.LayerNorm(256))
+    x = torch.randn(100, 512)
+    data = penstock.lower(model.eval(), (x,), quantize=scheme).to_bytes()
+    found = [
+        penstock.load(data, threads=1, engine=[engine, xnnpack()])(x.numpy())[0]
+        for engine in (NativeEngine(), xnnpack())
+    ]
+    np.testing.assert_array_equal(*found)
