@@ -171,9 +171,14 @@ def _lstm_of(
     library: Library,
 ) -> Match | None:
     """The step whose gates i, f and o are ``chosen`` after, ``fourth`` before its function."""
-    last, total = inner[1], inner[2]
+    bent, last, total = inner[:3]
     output, cell = last.outputs[0], total.outputs[0]
-    hidden = p.shapes[output][-1]
+    hidden, same = p.shapes[output][-1], {p.shapes[i] for i in (c, output, cell)}
+    copies = [node for node in p.readers(cell) if node is not bent]
+    copied = len(copies) == 1 and copies[0].kind is NodeKind.STATIC_RESHAPE
+    if copied and not p.values[cell].is_output and p.position[id(copies[0])] < p.position[id(last)]:
+        # A last step's, for others: the kernel may as well write there.
+        total, cell, inner = copies[0], copies[0].outputs[0], [*inner, *copies]
     slices = [_slice(p, value, n * hidden, hidden) for n, value in enumerate(chosen)]
     rest = _slice(p, fourth, 3 * hidden, hidden)
     if rest is None or None in slices:
@@ -190,19 +195,9 @@ def _lstm_of(
             continue
         h, weights = multiplied.inputs[:2]
         source, before = _source(p, given)
-        nodes = [
-            *before,
-            *inner,
-            *(n for n in slices if n),
-            rest,
-            sigmoid,
-            first,
-            gates,
-            multiplied,
-        ]
-        ordered = p.ordered(nodes)
-        same = {p.shapes[i] for i in (h, c, output, cell)}
-        if len(same) > 1 or not _ends(p, ordered, last, total):
+        parts = [*(n for n in slices if n), rest, sigmoid, first]
+        ordered = p.ordered([*before, *inner, *parts, gates, multiplied])
+        if same != {p.shapes[h]} or not _ends(p, ordered, last, total):
             return None
         layer = layers.setdefault((weights,), _Weights((_matrix(p, weights),), None))
         pack = partial(_packed, _LSTM, hidden, source, h, output, layer, c, cell)
