@@ -5,7 +5,7 @@ compiler splits larger filters into combs, each with every n-th tap
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,6 +20,10 @@ from penstock.runtime.engines.native.chains import Match, Pattern
 from penstock.runtime.engines.native.family import Workshop
 from penstock.runtime.engines.native.isa import VECTORS
 from penstock.runtime.engines.native.library import Library
+
+_TERMS = frozenset({NodeKind.ADD, NodeKind.DEPTHWISE_CONV_2D})
+#: The compiler makes 64 parts at most.
+_MOST_TERMS = 127
 
 
 def is_comb(node: Node) -> bool:
@@ -57,11 +61,11 @@ class _Whole:
 
 def _sum(p: Pattern, root: Node, library: Library) -> Match | None:
     """comb(x) + comb(x) + ..."""
-    terms = list(_terms(p, root))
+    terms = _terms(p, root)
     combs = [node for node in terms if node.kind is NodeKind.DEPTHWISE_CONV_2D]
     adds = [node for node in terms if node.kind is NodeKind.ADD]
     nodes = p.ordered(terms)
-    if len(combs) != len(adds) + 1 or not p.closed(nodes) or nodes[-1] is not root:
+    if not combs or len(combs) != len(adds) + 1 or not p.closed(nodes) or nodes[-1] is not root:
         return None
     x, output = combs[0].inputs[0], root.outputs[0]
     used = [x, output, *(i for node in combs for i in node.inputs[1:] if i != INVALID_VALUE_ID)]
@@ -80,18 +84,22 @@ def _sum(p: Pattern, root: Node, library: Library) -> Match | None:
     return Match(nodes, _FAMILY, partial(_packed, p, combs, whole, merged), gain)
 
 
-def _terms(p: Pattern, root: Node) -> Iterator[Node]:
-    """``root`` and what it adds up, down to nodes that are no sums; nothing if that is not of the
+def _terms(p: Pattern, root: Node) -> list[Node]:
+    """``root`` and what it adds up, down to depthwise convolutions; nothing if that is not of the
     form of a chain."""
-    yield root
-    for i in root.inputs:
-        node = p.maker(i)
-        if node is None or node.clamp is not None or node.flags or root.flags:
-            return
-        if node.kind is NodeKind.ADD:
-            yield from _terms(p, node)
-        elif node.kind is NodeKind.DEPTHWISE_CONV_2D:
-            yield node
+    found: dict[int, Node] = {}
+    waiting = [] if root.flags else [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in found or len(found) == _MOST_TERMS:
+            return []
+        found[id(node)] = node
+        for i in node.inputs if node.kind is NodeKind.ADD else ():
+            maker = p.maker(i)
+            if maker is None or maker.clamp is not None or maker.flags or maker.kind not in _TERMS:
+                return []
+            waiting.append(maker)
+    return list(found.values())
 
 
 def _attributes(node: Node) -> Conv2dAttributes:
@@ -122,6 +130,9 @@ def _whole(combs: Sequence[Node]) -> _Whole | None:
     places = tuple(
         (_numbers(r, down), _numbers(c, across)) for r, c in zip(rows, columns, strict=True)
     )
+    taps = sum(len(r) * len(c) for r, c in zip(rows, columns, strict=True))
+    if len(down) * len(across) != taps:
+        return None
     times = np.zeros((len(down), len(across)), int)
     for place in places:
         times[place] += 1

@@ -111,8 +111,10 @@ class Cell:
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         rows, offset, stride = self.source.place(shapes[self.source.value])
+        gates = (4 if self.form == _LSTM else 3) * self.hidden
         states = [self.h, self.output, *((self.c, self.cell) if self.form == _LSTM else ())]
-        if any(math.prod(shapes[i]) != rows * self.hidden for i in states):
+        fits = shapes[self.source.value][-1] >= gates
+        if not fits or any(math.prod(shapes[i]) != rows * self.hidden for i in states):
             raise InputError("the shapes of a call do not fit each other in a recurrent layer")
         isa = int(self.workshop.library.isa)
         task = CTask(isa, self.form, rows, self.hidden, offset, stride, self.weights, self.bias)
@@ -193,6 +195,8 @@ def _lstm_of(
         multiplied = _product(p, product)
         if multiplied is None or gates is None or p.shapes[product][-1] != 4 * hidden:
             continue
+        if p.shapes[given] != p.shapes[product]:
+            continue
         h, weights = multiplied.inputs[:2]
         source, before = _source(p, given)
         parts = [*(n for n in slices if n), rest, sigmoid, first]
@@ -258,6 +262,9 @@ def _gru_of(
         if start is None or multiplied is None or start.inputs != rest.inputs:
             continue
         if multiplied.inputs[0] != h or other.inputs[0] != h:
+            continue
+        sizes = [p.shapes[node.inputs[1]] for node in (multiplied, other)]
+        if sizes != [(2 * hidden, hidden), (hidden, hidden)]:
             continue
         source, before = _source(p, start.inputs[0])
         ordered = p.ordered([*before, *nodes, start, multiplied])

@@ -133,3 +133,19 @@ def test_a_sum_goes_on(isa: str) -> None:
     x = numbers((2, 17, 15, 20), 3)
     expected = answers(native("scalar"), graph, x)[0]
     np.testing.assert_allclose(answers(native(isa), graph, x)[0], expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("isa", VECTOR_ISAS)
+def test_sums_of_a_value_with_itself(isa: str) -> None:
+    """Looked through once for each node, however often what they add is read."""
+    graph = depthwise(dilation=(2, 2), padding=(6, 6, 6, 6))
+    shape, last = graph.values[-1].shape, 3
+    output = next(v for v in graph.values if v.id == 3)
+    output.is_output, output.external_id = False, Value(0, FP32, ()).external_id
+    for i in range(4, 64):
+        graph.values.append(Value(i, FP32, shape))
+        graph.nodes.append(Node(NodeKind.ADD, (last, last), (i,)))
+        last = i
+    graph.values[-1] = Value(last, FP32, shape, external_id=1, is_output=True)
+    graph.outputs[:] = [last]
+    assert units(graph, isa) == []

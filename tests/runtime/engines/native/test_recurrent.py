@@ -204,3 +204,38 @@ def test_extremes(isa: str) -> None:
     bent = np.tanh(made.astype(np.float64))
     np.testing.assert_allclose(cell, bent, rtol=1e-6)
     np.testing.assert_allclose(output, np.tanh(bent), rtol=2e-6)
+
+
+def test_gates_that_spread() -> None:
+    """An input or a product of one row or column, which sums spread over the others."""
+
+    class Spread(nn.Module):
+        def __init__(self, shape: tuple[int, int]) -> None:
+            super().__init__()
+            self.h, self.given = nn.Linear(16, 64, bias=False), nn.Parameter(torch.randn(shape))
+
+        def forward(self, h: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+            gates = self.given + self.h(h)
+            i, f, o = torch.sigmoid(gates[:, :48]).split(16, 1)
+            return o * torch.tanh(f * c + i * torch.tanh(gates[:, 48:]))
+
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.h, self.n = nn.Linear(16, 32, bias=False), nn.Linear(16, 1)
+
+        def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+            r, z = torch.sigmoid(x[:, :32] + self.h(h)).split(16, 1)
+            made = torch.tanh(x[:, 32:] + r * self.n(h))
+            return made + z * (h - made)
+
+    torch.manual_seed(4)
+    h, c = torch.randn(2, 16), torch.randn(2, 16)
+    cases: list[tuple[nn.Module, tuple[torch.Tensor, ...]]] = [
+        (Spread((1, 64)), (h, c)), (Spread((2, 1)), (h, c)), (Narrow(), (torch.randn(2, 48), h)),
+    ]  # fmt: skip
+    for model, inputs in cases:
+        data = penstock.lower(model.eval(), inputs).to_bytes()
+        found = penstock.load(data, threads=1, engine="native")(*(x.numpy() for x in inputs))[0]
+        expected = model(*inputs).detach().numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
