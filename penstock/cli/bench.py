@@ -99,7 +99,7 @@ def bench_command(
         model=model,
         weights=weights,
         quantize=quantize,
-        engines=split_names(engine) or ["auto"],
+        engines=split_names(engine),
         inputs=split_names(inputs),
         data=split_names(data_path),
     )

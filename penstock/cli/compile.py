@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from typer.core import TyperCommand
 
+from penstock.cli.command import Command
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
 from penstock.cli.options import Calibration, Seed
@@ -161,7 +161,7 @@ def compile_command(
         console.print(as_table(outcome))
 
 
-class CompileCommand(TyperCommand):
+class CompileCommand(Command):
     """``compile``, with a name after ``--etrecord`` or none."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

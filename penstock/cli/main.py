@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from penstock import __version__
 from penstock.cli.bench import bench_command
 from penstock.cli.chat import chat_command
+from penstock.cli.command import Command
 from penstock.cli.compare import compare_command
 from penstock.cli.compile import CompileCommand, compile_command
 from penstock.cli.console import errors_in_one_line
@@ -64,15 +65,15 @@ def options(
 
 
 app.command("compile", cls=CompileCommand)(compile_command)
-app.command("run")(run_command)
-app.command("inspect")(inspect_command)
-app.command("quantize-report")(quantize_report_command)
-app.command("profile")(profile_command)
-app.command("bench")(bench_command)
-app.command("compare")(compare_command)
-app.command("models")(models_command)
-app.command("generate")(generate_command)
-app.command("chat")(chat_command)
+app.command("run", cls=Command)(run_command)
+app.command("inspect", cls=Command)(inspect_command)
+app.command("quantize-report", cls=Command)(quantize_report_command)
+app.command("profile", cls=Command)(profile_command)
+app.command("bench", cls=Command)(bench_command)
+app.command("compare", cls=Command)(compare_command)
+app.command("models", cls=Command)(models_command)
+app.command("generate", cls=Command)(generate_command)
+app.command("chat", cls=Command)(chat_command)
 
 
 def main() -> None:

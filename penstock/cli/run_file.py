@@ -74,8 +74,14 @@ class RunReport:
 
 
 def split_names(text: str | None) -> list[str]:
-    """File names that stand in one option, separated by commas."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+    """File names that stand in one option, separated by commas; none where there is no text.
+
+    Raises InputError for a name that is empty.
+    """
+    names = [name.strip() for name in text.split(",")] if text else []
+    if "" in names:
+        raise InputError(f"{text!r} has an empty name in it; give names with a comma between two")
+    return names
 
 
 def run_file(request: RunRequest) -> RunReport:

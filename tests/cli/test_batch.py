@@ -49,7 +49,7 @@ def test_options(shell: Shell) -> None:
 def test_errors(shell: Shell) -> None:
     (shell.folder / "in.parquet").write_bytes(b"PAR1 and no more PAR1")
     shell.fails(*RUN, message="where do the answers go")
-    shell.fails(*RUN, "--output", "", message="where do the answers go")
+    shell.fails(*RUN, "--output", "", message="--output-file is empty; give it a value")
     shell.fails(*RUN, "--output", "out.parquet", message="no Parquet file that can be read")
     shell.fails(*RUN, "-n", "2", message="leave --inputs")
     shell.fails("penstock", "run", str(IMAGE), "--keep", "id", message="--keep goes with --batch")

@@ -47,6 +47,27 @@ def test_version(shell: Shell) -> None:
     assert shell.call("penstock", "--version").stdout == f"penstock {penstock.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        (["run", "m.pte", "--inputs", ""], "--inputs"),
+        (["run", "m.pte", "--output="], "--output-file"),
+        (["inspect", "m.pte", "--html="], "--html"),
+        (["compile", "add", "--output-dir", ""], "--output-dir"),
+        (["bench", "m.pte", "--model", ""], "--model"),
+        (["compare", "a.pte", "b.pte", "--data-path-a", ""], "--data-path-a"),
+    ],
+)
+def test_an_empty_value_is_an_error(given: list[str], option: str, shell: Shell) -> None:
+    """And does not pass for an option that was not given."""
+    shell.fails("penstock", *given, message=f"{option} is empty; give it a value or leave it out")
+
+
+def test_an_empty_name_in_a_list_is_an_error(shell: Shell) -> None:
+    given = ["run", "m.pte", "--inputs", "a.npy,"]
+    shell.fails("penstock", *given, message="'a.npy,' has an empty name in it")
+
+
 def completed(line: str, folder: Path) -> list[str]:
     """What bash's script is given for ``line``, the cursor at its end."""
     words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
