@@ -13,6 +13,8 @@ TARGETS = {
     "efficientnet_b0": (1.0, 1.0), "ic3": (4.0, 8.0), "dl3": (1.15, 1.15), "vit": (1.4, 2.0),
     "convnext_tiny": (1.6, 1.6), "swin_t": (1.25, 1.2), "minilm": (1.5, 2.2),
 }  # fmt: skip
+#: The heading of what is measured beside the models.
+STARTS = "Start and overhead"
 LABELS = {
     "ours": "Penstock", "stock": "ExecuTorch", "ported": "our file on ExecuTorch",
     "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO",
@@ -87,7 +89,7 @@ def page(results: dict[str, Any]) -> str:
         starts, overhead = results["starts"], results["overhead"]
         parts += [
             "",
-            "## Start and overhead",
+            f"## {STARTS}",
             "",
             f"- From the start of `xnn_executor_runner` to MobileNetV2's answer: "
             f"{starts['ours']['best']:.2f} s at best, {starts['ours']['cpu']:.2f} s of CPU; the "

@@ -5,7 +5,8 @@
 Ours on our file, the stock runtime on the stock flow's file and on ours, ONNX Runtime and OpenVINO
 (``pip install -e '.[bench]'``) on the same model as ONNX, each where it is installed and can
 run the model. With names given only these are measured again; the others' figures are kept (they
-lie in ``build/measured/bench.json``). The files of the stock flow and of ONNX are made once.
+lie in ``build/measured/bench.json``; without those of every row of the page, it is left as it is).
+The files of the stock flow and of ONNX are made once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,8 +25,9 @@ from benchmarks import ROOT
 from benchmarks.arguments import names_given
 from benchmarks.flows import both_flows, run_flow, samples
 from benchmarks.machine import describe
-from benchmarks.page import page
+from benchmarks.page import STARTS, page
 from benchmarks.start import overhead, starts
+from benchmarks.whole_pages import write_page
 from penstock import zoo
 from penstock.tools.bench.child import WorkerError
 from penstock.tools.bench.contest import LAUNCHES, Contest, contest
@@ -139,8 +140,7 @@ def main(names: list[str]) -> None:
         results["starts"] = starts(FOLDER / "mv2_fp32_ours.pte")
         results["overhead"] = overhead(latency("add", "fp32", 1))
         store.write_text(json.dumps(results, indent=1))
-    PAGE.write_text(page(results))
-    print(f"written: {os.path.relpath(PAGE, ROOT)}")
+    write_page(PAGE, page(results), [*(f"{n} {p}" for n in MODELS for p in PRECISIONS), STARTS])
 
 
 def _versions() -> str:

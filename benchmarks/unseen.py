@@ -3,7 +3,8 @@
     python -m benchmarks.unseen [PART OF A NAME ...]
 
 Each is compiled in fp32 and in int8, run here and on the stock runtime. Results are kept in
-``build/measured/unseen.json``; with names given only these are made again.
+``build/measured/unseen.json``; with names given only these are made again, and the page is written
+where the others are there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks.arguments import names_given
 from benchmarks.flows import relative_error, same_bits, sqnr
 from benchmarks.machine import describe
 from benchmarks.unseen_models import MODELS, Unseen
+from benchmarks.whole_pages import write_page
 from penstock.compiler.quantize import Quantization
 from penstock.tools.bench.child import WorkerError
 from penstock.tools.bench.machine import busy
@@ -109,8 +111,7 @@ def main(parts: list[str]) -> None:
             print(name, precision, {k: v for k, v in row.items() if k != "outside"}, flush=True)
         del model
         gc.collect()
-    PAGE.write_text(page(results, kept["machine"]))
-    print(f"written: {PAGE.relative_to(ROOT)}")
+    write_page(PAGE, page(results, kept["machine"]), MODELS)
 
 
 HEADER = (

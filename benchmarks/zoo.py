@@ -11,7 +11,6 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from benchmarks.flows import (
     sqnr,
 )
 from benchmarks.machine import describe
+from benchmarks.whole_pages import write_page
 from benchmarks.zoo_page import line, page
 from penstock import zoo
 from penstock.tools.bench.child import WorkerError
@@ -119,20 +119,7 @@ def main(names: list[str]) -> None:
         results["rows"] = rows = in_order(rows)
         store.write_text(json.dumps(results, indent=1))
         print(line(key, rows), flush=True)
-    if missing := [key for key in in_order(dict.fromkeys(shown(PAGE))) if key not in rows]:
-        print(
-            f"{PAGE.relative_to(ROOT)} is left as it is: it has rows that were not measured here,"
-            f" {missing[0]} for instance; put these in by hand, or make zoo measures all"
-        )
-        return
-    PAGE.write_text(page(results))
-    print(f"written: {PAGE.relative_to(ROOT)}")
-
-
-def shown(page: Path) -> list[str]:
-    """The rows of the page, by their keys."""
-    cells = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
-    return [f"{name.removeprefix('| ')} {precision}" for name, precision, *_ in cells]
+    write_page(PAGE, page(results), [f"{n} {p}" for n in zoo.names() for p in PRECISIONS])
 
 
 def in_order(rows: dict[str, Any]) -> dict[str, Any]:
