@@ -11,6 +11,53 @@ static int out_of_range(const int64_t *index, size_t count, size_t size)
     return 0;
 }
 
+/* The runs of the innermost dimension. */
+static void move(const struct pk_rows_move_task *task, const char *from, char *to)
+{
+    const size_t last = task->rank - 1, count = task->sizes[last], run = task->run;
+    const ptrdiff_t from_step = task->from[last], to_step = task->to[last];
+#define RUNS(size)                                                                                 \
+    for (size_t i = 0; i < count; i++)                                                             \
+    memcpy(to + (ptrdiff_t)i * to_step, from + (ptrdiff_t)i * from_step, size)
+    switch (run) {
+    case 1:
+        RUNS(1);
+        break;
+    case 4:
+        RUNS(4);
+        break;
+    case 8:
+        RUNS(8);
+        break;
+    default:
+        RUNS(run);
+        break;
+    }
+#undef RUNS
+}
+
+void pk_rows_move_run(const struct pk_rows_move_task *task, const struct pk_pool *pool)
+{
+    (void)pool;
+    size_t at[PK_MOVE_RANK] = {0};
+    const char *from = task->input;
+    char *to = task->output;
+    for (;;) {
+        move(task, from, to);
+        size_t d = task->rank - 1;
+        while (d > 0 && ++at[d - 1] == task->sizes[d - 1]) {
+            at[d - 1] = 0;
+            from -= (ptrdiff_t)(task->sizes[d - 1] - 1) * task->from[d - 1];
+            to -= (ptrdiff_t)(task->sizes[d - 1] - 1) * task->to[d - 1];
+            d--;
+        }
+        if (d == 0)
+            return;
+        from += task->from[d - 1];
+        to += task->to[d - 1];
+    }
+}
+
 void pk_rows_gather_run(struct pk_rows_gather_task *task, const struct pk_pool *pool)
 {
     (void)pool;

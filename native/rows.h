@@ -1,10 +1,22 @@
-/* What a language model's program does around its delegate, at shapes that stay: rows picked and
+/* What programs do around their delegates, at shapes that stay: elements moved, rows picked and
  * written by position, arithmetic and comparisons of integers. `status` becomes 1 where a position is
  * out of range; then nothing was written but, of a gather, rows before it. */
 #ifndef PENSTOCK_ROWS_H
 #define PENSTOCK_ROWS_H
 
 #include "core.h"
+
+#define PK_MOVE_RANK 8
+
+/* Runs of `run` bytes, `sizes` of them in `rank` dimensions (at least 1), which lie as far apart as
+ * `from` and `to` say, in bytes. Input and output do not overlap. */
+struct pk_rows_move_task {
+    size_t run, rank;
+    size_t sizes[PK_MOVE_RANK];
+    ptrdiff_t from[PK_MOVE_RANK], to[PK_MOVE_RANK];
+    const void *input;
+    void *output;
+};
 
 /* output[o][i] = input[o][index[i]], elements of `inner` bytes, `size` of them in a row of input. */
 struct pk_rows_gather_task {
@@ -85,6 +97,7 @@ struct pk_copy_task {
 
 PK_EXPORT void pk_copy_run(const struct pk_copy_task *task, const struct pk_pool *pool);
 PK_EXPORT const char *pk_copy_kernel(uint32_t isa);
+PK_EXPORT void pk_rows_move_run(const struct pk_rows_move_task *task, const struct pk_pool *pool);
 PK_EXPORT void pk_rows_gather_run(struct pk_rows_gather_task *task, const struct pk_pool *pool);
 PK_EXPORT void pk_rows_scale_run(struct pk_rows_scale_task *task, const struct pk_pool *pool);
 PK_EXPORT void pk_rows_put_run(struct pk_rows_put_task *task, const struct pk_pool *pool);

@@ -11,12 +11,12 @@ import numpy as np
 from penstock.errors import InvalidProgramError, UnsupportedError
 from penstock.formats.program import XNNPACK_BACKEND, Buffer, Delegate
 from penstock.runtime.blocks import Array
-from penstock.runtime.engines.protocol import Adaptable, Fixable
+from penstock.runtime.engines.protocol import Adaptable, Fixable, Surrounding
 from penstock.runtime.slots import Layout, Slot
 
 if TYPE_CHECKING:
     from penstock.graph.graph import XnnGraph
-    from penstock.runtime.engines.protocol import Engine, Executable
+    from penstock.runtime.engines.protocol import Engine, Executable, KernelSteps
     from penstock.runtime.engines.threads import Threads
 
 
@@ -29,11 +29,19 @@ class External(NamedTuple):
 
 
 class BoundDelegate:
-    """A compiled delegate of a method."""
+    """A compiled delegate of a method. ``kernel_steps``: what an engine of the program can do
+    around it."""
 
-    def __init__(self, id: str, graph: XnnGraph, executable: Executable) -> None:
+    def __init__(
+        self,
+        id: str,
+        graph: XnnGraph,
+        executable: Executable,
+        kernel_steps: KernelSteps | None = None,
+    ) -> None:
         self.id = id
         self.executable = executable
+        self.kernel_steps = kernel_steps
         #: the kind and debug handle of each node of the payload, for profiles
         self.nodes = tuple((node.kind.name, node.debug_handle) for node in graph.nodes)
         self.inputs = _externals(graph, graph.inputs)
@@ -260,4 +268,5 @@ def compile_delegate(
         executable = packed.executable.adapted(graph)
     if executable is None:
         executable = compile_graph(graph, engines(), threads=threads)
-    return BoundDelegate(delegate.id, graph, executable)
+    steps = (engine.kernel_steps for engine in engines() if isinstance(engine, Surrounding))
+    return BoundDelegate(delegate.id, graph, executable, next(steps, None))

@@ -2,7 +2,8 @@
 
 Between two of them the weights have gone through the processor's caches, and what the interpreter
 needs to run a method's instructions has to come back from memory: for a small model that is a fifth
-of a token's time. So the second call of the same shapes is recorded: which arrays its instructions
+of a token's time. Where a model looks up rows of many tables, its instructions take longer than its
+delegate. So the second call of the same shapes is recorded: which arrays its instructions
 read and wrote, all of them in memory that stays. From then on what they do is done by few calls
 into C. Whatever such a call is not prepared for (an index that is out of range) goes the long way,
 which has the error messages.
@@ -15,17 +16,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from penstock.formats.program import Method, OptionalTensorList, Tensor
+from penstock.formats.program import Method, OptionalTensorList, Tensor, TensorList
 from penstock.runtime.blocks import Array, zeros
 from penstock.runtime.bound_delegate import BoundDelegate
-from penstock.runtime.engines.protocol import KernelSteps, Surrounded
+from penstock.runtime.engines.protocol import KernelSteps
 from penstock.runtime.instructions import Bound, State
 from penstock.runtime.kernels.registry import Kernel
 from penstock.runtime.mapped import row_reader
 from penstock.runtime.row_writes import independent, place_of
-from penstock.runtime.short_call import COPIED_INPUT_BYTES, ShortCall, copying_call
+from penstock.runtime.short_call import ShortCall, copying_call
 
-#: Outputs of so many bytes in total are copied out.
+#: Inputs of so many bytes in total are copied in, outputs out.
+REPLAYED_INPUT_BYTES = 1 << 18
 COPIED_OUTPUT_BYTES = 1 << 20
 #: Says whether it could be done.
 _Part: TypeAlias = "Callable[[], bool]"
@@ -42,15 +44,18 @@ class _CannotReplay(Exception):
 
 
 def can_replay(bound: Sequence[Bound], method: Method) -> bool:
-    """Whether it is worth a try: kernels around one delegate, whose engine has some too."""
-    delegates = [one.target for one in bound if isinstance(one.target, BoundDelegate)]
+    """Whether it is worth a try: kernels around delegates, and an engine that has some too."""
     return (
-        len(delegates) == 1
-        and len(bound) > 1
-        and isinstance(delegates[0].executable, Surrounded)
+        len(bound) > 1
+        and _steps_around(bound) is not None
         and all(isinstance(one.target, (Kernel, BoundDelegate)) for one in bound)
         and all(isinstance(method.values[i], Tensor) for i in (*method.inputs, *method.outputs))
     )
+
+
+def _steps_around(bound: Sequence[Bound]) -> KernelSteps | None:
+    delegates = (one.target for one in bound if isinstance(one.target, BoundDelegate))
+    return next((delegate.kernel_steps for delegate in delegates), None)
 
 
 class Recording:
@@ -58,11 +63,9 @@ class Recording:
 
     def __init__(self, bound: Sequence[Bound], method: Method, state: State) -> None:
         self._bound, self._method, self._state = bound, method, state
-        (executable,) = (
-            one.target.executable for one in bound if isinstance(one.target, BoundDelegate)
-        )
-        assert isinstance(executable, Surrounded)
-        self._engine: KernelSteps = executable.kernel_steps
+        engine = _steps_around(bound)
+        assert engine is not None
+        self._engine: KernelSteps = engine
         self._arrays: dict[int, Array] = {}
         #: scalars, and arrays of them, that are the same in each call of these shapes
         self._fixed: set[int] = set()
@@ -99,7 +102,7 @@ class Recording:
     def replay(self, inputs: Sequence[Array]) -> ShortCall | None:
         """The same again, for inputs like these; None where that cannot be."""
         outputs = [self._state.values[i] for i in self._method.outputs]
-        if sum(a.nbytes for a in inputs) > COPIED_INPUT_BYTES:
+        if sum(a.nbytes for a in inputs) > REPLAYED_INPUT_BYTES:
             return None
         if not all(isinstance(a, np.ndarray) for a in outputs):
             return None
@@ -162,7 +165,7 @@ class Recording:
             if found is None:
                 raise _CannotReplay
             return found
-        if isinstance(value, OptionalTensorList):
+        if isinstance(value, (TensorList, OptionalTensorList)):
             return [None if i < 0 else self._value(i) for i in value.items]
         if index not in self._fixed and not self._is_known(index):
             raise _CannotReplay
@@ -184,10 +187,24 @@ class Recording:
                 if step is None or zero_points is not None:
                     raise _CannotReplay
                 return (lambda: read(index)), (step,)
+        if one.target.moves:
+            step = self._moved(one.target, args, out)
+            return None, (step,)
         made = self._engine.kernel(one.target.name, args, out)
         if made is None:
             raise _CannotReplay
         return None, made
+
+    def _moved(self, kernel: Kernel, args: Sequence[Any], out: Array) -> Any:
+        """A kernel that gives a view of its argument, whatever that holds."""
+        # As an out argument that does not fit, so that nothing is written.
+        view = kernel.function(*args, np.empty(0, out.dtype))
+        step = None
+        if any(isinstance(a, np.ndarray) and np.may_share_memory(a, view) for a in args):
+            step = self._engine.moved(view, out)
+        if step is None:
+            raise _CannotReplay
+        return step
 
     def _last_writes(self) -> Sequence[Bound]:
         """The writes to caches at the end, all at the same positions: once one is done, all are."""

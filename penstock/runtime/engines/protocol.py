@@ -151,6 +151,9 @@ class KernelSteps(Protocol):
     def kernel(self, name: str, args: Sequence[Any], out: np.ndarray) -> Sequence[Any] | None:
         """The kernel ``name`` on these arguments, without its out argument, writing to ``out``."""
 
+    def moved(self, source: np.ndarray, out: np.ndarray) -> Any:
+        """The elements of ``source`` copied to ``out``, of the same shape."""
+
     def scaled_rows(
         self, rows: np.ndarray, scales: np.ndarray, index: np.ndarray, out: np.ndarray
     ) -> Any:
@@ -167,8 +170,8 @@ class KernelSteps(Protocol):
 
 
 @runtime_checkable
-class Surrounded(Protocol):
-    """An executable whose engine can do what a program does around it."""
+class Surrounding(Protocol):
+    """An engine that can do what a program does around its delegates, whoever runs these."""
 
     @property
     def kernel_steps(self) -> KernelSteps:

@@ -95,7 +95,8 @@ class KernelError(Exception):
 @dataclass(frozen=True)
 class Kernel:
     """One registered operator. ``outs`` counts the out arguments at the end of its schema;
-    ``writes`` are the positions of other arguments that it writes to, by itself."""
+    ``writes`` are the positions of other arguments that it writes to, by itself. ``moves``: shapes
+    and scalars alone decide which elements of its arguments the result has."""
 
     name: str
     function: KernelFunction
@@ -103,6 +104,7 @@ class Kernel:
     in_place: bool = False
     writes_itself: bool = False
     writes: tuple[int, ...] = ()
+    moves: bool = False
 
 
 _kernels: dict[str, Kernel] = {}
@@ -114,13 +116,14 @@ def kernel(
     in_place: bool = False,
     writes_itself: bool = False,
     writes: tuple[int, ...] = (),
+    moves: bool = False,
 ) -> Callable[[_F], _F]:
     """Register a function under one or several names; a later registration replaces it."""
 
     def register(function: _F) -> _F:
         for name in names:
             count = 0 if in_place else outs
-            _kernels[name] = Kernel(name, function, count, in_place, writes_itself, writes)
+            _kernels[name] = Kernel(name, function, count, in_place, writes_itself, writes, moves)
         return function
 
     return register

@@ -43,7 +43,7 @@ for _name in (
     "et_copy::_h2d_copy.out",
     "et_copy::_d2h_copy.out",
 ):
-    kernel(_name)(_identity(_name.split("::")[1].split(".")[0], _CAST))
+    kernel(_name, moves=True)(_identity(_name.split("::")[1].split(".")[0], _CAST))
 
 
 @kernel("aten::copy.out")
@@ -61,13 +61,13 @@ def copy_in_place(x: Array, source: Array, non_blocking: bool) -> Array:
 # -- other shapes ----------------------------------------------------------------------------------
 
 
-@kernel("aten::view_copy.out")
+@kernel("aten::view_copy.out", moves=True)
 def view_copy(x: Array, size: Sequence[int], out: Array) -> Array:
     """The same elements in another shape; one size may be -1."""
     return x.reshape(shape_of(size, x.size))
 
 
-@kernel("aten::expand_copy.out")
+@kernel("aten::expand_copy.out", moves=True)
 def expand_copy(x: Array, size: Sequence[int], implicit: bool, out: Array) -> Array:
     """Repeats dimensions of size 1; -1 keeps a dimension."""
     lead = len(size) - x.ndim
@@ -77,20 +77,20 @@ def expand_copy(x: Array, size: Sequence[int], implicit: bool, out: Array) -> Ar
     return np.broadcast_to(x, reserve(shape, out))
 
 
-@kernel("aten::squeeze_copy.dim_out")
+@kernel("aten::squeeze_copy.dim_out", moves=True)
 def squeeze_dim(x: Array, dim: int, out: Array) -> Array:
     """Without a dimension, if its size is 1."""
     return squeeze_dims(x, [dim], out)
 
 
-@kernel("aten::squeeze_copy.dims_out")
+@kernel("aten::squeeze_copy.dims_out", moves=True)
 def squeeze_dims(x: Array, dims: Sequence[int], out: Array) -> Array:
     """Without those of the dimensions whose size is 1."""
     axes = axes_of(dims, x.ndim) if len(dims) else ()
     return x.squeeze(tuple(axis for axis in axes if x.shape[axis] == 1))
 
 
-@kernel("aten::unsqueeze_copy.out")
+@kernel("aten::unsqueeze_copy.out", moves=True)
 def unsqueeze(x: Array, dim: int, out: Array) -> Array:
     """With a new dimension of size 1."""
     return np.expand_dims(x, axis_of(dim, x.ndim + 1))
@@ -126,21 +126,21 @@ def pixel_unshuffle(x: Array, factor: int, out: Array) -> Array:
 # -- other orders ----------------------------------------------------------------------------------
 
 
-@kernel("aten::permute_copy.out")
+@kernel("aten::permute_copy.out", moves=True)
 def permute(x: Array, dims: Sequence[int], out: Array) -> Array:
     """The dimensions in another order."""
     axes = [axis_of(dim, x.ndim) for dim in dims]
     return copied(x.transpose(axes), out)
 
 
-@kernel("aten::transpose_copy.int_out")
+@kernel("aten::transpose_copy.int_out", moves=True)
 def transpose(x: Array, dim0: int, dim1: int, out: Array) -> Array:
     """Two dimensions exchanged."""
     first, second = axis_of(dim0, x.ndim), axis_of(dim1, x.ndim)
     return copied(x.swapaxes(first, second), out) if x.ndim else x
 
 
-@kernel("aten::t_copy.out")
+@kernel("aten::t_copy.out", moves=True)
 def t_copy(x: Array, out: Array) -> Array:
     """A matrix transposed; fewer dimensions pass."""
     if x.ndim > 2:
@@ -148,7 +148,7 @@ def t_copy(x: Array, out: Array) -> Array:
     return copied(x.T, out)
 
 
-@kernel("aten::flip.out")
+@kernel("aten::flip.out", moves=True)
 def flip(x: Array, dims: Sequence[int], out: Array) -> Array:
     """Dimensions in reverse."""
     return np.flip(x, axes_of(dims, x.ndim)) if len(dims) and x.ndim else x
@@ -176,7 +176,7 @@ def _within(shift: int, size: int) -> int:
 # -- parts -----------------------------------------------------------------------------------------
 
 
-@kernel("aten::select_copy.int_out")
+@kernel("aten::select_copy.int_out", moves=True)
 def select(x: Array, dim: int, index: int, out: Array) -> Array:
     """One index of a dimension, which goes."""
     if x.ndim == 0:
@@ -192,7 +192,7 @@ def slice_of(size: int, start: int | None, end: int | None, step: int) -> slice:
     return slice(*slice(start, end, step).indices(size))
 
 
-@kernel("aten::slice_copy.Tensor_out")
+@kernel("aten::slice_copy.Tensor_out", moves=True)
 def slice_copy(
     x: Array, dim: int, start: int | None, end: int | None, step: int, out: Array
 ) -> Array:
@@ -203,7 +203,7 @@ def slice_copy(
     return x[(slice(None),) * axis + (slice_of(x.shape[axis], start, end, step),)]
 
 
-@kernel("aten::narrow_copy.out")
+@kernel("aten::narrow_copy.out", moves=True)
 def narrow(x: Array, dim: int, start: int, length: int, out: Array) -> Array:
     """``length`` indices of a dimension from ``start`` on."""
     if x.ndim == 0:
@@ -254,7 +254,7 @@ def unbind(x: Array, dim: int, out: list[Array]) -> list[Array]:
     return [x[(slice(None),) * axis + (i, ...)] for i in range(x.shape[axis])]
 
 
-@kernel("aten::diagonal_copy.out")
+@kernel("aten::diagonal_copy.out", moves=True)
 def diagonal(x: Array, offset: int, dim1: int, dim2: int, out: Array) -> Array:
     """The diagonal of two dimensions, as the last dimension."""
     first, second = axis_of(dim1, x.ndim), axis_of(dim2, x.ndim)

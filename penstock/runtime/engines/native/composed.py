@@ -26,7 +26,6 @@ from penstock.runtime.engines.native.plan import (
     address_of,
     field_address,
 )
-from penstock.runtime.engines.native.program_steps import ProgramSteps
 from penstock.runtime.engines.parts import Part
 from penstock.runtime.engines.planner import Composed
 from penstock.runtime.engines.protocol import Executable
@@ -63,11 +62,6 @@ class PlannedGraph(Composed):
         turns = {id(e.turn): e.turn for _, e in self._steps if isinstance(e, XnnpackExecutable)}
         self._turns = list(turns.values())
         self._plan: Plan | None = None
-
-    @property
-    def kernel_steps(self) -> ProgramSteps:
-        """See :class:`penstock.runtime.engines.protocol.Surrounded`."""
-        return ProgramSteps(self._library)
 
     @property
     def skips_hidden(self) -> bool:

@@ -130,6 +130,11 @@ class NativeEngine:
             self, graph, checker, prepared, packed, threads, tuple(map(tuple, units.values()))
         )
 
+    @property
+    def kernel_steps(self) -> ProgramSteps:
+        """See :class:`penstock.runtime.engines.protocol.Surrounding`."""
+        return ProgramSteps(self.library)
+
     def units(self, graph: XnnGraph) -> Sequence[Sequence[int]]:
         """See :meth:`penstock.runtime.engines.planner.Composer.units`."""
         return self._survey.units() if graph is self._survey.graph else ()
@@ -217,11 +222,6 @@ class NativeExecutable:
             self._plan = None
             self._given = given
         return tuple(self._shapes[i] for i in self._graph.outputs)
-
-    @property
-    def kernel_steps(self) -> ProgramSteps:
-        """See :class:`penstock.runtime.engines.protocol.Surrounded`."""
-        return ProgramSteps(self._engine.library)
 
     @property
     def skips_hidden(self) -> bool:

@@ -4,8 +4,9 @@ model does around its delegate. See ``native/rows.h``."""
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from ctypes import Structure, byref, c_int, c_int64, c_size_t, c_void_p
+from ctypes import Structure, byref, c_int, c_int64, c_size_t, c_ssize_t, c_void_p
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,9 +18,25 @@ from penstock.runtime.engines.native.plan import CPlan, CPool, CStep, address_of
 
 PROTOTYPES: Mapping[str, Prototype] = {
     f"pk_{name}_run": (None, (c_void_p, c_void_p))
-    for name in ("rows_gather", "rows_scale", "rows_put", "ints", "choose", "both")
+    for name in ("rows_move", "rows_gather", "rows_scale", "rows_put", "ints", "choose", "both")
 }
+#: ``PK_MOVE_RANK``.
+_MOVE_RANK = 8
 _ADD, _LESS, _LESS_EQUAL, _EQUAL = range(4)
+
+
+class CMove(Structure):
+    """``struct pk_rows_move_task``."""
+
+    _fields_ = [
+        ("run", c_size_t),
+        ("rank", c_size_t),
+        ("sizes", c_size_t * _MOVE_RANK),
+        ("from_", c_ssize_t * _MOVE_RANK),
+        ("to", c_ssize_t * _MOVE_RANK),
+        ("input", c_void_p),
+        ("output", c_void_p),
+    ]
 
 
 class CGather(Structure):
@@ -173,6 +190,9 @@ class ProgramSteps:
     def kernel(self, name: str, args: Sequence[Any], out: Array) -> Sequence[SmallStep] | None:
         return steps_for(name, args, out)
 
+    def moved(self, source: Array, out: Array) -> SmallStep | None:
+        return moved(source, out)
+
     def scaled_rows(self, rows: Array, scales: Array, index: Array, out: Array) -> SmallStep | None:
         return scaled_rows(rows, scales, None, index, out, picks=False)
 
@@ -191,6 +211,29 @@ def steps_for(name: str, args: Sequence[Any], out: Array) -> tuple[SmallStep, ..
     arrays = [a for a in (*args, out) if isinstance(a, np.ndarray)]
     made = maker(args, out) if maker and all(map(_plain, arrays)) else None
     return (made,) if isinstance(made, SmallStep) else made
+
+
+def moved(source: Array, out: Array) -> SmallStep | None:
+    """``source`` copied to ``out``, however the two lie in memory."""
+    if source.dtype != out.dtype or source.shape != out.shape or source.size == 0:
+        return None
+    if np.may_share_memory(source, out):
+        return None
+    item = source.itemsize
+    #: of each dimension its size, and the bytes from one place to the next in both
+    dims: list[tuple[int, ...]] = []
+    for size, *steps in zip(source.shape, source.strides, out.strides, strict=True):
+        if size == 1:
+            continue
+        if dims and dims[-1][1:] == tuple(size * step for step in steps):
+            size *= dims.pop()[0]
+        dims.append((size, *steps))
+    run = item * dims.pop()[0] if dims and dims[-1][1:] == (item, item) else item
+    dims = dims or [(1, run, run)]
+    if len(dims) > _MOVE_RANK:
+        return None
+    task = CMove(run, len(dims), *zip(*dims, strict=True), address(source), address(out))
+    return SmallStep("rows_move", task, (source, out))
 
 
 def write_rows(writes: Sequence[tuple[Array, Array]], axis: int, index: Array) -> SmallStep | None:
@@ -285,7 +328,7 @@ def _index_put(args: Sequence[Any], out: Array) -> Steps:
         return None
     if not (_plain(index) and out.shape == x.shape and out.dtype == x.dtype):
         return None
-    copied = _copy(x, out)
+    copied = moved(x, out)
     if copied is None:
         return None
     each = (CTarget * 1)()
@@ -294,17 +337,20 @@ def _index_put(args: Sequence[Any], out: Array) -> Steps:
     return copied, _put(each, index, (out, value))
 
 
-def _copy(source: Array, out: Array) -> SmallStep | None:
-    """All elements in their order, in whatever shape."""
-    if source.dtype != out.dtype or source.size != out.size:
+def _joined(args: Sequence[Any], out: Array) -> Steps:
+    parts, axis = args
+    axis = axis + out.ndim if axis < 0 else axis
+    if any(part.ndim != out.ndim for part in parts) or not 0 <= axis < out.ndim:
         return None
-    zero = np.zeros(1, np.int64)
-    task = CGather(1, 1, source.nbytes, 1, address(source), address(zero), address(out))
-    return SmallStep("rows_gather", task, (source, zero, out))
-
-
-def _reshaped(args: Sequence[Any], out: Array) -> SmallStep | None:
-    return _copy(args[0], out)
+    ends = list(itertools.accumulate(part.shape[axis] for part in parts))
+    if not ends or ends[-1] != out.shape[axis]:
+        return None
+    lead = (slice(None),) * axis
+    steps = [
+        moved(part, out[(*lead, slice(end - part.shape[axis], end))])
+        for part, end in zip(parts, ends, strict=True)
+    ]
+    return None if None in steps else tuple(step for step in steps if step is not None)
 
 
 def _operand(value: Any, shape: tuple[int, ...], kind: Any) -> COperand | None:
@@ -373,8 +419,7 @@ _MAKERS: Mapping[str, _Maker] = {
     "aten::embedding.out": _embedding,
     "quantized_decomposed::embedding_byte.out": _embedding_byte,
     "aten::index_put.out": _index_put,
-    "aten::unsqueeze_copy.out": _reshaped,
-    "aten::view_copy.out": _reshaped,
+    "aten::cat.out": _joined,
     "aten::where.self_out": _choose,
     "aten::logical_and.out": _both,
     "aten::bitwise_and.Tensor_out": _both,

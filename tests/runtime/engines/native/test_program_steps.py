@@ -13,6 +13,7 @@ from penstock.runtime.engines.native import library
 from penstock.runtime.engines.native.families import bind_families
 from penstock.runtime.engines.native.program_steps import (
     Group,
+    moved,
     scaled_rows,
     steps_for,
     write_rows,
@@ -52,6 +53,38 @@ def test_index_select(seed: int, rows: int, columns: int, count: int, kind: Any)
         shape = list(x.shape)
         shape[axis] = count
         check("aten::index_select.out", [x, axis, index], np.empty(shape, kind))
+
+
+@given(SEEDS, st.integers(0, 6), st.sampled_from([np.int8, np.int16, np.float32, np.int64]))
+def test_what_moves(seed: int, rank: int, kind: Any) -> None:
+    """Parts, other orders, repeated dimensions, however both lie in memory; nothing beside them."""
+    rng = np.random.default_rng(seed)
+    whole = rng.integers(-99, 99, rng.integers(1, 5, rank)).astype(kind)
+    source = whole
+    for axis in range(rank):
+        step = int(rng.choice([1, 1, 2, -1]))
+        source = source[(slice(None),) * axis + (slice(None, None, step),)]
+        if source.shape[axis] == 1 and rng.random() < 0.5:
+            shape = list(source.shape)
+            shape[axis] = 3
+            source = np.broadcast_to(source, shape)
+    source = source.transpose(rng.permutation(rank))
+    room = np.full([*(n + 1 for n in source.shape), 2], 7, kind)
+    order = [*rng.permutation(rank), rank]
+    place = room.transpose(np.argsort(order)).copy().transpose(order)
+    out = place[(*(slice(n) for n in source.shape), 0, ...)]
+    wanted = place.copy()
+    wanted[(*(slice(n) for n in source.shape), 0)] = source
+    assert group((moved(source, out),))()
+    np.testing.assert_array_equal(place, wanted)
+
+
+@given(SEEDS, st.lists(SIZES, min_size=1, max_size=4), st.integers(-3, 2))
+def test_cat(seed: int, sizes: list[int], axis: int) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = [[size if n == axis % 3 else n + 2 for n in range(3)] for size in sizes]
+    parts = [rng.random(shape, np.float32) for shape in shapes]
+    check("aten::cat.out", [parts, axis], np.concatenate(parts, axis) * 0)
 
 
 @given(SEEDS, SIZES, SIZES, SIZES)
@@ -154,3 +187,7 @@ def test_what_has_no_step() -> None:
     assert write_rows([(x, x)], 0, index[:2]) is None
     wide = np.ones((3, 4), np.float64)
     assert write_rows([(x, wide)], 0, index) is None
+    assert moved(x, wide) is None and moved(x, out[:2]) is None and moved(x, x[::-1]) is None
+    assert steps_for("aten::cat.out", [[x, x], 0], out) is None
+    assert steps_for("aten::cat.out", [[x[0], x], 0], out) is None
+    assert steps_for("aten::cat.out", [[], 0], out) is None

@@ -1,0 +1,109 @@
+"""Kernels around delegates, done again in few steps: the same answers and the same errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import penstock
+from penstock.errors import PenstockError
+from penstock.runtime.engines.native.library import reason_against
+from penstock.runtime.program import LoadedProgram
+
+pytestmark = pytest.mark.skipif(reason_against() is not None, reason="there are no kernels here")
+
+
+class Tables(nn.Module):
+    """Rows of a table for each column of the first input, as recommenders have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(10, 4) for _ in range(3))
+        self.layers = nn.Sequential(nn.Linear(12 + 5, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, ids: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        rows = [table(ids[:, i]) for i, table in enumerate(self.tables)]
+        return self.layers(torch.cat([*rows, x], 1))
+
+
+class Two(nn.Module):
+    """Two delegates, with a gather between them that no delegate can do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.relu(self.first(x))
+        picked = y.index_select(0, ids + 1)
+        return self.last(picked), ids[None, :] - 1
+
+
+def tables(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 10, (rows, 3)), rng.standard_normal((rows, 5)).astype(np.float32)
+
+
+def two(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((8, 6)).astype(np.float32), rng.integers(0, 7, rows)
+
+
+CASES = {"tables": (Tables, tables), "two": (Two, two)}
+
+
+def programs(name: str, *, dynamic: bool = False) -> tuple[LoadedProgram, LoadedProgram]:
+    """The model, and the same where calls are never replayed."""
+    torch.manual_seed(0)
+    model, inputs = CASES[name]
+    rows = torch.export.Dim("rows", min=1, max=9)
+    shapes = {"ids": {0: rows}, "x": {0: rows}} if dynamic else None
+    example = tuple(map(torch.from_numpy, inputs(6, 0)))
+    data = penstock.lower(model().eval(), example, dynamic_shapes=shapes).to_bytes()
+    return penstock.load(data, threads=1), penstock.load(data, threads=1, engine="xnnpack")
+
+
+def same(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_answers(name: str) -> None:
+    ours, theirs = programs(name)
+    kept = []
+    for seed in range(5):
+        given = CASES[name][1](6, seed)
+        kept.append((ours(*given), theirs(*given)))
+    assert ours.method()._replay is not None and theirs.method()._replay is None
+    for found, wanted in kept:  # the caller's, also after other calls
+        same(found, wanted)
+
+
+def test_other_sizes() -> None:
+    ours, theirs = programs("tables", dynamic=True)
+    for rows in (6, 6, 6, 2, 2, 2, 9, 6, 6):
+        given = tables(rows, rows)
+        same(ours(*given), theirs(*given))
+
+
+@pytest.mark.parametrize("wrong", [-1, 10, 1 << 40])
+def test_the_same_errors(wrong: int) -> None:
+    ours, theirs = programs("tables")
+    for seed in range(4):
+        ours(*tables(6, seed))
+    assert ours.method()._replay is not None
+    ids, x = tables(6, 0)
+    bad = ids.copy()
+    bad[3, 1] = wrong
+    messages = []
+    for program in (ours, theirs):
+        with pytest.raises(PenstockError) as caught:
+            program(bad, x)
+        messages.append(str(caught.value))
+        same(program(ids, x), theirs(ids, x))
+    assert messages[0] == messages[1]
