@@ -135,6 +135,7 @@ struct plan {
     size_t block_panels, blocks;       /* panels in a block (of all groups), blocks */
     size_t block_taps, block_channels; /* in one sweep over the rows */
     size_t tiles, strips;              /* tiles of rows in all, strips of tiles */
+    size_t line_tiles;                 /* tiles of a line; 0 where they go on in the next */
     int one_to_one;                    /* an output pixel reads the input pixel of its number */
     int rows_of_taps;                  /* the taps of one row of the kernel lie side by side */
 };
@@ -153,7 +154,7 @@ static struct plan planned(const struct pk_f32_igemm_task *task, size_t threads)
     plan.block_channels = pk_min(channels, depth);
     plan.block_taps = pk_min(pk_min(pk_max(depth / channels, 1), PK_F32_IGEMM_TAPS), taps);
     plan.block_taps = pk_divide_up(taps, pk_divide_up(taps, plan.block_taps));
-    plan.one_to_one = taps == 1 && task->stride_height == 1 && task->stride_width == 1 &&
+    plan.one_to_one = taps == 1 && !task->output_line && task->stride_height == 1 && task->stride_width == 1 &&
                       task->padding_top == 0 && task->padding_left == 0 &&
                       task->output_height == task->input_height &&
                       task->output_width == task->input_width;
@@ -170,6 +171,11 @@ static struct plan planned(const struct pk_f32_igemm_task *task, size_t threads)
     if (task->input_pixel * sizeof(float) % CACHE_WAY == 0)
         plan.tile_rows = pk_min(plan.tile_rows, CACHE_WAYS);
     plan.tiles = pk_divide_up(plan.rows, plan.tile_rows);
+    plan.line_tiles = 0;
+    if (task->output_line) {
+        plan.line_tiles = pk_divide_up(task->output_width, plan.tile_rows);
+        plan.tiles = plan.line_tiles * task->output_height * task->batch;
+    }
     plan.strips = 1;
     if (threads > 1)
         plan.strips = pk_round_up(pk_divide_up(threads * 4, plan.blocks), threads);
@@ -311,7 +317,7 @@ static void find_pixels(const struct pk_f32_igemm_task *task, size_t row, size_t
 
 /* Panels `begin` to `end` (of all groups) for one tile of rows, taps and channels. */
 static void run_tile(const struct plan *plan, const struct inputs *inputs, size_t begin, size_t end,
-                     size_t row, size_t rows, size_t first_channel, size_t channels, int first,
+                     float *output, size_t rows, size_t first_channel, size_t channels, int first,
                      int last, size_t ahead)
 {
     const struct pk_f32_igemm_task *task = plan->task;
@@ -345,11 +351,24 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
         }
         tile.offset = group * task->shape.input_channels + first_channel;
         tile.bias = first ? packed : NULL;
-        tile.output = task->output + row * task->output_pixel +
-                      group * task->shape.output_channels + channel;
+        tile.output = output + group * task->shape.output_channels + channel;
         tile.columns = pk_min(task->shape.output_channels - channel, (next - i) * width);
         kernel->tiles[rows - 1][width > kernel->width](&tile);
     }
+}
+
+/* Tile number `tile` of those that end with their line: its first pixel, how many there are. Returns
+ * where the first lies. */
+static float *tile_of_line(const struct plan *plan, size_t tile, struct pixel *at, size_t *rows)
+{
+    const struct pk_f32_igemm_task *task = plan->task;
+    const size_t line = tile / plan->line_tiles, part = tile % plan->line_tiles;
+    at->x = part * task->output_width / plan->line_tiles;
+    at->y = line % task->output_height;
+    at->image = line / task->output_height;
+    *rows = (part + 1) * task->output_width / plan->line_tiles - at->x;
+    return task->output + at->image * task->output_image + at->y * task->output_line +
+           at->x * task->output_pixel;
 }
 
 /* Piece `index` of the work: a block of panels, a strip of rows. */
@@ -382,12 +401,15 @@ static void run_piece(void *context, size_t index)
             const int last = tap + taps == all_taps && c + channels == all_channels;
             struct pixel at = start;
             for (size_t i = 0, row = top; i < tiles; i++) {
-                const size_t rows = lower + (i < higher);
+                size_t rows = lower + (i < higher);
+                float *output = task->output + row * task->output_pixel;
+                if (plan->line_tiles)
+                    output = tile_of_line(plan, first_tile + i, &at, &rows);
                 if (plan->one_to_one)
                     find_pixels(task, row, rows, &inputs);
                 else
                     find_inputs(plan, &at, rows, tap, taps, &inputs);
-                run_tile(plan, &inputs, begin, end, row, rows, c, inputs.step * channels, first,
+                run_tile(plan, &inputs, begin, end, output, rows, c, inputs.step * channels, first,
                          last, i + 1 == tiles ? ahead : 0);
                 row += rows;
             }

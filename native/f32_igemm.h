@@ -79,6 +79,8 @@ struct pk_f32_igemm_task {
     size_t dilation_height, dilation_width;
     size_t padding_top, padding_left;
     size_t input_pixel, output_pixel; /* from pixel to pixel, in elements */
+    /* From line to line and from image to image; 0 where pixels lie one behind the other. */
+    size_t output_line, output_image;
     float min, max;
     struct pk_caches caches;
     uint32_t winograd; /* whether F(2x2, 3x3) makes it: see f32_winograd.h */

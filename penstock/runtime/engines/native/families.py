@@ -25,12 +25,14 @@ from penstock.runtime.engines.native import (
     program_steps,
     recurrent,
     sums,
+    transposed,
 )
 from penstock.runtime.engines.native.family import Family
 from penstock.runtime.engines.native.library import Library, bind
 
 FAMILIES: tuple[Family, ...] = (
     products.FAMILY,
+    transposed.FAMILY,
     depthwise.FAMILY,
     sums.FAMILY,
     integers.CONVOLUTION,

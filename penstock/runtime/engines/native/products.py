@@ -68,6 +68,8 @@ class CTask(Structure):
         ("padding_left", c_size_t),
         ("input_pixel", c_size_t),
         ("output_pixel", c_size_t),
+        ("output_line", c_size_t),
+        ("output_image", c_size_t),
         ("min", c_float),
         ("max", c_float),
         ("caches", Caches),
@@ -109,7 +111,7 @@ class Product:
             self.shape, self.packed, self.zero, None, None,
             read[0], read[1], read[2], written[1], written[2],
             *kernel, *stride, *dilation, padding[0], padding[3],
-            groups * self.shape.input_channels, groups * self.shape.output_channels,
+            groups * self.shape.input_channels, groups * self.shape.output_channels, 0, 0,
             *clamp, library.caches(), winograd, self.workshop.threads, None,
         )  # fmt: skip
         scratch = library.functions.pk_f32_igemm_scratch_size(byref(task))

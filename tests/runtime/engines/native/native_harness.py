@@ -52,11 +52,14 @@ def product_graph(
     attributes: Conv2dAttributes | None = None,
     clamp: tuple[float, float] | None = None,
     flags: int = 0,
+    *,
+    transposed: bool = False,
 ) -> XnnGraph:
     """A graph of one product in fp32: fully-connected without attributes, a depthwise convolution
     where the filter's shape is that of one, else a convolution."""
-    kind = NodeKind.FULLY_CONNECTED if attributes is None else NodeKind.CONV_2D
-    if attributes is not None and weights.shape[0] == 1 and attributes.groups > 1:
+    kind = NodeKind.CONV_TRANSPOSE_2D if transposed else NodeKind.CONV_2D
+    kind = NodeKind.FULLY_CONNECTED if attributes is None else kind
+    if attributes is not None and weights.shape[0] == 1 < attributes.groups and not transposed:
         kind = NodeKind.DEPTHWISE_CONV_2D
     fp32 = DataType.FP32
     values = [Value(0, fp32, x, external_id=0, is_input=True)]
