@@ -20,7 +20,6 @@ from penstock.runtime.engines.native.family import Family, Packer, Step, Values,
 from penstock.runtime.engines.native.products import CShape, CTask
 from penstock.runtime.engines.native.rules import no_vectors
 
-
 #: More steps than a stride of 32 has in both dimensions; each is packed by itself.
 _PHASES = 1024
 
