@@ -80,12 +80,15 @@ def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
         )
     count = (depth - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     slices = [gather.strided(b, x, 2, k * dilation[0], count, stride[0]) for k in range(kernel[0])]
-    # A channel's slices stand beside each other, so that groups stay together.
-    wide = [b.reshape(s, (*s.shape[:2], 1, *s.shape[2:])) for s in slices]
-    joined = ex.concatenate(b, wide, 2)
-    batch, channels = joined.shape[:2]
-    joined = b.reshape(joined, (batch, channels * kernel[0], count, *joined.shape[4:]))
-    flat = weight.real().flatten(1, 2)
+    filter = weight.real()
+    if named["groups"] == 1:  # whole slices are joined, many channels at a time
+        joined, filter = ex.concatenate(b, slices, 1), filter.transpose(1, 2)
+    else:  # a channel's slices stand beside each other, so that groups stay together
+        wide = [b.reshape(s, (*s.shape[:2], 1, *s.shape[2:])) for s in slices]
+        joined = ex.concatenate(b, wide, 2)
+        shape = (joined.shape[0], joined.shape[1] * kernel[0], count, *joined.shape[4:])
+        joined = b.reshape(joined, shape)
+    flat, batch = filter.flatten(1, 2), joined.shape[0]
     planes = convolve(
         b, _planes(b, joined), b.constant(flat), bias, stride[1:], pads[1:], dilation[1:],
         named["groups"],
