@@ -7,7 +7,6 @@ or ``file.py:callable``, with ``@1x3x224x224`` behind it where that gives a modu
 from __future__ import annotations
 
 import inspect
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from typing import Any
 import torch
 
 from penstock import zoo
-from penstock.cli.user_code import FORM, call, reason
+from penstock.cli.user_code import FORM, call
+from penstock.compiler.capture.given import load_archive
 from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
-from penstock.errors import ExportError, InputError
-from penstock.files import readable
+from penstock.errors import InputError
 from penstock.llm.export.named import is_checkpoint
 from penstock.zoo.images import IMAGENET, Normalization
 from penstock.zoo.model import variations
@@ -80,13 +79,7 @@ def _from_zoo(name: str, weights: str | None, seed: int) -> Source:
 
 
 def _from_archive(path: Path) -> Source:
-    readable(path, "archive")
-    try:
-        program = torch.export.load(os.fspath(path))
-    except Exception as error:  # whatever the archive makes torch stumble over
-        raise ExportError(
-            f"{path} is not an archive that torch.export can load: {reason(error)}"
-        ) from error
+    program = load_archive(path)
     return _from_program(path.stem, program, str(path))
 
 

@@ -24,11 +24,19 @@ _MAGIC = b"eh00"
 _HEADER = struct.Struct("<4sIQQQ")
 _HEADER_AT = 8
 _MINIMUM_LENGTH = 24
-_ZIP = b"PK\3\4"
-#: Files that are taken for programs, by their identifiers.
+#: Files that are taken for programs: by what they begin with, and by their identifiers.
+_BEGINNINGS = {
+    b"PK\3\4": "it is a zip archive, as PyTorch writes them; penstock compile makes a program of a"
+    " .pt2 archive",
+    b"GGUF": "it is a language model as GGUF; penstock compile makes a program of it",
+    b"version ": "it is a pointer of Git LFS, not the file itself; get that with git lfs pull",
+    b"\x1f\x8b": "it is compressed by gzip; unpack it",
+    b"<": "it is text, a web page for instance, and not what was to be downloaded; get it again",
+}
 _OTHERS = {
     b"BP08": "it is a bundled program (.bpte); give the .pte file that was bundled",
     b"FT01": "it is a data file (.ptd); give it beside its program, as data",
+    b"TFL3": "it is a model of TensorFlow Lite; give its model in PyTorch to penstock compile",
 }
 
 
@@ -43,13 +51,20 @@ class Frame:
 
 
 def _what_instead(start: bytes) -> str:
-    """What a file is that begins with these eight bytes, and what to do with it."""
-    if start.startswith(_ZIP):
+    """What a file is that begins with these nine bytes, and what to do with it."""
+    for beginning, what in _BEGINNINGS.items():
+        if start.startswith(beginning):
+            return what
+    identifier = start[4:_HEADER_AT]
+    if start[5:] == b"\0\0\0{":  # the length of a header in JSON
         return (
-            "it is a zip archive, as PyTorch writes them;"
-            " penstock compile makes a program of a .pt2 archive"
+            "it holds weights alone (safetensors); give the model they are of to penstock compile"
         )
-    return _OTHERS.get(start[4:], f"bytes 4 to 8 are {start[4:]!r} instead of {IDENTIFIER!r}")
+    return _OTHERS.get(
+        identifier,
+        f"bytes 4 to 8 are {identifier!r} instead of {IDENTIFIER!r}; give what penstock compile or"
+        " ExecuTorch wrote",
+    )
 
 
 def read_frame(data: memoryview) -> Frame:
@@ -70,7 +85,9 @@ def read_frame(data: memoryview) -> Frame:
                 f"the program has format version {version}, only {IDENTIFIER.decode()} can be read:"
                 " update Penstock, or compile the model again"
             )
-        raise InvalidProgramError(f"not a .pte program: {_what_instead(bytes(data[:8]))}")
+        raise InvalidProgramError(
+            f"not a .pte program: {_what_instead(bytes(data[: _HEADER_AT + 1]))}"
+        )
     if data[_HEADER_AT : _HEADER_AT + 4] != _MAGIC:
         return Frame(size, 0, 0)
     if size < _HEADER_AT + _MINIMUM_LENGTH:

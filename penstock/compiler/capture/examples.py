@@ -16,6 +16,7 @@ from torch.export import Dim, ShapesCollection
 from torch.utils import _pytree as pytree
 
 from penstock.errors import InputError
+from penstock.text import counted
 
 #: The smallest size that torch.export does not take for fixed.
 LEAST = 2
@@ -102,9 +103,8 @@ def _walk(name: str, value: Any, spec: Any) -> Iterator[Use]:
     if spec is None:
         return
     if isinstance(value, torch.Tensor):
-        dims = dict(enumerate(spec)) if isinstance(spec, (tuple, list)) else spec
-        for dim, size in dims.items() if isinstance(dims, Mapping) else ():
-            found = _use(value, name, dim, size) if 0 <= dim < value.dim() else None
+        for dim, size in _dimensions(name, value, spec):
+            found = _use(value, name, dim, size)
             if found is not None:
                 yield found
     elif isinstance(value, Mapping) and isinstance(spec, Mapping):
@@ -113,6 +113,21 @@ def _walk(name: str, value: Any, spec: Any) -> Iterator[Use]:
     elif isinstance(value, (tuple, list)) and isinstance(spec, (tuple, list)):
         for position, (item, part) in enumerate(zip(value, spec, strict=False)):
             yield from _walk(f"{name}[{position}]", item, part)
+
+
+def _dimensions(name: str, value: torch.Tensor, spec: Any) -> Iterator[tuple[int, Any]]:
+    """Entries for the dimensions of one tensor, as torch.export reads them."""
+    rank = value.dim()
+    if isinstance(spec, Mapping):
+        for dim, size in spec.items():
+            if isinstance(dim, bool) or not isinstance(dim, int) or not -rank <= dim < rank:
+                raise InputError(
+                    f"dynamic_shapes has an entry for dimension {dim!r} of input {name}, which has"
+                    f" {counted(rank, 'dimension')}; give numbers from 0 on"
+                )
+            yield dim % rank, size
+    elif isinstance(spec, (tuple, list)):
+        yield from enumerate(spec[:rank])
 
 
 def _use(tensor: torch.Tensor, name: str, dim: int, size: Any) -> Use | None:

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
-import io
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +17,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
@@ -31,6 +28,17 @@ from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
 from penstock.compiler.capture.failures import in_one_line
+from penstock.compiler.capture.given import (
+    load_archive,
+    require_examples_of,
+    require_inputs,
+    require_module,
+    require_one_type,
+    require_shapes,
+    require_values,
+    several_devices,
+)
+from penstock.compiler.capture.quietly import quietly
 from penstock.compiler.capture.stand_ins import without_stand_ins
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.fx.layout import is_static, shape_of
@@ -39,7 +47,6 @@ from penstock.compiler.fx.origins import adopt_added, describe_origin
 from penstock.compiler.rewrite import fold_constants, inline_regions, quantized_tensors
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.errors import ExportError, InputError, UnsupportedError
-from penstock.files import readable
 
 
 @dataclass
@@ -88,10 +95,11 @@ def capture(
     example_args, example_kwargs = (
         (tuple(args), dict(kwargs or {})) if args is not None else program.example_inputs
     )
-    if pytree.tree_structure((example_args, example_kwargs)) != program.call_spec.in_spec:
-        raise InputError("the example inputs do not have the structure that was exported")
+    require_examples_of(program, example_args, example_kwargs)
     module = _module(program)
     _require_tensors(module)
+    require_values(module)
+    require_one_type(module)
     weights = weights_of(module)
     _trace_bodies(module)
     if _needs_tracing(module):
@@ -144,13 +152,13 @@ def _exported_body(body: GraphModule, inputs: Sequence[Any]) -> ExportedProgram:
             "compute a new tensor there, with torch.where or torch.cat"
         )
     examples = tuple(torch.zeros(value.shape, dtype=value.dtype) for value in tensors)
-    with _quietly(), independent_of_other_models():
+    with quietly(), independent_of_other_models():
         return torch.export.export(body, examples, strict=False)
 
 
 def _functional(program: ExportedProgram) -> GraphModule:
     try:
-        with _quietly(), _untied(program):
+        with quietly(), _untied(program):
             return _module(program.run_decompositions({}))
     except Exception as error:
         raise ExportError(
@@ -225,29 +233,17 @@ def _exported(
     if isinstance(model, ExportedProgram):
         return model
     if isinstance(model, (str, Path)):
-        readable(model, "archive")
-        try:
-            return torch.export.load(str(model))
-        except Exception as error:
-            raise ExportError(f"cannot load {model}: {in_one_line(error)}") from error
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(f"expected a torch.nn.Module, got a {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ExportError(
-            "torch.export does not take TorchScript: give the module that was scripted or traced"
-        )
-    if args is None or isinstance(args, (torch.Tensor, str)):
-        raise InputError("example inputs must be a tuple, e.g. (x,)")
+        return load_archive(model)
+    require_module(model)
+    require_inputs(model, args, kwargs)
+    require_shapes(dynamic_shapes)
+    assert args is not None
     name = type(model).__name__
-    try:
-        inspect.signature(model.forward).bind(*args, **(kwargs or {}))
-    except TypeError as error:
-        raise InputError(f"the example inputs do not fit {name}.forward: {error}") from None
     distinct = _distinct((tuple(args), dict(kwargs or {})))
     (distinct_args, distinct_kwargs), widening = widened(model, distinct, dynamic_shapes)
 
     def export() -> ExportedProgram:
-        with torch.no_grad(), _quietly(), _evaluating(model), independent_of_other_models():
+        with torch.no_grad(), quietly(), _evaluating(model), independent_of_other_models():
             return torch.export.export(
                 model,
                 distinct_args,
@@ -275,8 +271,11 @@ def _exported(
         raise
     except Exception as error:
         text = f"torch.export cannot capture {name}: {in_one_line(error)}"
+        devices = several_devices(model, distinct)
         if SYMPTOM in str(error):
             text = f"torch.export cannot capture {name}: {UNSEEN}"
+        elif isinstance(error, FakeTensorDeviceMismatchError) and devices is not None:
+            text = f"torch.export cannot capture {name}: {devices}"
         if widening:
             text += (
                 f"; examples of size 0 or 1 in dynamic dimensions were widened ({_some(widening)}),"
@@ -316,19 +315,6 @@ def _distinct(inputs: Any) -> Any:
         return value
 
     return pytree.tree_map(once, inputs)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what PyTorch logs and prints before it raises: the exception says it, too."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def _require_tensors(module: GraphModule) -> None:
