@@ -6,6 +6,6 @@
 #define PK_ROWS 4
 
 #define PK_TRANSPOSE pk_transpose
-#include "f32_decoder_vectors.h"
+#include "f32_attention_vectors.h"
 
 const struct pk_f32_decoder_kernels pk_f32_decoder_neon = {"neon", PK_LANES, norm, gate, attend};
