@@ -26,6 +26,7 @@ from penstock.cli.generate import (
     speed,
 )
 from penstock.errors import InputError
+from penstock.llm.export.named import require_program
 from penstock.text import one_line, printable, prose
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def chat_command(
         overflow="slide" if slide else None,
     )  # fmt: skip
     llm.Options(**options)  # what is wrong of them is so for every message
+    require_program(file)
     model = llm.load(file, threads=threads, tokenizer=tokenizer)
     model.chat_tokens([{"role": "user", "content": ""}])  # whether it has a chat template
     print(f"{printable(str(model))}\n{_HELP}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from penstock.cli.completion import PROGRAMS
+from penstock.llm.export.named import require_program
 from penstock.text import counted, prose
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def generate_command(
     """
     from penstock import llm
 
+    require_program(file)
     model = llm.load(file, threads=threads, tokenizer=tokenizer)
     answer = llm.Answer()
     pieces = model.stream(

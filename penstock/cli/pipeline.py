@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.cli.console import Stages, hush_libraries
 from penstock.cli.output import file_name, writable
-from penstock.cli.user_code import FORM
+from penstock.cli.user_code import require_model_name
 from penstock.compiler.quantize.accuracy import AccuracyBudget
 from penstock.compiler.quantize.quantization import (
     DYNAMIC_SCHEMES,
@@ -18,7 +18,7 @@ from penstock.compiler.quantize.quantization import (
     Scheme,
     parse_scheme,
 )
-from penstock.errors import InputError, did_you_mean
+from penstock.errors import InputError
 from penstock.tools.agreement import largest_difference, sqnr
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
     budget = _budget(request, quantized)
     timings: dict[str, float] = {}
     start = time.perf_counter()
-    _check_name(request.source)
+    require_model_name(request.source)
     if request.output is not None:
         writable(request.output)
     else:
@@ -170,32 +170,6 @@ def _budget(request: Request, quantized: bool) -> AccuracyBudget | None:
     if not quantized:
         raise InputError("--accuracy-budget is for quantized models: say --quantize, too")
     return AccuracyBudget(sqnr=request.accuracy_budget)
-
-
-_HINTS = (
-    ((".py",), f"it is a file of Python; say what in it gives the model, as {FORM}"),
-    ((".pte",), "it is compiled already; penstock run runs it"),
-    ((".pt", ".pth", ".safetensors", ".ckpt"), "it holds weights, not what is computed; give "
-     f"{FORM} that makes the model and loads them, or a .pt2 archive"),
-    ((".onnx", ".tflite"), f"it is not a model of PyTorch; give {FORM} or a .pt2 archive"),
-)  # fmt: skip
-
-
-def _check_name(source: str) -> None:
-    """Refuses a name that can mean nothing before torch is imported."""
-    from penstock import zoo
-
-    if source in zoo.names() or ":" in source or source.endswith(".pt2"):
-        return
-    names = zoo.names()
-    for endings, hint in _HINTS:
-        if source.endswith(endings):
-            raise InputError(f"cannot compile {source!r}: {hint}")
-    raise InputError(
-        f"unknown model {source!r}{did_you_mean(source, names)}; the valid names are: "
-        f"{', '.join(names)}; or give {FORM}, a .pt2 archive, or a language model: smollm2, a "
-        "Hugging Face folder or a .gguf file"
-    )
 
 
 class _timed:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from penstock import zoo
-from penstock.cli.user_code import FORM, call
+from penstock.cli.user_code import FORM, call, require_model_name
 from penstock.compiler.capture.given import load_archive
 from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
 from penstock.errors import InputError
-from penstock.llm.export.named import is_checkpoint
+from penstock.llm.export.named import require_program
 from penstock.zoo.images import IMAGENET, Normalization
 from penstock.zoo.model import variations
 
@@ -54,12 +54,8 @@ def find(name: str, *, weights: str | None = None, seed: int = 0) -> Source:
         return _from_archive(Path(name))
     if ":" in name:
         return _from_callable(name)
-    if is_checkpoint(name):
-        raise InputError(
-            f"{name} is a language model, of which only penstock compile makes something: give the "
-            ".pte file that it writes, to a command that takes one"
-        )
-    zoo.entry(name)  # raises, listing the valid names
+    require_program(name)
+    require_model_name(name)
     raise AssertionError("unreachable")
 
 

@@ -21,6 +21,32 @@ from penstock.zoo.libraries import mended
 FORM = "package.module:callable or file.py:callable"
 
 
+_HINTS = (
+    ((".py",), f"it is a file of Python; say what in it gives the model, as {FORM}"),
+    ((".pte",), "it is compiled already; penstock run runs it"),
+    ((".pt", ".pth", ".safetensors", ".ckpt"), "it holds weights, not what is computed; give "
+     f"{FORM} that makes the model and loads them, or a .pt2 archive"),
+    ((".onnx", ".tflite"), f"it is not a model of PyTorch; give {FORM} or a .pt2 archive"),
+)  # fmt: skip
+
+
+def require_model_name(source: str) -> None:
+    """Raises InputError for a name that can mean no model, before torch is imported."""
+    from penstock import zoo
+
+    names = zoo.names()
+    if source in names or ":" in source or source.endswith(".pt2"):
+        return
+    for endings, hint in _HINTS:
+        if source.endswith(endings):
+            raise InputError(f"cannot compile {source!r}: {hint}")
+    raise InputError(
+        f"unknown model {source!r}{did_you_mean(source, names)}; the valid names are: "
+        f"{', '.join(names)}; or give {FORM}, a .pt2 archive, or a language model: smollm2, a "
+        "Hugging Face folder or a .gguf file"
+    )
+
+
 def call(name: str) -> Any:
     """What the callable gives that ``name`` says, when it is called without arguments.
 

@@ -131,8 +131,8 @@ def check_shape(shape: tuple[int, ...], spec: TensorSpec, label: str) -> None:
     if not spec.dynamic:
         if shape != spec.shape:
             raise InputError(
-                f"{label} has shape {shape}, the program takes {spec.shape}; for other sizes compile"
-                " it with dynamic_shapes"
+                f"{label} has shape {shape}, the program takes {spec.shape}; for other sizes"
+                " compile it with dynamic_shapes"
             )
     elif spec.bounded:
         for axis, (size, bound) in enumerate(zip(shape, spec.shape, strict=True)):

@@ -59,3 +59,12 @@ def find(name: str) -> Path:
 def is_checkpoint(source: str) -> bool:
     """Whether a source names a language model: by name, a ``.gguf`` file, or a folder."""
     return source in PACKAGES or source.endswith(".gguf") or source != "" and Path(source).is_dir()
+
+
+def require_program(source: str) -> None:
+    """Raises :class:`InputError` for a checkpoint, where a program of one is asked for."""
+    if is_checkpoint(source):
+        raise InputError(
+            f"{source} is no .pte file; give the one that penstock compile {source} makes of a"
+            " language model"
+        )
