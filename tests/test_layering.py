@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -192,3 +193,13 @@ def test_compiler_is_imported_when_asked_for() -> None:
         "\ntry: penstock.nothing\nexcept AttributeError as e: print(e)"
     )
     assert out.split("\n")[:2] == ["False True", "module 'penstock' has no attribute 'nothing'"]
+
+
+PACKAGES = [name for name, path in modules().items() if "\n__all__ = " in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_what_a_module_names_is_there(name: str) -> None:
+    """Also what is imported when it is first asked for."""
+    module = importlib.import_module(name)
+    assert [n for n in module.__all__ if getattr(module, n, None) is None] == []

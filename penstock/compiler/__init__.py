@@ -17,7 +17,7 @@ __all__ = ["AccuracyBudget", "Delegation", "Lowered", "Quantization", "Quantizat
 
 _LAZY = {
     "AccuracyBudget": ("quantize", "AccuracyBudget"),
-    "Delegation": ("report", "Delegation"),
+    "Delegation": ("delegate.report", "Delegation"),
     "Lowered": ("pipeline", "LoweredProgram"),
     "Quantization": ("quantize", "Quantization"),
     "QuantizationReport": ("quantize", "QuantizationReport"),

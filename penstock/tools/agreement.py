@@ -41,17 +41,6 @@ def largest_difference(reference: Any, values: Any) -> float:
         return float(difference.max(initial=0.0))
 
 
-def relative_difference(reference: Any, values: Any) -> float:
-    """The largest absolute difference in parts of the reference's range (of its size where it is
-    constant)."""
-    reference = _float64(reference)
-    if not reference.size:
-        return 0.0
-    lowest, highest = float(reference.min()), float(reference.max())
-    extent = (highest - lowest) or abs(highest) or 1.0
-    return largest_difference(reference, values) / extent
-
-
 def worst_sqnr(
     reference: Iterable[Sequence[np.ndarray]], values: Iterable[Sequence[np.ndarray]]
 ) -> float:

@@ -76,6 +76,8 @@ def test_wrong_options_end_a_chat_at_once(compiled: Path) -> None:
     ("arguments", "said"),
     [
         (["generate", "gone.pte", "x"], "no file gone.pte"),
+        (["generate", "smollm2", "x"], "the one that penstock compile smollm2 makes"),
+        (["chat", "m.gguf"], "the one that penstock compile m.gguf makes"),
         (["compile", "gone.gguf"], "no file gone.gguf"),
         (["compile", "mv2", "--max-length", "5"], "--max-length is for language models"),
         (["compile", ".", "--quantize"], "--quantize is not for language models"),

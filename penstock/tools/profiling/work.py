@@ -35,11 +35,6 @@ class Work:
     bytes: int = 0
     int8: bool = False
 
-    @property
-    def intensity(self) -> float:
-        """Operations for each byte."""
-        return self.operations / self.bytes if self.bytes else 0.0
-
 
 def _fully_connected(node: Node, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
     return 2 * prod(outputs[0]) * inputs[0][-1]
