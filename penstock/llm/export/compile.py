@@ -55,6 +55,11 @@ def find_checkpoint(source: str | Path) -> Checkpoint:
     Raises :class:`InputError` where it is none, or damaged; :class:`UnsupportedError` for an
     architecture that is not there.
     """
+    if not isinstance(source, (str, Path)):
+        raise InputError(
+            "a checkpoint is the path of a Hugging Face folder or of a .gguf file, not a"
+            f" {type(source).__name__}"
+        )
     path = Path(source)
     with reading(str(path)):
         if path.is_dir():
@@ -91,6 +96,9 @@ def compile_model(
         UnsupportedError: an architecture, or a variation of one, that is not there.
     """
     progress = progress or Silent()
+    for name, value in (("longest", longest), ("chunk", chunk)):
+        if value is not None and not isinstance(value, int):
+            raise InputError(f"{name} is {shorten(repr(value))}; it must be an integer")
     with faults("export"), torch.no_grad():
         with progress.stage("read"):
             stored = not isinstance(source, Checkpoint) and str(source).endswith(".gguf")

@@ -84,6 +84,10 @@ def test_schemes_and_sources(whole: Path, tmp_path: Path) -> None:
         compile_model(whole, scheme="3bit")
     with pytest.raises(InputError, match="neither a Hugging Face folder nor"):
         find_checkpoint(tmp_path / "nothing")
+    with pytest.raises(InputError, match="or of a .gguf file, not a NoneType"):
+        compile_model(None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="longest is '9'; it must be an integer"):
+        compile_model(whole, longest="9")  # type: ignore[arg-type]
 
 
 def change(path: Path, **entries: object) -> Path:
