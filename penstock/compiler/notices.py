@@ -43,6 +43,7 @@ class Notice:
 
 
 CONSTANTS = "constants"
+NAMES = "unused names"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from penstock.compiler.fx.all_sizes import for_all_sizes
 from penstock.compiler.fx.control_flow import all_graphs
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.fx.layout import Dynamic
-from penstock.compiler.notices import Ledger, Notice
+from penstock.compiler.notices import NAMES, Ledger, Notice
 from penstock.compiler.one_thread import one_thread
 from penstock.compiler.program.constant_methods import constant_methods as constant_methods_of
 from penstock.compiler.program.emit import emit, sources_of
@@ -32,6 +32,7 @@ from penstock.compiler.quantize import (
     QuantizationReport,
     quantize,
 )
+from penstock.compiler.quantize.unused_names import unused_names
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import InputError
 from penstock.faults import faults
@@ -192,7 +193,10 @@ def lower(
             with timed.stage("rewrite"):
                 pipelines.run(module)
             report: QuantizationReport | None = None
+            unused: list[str] = []
             if quantize is not None:
+                quantize = Quantization.parse(quantize)
+                unused = unused_names(captured.module, quantize)
                 module, report = _quantized(
                     captured, quantize, calibration, held_out, accuracy, timed
                 )
@@ -201,6 +205,7 @@ def lower(
                 captured, delegate, sources, record, timed
             )
     program.methods += constants
+    said = (*(Notice(NAMES, text) for text in unused), *said)
     return LoweredProgram(program, graph, delegation, report, timed.timings, said, record)
 
 

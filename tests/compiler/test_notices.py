@@ -108,3 +108,31 @@ def test_quantized_weights_hide_nothing() -> None:
     lowered = penstock.lower(model, (torch.randn(1, 1000, 8),), quantize="dynamic")
     (notice,) = lowered.notices
     assert "masked_fill" in notice.text or "where" in notice.text
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+def test_names_that_fit_nothing() -> None:
+    """A mistyped name would quantize what was to stay in float, and nobody would see it."""
+    mistyped = penstock.Quantization(
+        "static",
+        skip=("haed", "body.*"),
+        overrides={"body.7": "dynamic"},
+        module_types={"Conv2d": None, "Sequential": "static"},
+        operators={"conv9d": None, "linear": "static"},
+    )
+    x = torch.randn(3, 4)
+    said = [str(n) for n in penstock.lower(Named(), (x,), quantize=mistyped).notices]
+    names = ["skip names 'haed',", "overrides names 'body.7',", "'Conv2d',", "'conv9d',"]
+    assert len(said) == len(names)
+    assert all(name in text for name, text in zip(names, said, strict=True)), said
+    right = penstock.Quantization("static", skip=("head",), overrides={"body.0": "dynamic"})
+    assert penstock.lower(Named(), (x,), quantize=right).notices == ()

@@ -28,6 +28,10 @@ def constant_methods(given: Mapping[str, Any], taken: str) -> list[pte.Method]:
     Raises :class:`InputError` for a name that is none, or is the model's own method ``taken``, and
     for values that files cannot hold.
     """
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"constant_methods is a {type(given).__name__}; give a dict with a value for each name"
+        )
     return [_method(name, value, taken) for name, value in given.items()]
 
 

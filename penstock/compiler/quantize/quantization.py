@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias, get_args
 
-from penstock.errors import QuantizationError
+from penstock.errors import QuantizationError, shorten
 
 #: How activations and weights become int8.
 #:
@@ -77,18 +77,18 @@ class Quantization:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scheme", parse_scheme(self.scheme))
-        if isinstance(self.skip, str):
-            raise QuantizationError(f"skip must be a sequence of names, not {self.skip!r}")
-        object.__setattr__(self, "skip", tuple(self.skip))
+        object.__setattr__(self, "skip", _texts("skip", self.skip))
+        for option in ("overrides", "observers", "module_types", "operators"):
+            if not isinstance(getattr(self, option), Mapping):
+                raise QuantizationError(
+                    f"{option} must be a dict with a choice for each name, not"
+                    f" {shorten(repr(getattr(self, option)))}"
+                )
         object.__setattr__(self, "overrides", _schemes(self.overrides))
         types = {type_name(key): scheme for key, scheme in self.module_types.items()}
         object.__setattr__(self, "module_types", _schemes(types))
         object.__setattr__(self, "operators", _schemes(self.operators))
-        if isinstance(self.float_nodes, str):
-            raise QuantizationError(
-                f"float_nodes must be a sequence of names, not {self.float_nodes!r}"
-            )
-        object.__setattr__(self, "float_nodes", tuple(self.float_nodes))
+        object.__setattr__(self, "float_nodes", _texts("float_nodes", self.float_nodes))
         object.__setattr__(self, "observers", dict(self.observers))
         for observer in (self.observer, *self.observers.values()):
             if observer not in OBSERVERS:
@@ -120,11 +120,11 @@ class Quantization:
         """
         if self.skipped_by(module_path, operator) is not None:
             return None
-        named = [path for path in self.overrides if _fits(path, module_path)]
+        named = [path for path in self.overrides if fits_module(path, module_path)]
         if named:
             return self.overrides[max(named, key=len)]
         for name in reversed(types):
-            fitting = [str(key) for key in self.module_types if _fits_type(str(key), name)]
+            fitting = [str(key) for key in self.module_types if fits_type(str(key), name)]
             if fitting:
                 return self.module_types[max(fitting, key=len)]
         matching = [key for key in self.operators if fnmatchcase(operator, key)]
@@ -134,7 +134,7 @@ class Quantization:
         """The pattern of ``skip`` that an operator falls under, if any; arguments as for
         :meth:`scheme_for`, ``module_path`` too."""
         for pattern in self.skip:
-            if fnmatchcase(operator, pattern) or _fits(pattern, module_path):
+            if fnmatchcase(operator, pattern) or fits_module(pattern, module_path):
                 return pattern
         return None
 
@@ -162,16 +162,25 @@ def type_name(key: object) -> str:
     raise QuantizationError(f"module_types has {key!r}; give a class of modules, or its name")
 
 
+def _texts(option: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise QuantizationError(f"{option} must be a sequence of names, not {names!r}")
+    for name in names:
+        if not isinstance(name, str):
+            raise QuantizationError(f"{option} has {shorten(repr(name))}; give names")
+    return tuple(names)
+
+
 def _schemes(given: Mapping[str, Scheme | None]) -> dict[str, Scheme | None]:
     return {key: None if scheme is None else parse_scheme(scheme) for key, scheme in given.items()}
 
 
-def _fits_type(pattern: str, name: str) -> bool:
+def fits_type(pattern: str, name: str) -> bool:
     """Whether ``pattern`` is the full name ``name`` or the end of it behind the last dot."""
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[2], pattern)
 
 
-def _fits(pattern: str, module_path: str) -> bool:
+def fits_module(pattern: str, module_path: str) -> bool:
     """Whether ``module_path`` or a module around it is the one ``pattern`` names."""
     parts = module_path.split(".") if module_path else []
     return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))

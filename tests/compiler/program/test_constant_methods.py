@@ -76,8 +76,9 @@ def test_on_the_stock_runtime(tmp_path: Path) -> None:
         ({"a b": 1}, "'a b'"),
         ({"big": 1 << 64}, "more than 64 bits"),
         ({"thing": object()}, "a object"),
+        (["thing"], "a list; give a dict"),
     ],
 )
-def test_refused(constants: dict[str, Any], said: str) -> None:
+def test_refused(constants: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         lowered(constants)

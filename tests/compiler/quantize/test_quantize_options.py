@@ -34,6 +34,10 @@ def test_wrong_options() -> None:
         Quantization(observer="median")  # type: ignore[arg-type]
     with pytest.raises(QuantizationError, match="skip"):
         Quantization(skip="head")  # type: ignore[arg-type]
+    with pytest.raises(QuantizationError, match="skip has 3; give names"):
+        Quantization(skip=(3,))  # type: ignore[arg-type]
+    with pytest.raises(QuantizationError, match="overrides must be a dict .* not \\['head'\\]"):
+        Quantization(overrides=["head"])  # type: ignore[arg-type]
     with pytest.raises(QuantizationError, match="int4"):
         Quantization(overrides={"head": "int4"})  # type: ignore[dict-item]
 
