@@ -13,6 +13,8 @@
 #define PK_KEEP(vector) __asm__("" : "+w"(vector))
 /* ... and in the order of the program, among others of these. */
 #define PK_IN_ORDER(vector) __asm__ volatile("" : "+w"(vector))
+#elif defined(__AVX512F__)
+#define PK_KEEP(vector) __asm__("" : "+v"(vector)) /* all 32 registers */
 #else
 #define PK_KEEP(vector) __asm__("" : "+x"(vector))
 #endif

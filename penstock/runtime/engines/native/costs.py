@@ -226,6 +226,21 @@ def norm_gain(shape: Shape) -> float:
     return _NORM * prod(shape) + _NORM_NODES - _STEP + _pages(shape)
 
 
+#: What attention takes beyond ours for a score and for a row of scores, with AVX-512 and without,
+#: and for an element that is transposed: ours read what lies apart all the same.
+_SCORE, _SCORED_ROW = {True: 0.15e-3, False: 0.03e-3}, {True: 12e-3, False: 6e-3}
+_TRANSPOSED = 0.1e-3
+
+
+def attention_gain(scores: Shape, transposed: int, addends: int, library: Library) -> float:
+    """Of attention with scores of this shape, so many elements that are transposed before or behind
+    it, and so many tensors that are added to scores."""
+    avx512, count = library.has(Isa.AVX512), prod(scores)
+    theirs = (_SCORE[avx512] + addends * _PASS) * count
+    theirs += _SCORED_ROW[avx512] * prod(scores[:-1])
+    return theirs + _TRANSPOSED * transposed - _STEP
+
+
 #: What the nodes of a recurrent layer's step take for being a dozen or more, and the rates of its
 #: product: XNNPACK's of few rows and of many, ours.
 _CELL_NODES, _CELL_FEW, _CELL_MANY, _CELL_OURS = 5.0, 35.0, {True: 200.0, False: 85.0}, 60.0

@@ -24,6 +24,7 @@ from penstock.runtime.engines.native import (
     products,
     program_steps,
     recurrent,
+    sdpa,
     sums,
     transposed,
 )
@@ -49,6 +50,7 @@ FAMILIES: tuple[Family, ...] = (
     *int8_rows.FAMILIES,
     *conversions.FAMILIES,
     recurrent.FAMILY,
+    sdpa.FAMILY,
 )
 
 

@@ -28,6 +28,8 @@ from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.norms import layer_norm_chains
 from penstock.runtime.engines.native.recurrent import cell_chains
 from penstock.runtime.engines.native.rules import goes_whole
+from penstock.runtime.engines.native.sdpa_bits import has_the_same_bits
+from penstock.runtime.engines.native.sdpa_chains import sdpa_chains
 from penstock.runtime.engines.native.tables import Tables
 
 #: Activations in int8: with scales that the file has, and ones quantized at run time too.
@@ -70,6 +72,10 @@ def _chains(
         layers = decoder_chains(pattern)
         found += layers
         taken.update(id(node) for chain in layers for node in chain.nodes)
+        attention = [] if layers else sdpa_chains(pattern, taken, library)
+        if attention and (fp32 or has_the_same_bits(library)):
+            found += attention
+            taken.update(id(node) for chain in found for node in chain.nodes)
         found += activation_chains(pattern, taken)
     if norms and (fp32 or layers):
         found += layer_norm_chains(pattern, taken)
