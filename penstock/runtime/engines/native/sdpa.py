@@ -185,9 +185,7 @@ def _output(
     return None if shapes[operand.value] != shape else _steps(view, whole)
 
 
-def _addend(
-    addend: Addend, shapes: Mapping[int, Shape], whole: tuple[int, ...]
-) -> COperand | None:
+def _addend(addend: Addend, shapes: Mapping[int, Shape], whole: tuple[int, ...]) -> COperand | None:
     given = strides.contiguous(shapes[addend.value])
     view = strides.broadcast(given, shapes[addend.scores])
     view = view and strides.reshaped(view, whole)

@@ -23,7 +23,7 @@ def contiguous(shape: Shape) -> View:
 
 
 def broadcast(view: View, shape: Shape) -> View | None:
-    """``view`` broadcast to ``shape``, which has as many dimensions or more; None where it cannot."""
+    """``view`` broadcast to ``shape``; None where it cannot be."""
     if len(view) > len(shape):
         return None
     view = ((),) * (len(shape) - len(view)) + view

@@ -17,6 +17,7 @@ from penstock.runtime.engines.native import strides
 from penstock.runtime.engines.native.engine import NativeEngine
 from penstock.runtime.engines.native.library import shared_library
 from penstock.runtime.engines.native.sdpa_bits import has_the_same_bits
+from penstock.runtime.engines.protocol import Engine
 from penstock.runtime.engines.threads import Threads
 
 VECTOR_ISAS = [isa for isa in ISAS if isa != "scalar"]
@@ -186,13 +187,13 @@ def test_specials() -> None:
     addend[..., 5:] = -np.inf
     addend[0, 0, 2], addend[0, 0, 3, 1], addend[0, 1, 4, 0] = -np.inf, np.nan, np.inf
     addend[0, 1, 5] *= 1e4
-    found = []
+    found: list[np.ndarray] = []
     for engine in (native(ISAS[-1]), xnnpack()):
         executable = engine.compile(graph, threads=Threads(1))
         executable.reshape([x.shape for x in inputs])
         found.append(np.empty(graph.values[7].shape, np.float32))
         executable.run(inputs, [found[-1]])
-    np.testing.assert_allclose(*found, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-5, atol=2e-6)
 
 
 def test_sizes_that_vary() -> None:
@@ -217,10 +218,10 @@ def test_int8_keeps_its_bits(scheme: str) -> None:
     model = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True).eval()
     x = torch.randn(2, 50, 64)
     data = penstock.lower(model, (x,), quantize=scheme).to_bytes()
-    found = [
-        penstock.load(data, threads=1, engine=engine)(x.numpy())[0]
-        for engine in ("xnnpack", "auto", [NativeEngine(everything=True), xnnpack()])
-    ]
+    both: list[Engine] = [NativeEngine(everything=True), xnnpack()]
+    programs = [penstock.load(data, threads=1, engine=engine) for engine in ("xnnpack", "auto")]
+    programs.append(penstock.load(data, threads=1, engine=both))
+    found = [program(x.numpy())[0] for program in programs]
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
 
