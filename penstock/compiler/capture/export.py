@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from penstock.compiler.capture.conversions import UNCONVERTED, ConversionsOfNothing
 from penstock.compiler.capture.data_attribute import SYMPTOM, UNSEEN, DataIsDetached
 from penstock.compiler.capture.data_sizes import bounds_by_data
+from penstock.compiler.capture.distributions import unvalidated
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
 from penstock.compiler.capture.failures import in_one_line
@@ -243,7 +244,10 @@ def _exported(
     (distinct_args, distinct_kwargs), widening = widened(model, distinct, dynamic_shapes)
 
     def export() -> ExportedProgram:
-        with torch.no_grad(), quietly(), _evaluating(model), independent_of_other_models():
+        with (
+            torch.no_grad(), quietly(), _evaluating(model), unvalidated(),
+            independent_of_other_models(),
+        ):  # fmt: skip
             return torch.export.export(
                 model,
                 distinct_args,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from penstock.compiler.delegate import passes
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.expansion import written_out
 from penstock.compiler.delegate.lowering.reshaping import reshaped
-from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
+from penstock.compiler.delegate.lowering.tensor import EXTERNAL_TYPES, LoweringError, Tensor
 from penstock.compiler.delegate.operators import outside, registry
 from penstock.compiler.delegate.operators.constraints import is_constant
 from penstock.compiler.fx import layout
@@ -42,7 +42,7 @@ class GroupLoweringError(Exception):
 def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) -> Delegate:
     """Lowers ``group`` (in the graph's order). Raises :class:`GroupLoweringError` with all nodes
     that turned out to be impossible, which the partitioner then leaves outside."""
-    builder = GroupBuilder(module, dynamic, frozenset(group))
+    builder = GroupBuilder(module, dynamic, group)
     for handle, node in enumerate(group, 1):
         builder.debug_handle = handle
         builder.lower(node)
@@ -71,9 +71,10 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
 class GroupBuilder(GraphBuilder):
     """A builder that lowers nodes, and makes an external input of what it finds outside."""
 
-    def __init__(self, module: GraphModule, dynamic: Dynamic, group: frozenset[Node]) -> None:
+    def __init__(self, module: GraphModule, dynamic: Dynamic, group: Sequence[Node]) -> None:
         super().__init__(module, dynamic)
-        self.group = group
+        self.group = frozenset(group)
+        self._order = group
         self.inputs: list[Node] = []
         #: Nodes that cannot be lowered, and why.
         self.reasons: dict[Node, str] = {}
@@ -125,6 +126,21 @@ class GroupBuilder(GraphBuilder):
             ):
                 self.bind(argument, self._external(argument))
         return super().tensor(argument)
+
+    def placed_tensors(self) -> Iterator[Tensor]:
+        """Inputs that no node has read yet, too: one of them may be all that has some size."""
+        yield from super().placed_tensors()
+        sources = (source for node in self._order for source in node.all_input_nodes)
+        for source in dict.fromkeys(sources):
+            value = source.meta.get("val")
+            if (
+                self.bound(source) is None
+                and source not in self.group
+                and not is_constant(source)
+                and isinstance(value, torch.Tensor)
+                and value.dtype in EXTERNAL_TYPES
+            ):
+                yield self.tensor(source)
 
     def materialize(self, tensor: Tensor) -> Tensor:
         return written_out(self, tensor)

@@ -20,6 +20,8 @@ FILLS_WITH = "fills_with"
 #: of them are finite there.
 NUMBERS_IF_NOT_CHOSEN = "numbers_if_not_chosen"
 FINITE_IF_NOT_CHOSEN = "finite_if_not_chosen"
+#: Key of ``meta``: what of a node's definition XNNPACK cannot run, in words.
+REFUSED_IN_DEFINITION = "refused_in_definition"
 #: Keyword of a control flow call: which of its results are stacked.
 STACKED = "stacked"
 #: Key of ``meta``: the buffer that a placeholder stands for.

@@ -14,6 +14,7 @@ from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.partition import reason_against
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.edit import fake_mode
+from penstock.compiler.fx.marks import REFUSED_IN_DEFINITION
 from penstock.compiler.fx.record import Recording
 from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.compiler.rewrite import computed_weights, fold_constants, remove_no_ops
@@ -41,8 +42,10 @@ def apply(module: GraphModule) -> int:
             if refusals[node.target] >= MOST_REFUSALS:
                 continue
             recording = _recorded(node)
-            if recording is None or not _all_delegable(node, recording):
+            refused = None if recording is None else _reason_against(node, recording)
+            if recording is None or refused is not None:
                 refusals[node.target] += 1
+                node.meta[REFUSED_IN_DEFINITION] = refused
                 continue
             inline(module, node, sizes, recording)
             changes += 1
@@ -93,8 +96,9 @@ def _recorded(node: Node) -> Recording | None:
 # --- would it be delegated? --------------------------------------------------------------------
 
 
-def _all_delegable(node: Node, recording: Recording) -> bool:
-    """Asks every entry about a sketch of the recorded calls."""
+def _reason_against(node: Node, recording: Recording) -> str | None:
+    """What the entries say against the first of the recorded calls that is not delegated; they are
+    asked about a sketch."""
     graph = Graph()
     known: dict[int, Node] = {}
     for source in node.all_input_nodes:
@@ -134,7 +138,11 @@ def _all_delegable(node: Node, recording: Recording) -> bool:
                 known[id(result)] = piece
         else:
             known[id(call.result)] = item
-    return all(reason_against(item) is None for item in made)
+    for item in made:
+        reason = reason_against(item)
+        if reason is not None:
+            return f"its definition has {item.target}: {reason}"
+    return None
 
 
 def _is_constant(item: Node) -> bool:

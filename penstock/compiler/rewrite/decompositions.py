@@ -20,6 +20,7 @@ from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, attention_of_parts
 from penstock.compiler.rewrite import (
+    contraction,
     convolution_3d,
     losses,
     pooling,
@@ -253,6 +254,7 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten._unsafe_view.default: reshape,
     aten.flatten.using_ints: flatten,
     aten.tensordot.default: tensordot,
+    aten.einsum.default: contraction.einsum,
     aten.diagonal_scatter.default: diagonal_scatter,
     aten.rrelu_with_noise.default: rrelu,
     aten._embedding_bag.default: scattering.embedding_bag,

@@ -23,6 +23,8 @@ VIEWS = {
     aten.squeeze.default,
 }  # fmt: skip
 PERMUTES = {aten.permute.default, aten.transpose.int, aten.t.default}
+#: Products of matrices, one for each index of the first dimension.
+PRODUCTS = {aten.bmm.default, aten.baddbmm.default}
 #: Operators on the last dimension, row by row, and the argument that they are given the rows as.
 ROW_WISE = {
     aten.linear.default: "input", aten.layer_norm.default: "input",
@@ -38,6 +40,8 @@ def apply(module: GraphModule) -> int:
     → Result ``view(f(x), [B, S, D])``.
     Given ``view(transpose(view(x, [S, B * H, D]), 0, 1), [B, H, S, D])``
     → Result ``permute(view(x, [S, B, H, D]), (1, 2, 0, 3))``.
+    Given ``bmm(view(x, [B * H, S, D]), view(y, [B * H, D, T]))``
+    → Result ``view(matmul(x, y), [B * H, S, T])``, of ``x`` and ``y`` with ``B`` and ``H`` apart.
     """
     nodes = list(module.graph.nodes)
     if not any(layout.several_dynamic(_shape(node)) for node in nodes):
@@ -88,6 +92,8 @@ class _Unmerging:
             return 0
         if target in ROW_WISE:
             return self._row_wise(node)
+        if target in PRODUCTS:
+            return self._product(node)
         if isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags:
             return self._element_wise(node, sources)
         return 0
@@ -104,7 +110,8 @@ class _Unmerging:
         if not layout.several_dynamic(base):
             return 0
         sizes, shape = [base[dim] for dim in merged.flat], _shape(node)
-        split = _refined(sizes, shape, self._bounds)
+        # Dimensions of size 1 belong to no group: they are left out.
+        split = _refined([size for size in sizes if size != 1], shape, self._bounds)
         if split is None:
             return 0
         atoms, dims = split
@@ -173,6 +180,46 @@ class _Unmerging:
             args[1] = -1
         self._put(node, call(self._module, node, node.target, *args, **node.kwargs), merged)
         return 1
+
+    def _product(self, node: Node) -> int:
+        """Of two that are merged alike in the first dimension, and in no other; what is added is
+        a number, or merged so too."""
+        named = arguments(node)
+        added = named.get("self") if node.target is aten.baddbmm.default else None
+        left, right = (
+            (named["self"], named["mat2"])
+            if node.target is aten.bmm.default
+            else (named["batch1"], named["batch2"])
+        )
+        if any(item not in self._known for item in (left, right, added) if item is not None):
+            return 0
+        if any(named.get(factor, 1) != 1 for factor in ("alpha", "beta")):
+            return 0
+        merged = self._known[left]
+        batch = merged.sizes()[0]
+        for item in (left, right, added):
+            if item is None:
+                continue
+            first, *others = self._known[item].sizes()
+            if first != batch or any(len(sizes) > 1 for sizes in others):
+                return 0
+        x, y = (self._with_ones(node, self._known[item]) for item in (left, right))
+        result = call(self._module, node, aten.matmul.default, x, y)
+        if added is not None:
+            result = call(
+                self._module, node, aten.add.Tensor, result,
+                self._with_ones(node, self._known[added]),
+            )  # fmt: skip
+        self._put(
+            node, result, Merged(left, (tuple(range(len(batch))), (len(batch),), (len(batch) + 1,)))
+        )
+        return 1
+
+    def _with_ones(self, node: Node, merged: Merged) -> Node:
+        """The base as the view has it, with the dimensions of size 1 that belong to no group."""
+        straight = self._straight(node, merged)
+        sizes = [size for group in merged.sizes() for size in (group or [1])]
+        return straight if len(sizes) == len(merged.flat) else self._reshaped(node, straight, sizes)
 
     def _element_wise(self, node: Node, sources: list[Node]) -> int:
         merged = self._known[sources[0]]

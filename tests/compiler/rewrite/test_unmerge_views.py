@@ -67,6 +67,14 @@ UNMERGED: dict[str, Callable[..., torch.Tensor]] = {
         m.linear(x.view(*x.shape[:2], 2, 4).permute(1, 0, 2, 3).reshape(-1, 8))
         .view(x.shape[1], x.shape[0], 6)
     ),
+    "products": lambda m, x: torch.bmm(*(
+        y.reshape(x.shape[1], 2 * x.shape[0], 4).permute(1, *order) for y, order in
+        ((x.transpose(0, 1), (0, 2)), (x.transpose(0, 1).exp(), (2, 0)))
+    )).softmax(-1).view(x.shape[0], 2, x.shape[1], x.shape[1]),
+    "over a dimension of size 1": lambda m, x: (
+        x[:, None, None, :, 0].expand(-1, 2, -1, -1).reshape(-1, 1, x.shape[1])
+        .view(x.shape[0], 2, -1, x.shape[1]) * 2
+    ),
 }  # fmt: skip
 
 

@@ -274,11 +274,14 @@ class GraphBuilder:
     def permute(self, tensor: Tensor, dims: Sequence[int]) -> Tensor:
         """Logical permutation; moves no data."""
         dims = [dim % tensor.rank for dim in dims]
+        shape = tuple(tensor.shape[dim] for dim in dims)
         if tensor.constant is not None:
-            return self.constant(self.full_constant(tensor).permute(dims))
+            if layout.is_static(shape):
+                return self.constant(self.full_constant(tensor).permute(dims))
+            return self.expand(self.constant(tensor.real().permute(dims)), shape)
         return replace(
             tensor,
-            shape=tuple(tensor.shape[dim] for dim in dims),
+            shape=shape,
             stored=tuple(tensor.stored[dim] for dim in dims),
             order=layout.permuted(tensor.order, dims),
         )
@@ -287,7 +290,7 @@ class GraphBuilder:
         """Logical reshape; moves data only where the memory order requires it."""
         if shape == tensor.shape:
             return tensor
-        if tensor.constant is not None:
+        if tensor.constant is not None and layout.is_static(tensor.shape):
             return self.constant(self.full_constant(tensor).reshape(shape))
         tensor = self._reshape_expanded(tensor, shape)
         if shape == tensor.shape:

@@ -169,10 +169,16 @@ def lower_repeat(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(node.args[0])
     times = list(named["repeats"] if "repeats" in named else named["dims"])
-    if any(not isinstance(count, int) for count in times):
-        raise LoweringError("how often it repeats is computed at run time")
     times = [1] * (x.rank - len(times)) + times
     x = b.reshape(x, (*(1,) * (len(times) - x.rank), *x.shape))
+    sizes = list(x.shape)
+    for dim, count in enumerate(times):
+        if not isinstance(count, int):
+            if x.shape[dim] != 1:
+                raise LoweringError("how often it repeats is computed at run time")
+            sizes[dim], times[dim] = layout.shape_of(node.meta["val"])[dim], 1
+    if sizes != list(x.shape):
+        x = b.expand(x, tuple(sizes))
     # From the last dimension on: what is copied stays small the longest.
     for dim in range(x.rank - 1, -1, -1):
         x = gather.repeat_all(b, x, dim, times[dim])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.fx import Node
 
 from penstock.compiler.delegate.operators.constraints import only_floats, tensors_of
+from penstock.compiler.fx.marks import REFUSED_IN_DEFINITION
 
 #: By the operator's name without overload.
 _REASONS: dict[str, tuple[str, ...]] = {
@@ -117,7 +118,9 @@ def reason(node: Node) -> str:
     for text, names in _REASONS.items():
         if name in names:
             return text
-    return f"nothing makes {node.target} from XNNPACK's nodes"
+    text = f"nothing makes {node.target} from XNNPACK's nodes"
+    refused = node.meta.get(REFUSED_IN_DEFINITION)
+    return text if refused is None else f"{text}: {refused}"
 
 
 def _name(node: Node) -> str:
