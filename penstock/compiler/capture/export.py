@@ -25,7 +25,6 @@ from torch.utils import _pytree as pytree
 from penstock.compiler.capture.conversions import UNCONVERTED, ConversionsOfNothing
 from penstock.compiler.capture.data_attribute import SYMPTOM, UNSEEN, DataIsDetached
 from penstock.compiler.capture.data_sizes import bounds_by_data
-from penstock.compiler.capture.distributions import unvalidated
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
 from penstock.compiler.capture.failures import in_one_line
@@ -41,6 +40,7 @@ from penstock.compiler.capture.given import (
 )
 from penstock.compiler.capture.quietly import quietly
 from penstock.compiler.capture.stand_ins import without_stand_ins
+from penstock.compiler.capture.unasked import unasked
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.fx.layout import is_static, shape_of
 from penstock.compiler.fx.model_size import Weights, weights_of
@@ -245,7 +245,7 @@ def _exported(
 
     def export() -> ExportedProgram:
         with (
-            torch.no_grad(), quietly(), _evaluating(model), unvalidated(),
+            torch.no_grad(), quietly(), _evaluating(model), unasked(),
             independent_of_other_models(),
         ):  # fmt: skip
             return torch.export.export(

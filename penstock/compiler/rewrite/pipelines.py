@@ -34,6 +34,7 @@ from penstock.compiler.rewrite import (
     legalize_sizes,
     many_dimensions,
     merge_rolls,
+    outside_masks,
     padded_pooling,
     promote_operands,
     remove_no_ops,
@@ -69,6 +70,7 @@ CANONICALIZE: Sequence[Rewrite] = (
         complex_pairs.apply, "windows and tables of turns must be constants; makes real operators"
     ),
     Step(constant_selection.apply, "needs indices to be constants"),
+    Step(outside_masks.apply, "masks that stay boolean are known; makes masks inside for the next"),
     Step(guarded_choices.apply, "masks and what they choose from are what entries see"),
     Step(decompose_for_delegate.apply, "asks entries, some of which need constants"),
     Step(constant_products.apply, "products of weights, also out of decompositions"),

@@ -37,7 +37,8 @@ class Encoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
     def forward(self, x: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
-        return self.layers(x, src_key_padding_mask=padding)
+        result: torch.Tensor = self.layers(x, src_key_padding_mask=padding)
+        return result
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {

@@ -1,10 +1,11 @@
-"""Models that compute with ``torch.distributions``."""
+"""Models with distributions, and with transformers that are given masks."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import distributions
+from torch.export import Dim
 
 import penstock
 
@@ -37,3 +38,30 @@ def test_ranges_are_looked_at_again_afterwards() -> None:
     penstock.lower(Mixture(), (torch.randn(5, 4),))
     with pytest.raises(ValueError, match="scale"):
         distributions.Normal(torch.zeros(1), -torch.ones(1))
+
+
+class Decoder(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Transformer(16, 2, 1, 1, 32, batch_first=True)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        mask = self.layers.generate_square_subsequent_mask(y.shape[1])
+        result: torch.Tensor = self.layers(x, y, tgt_mask=mask, src_mask=mask.new_zeros(5, 5))
+        return result
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_masks_of_transformers(dynamic: bool) -> None:
+    model = Decoder().eval()
+    length = Dim("length", min=2, max=9)
+    shapes = {"x": None, "y": {1: length}} if dynamic else None
+    lowered = penstock.lower(
+        model, (torch.randn(2, 5, 16), torch.randn(2, 4, 16)), dynamic_shapes=shapes
+    )
+    program = penstock.load(lowered.to_bytes())
+    for size in (4, 2, 9) if dynamic else (4,):
+        x, y = torch.randn(2, 5, 16), torch.randn(2, size, 16)
+        torch.testing.assert_close(
+            torch.from_numpy(program(x, y)[0]), model(x, y), rtol=1e-4, atol=1e-5
+        )
