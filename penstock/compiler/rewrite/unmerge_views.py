@@ -24,8 +24,9 @@ VIEWS = {
 }  # fmt: skip
 PERMUTES = {aten.permute.default, aten.transpose.int, aten.t.default}
 #: Products of matrices, one for each index of the first dimension.
-PRODUCTS = {aten.bmm.default, aten.baddbmm.default}
-#: Operators on the last dimension, row by row, and the argument that they are given the rows as.
+PRODUCTS = {aten.bmm.default, aten.baddbmm.default, aten.matmul.default}
+#: Operators on one dimension (the last, but for softmax), row by row, and the argument that they
+#: are given the rows as.
 ROW_WISE = {
     aten.linear.default: "input", aten.layer_norm.default: "input",
     aten.rms_norm.default: "input", aten.softmax.int: "self", aten._softmax.default: "self",
@@ -169,15 +170,12 @@ class _Unmerging:
         if source not in self._known or any(item.op != "get_attr" for item in others):
             return 0
         merged = self._known[source]
-        if len(merged.dims[-1]) != 1:
-            return 0
-        if len(named.get("normalized_shape", (1,))) != 1:
-            return 0
-        if named.get("dim", -1) not in (-1, len(merged.dims) - 1):
+        dim = named.get("dim", -1) % len(merged.dims)
+        if len(merged.dims[dim]) != 1 or len(named.get("normalized_shape", (1,))) != 1:
             return 0
         args = [self._straight(node, merged), *node.args[1:]]
         if "dim" in named:
-            args[1] = -1
+            args[1] = sum(len(group) for group in merged.dims[:dim])
         self._put(node, call(self._module, node, node.target, *args, **node.kwargs), merged)
         return 1
 
@@ -185,30 +183,24 @@ class _Unmerging:
         """Of two that are merged alike in the first dimension, and in no other; what is added is
         a number, or merged so too."""
         named = arguments(node)
-        added = named.get("self") if node.target is aten.baddbmm.default else None
-        left, right = (
-            (named["self"], named["mat2"])
-            if node.target is aten.bmm.default
-            else (named["batch1"], named["batch2"])
-        )
-        if any(item not in self._known for item in (left, right, added) if item is not None):
+        added, *factors = node.args if node.target is aten.baddbmm.default else (None, *node.args)
+        operands = [item for item in (*factors, added) if isinstance(item, Node)]
+        if not all(item is None or item in self._known for item in (*factors, added)):
             return 0
         if any(named.get(factor, 1) != 1 for factor in ("alpha", "beta")):
             return 0
-        merged = self._known[left]
-        batch = merged.sizes()[0]
-        for item in (left, right, added):
-            if item is None:
-                continue
+        left, right = operands[:2]
+        batch = self._known[left].sizes()[0]
+        for item in operands:
             first, *others = self._known[item].sizes()
-            if first != batch or any(len(sizes) > 1 for sizes in others):
+            if len(others) != 2 or first != batch or any(len(sizes) > 1 for sizes in others):
                 return 0
         x, y = (self._with_ones(node, self._known[item]) for item in (left, right))
         result = call(self._module, node, aten.matmul.default, x, y)
         if added is not None:
             result = call(
                 self._module, node, aten.add.Tensor, result,
-                self._with_ones(node, self._known[added]),
+                self._with_ones(node, self._known[operands[2]]),
             )  # fmt: skip
         self._put(
             node, result, Merged(left, (tuple(range(len(batch))), (len(batch),), (len(batch) + 1,)))

@@ -71,6 +71,9 @@ UNMERGED: dict[str, Callable[..., torch.Tensor]] = {
         y.reshape(x.shape[1], 2 * x.shape[0], 4).permute(1, *order) for y, order in
         ((x.transpose(0, 1), (0, 2)), (x.transpose(0, 1).exp(), (2, 0)))
     )).softmax(-1).view(x.shape[0], 2, x.shape[1], x.shape[1]),
+    "products with vectors": lambda m, x: (
+        (x.exp().view(-1, 2, 4) @ x[..., :4].reshape(-1, 4, 1).softmax(1)).view(*x.shape[:2], 2)
+    ),
     "over a dimension of size 1": lambda m, x: (
         x[:, None, None, :, 0].expand(-1, 2, -1, -1).reshape(-1, 1, x.shape[1])
         .view(x.shape[0], 2, -1, x.shape[1]) * 2

@@ -6,14 +6,15 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from penstock.compiler.delegate.lowering import ends, gather
 from penstock.compiler.delegate.lowering import expressions as ex
-from penstock.compiler.delegate.lowering import gather
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS
 from penstock.compiler.delegate.operators.registry import Shared, operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments, pair
+from penstock.compiler.fx.layout import Dim
 
 aten = torch.ops.aten
 
@@ -34,29 +35,42 @@ def lower_unfold(b: GraphBuilder, node: Node) -> Tensor:
     x = b.reshape(x, (1,)) if x.rank == 0 else x
     dim, size, step = named["dimension"] % x.rank, int(named["size"]), int(named["step"])
     count = layout.shape_of(node.meta["val"])[dim]
-    if not isinstance(count, int):
-        raise LoweringError("it unfolds a dynamic dimension")
     windows = _windows(b, x, dim, count, size, step)
     order = [d for d in range(windows.rank) if d != dim + 1]
     return b.permute(windows, [*order, dim + 1])
 
 
 def _windows(
-    b: GraphBuilder, x: Tensor, dim: int, count: int, size: int, step: int, dilation: int = 1
+    b: GraphBuilder, x: Tensor, dim: int, count: Dim, size: int, step: int, dilation: int = 1
 ) -> Tensor:
     """[..., L, ...] → [..., count, size, ...]: slices of what the windows have between them as
     they overlap, or, where that is but a few elements, a slice for each place in the window."""
     behind = layout.product([x.shape[d] for d in x.order[x.order.index(dim) + 1 :]])
-    whole = step >= size or count <= size or size > MOST_PLACES
-    if whole or not isinstance(behind, int) or (step * behind >= TOGETHER and dilation == 1):
+    if isinstance(count, int) and (
+        step >= size or count <= size or size > MOST_PLACES or not isinstance(behind, int)
+        or (step * behind >= TOGETHER and dilation == 1)
+    ):  # fmt: skip
         places = np.arange(count)[:, None] * step + np.arange(size) * dilation
         taken = gather.take(b, x, dim, places.reshape(-1))
         return b.reshape(taken, (*x.shape[:dim], count, size, *x.shape[dim + 1 :]))
-    lines = [gather.strided(b, x, dim, place * dilation, count, step) for place in range(size)]
+    last = (size - 1) * dilation
+    if size > MOST_PLACES:
+        raise LoweringError(f"it unfolds windows of {size} places in a dynamic dimension")
+    lines = [_places(b, x, dim, place * dilation, count, step, last) for place in range(size)]
     wide = [b.reshape(line, (*line.shape[:dim], 1, *line.shape[dim:])) for line in lines]
     stacked = ex.concatenate(b, wide, dim)
     order = [*range(dim), dim + 1, dim, *range(dim + 2, stacked.rank)]
     return b.permute(stacked, order)
+
+
+def _places(
+    b: GraphBuilder, x: Tensor, dim: int, start: int, count: Dim, step: int, last: int
+) -> Tensor:
+    """The place ``start`` of ``count`` windows, which are ``last`` places longer than one."""
+    if isinstance(count, int):
+        return gather.strided(b, x, dim, start, count, step)
+    line = ends.part(b, x, dim, start, layout.canonical(x.shape[dim] - last))
+    return line if step == 1 else ends.every(b, line, dim, step)
 
 
 def _batched(b: GraphBuilder, x: Tensor, rank: int) -> Tensor:
@@ -74,16 +88,20 @@ def lower_im2col(b: GraphBuilder, node: Node) -> Tensor:
     kernel, stride, dilation = (pair(named[k]) for k in ("kernel_size", "stride", "dilation"))
     padding = pair(named["padding"], 0)
     x = ex.pad_constant(b, x, [0, 0, *padding], [0, 0, *padding], 0.0)
-    height, width = x.shape[2:]
-    if not isinstance(height, int) or not isinstance(width, int):
-        raise LoweringError("it unfolds a dynamic size")
     rows, columns = (
-        (size - d * (k - 1) - 1) // s + 1
-        for size, k, s, d in zip((height, width), kernel, stride, dilation, strict=True)
+        layout.floor_divide(size - d * (k - 1) - 1, s) + 1
+        for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
     )
     lines = _windows(b, x, 2, rows, kernel[0], stride[0], dilation[0])
-    windows = _windows(b, lines, 4, columns, kernel[1], stride[1], dilation[1])
-    stacked = b.permute(windows, [0, 1, 3, 5, 2, 4])
+    if layout.is_static((rows, columns)):
+        windows = _windows(b, lines, 4, columns, kernel[1], stride[1], dilation[1])
+        stacked = b.permute(windows, [0, 1, 3, 5, 2, 4])
+    else:  # each place in a window a channel at once: what merges dynamic sizes needs dimensions
+        lines = b.permute(lines, [0, 1, 3, 2, 4])
+        channels = layout.product(lines.shape[1:3])
+        lines = b.reshape(lines, (lines.shape[0], channels, *lines.shape[3:]))
+        windows = _windows(b, lines, 3, columns, kernel[1], stride[1], dilation[1])
+        stacked = b.permute(windows, [0, 1, 4, 2, 3])
     return b.reshape(stacked, layout.shape_of(node.meta["val"]))
 
 

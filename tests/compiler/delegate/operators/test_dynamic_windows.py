@@ -53,3 +53,17 @@ def test_tower(scheme: str | None, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_pools(name: str) -> None:
     check_pictures(FUNCTIONS[name], SIZES, {0: BATCH, 2: HEIGHT, 3: WIDTH})
+
+
+UNFOLDED: dict[str, Callable[[torch.Tensor], Any]] = {
+    "rows": lambda x: F.unfold(x[..., :1], (3, 1), padding=(1, 0)),
+    "windows": lambda x: x[:, 0].unfold(1, 4, 1),
+    "windows apart": lambda x: x[:, 0].unfold(1, 3, 2),
+    "dilated": lambda x: F.unfold(x[..., :4], (2, 2), dilation=2),
+}
+
+
+@pytest.mark.parametrize("name", UNFOLDED)
+def test_windows_side_by_side(name: str) -> None:
+    inputs = [(n, h, 8) for n, h, _ in SIZES]
+    check_pictures(UNFOLDED[name], inputs, {0: BATCH, 2: HEIGHT}, tolerance=0)
