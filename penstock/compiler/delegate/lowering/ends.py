@@ -197,10 +197,20 @@ def maximum(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
 
 def part(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:
     """``size`` indices of the dynamic dimension ``dim`` from ``start`` on; a dynamic ``size``
-    reaches to the end, or to a fixed distance from it."""
+    reaches to the end, or to a fixed distance from it, or is the dimension's first half, third …"""
     rest = layout.canonical(x.shape[dim] - start - size)
     if isinstance(size, int):
         return ex.cut(b, x, dim, start, size)
+    times = layout.canonical(x.shape[dim] / size)
+    if (
+        start == 0
+        and isinstance(times, int)
+        and layout.same(x.shape[dim], times * size)
+        and times > 1
+    ):
+        apart = b.reshape(x, (*x.shape[:dim], times, size, *x.shape[dim + 1 :]))
+        first = ex.cut(b, apart, dim, 0, 1)
+        return b.reshape(first, (*x.shape[:dim], size, *x.shape[dim + 1 :]))
     if not isinstance(rest, int) or rest < 0:
         raise LoweringError("it slices to a dynamic size")
     return without_last(b, ex.cut(b, x, dim, start, size + rest), dim, rest)

@@ -59,6 +59,13 @@ def test_pictures(name: str, folder: Path) -> None:
     check_sizes(PICTURES[name], inputs, (PICTURE,), tolerance=0.0, folder=folder, name=name)
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_first_part(times: int) -> None:
+    """Of frames the first of each film, where they lie one film behind the other."""
+    inputs = [(torch.randn(n, 4, 6),) for n, _, _ in SIZES]
+    check_sizes(lambda x: torch.cat([x] * times)[: x.shape[0]] * 2, inputs, ({0: BATCH},))
+
+
 @pytest.mark.parametrize("name", LINES)
 def test_lines(name: str, folder: Path) -> None:
     inputs = [(torch.randn(n, h, 6),) for n, h, _ in SIZES]
