@@ -119,7 +119,9 @@ def _batch(
     It is the batch's if all inputs have it and the columns do not; where it is fixed, which of the
     columns alone cannot tell, if it is 1 or as large as was asked for.
     """
-    if asked is not None and (isinstance(asked, bool) or asked < 1):
+    if asked is not None and (
+        isinstance(asked, bool) or not isinstance(asked, (int, np.integer)) or asked < 1
+    ):
         raise InputError(f"the batch size is {asked!r}; give 1 or more")
     bound = _common(specs)
     first = specs[0]

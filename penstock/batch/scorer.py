@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -110,10 +110,15 @@ class Scorer:
         ``DataFrame``; they come as what was given (of pandas with Arrow's types).
 
         Raises:
-            InputError: a column or a row does not fit; it is named.
+            InputError: it is no table, or a column or a row does not fit; that is named.
             InvalidProgramError, UnsupportedError, BackendUnavailableError: see
                 :func:`penstock.load`.
         """
+        if table is None or isinstance(table, (Mapping, list, tuple, np.ndarray)):
+            raise InputError(
+                f"a Scorer takes a table of pyarrow or pandas, not a {type(table).__name__}: "
+                'pyarrow.table({"x": ...}); Ray gives one with batch_format="pyarrow"'
+            )
         if isinstance(table, pa.RecordBatch):
             return self.answers(table)
         if isinstance(table, pa.Table):

@@ -243,6 +243,7 @@ HOLE = pa.array([[1.0] * 768, [1.0] * 767 + [None], [1.0] * 768], pa.list_(pa.fl
         ({"x": X, "output_0": [1, 2, 3]}, {}, "'output_0' would be there twice"),
         ({"x": X}, {"batch_size": 2}, "takes 1 rows a call"),
         ({"x": X}, {"batch_size": 0}, "the batch size is 0"),
+        ({"x": X}, {"batch_size": "2"}, "the batch size is '2'; give 1 or more"),
         ({"x": X}, {"labels": ["a", "b"]}, "there are 2 labels"),
         ({"x": X}, {"method": "no"}, "there is no method 'no'"),
     ],
@@ -252,6 +253,13 @@ def test_what_does_not_fit(
 ) -> None:  # fmt: skip
     with pytest.raises(InputError, match=message):
         Scorer(IMAGE, **options)(pa.table(columns))
+
+
+@pytest.mark.parametrize("given", [{"x": samples(1)}, samples(1), [1.0], None])
+def test_what_is_no_table(given: Any) -> None:
+    """Ray's batches are dictionaries of arrays unless another form is asked for."""
+    with pytest.raises(InputError, match=r"takes a table of pyarrow or pandas, not a .*Ray gives"):
+        Scorer(IMAGE)(given)
 
 
 def test_more_that_does_not_fit(dynamic: Path, tmp_path: Path) -> None:
