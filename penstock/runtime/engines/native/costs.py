@@ -241,6 +241,15 @@ def attention_gain(scores: Shape, transposed: int, addends: int, library: Librar
     return theirs + _TRANSPOSED * transposed - _STEP
 
 
+#: What the nodes of a group norm take beyond ours for an element, with whole vectors of channels.
+_GROUP_NORM = 0.25e-3
+
+
+def group_norm_gain(shape: Shape) -> float:
+    """Of an instance or group norm of an image of this shape."""
+    return _GROUP_NORM * prod(shape) + _NORM_NODES - _STEP + _pages(shape)
+
+
 #: What the nodes of a recurrent layer's step take for being a dozen or more, and the rates of its
 #: product: XNNPACK's of few rows and of many, ours.
 _CELL_NODES, _CELL_FEW, _CELL_MANY, _CELL_OURS = 5.0, 35.0, {True: 200.0, False: 85.0}, 60.0

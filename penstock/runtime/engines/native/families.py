@@ -13,6 +13,7 @@ from penstock.runtime.engines.native import (
     decoder,
     depthwise,
     dynamic,
+    group_norms,
     int4,
     int8_rows,
     integers,
@@ -51,6 +52,7 @@ FAMILIES: tuple[Family, ...] = (
     *conversions.FAMILIES,
     recurrent.FAMILY,
     sdpa.FAMILY,
+    group_norms.FAMILY,
 )
 
 

@@ -24,6 +24,7 @@ from penstock.runtime.engines.native.combs import comb_chains, is_comb
 from penstock.runtime.engines.native.decoder_chains import decoder_chains
 from penstock.runtime.engines.native.families import BY_KIND
 from penstock.runtime.engines.native.family import Family, Packer
+from penstock.runtime.engines.native.group_norms import group_norm_chains
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.norms import layer_norm_chains
 from penstock.runtime.engines.native.recurrent import cell_chains
@@ -79,6 +80,9 @@ def _chains(
         found += activation_chains(pattern, taken)
     if norms and (fp32 or layers):
         found += layer_norm_chains(pattern, taken)
+    if norms and fp32:
+        taken.update(id(node) for chain in found for node in chain.nodes)
+        found += group_norm_chains(pattern, taken)
     return found, layers
 
 
