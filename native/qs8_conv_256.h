@@ -126,12 +126,30 @@ PK_INLINE void run_form(const struct pk_qs8_tile *t, size_t pixels, const int we
 PK_INLINE void quantize_row(void *to, struct pk_qd8_row *row, const float *from, size_t count,
                             void (*put)(void *to, size_t at, __m256i values, size_t count))
 {
-    __m256 low = _mm256_set1_ps(from[0]), high = low;
+    /* Several, as each has to wait for the one before it. */
+    __m256 lowest[4], highest[4];
+    PK_UNROLL
+    for (int j = 0; j < 4; j++)
+        lowest[j] = highest[j] = _mm256_set1_ps(from[0]);
     size_t i = 0;
+    for (; i + 32 <= count; i += 32) {
+        PK_UNROLL
+        for (int j = 0; j < 4; j++) {
+            const __m256 x = _mm256_loadu_ps(from + i + 8 * j);
+            lowest[j] = _mm256_min_ps(lowest[j], x);
+            highest[j] = _mm256_max_ps(highest[j], x);
+        }
+    }
     for (; i + 8 <= count; i += 8) {
         const __m256 x = _mm256_loadu_ps(from + i);
-        low = _mm256_min_ps(low, x);
-        high = _mm256_max_ps(high, x);
+        lowest[0] = _mm256_min_ps(lowest[0], x);
+        highest[0] = _mm256_max_ps(highest[0], x);
+    }
+    __m256 low = lowest[0], high = highest[0];
+    PK_UNROLL
+    for (int j = 1; j < 4; j++) {
+        low = _mm256_min_ps(low, lowest[j]);
+        high = _mm256_max_ps(high, highest[j]);
     }
     float lows[8], highs[8];
     _mm256_storeu_ps(lows, low);
