@@ -248,3 +248,14 @@ def test_reasons_say_what_xnnpack_lacks() -> None:
         "aten.where.self: what it does not choose may be NaN (a logarithm, root or quotient) and "
         "spoil it",
     }
+
+
+class Einsum(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("ij,kj->ik", x, x)
+
+
+def test_reasons_name_a_float_that_xnnpack_lacks() -> None:
+    lowered = penstock.lower(Einsum(), (torch.randn(5, 4, dtype=torch.float64),))
+    ((_, reason),) = lowered.delegation.undelegated
+    assert str(reason) == "it works on float64, XNNPACK's operators on float32"

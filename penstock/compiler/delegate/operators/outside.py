@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from penstock.compiler.delegate.operators.constraints import only_floats, tensors_of
+from penstock.compiler.delegate.operators.constraints import (
+    SUPPORTED_FLOATS,
+    only_floats,
+    tensors_of,
+)
 from penstock.compiler.fx.marks import REFUSED_IN_DEFINITION
 
 #: By the operator's name without overload.
@@ -110,7 +114,8 @@ _REASONS: dict[str, tuple[str, ...]] = {
 
 def reason(node: Node) -> str:
     """What XNNPACK lacks to run ``node``, for which there is no entry."""
-    if tensors_of(node) and not any(t.dtype.is_floating_point for t in tensors_of(node)):
+    tensors = tensors_of(node)
+    if tensors and not any(t.dtype in SUPPORTED_FLOATS for t in tensors):
         text = only_floats(node)
         if text is not None:
             return text
