@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
+from torch.fx import GraphModule, Node
 
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.edit import call, get_attribute
 from penstock.compiler.quantize.observers import not_to_be_trained
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
 
@@ -41,6 +45,26 @@ class BlockObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
     def integers(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` in units of its scales, int8."""
         return _rounded(_in_blocks(x.detach(), self.block), self.scales).reshape(x.shape)
+
+    def convert(self, module: GraphModule, node: Node) -> None:
+        """Puts the integers and their dequantization in the place of ``node``, which observes a
+        constant. (torchao's ``convert_pt2e`` calls it too: it knows no blocks itself.)"""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        value = attribute(module, str(source.target)).detach()
+        scales, zero_points = self.calculate_qparams()
+        tensors = {"int4": self.integers(value), "scale": scales, "zero_point": zero_points}
+        constants = [
+            get_attribute(module, node, tensor, f"{source.name}_{kind}")
+            for kind, tensor in tensors.items()
+        ]
+        for reader in list(node.users):
+            real = call(
+                module, reader, torch.ops.quantized_decomposed.dequantize_per_channel_group.default,
+                *constants, self.quant_min, self.quant_max, self.dtype, self.block, torch.float32,
+            )  # fmt: skip
+            reader.replace_input_with(node, real)
+        module.graph.erase_node(node)
 
 
 def block_scales(matrix: torch.Tensor, block: int) -> torch.Tensor:

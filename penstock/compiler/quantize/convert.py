@@ -81,11 +81,12 @@ class _Conversion:
         self.source = source
 
     def run(self) -> None:
+        if isinstance(self.observer, BlockObserver):
+            self.observer.convert(self.module, self.node)
+            return
         with self.graph.inserting_before(self.node):
             if self.observer.is_dynamic:
                 self._dynamic()
-            elif isinstance(self.observer, BlockObserver):
-                self._in_blocks(self.observer)
             elif is_constant(self.source):
                 self._constant()
             else:
@@ -112,25 +113,6 @@ class _Conversion:
         )
         small = parameters.quantize(value, *known)
         node = self._attribute(small, f"{self.source.name}_int8")
-        self._dequantize(parameters, node, self.source.meta["val"])
-
-    def _in_blocks(self, observer: BlockObserver) -> None:
-        scales, zero_points = observer.calculate_qparams()
-        value = attribute(self.module, str(self.source.target)).detach()
-        prefix = self.source.name
-        limits = (observer.quant_min, observer.quant_max, observer.dtype)
-        parameters = _Parameters(
-            None,
-            quantized.dequantize_per_channel_group.default,
-            (
-                self._attribute(scales, f"{prefix}_scale"),
-                self._attribute(zero_points, f"{prefix}_zero_point"),
-                *limits,
-                observer.block,
-                torch.float32,
-            ),
-        )
-        node = self._attribute(observer.integers(value), f"{prefix}_int4")
         self._dequantize(parameters, node, self.source.meta["val"])
 
     def _dynamic(self) -> None:

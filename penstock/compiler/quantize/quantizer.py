@@ -33,6 +33,7 @@ from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import get_attribute
 from penstock.compiler.quantize.annotation import annotate
+from penstock.compiler.quantize.blocks import HIGHEST, LOWEST
 from penstock.compiler.quantize.decision import Plan
 from penstock.compiler.quantize.observers import ActivationObserver
 from penstock.compiler.quantize.plan import make_plan
@@ -49,6 +50,10 @@ from penstock.compiler.quantize.quantization import (
 from penstock.compiler.quantize.training import make_trainable
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import QuantizationError
+
+#: The lowest integers that a specification may name, and the highest.
+WHOLE = ((None, -127, -128), 127)
+FOUR_BITS = ((LOWEST,), HIGHEST)
 
 
 class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
@@ -177,27 +182,26 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
 
 
 def scheme_of(config: object) -> Scheme | None:
-    """The scheme that a ``set_`` method is given: by name, or of torchao's ``QuantizationConfig``;
-    ``None`` is float."""
+    """The scheme that a ``set_`` method is given: by name, or the nearest to torchao's
+    ``QuantizationConfig`` (dynamic ones have a scale for each channel at least, those of 4 bits one
+    for each block); ``None`` is float."""
     if config is None:
         return None
     if not isinstance(config, QuantizationConfig):
         return parse_scheme(config)
     inputs, weight = config.input_activation, config.weight
-    if not (_has_8_bits(inputs) and _has_8_bits(weight)):
-        raise QuantizationError(
-            f"a configuration of other integers than whole int8: {config}; "
-            f"give one of {', '.join(SCHEMES)}"
-        )
-    per_channel = weight.qscheme == torch.per_channel_symmetric
-    if inputs.is_dynamic and not per_channel:
-        raise QuantizationError(
-            "dynamic activations with one scale for all of a weight: give is_per_channel=True, "
-            "or 'dynamic'"
-        )
-    if inputs.is_dynamic:
-        return "dynamic_per_channel"
-    return "static_per_channel" if per_channel else "static_per_tensor"
+    dynamic = inputs is not None and inputs.is_dynamic
+    if _has_range(inputs, WHOLE) and _has_range(weight, WHOLE):
+        if dynamic:
+            return "dynamic_per_channel"
+        per_channel = weight.qscheme == torch.per_channel_symmetric
+        return "static_per_channel" if per_channel else "static_per_tensor"
+    if dynamic and _has_range(inputs, WHOLE) and _has_range(weight, FOUR_BITS):
+        return "dynamic_4bit"
+    raise QuantizationError(
+        f"a configuration of activations {_described(inputs)} and weights {_described(weight)}; "
+        f"give int8 from -128 to 127 for both, or one of {', '.join(SCHEMES)}"
+    )
 
 
 def _observer(found: Any) -> Any:
@@ -205,11 +209,19 @@ def _observer(found: Any) -> Any:
     return found.activation_post_process if isinstance(found, FakeQuantize) else found
 
 
-def _has_8_bits(spec: Any) -> bool:
-    """Whether a specification is of int8, -127 and -128 to 127."""
+def _has_range(spec: Any, limits: tuple[tuple[int | None, ...], int]) -> bool:
+    """Whether a specification is of int8 between such limits."""
+    lows, high = limits
     if spec is None or spec.dtype != torch.int8:
         return False
-    return spec.quant_min in (None, -127, -128) and spec.quant_max in (None, 127)
+    return spec.quant_min in lows and spec.quant_max in (None, high)
+
+
+def _described(spec: Any) -> str:
+    if spec is None:
+        return "in float"
+    kind = str(spec.dtype).removeprefix("torch.")
+    return f"{kind} from {spec.quant_min} to {spec.quant_max}"
 
 
 def _names_of(operator_type: object) -> list[str]:

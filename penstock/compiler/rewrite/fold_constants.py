@@ -21,6 +21,8 @@ MAX_GROWTH_BYTES = 64 * 2**20
 
 #: Quantization of weights stays visible: the delegate wants the integers, not the reals.
 KEPT_NAMESPACES = {"quantized_decomposed", "torchao"}
+#: What makes the integers of a weight that was left as it is (``fold_quantize=False``).
+ROUNDING = "quantized_decomposed::quantize_per_"
 RANDOM = torch.Tag.nondeterministic_seeded
 
 #: Operators that read only the shape and type of their first argument.
@@ -114,7 +116,8 @@ class _Folding:
             return False
         target = node.target
         if isinstance(target, torch._ops.OpOverload):
-            if target.namespace in KEPT_NAMESPACES or RANDOM in target.tags:
+            kept = target.namespace in KEPT_NAMESPACES
+            if (kept and not target._schema.name.startswith(ROUNDING)) or RANDOM in target.tags:
                 return False
             if is_write(node) and not self._writes_to_owned(node):
                 return False

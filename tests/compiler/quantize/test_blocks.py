@@ -10,8 +10,10 @@ import pytest
 import torch
 from emit_harness import run_stock
 from torch import nn
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 import penstock
+from penstock.compiler.quantize import XNNPACKQuantizer
 from penstock.compiler.quantize.blocks import BlockObserver, block_scales
 from penstock.compiler.quantize.quantization import Quantization
 from penstock.errors import QuantizationError
@@ -110,3 +112,18 @@ def test_overrides_and_larger_blocks() -> None:
 def test_blocks_that_xnnpack_has_not(block: int) -> None:
     with pytest.raises(QuantizationError, match="multiple of 32"):
         Quantization("4bit", block=block)
+
+
+def test_in_torchaos_flow() -> None:
+    torch.manual_seed(0)
+    model, x = Layers().eval(), torch.randn(5, 64)
+    prepared = prepare_pt2e(torch.export.export(model, (x,)).module(), XNNPACKQuantizer("4bit"))
+    prepared(x)
+    converted = convert_pt2e(prepared)
+    weights = [b for b in converted.buffers() if b.dtype == torch.int8 and b.shape == (64, 64)]
+    assert len(weights) == 1, "the shared layer's weight is there twice"
+    by_hand = penstock.lower(torch.export.export(converted, (x,)))
+    assert not by_hand.delegation.undelegated
+    (found,) = penstock.load(by_hand.to_bytes())(x)
+    (expected,) = penstock.load(penstock.lower(model, (x,), quantize="4bit").to_bytes())(x)
+    np.testing.assert_array_equal(found, expected)

@@ -62,6 +62,19 @@ def test_in_torchaos_own_flow_it_does_the_same(model: nn.Module, scheme: str) ->
     assert [d.operator for d in quantizer.plan.quantized] == [d.operator for d in report.quantized]
 
 
+def test_weights_that_are_rounded_when_the_model_runs() -> None:
+    """``convert_pt2e(fold_quantize=False)`` leaves them in float, behind a quantize."""
+    model = SmallNet().eval()
+    module = torch.export.export(model, (IMAGES,)).module()
+    prepared = prepare_pt2e(module, XNNPACKQuantizer())
+    prepared(IMAGES)
+    converted = convert_pt2e(prepared, fold_quantize=False)
+    lowered = penstock.lower(torch.export.export(converted, (IMAGES,)))
+    assert not lowered.delegation.undelegated
+    (found,) = penstock.load(lowered.to_bytes())(IMAGES)
+    assert sqnr_db(converted(IMAGES), torch.from_numpy(found)) > 35
+
+
 def test_both_readers_of_a_value_changed_in_place() -> None:
     """``y`` after ``relu_(y)`` is the changed value, also when a quantize comes between."""
 

@@ -93,7 +93,8 @@ def configuration(arguments: dict[str, Any] | None) -> QuantizationConfig | None
     activation = QuantizationSpec(
         torch.int8, observer, -128, 127, torch.per_tensor_affine, is_dynamic=dynamic
     )
-    weight = QuantizationSpec(torch.int8, observer, -127, 127, weights, ch_axis=0)
+    limits = arguments.get("weights", (-127, 127))
+    weight = QuantizationSpec(torch.int8, observer, *limits, weights, ch_axis=0)
     return QuantizationConfig(activation, None if dynamic else activation, weight, None, False)
 
 
@@ -158,13 +159,28 @@ def test_all_of_an_operators_overloads_are_named_by_their_packet() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "scheme"),
+    [
+        ({"is_dynamic": True}, "dynamic_per_channel"),
+        ({"is_dynamic": True, "is_per_channel": True, "weights": (-8, 7)}, "dynamic_4bit"),
+    ],
+)
+def test_the_scheme_nearest_to_a_configuration(arguments: dict[str, Any], scheme: str) -> None:
+    quantizer = XNNPACKQuantizer().set_global(configuration(arguments))
+    assert quantizer.quantization.scheme == scheme
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ("int3", "unknown quantization scheme 'int3'"),
-        (configuration({"is_dynamic": True}), "is_per_channel=True"),
+        (
+            configuration({"is_per_channel": True, "weights": (-8, 7)}),
+            "activations int8 from -128 to 127 and weights int8 from -8 to 7; give int8 from",
+        ),
         (
             QuantizationConfig(None, None, configuration(STATIC).weight, None, False),  # type: ignore[union-attr]
-            "give one of static_per_tensor",
+            "activations in float .* or one of static_per_tensor",
         ),
     ],
 )
