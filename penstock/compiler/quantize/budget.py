@@ -31,7 +31,10 @@ from penstock.compiler.quantize.mixtures import (
     gather,
 )
 from penstock.compiler.quantize.noise import BATCHES, Noise, find_noise
-from penstock.compiler.quantize.observers import HistogramActivationObserver, PercentileObserver
+from penstock.compiler.quantize.observers import (
+    ACTIVATION_OBSERVERS,
+    HistogramActivationObserver,
+)
 from penstock.compiler.quantize.quantization import Observer
 from penstock.compiler.quantize.report import QuantizationReport
 from penstock.compiler.quantize.search import Floats, Search
@@ -199,7 +202,7 @@ class _Run:
             seen = self.mixtures.statistics.values[name]
             result[name] = [
                 (kind, *_parameters(seen, kind))
-                for kind in ("histogram", "minmax", "percentile")
+                for kind in ACTIVATION_OBSERVERS
                 if kind != self.base.quantization.observer
             ]
         return result
@@ -286,14 +289,9 @@ def priced(found: Budgeted, whole: QuantizationReport) -> BudgetOutcome:
     )
 
 
-def _parameters(seen: HistogramActivationObserver, kind: str) -> tuple[float, int]:
+def _parameters(seen: HistogramActivationObserver, kind: Observer) -> tuple[float, int]:
     """(scale, zero point) that an observer of that kind chooses for what ``seen`` has seen."""
-    observer = activation_observer(
-        PercentileObserver if kind == "percentile" else HistogramActivationObserver
-    )
-    if kind != "minmax":
-        observer.absorb(seen)
-    else:  # without a histogram it keeps the whole range
-        observer.low, observer.high = seen.low, seen.high
+    observer = activation_observer(ACTIVATION_OBSERVERS[kind])
+    observer.absorb(seen)
     scale, zero_point = observer.calculate_qparams()
     return float(scale), int(zero_point)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -30,6 +30,8 @@ from penstock.compiler.quantize.quantization import Observer, Quantization
 from penstock.compiler.quantize.quantizer import XNNPACKQuantizer
 from penstock.compiler.quantize.values import is_constant, is_float32
 
+Kind = TypeVar("Kind", bound=ActivationObserver)
+
 
 @dataclass
 class Statistics:
@@ -42,7 +44,8 @@ class Statistics:
 class _Gather(GraphInterpreter):
     def __init__(self, module: GraphModule, names: Iterable[str]) -> None:
         super().__init__(module)
-        self.found = Statistics({name: activation_observer() for name in names})
+        kind = HistogramActivationObserver
+        self.found = Statistics({name: activation_observer(kind) for name in names})
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
@@ -53,9 +56,7 @@ class _Gather(GraphInterpreter):
         return value
 
 
-def activation_observer(
-    kind: type[HistogramActivationObserver] = HistogramActivationObserver,
-) -> HistogramActivationObserver:
+def activation_observer(kind: type[Kind]) -> Kind:
     return kind(
         dtype=torch.int8, qscheme=torch.per_tensor_affine, quant_min=-128, quant_max=127,
         eps=ACTIVATION_EPSILON,

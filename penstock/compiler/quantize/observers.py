@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,10 @@ LARGEST_EXTENT = 2.0**120
 #: With fewer values than this no extreme can be called rare, and the range keeps them all, with
 #: what of the values around them was left out: others may not be.
 FEW_VALUES = 1024
+#: Others may be larger, too. The range of few values is the one that so many normally distributed
+#: ones would have, but not beyond so many times what was seen.
+MANY_VALUES = 8192
+MOST_WIDER = 2.0
 
 #: What the percentile observer leaves outside at each end.
 TAIL = 1e-4
@@ -56,6 +61,8 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         self.low = 0.0
         self.high = 0.0
         self.seen = 0  # values other than zero
+        #: How many of the first few values were the lowest and the highest.
+        self.ties = (0, 0)
         #: Of what was moved or selected before anything computed with it.
         self.passed = (0.0, 0.0)
         #: Of the operators that make the value: their names, and their inputs' observers.
@@ -76,10 +83,23 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
             if values.numel() == 0:
                 return x
             low, high = (float(extreme) for extreme in torch.aminmax(values))
+        if self.seen < FEW_VALUES:
+            ends = (min(low, 0.0), max(high, 0.0))
+            self._count_ties(ends, [int((values == end).sum()) for end in ends])
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.parameters_found = None
         self.observe(values, max(-low, high))
         return x
+
+    def _count_ties(self, extremes: tuple[float, float], ties: Sequence[int]) -> None:
+        """``ties`` are how many values the ``extremes`` are, of others than those counted."""
+        kept = [
+            before if abs(old) > abs(new) else now + before * (old == new)
+            for old, new, before, now in zip(
+                (self.low, self.high), extremes, self.ties, ties, strict=True
+            )
+        ]
+        self.ties = (kept[0], kept[1])
 
     def observe(self, values: torch.Tensor, extent: float) -> None:
         """Looks at finite values, none beyond ``extent`` in magnitude."""
@@ -98,6 +118,7 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
 
     def absorb(self, other: HistogramActivationObserver) -> None:
         """Has seen what ``other`` has seen, too."""
+        self._count_ties((other.low, other.high), other.ties)
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.seen += other.seen
         self.parameters_found = None
@@ -111,6 +132,17 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         if self.seen < FEW_VALUES:
             return min(self.low, self.passed[0]), max(self.high, self.passed[1])
         return self.low, self.high
+
+    def range_of_few(self) -> tuple[float, float]:
+        """The (low, high) that others like the few values seen may have. An end that several
+        values share is a bound (a clamp's)."""
+        logarithms = (math.log(count) for count in (MANY_VALUES, max(self.seen, 2)))
+        wider = min(math.sqrt(next(logarithms) / next(logarithms)), MOST_WIDER)
+        low, high = (
+            end if ties > 1 else end * wider
+            for end, ties in zip((self.low, self.high), self.ties, strict=True)
+        )
+        return min(low, self.passed[0]), max(high, self.passed[1])
 
     def watch(self, operator: str, activation: Any, weight: Any) -> None:
         """The value is the result of an operator with these inputs' observers."""
@@ -222,7 +254,7 @@ class HistogramActivationObserver(ActivationObserver):
     def best_range(self) -> tuple[float, float]:
         """The (low, high) of the least expected error."""
         if self.seen < FEW_VALUES:
-            return super().best_range()
+            return self.range_of_few()
         factors = 2.0 ** (-torch.arange(OCTAVES * STEPS_PER_OCTAVE + 1).double() / STEPS_PER_OCTAVE)
         lows = self.low * factors if self.low < 0.0 else torch.zeros(1, dtype=torch.float64)
         highs = self.high * factors if self.high > 0.0 else torch.zeros(1, dtype=torch.float64)
@@ -254,7 +286,7 @@ class PercentileObserver(HistogramActivationObserver):
 
     def best_range(self) -> tuple[float, float]:
         if self.seen < FEW_VALUES:
-            return ActivationObserver.best_range(self)
+            return self.range_of_few()
         width = 2.0 * self.limit / BINS
         below = self.histogram.cumsum(0)
         first, last = torch.searchsorted(

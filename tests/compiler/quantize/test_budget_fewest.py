@@ -110,7 +110,7 @@ def least(run: budget._Run, most: int) -> int:
 
 @pytest.mark.parametrize(
     ("kind", "scheme", "gain"),
-    [(Residual, "static", 6.0), (Transformer, "static", 3.0), (Transformer, "dynamic", 6.0)],
+    [(Residual, "static", 6.0), (Transformer, "static", 6.0), (Transformer, "dynamic", 6.0)],
 )
 def test_of_another_architecture(
     kind: type[Residual] | type[Transformer], scheme: str, gain: float

@@ -128,7 +128,8 @@ def test_forms_of_a_batch(batch: Any) -> None:
     module, _ = two_inputs([batch])
     scale = calls(module, aten.linear.default)[0].args[0].args[1]
     expected = (ARGS[0] * 3).max().clamp(min=0) - (ARGS[0] * 3).min().clamp(max=0)
-    assert scale == pytest.approx(float(expected) / 255, rel=0.3)
+    # (Of 8 values the range is twice what was seen.)
+    assert scale == pytest.approx(2.0 * float(expected) / 255, rel=0.3)
 
 
 @pytest.mark.parametrize(

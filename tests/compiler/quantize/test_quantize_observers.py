@@ -93,7 +93,7 @@ def test_zero_is_exact_and_infinities_are_passed_over() -> None:
     values = torch.tensor([float("inf"), -2.0, 3.0, float("-inf"), float("nan")])
     scale, zero_point = (float(p) for p in observed(values).calculate_qparams())
     assert zero_point == round(zero_point) and -128 <= zero_point <= 127
-    assert 255 * scale <= 5.1
+    assert 255 * scale <= 10.1
     for nothing in (torch.zeros(5), torch.zeros(0), torch.full((3,), float("inf"))):
         scale, zero_point = (float(p) for p in observed(nothing).calculate_qparams())
         assert scale > 0 and math.isfinite(scale) and zero_point == -128
@@ -147,3 +147,25 @@ def test_a_loop_of_results_comes_to_an_end() -> None:
     other.watch("b", one, weight_observer)
     one.watch("c", one, weight_observer)
     assert float(one.calculate_qparams()[0]) > 0 and float(other.calculate_qparams()[0]) > 0
+
+
+@pytest.mark.parametrize("count", [8, 40, 600])
+def test_others_may_be_larger_than_a_few(count: int) -> None:
+    """Normally distributed values: few show less of their range than many do."""
+    generator = torch.Generator().manual_seed(0)
+    few, others = torch.randn(count, generator=generator), torch.randn(8192, generator=generator)
+    kept = observed(few)
+    plain = squared_error(others, observed(few, kind=ActivationObserver))
+    assert squared_error(others, kept) < 0.6 * plain
+    low, high = kept.best_range()
+    assert min(float(few.min()), 0.0) * 2 <= low and high <= max(float(few.max()), 0.0) * 2
+    parts = HistogramActivationObserver(**ACTIVATION)
+    for part in few.split(max(1, count // 3)):
+        parts.absorb(observed(part))
+    assert parts.best_range() == (low, high)
+
+
+def test_a_bound_that_few_values_reach_is_one() -> None:
+    assert observed(torch.tensor([-1.0, 6.0, 2.0, 6.0, -1.0]), 5).best_range() == (-1.0, 6.0)
+    assert observed(torch.tensor([0.5, 6.0, 2.0, 5.0])).best_range() == (0.0, 12.0)
+    assert observed(torch.tensor([6.0]), 1, ActivationObserver).best_range() == (0.0, 6.0)

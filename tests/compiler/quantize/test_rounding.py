@@ -175,7 +175,7 @@ def test_noise_is_foretold_with_what_biases_take_back(monkeypatch: pytest.Monkey
     with torch.no_grad():
         pairs = [(model(x), SnapshotRunner(snapshot).leaves((x,))[0]) for (x,) in data[8:]]
     found = sqnr_db(*(torch.cat(side) for side in zip(*pairs, strict=True)))
-    assert -10.0 * math.log10(noise.total(frozenset())) == pytest.approx(found, abs=2.0)
+    assert -10.0 * math.log10(noise.total(frozenset())) == pytest.approx(found, abs=2.5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
