@@ -33,13 +33,18 @@ TESTS = sorted(path.name for path in FOLDER.glob("test_*.py") if path.name not i
 def sanitizer() -> str:
     """What a process that loads such a library must have loaded before."""
     gcc = os.environ.get("CC", "gcc")
+    # It looks for C++'s exceptions when the process starts, before torch brings its library.
+    names = ("libasan.so", "libstdc++.so.6")
     try:
-        found = subprocess.check_output([gcc, "-print-file-name=libasan.so"], text=True).strip()
+        found = [
+            subprocess.check_output([gcc, f"-print-file-name={name}"], text=True).strip()
+            for name in names
+        ]
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no gcc here")
-    if not Path(found).exists():
+    if not Path(found[0]).exists():
         pytest.skip("no AddressSanitizer here")
-    return found
+    return ":".join(path for path in found if Path(path).exists())
 
 
 @pytest.fixture(scope="module")
