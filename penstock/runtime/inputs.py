@@ -96,7 +96,9 @@ def write_target(value: Any, label: str) -> Array:
         raise InputError(f"{label} is read-only, and {advice}")
     if not isinstance(value, np.ndarray) and not np.may_share_memory(array, to_array(value, label)):
         raise InputError(f"{label} ({type(value).__name__}) gives a copy of itself, and {advice}")
-    if any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True)):
+    if array.size and any(
+        n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True)
+    ):
         raise InputError(f"{label} has several elements in one place, and {advice}")
     return array
 

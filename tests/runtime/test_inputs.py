@@ -121,6 +121,13 @@ def test_what_cannot_be_written_to(adds: penstock.LoadedProgram) -> None:
     adds(fresh(), Y)  # only read
 
 
+def test_nothing_can_be_written_to() -> None:
+    """The strides of an array without elements say nothing."""
+    empty = np.zeros((2, 0), np.float32)
+    program = penstock.load(penstock.lower(Adds(), (torch.ones(2, 0), torch.ones(2, 0))).to_bytes())
+    program(np.lib.stride_tricks.as_strided(empty, strides=(0, 0)), empty)
+
+
 def test_numbers_cannot_be_written_to() -> None:
     program = penstock.load(penstock.lower(Adds(), (torch.ones(()), torch.ones(()))).to_bytes())
     x = np.array(1, np.float32)

@@ -278,6 +278,16 @@ def input_activated(m: Any, x: Tensor) -> Any:
     return F.relu(x, inplace=True) @ m.w
 
 
+@kind((3, 4))
+def input_through_nothing(m: Any, x: Tensor) -> Any:
+    """Dropout in evaluation mode gives its input itself."""
+    F.dropout(x, training=False)[0] = 0.5
+    hidden = x * 2
+    F.dropout(hidden, training=False).add_(1)
+    F.dropout(m.v, training=False).mul_(2)
+    return hidden, hidden @ m.w, m.v + 1
+
+
 @kind((4,), (4,))
 def inputs_exchanged(m: Any, x: Tensor, y: Tensor) -> Any:
     old = x.clone()

@@ -28,6 +28,7 @@ from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
 from penstock.compiler.capture.failures import in_one_line
+from penstock.compiler.capture.functional import functional
 from penstock.compiler.capture.given import (
     load_archive,
     require_examples_of,
@@ -108,7 +109,7 @@ def capture(
         # functionalization can follow a write through a view, at the price of another trace.
         fold_constants.apply(module)
         if _needs_tracing(module):
-            module = _functional(program)
+            module = _module(functional(program))
     for part in all_graphs(module):
         adopt_added(part)
     bounds = _upper_bounds(program)
@@ -142,7 +143,9 @@ def _trace_bodies(module: GraphModule) -> None:
             _trace_bodies(body)
             if any(map(needs_tracing, body.graph.nodes)):
                 inputs = [n.meta["val"] for n in body.graph.nodes if n.op == "placeholder"]
-                module.set_submodule(str(name.target), _functional(_exported_body(body, inputs)))
+                module.set_submodule(
+                    str(name.target), _module(functional(_exported_body(body, inputs)))
+                )
 
 
 def _exported_body(body: GraphModule, inputs: Sequence[Any]) -> ExportedProgram:
@@ -155,46 +158,6 @@ def _exported_body(body: GraphModule, inputs: Sequence[Any]) -> ExportedProgram:
     examples = tuple(torch.zeros(value.shape, dtype=value.dtype) for value in tensors)
     with quietly(), independent_of_other_models():
         return torch.export.export(body, examples, strict=False)
-
-
-def _functional(program: ExportedProgram) -> GraphModule:
-    try:
-        with quietly(), _untied(program):
-            return _module(program.run_decompositions({}))
-    except Exception as error:
-        raise ExportError(
-            f"torch.export cannot follow what the model writes in place: {in_one_line(error)}"
-        ) from error
-
-
-@contextmanager
-def _untied(program: ExportedProgram) -> Iterator[None]:
-    """Buffers and parameters that nothing reads become copies for a while: a second name of one
-    that is written to would be an alias to torch, which it refuses."""
-    values = (program.state_dict, program.constants)
-    kept = [dict(held) for held in values]
-    named = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
-    unread = {
-        named.get(node.name)
-        for node in program.graph.nodes
-        if node.op == "placeholder" and all(_only_stores(user, node) for user in node.users)
-    }
-    for held in values:
-        for name in unread & set(held):
-            value = held[name]
-            if isinstance(value, torch.nn.Parameter):
-                held[name] = torch.nn.Parameter(value.detach().clone(), value.requires_grad)
-            elif isinstance(value, torch.Tensor):
-                held[name] = value.clone()
-    try:
-        yield
-    finally:
-        for held, before in zip(values, kept, strict=True):
-            held.update(before)
-
-
-def _only_stores(user: Node, buffer: Node) -> bool:
-    return user.target is torch.ops.aten.copy_.default and user.args[0] is buffer and not user.users
 
 
 def _module(program: ExportedProgram) -> GraphModule:

@@ -23,7 +23,11 @@ SUSPECTS = {
     aten.sqrt.default, aten.rsqrt.default, aten.div.Tensor, aten.reciprocal.default,
     aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.logit.default, aten.tan.default,
     aten.div.Tensor_mode, aten.asin.default, aten.acos.default, aten.acosh.default,
-    aten.atanh.default,
+    aten.atanh.default, aten.erfinv.default, aten.special_ndtri.default, aten.digamma.default,
+    aten.polygamma.default, aten.fmod.Tensor, aten.fmod.Scalar, aten.remainder.Tensor,
+    aten.remainder.Scalar, aten.remainder.Scalar_Tensor, aten.xlogy.Tensor,
+    aten.xlogy.Scalar_Self, aten.xlogy.Scalar_Other, aten.special_xlog1py.default,
+    aten.special_xlog1py.self_scalar, aten.special_xlog1py.other_scalar,
 }  # fmt: skip
 
 
@@ -125,7 +129,12 @@ OF_NOT_NEGATIVE = {
     aten.log.default, aten.log2.default, aten.log10.default, aten.log1p.default,
     aten.sqrt.default, aten.rsqrt.default, aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor,
 }  # fmt: skip
-QUOTIENTS = {aten.div.Tensor, aten.div.Tensor_mode}
+QUOTIENTS = {
+    aten.div.Tensor, aten.div.Tensor_mode, aten.fmod.Tensor, aten.fmod.Scalar,
+    aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor,
+}  # fmt: skip
+#: Products with a logarithm of the second.
+LOGARITHMIC = {aten.xlogy.Tensor, aten.xlogy.Scalar_Self, aten.xlogy.Scalar_Other}
 
 
 def _is_harmless(node: Node) -> bool:
@@ -135,15 +144,19 @@ def _is_harmless(node: Node) -> bool:
         return True
     if node.target is aten.reciprocal.default:
         return lower_bound(node.args[0]) >= SMALLEST
+    if node.target in LOGARITHMIC:
+        return lower_bound(node.args[1]) >= 0
     if node.target in QUOTIENTS and lower_bound(node.args[1]) >= SMALLEST:
         return True
     other = node.args[1] if len(node.args) > 1 else None
-    if isinstance(other, Node) and other.op == "get_attr" and "div" in str(node.target):
+    if isinstance(other, Node) and other.op == "get_attr" and node.target in QUOTIENTS:
         module = node.graph.owning_module
         return module is not None and bool(attribute(module, str(other.target)).all())
     if not isinstance(other, (int, float)):
         return False
-    return other != 0 if "div" in str(node.target) else other >= 0 and other == int(other)
+    if node.target in QUOTIENTS:
+        return other != 0
+    return "pow" in str(node.target) and other >= 0 and other == int(other)
 
 
 def _is_view(node: Node) -> bool:

@@ -80,12 +80,12 @@ def searchsorted(
     rows: Tensor, values: Tensor, *, out_int32: bool = False, right: bool = False,
     side: str | None = None, sorter: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """The place of a value is the number of entries before it."""
+    """The place of a value is the number of entries before it; not-a-number is behind all."""
     if sorter is not None:
         rows = torch.gather(rows, -1, sorter)
     entries, wanted = rows.unsqueeze(-2) if rows.dim() > 1 else rows, values.unsqueeze(-1)
-    before = entries <= wanted if right or side == "right" else entries < wanted
-    return before.sum(-1).to(torch.int32 if out_int32 else torch.int64)
+    behind = entries > wanted if right or side == "right" else entries >= wanted
+    return (~behind).sum(-1).to(torch.int32 if out_int32 else torch.int64)
 
 
 def bucketize(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
 
-from penstock.compiler.delegate.operators.registry import functional_twin
+from penstock.compiler.delegate.operators.registry import Shared, find, functional_twin
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
@@ -39,14 +43,17 @@ def apply(module: GraphModule) -> int:
         if twin is None or not node.args or not isinstance(node.args[0], Node):
             continue
         target = node.args[0]
+        if reshapes_in_place(node) and target.op == "get_attr":
+            raise reshaped(node, target)
         if _is_store(node, output):
             stored.add(target)
             continue
+        if not reshapes_in_place(node):
+            written[node] = written.pop(target, target)
         node.target = twin
         node.meta.setdefault("val", target.meta["val"])
         for user in [user for user in target.users if node < user]:
             user.replace_input_with(target, node)
-        written[node] = written.pop(target, target)
         changes += 1
     for value, root in written.items():
         if root.op == "get_attr":
@@ -141,13 +148,22 @@ def _is_store(node: Node, output: Node) -> bool:
     )
 
 
+def reshaped(node: Node, of: Node) -> ExportError:
+    """What to say of a model that changes the shape of its state, or of an input it writes to."""
+    name = node.target._schema.name.partition("::")[2]  # type: ignore[union-attr]
+    return ExportError(
+        f"the model changes the shape of {of.target} in place, by {name}, which a program cannot; "
+        f"use {name.removesuffix('_')} instead"
+    )
+
+
 def needs_tracing(node: Node) -> bool:
     """Whether another trace is needed, since this rewrite cannot follow what the node writes to:
     it is seen through another name, or no functional twin gives all that the operator writes."""
     if not isinstance(node.target, torch._ops.OpOverload):
         # Batching (vmap, associative scans) is gone from a traced graph, too.
         return getattr(node.target, "__module__", "") == "torch._functorch.predispatch"
-    if _does_nothing(node):
+    if _does_nothing(node) or (reshapes_in_place(node) and functional_twin(node.target)):
         return False
     if node.target in _WITH_STATISTICS:
         named = arguments(node)
@@ -168,22 +184,34 @@ _WITH_STATISTICS: dict[object, str] = {
 
 
 def _seen_elsewhere(write: Node, value: Node) -> bool:
-    root = _root(value)
-    if root.op in ("get_attr", "placeholder") and root is not value:
+    own, origins = _itself(value), roots(value)
+    if any(root.op in ("get_attr", "placeholder") and root is not own for root in origins):
         return True  # part of the model's state, or of an input: the caller sees it
-    names = _names(root)
     return any(
         user is not write and write < user
-        for name in names
-        if name is not value
+        for root in origins
+        for name in _names(root)
+        if _itself(name) is not own
         for user in name.users
     )
 
 
-def _root(value: Node) -> Node:
-    while _is_view(value) and isinstance(value.args[0], Node):
-        value = value.args[0]
+def _itself(value: Node) -> Node:
+    """The tensor that operators which work in place give back."""
+    while is_write(value) and not _is_view(value) and value.args:
+        first = value.args[0]
+        if not isinstance(first, Node):
+            break
+        value = first
     return value
+
+
+def roots(value: Node) -> list[Node]:
+    """What ``value`` may be a view of."""
+    value = _itself(value)
+    if not _is_view(value):
+        return [value]
+    return [root for source in _sources(value) for root in roots(source)]
 
 
 def _names(root: Node) -> list[Node]:
@@ -192,8 +220,18 @@ def _names(root: Node) -> list[Node]:
     while waiting:
         name = waiting.pop()
         names.append(name)
-        waiting.extend(user for user in name.users if _is_view(user) and user.args[0] is name)
+        waiting.extend(
+            user for user in name.users
+            if (_is_view(user) or is_write(user)) and name in _sources(user)
+        )  # fmt: skip
     return names
+
+
+def _sources(view: Node) -> list[Node]:
+    """What a view may be of: its first argument, or one of those in it (``meshgrid``)."""
+    lists = [value for value in view.args[:2] if isinstance(value, (list, tuple))]
+    items = (view.args[0], *(item for value in lists for item in value))
+    return [item for item in items if isinstance(item, Node)]
 
 
 def _does_nothing(node: Node) -> bool:
@@ -206,12 +244,61 @@ def _is_view(node: Node) -> bool:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return node.op == "call_function"  # getitem of a multi-output view (split, unbind)
-    returns_alias = any(
-        result.alias_info is not None and not result.alias_info.is_write
-        for result in target._schema.returns
+    if any(result.alias_info is not None for result in target._schema.returns):
+        return not target._schema.is_mutable or reshapes_in_place(node)
+    return gives_unsaid_view(node)
+
+
+def reshapes_in_place(node: Node) -> bool:
+    """Whether an operator (``squeeze_``, ``t_``) changes a tensor's shape, and no element."""
+    return torch.Tag.inplace_view in getattr(node.target, "tags", ())
+
+
+def gives_unsaid_view(node: Node) -> bool:
+    """Whether a composite operator gives a view, or its input as it is, which its schema does not
+    say."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    said = any(result.alias_info is not None for result in target._schema.returns)
+    return not said and _may_give_a_view(target) and _shares_memory(node)
+
+
+@cache
+def _may_give_a_view(target: torch._ops.OpOverload) -> bool:
+    """Whether an operator calls others, one of which may give a view, or its input as it is: what
+    reshape, conversions and dropout do without saying so in their schemas. Not what has an entry
+    by which values are computed, and not just moved."""
+    entry = find(target)
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return bool(target.has_kernel_for_dispatch_key(key)) and (
+        entry is None or isinstance(entry.quantization, Shared)
     )
-    # Composite operators such as reshape and flatten return views without saying so.
-    composite = target._schema.name.split("::")[1] in {
-        "reshape", "flatten", "contiguous", "to", "reshape_as", "unflatten", "dropout",
-    }  # fmt: skip
-    return returns_alias or composite
+
+
+def _shares_memory(node: Node) -> bool:
+    """Whether a result lies in the memory of an input, found by computing it of stand-ins: in no
+    mode of Python's, whose definitions copy what eager PyTorch gives as it is (dropout)."""
+    inputs: dict[Node, Any] = {
+        item: _stand_in(item.meta.get("val")) for item in node.all_input_nodes
+    }
+    args, kwargs = map_arg((node.args, node.kwargs), inputs.__getitem__)
+    try:
+        with torch.no_grad():
+            results = node.target(*args, **kwargs)  # type: ignore[operator]
+    except Exception:  # of sizes that only a run knows, for one
+        return True
+    return bool(_storages(results) & _storages(list(inputs.values())))
+
+
+def _storages(tree: object) -> set[int]:
+    leaves = pytree.tree_leaves(tree)
+    return {one.untyped_storage()._cdata for one in leaves if isinstance(one, torch.Tensor)}
+
+
+def _stand_in(value: Any) -> Any:
+    """The same at the example's sizes, without elements."""
+    if isinstance(value, torch.Tensor):
+        shape, strides = ([_stand_in(n) for n in sizes] for sizes in (value.shape, value.stride()))
+        return torch.empty_strided(shape, strides, dtype=value.dtype, device="meta")
+    return value.node.hint if isinstance(value, (torch.SymInt, torch.SymFloat)) else value

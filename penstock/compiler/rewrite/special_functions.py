@@ -60,7 +60,9 @@ def lgamma(x: Tensor) -> Tensor:
     t = y + 7.5
     result = 0.5 * math.log(2 * math.pi) + (y + 0.5) * torch.log(t) - t + torch.log(series)
     sine = torch.sin(math.pi * (x - torch.floor(x)))
-    return torch.where(mirrored, math.log(math.pi) - torch.log(sine.abs()) - result, result)
+    reflected = math.log(math.pi) - torch.log(sine.abs()) - result
+    result = torch.where((x == 1) | (x == 2), 0.0, result)
+    return torch.where(torch.isinf(x), math.inf, torch.where(mirrored, reflected, result))
 
 
 def digamma(x: Tensor) -> Tensor:

@@ -103,6 +103,11 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
     ),
     "ndtri": (torch.special.ndtri, (torch.tensor([0.0, 0.01, 0.5, 0.9, 1.0]),)),
     "lgamma": (torch.lgamma, (LINE,)),
+    "lgamma_extremes": (torch.lgamma, (torch.tensor([-math.inf, math.inf, 1.0, 2.0, math.nan]),)),
+    "searchsorted_nan": (
+        lambda x, v: (torch.searchsorted(x, v), torch.searchsorted(x, v, right=True)),
+        (torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([math.nan, 0.0, math.inf])),
+    ),
     "digamma": (torch.digamma, (LINE[LINE != 0],)),
     **{name: (getattr(torch.special, name), (LINE,)) for name in ("i0", "i0e", "i1", "i1e")},
     **{f"det_{n}": (torch.linalg.det, (m,)) for n, m in MATRICES.items()},

@@ -11,6 +11,7 @@ from torch.fx import Node
 from penstock.compiler.delegate.operators.registry import Constraint
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.finiteness import may_be_nan
 from penstock.graph.graph import MAX_TENSOR_DIMS
 
 SUPPORTED_FLOATS = (torch.float32,)
@@ -118,6 +119,13 @@ def argument_is(name: str, *allowed: Any) -> Constraint:
         return f"its {name} is {value!r}, supported is {expected}"
 
     return check
+
+
+def of_numbers(node: Node) -> str | None:
+    """Of what is a number for ordinary inputs."""
+    if any(may_be_nan(source) for source in node.all_input_nodes):
+        return "it is of what may be NaN (a logarithm, root or quotient), which XNNPACK keeps"
+    return None
 
 
 def _name(dtype: torch.dtype) -> str:

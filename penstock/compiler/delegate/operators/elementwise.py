@@ -238,7 +238,8 @@ def lower_clamp(b: GraphBuilder, node: Node) -> Tensor:
 
 
 def clamp_range(node: Node) -> tuple[float, float]:
-    """The (min, max) of a node that the ``clamp`` entry answers to."""
+    """The (min, max) of a node that the ``clamp`` entry answers to. Where min is above max, all
+    are max."""
     named = arguments(node)
     if node.target in (aten.relu.default,):
         return (0.0, math.inf)
@@ -246,7 +247,5 @@ def clamp_range(node: Node) -> tuple[float, float]:
         return (0.0, 6.0)
     low = named.get("min", named.get("min_val"))
     high = named.get("max", named.get("max_val"))
-    return (
-        -math.inf if low is None else float(low),
-        math.inf if high is None else float(high),
-    )
+    upper = math.inf if high is None else float(high)
+    return (-math.inf if low is None else min(float(low), upper), upper)

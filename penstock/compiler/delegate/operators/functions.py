@@ -13,11 +13,10 @@ from penstock.compiler.delegate.lowering import choices, extremes, gather
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
-from penstock.compiler.delegate.operators.constraints import FLOATS
+from penstock.compiler.delegate.operators.constraints import FLOATS, of_numbers
 from penstock.compiler.delegate.operators.registry import operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
-from penstock.compiler.fx.finiteness import may_be_nan
 from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
@@ -232,14 +231,7 @@ operator("fmod", aten.fmod.Scalar, aten.fmod.Tensor, constraints=FLOATS, notes="
 )
 
 
-def _of_numbers(node: Node) -> str | None:
-    """Of what is a number for ordinary inputs."""
-    if any(may_be_nan(source) for source in node.all_input_nodes):
-        return "it is of what may be NaN (a logarithm, root or quotient), whose sign is 0"
-    return None
-
-
-@operator("sign", aten.sign.default, aten.sgn.default, constraints=(*FLOATS, _of_numbers))
+@operator("sign", aten.sign.default, aten.sgn.default, constraints=(*FLOATS, of_numbers))
 def lower_sign(b: GraphBuilder, node: Node) -> Tensor:
     return choices.sign(b, b.tensor(node.args[0]))
 

@@ -16,7 +16,7 @@ from penstock.compiler.delegate.lowering import choices, extremes
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import Tensor
-from penstock.compiler.delegate.operators.constraints import FLOATS
+from penstock.compiler.delegate.operators.constraints import FLOATS, of_numbers
 from penstock.compiler.delegate.operators.registry import operator
 from penstock.graph.kinds import NodeKind
 
@@ -240,7 +240,7 @@ def lower_sinc(b: GraphBuilder, node: Node) -> Tensor:
     return ex.divide(b, ex.add(b, sine, zero), ex.add(b, angle, zero))
 
 
-@operator("heaviside", aten.heaviside.default, constraints=FLOATS)
+@operator("heaviside", aten.heaviside.default, constraints=(*FLOATS, of_numbers))
 def lower_heaviside(b: GraphBuilder, node: Node) -> Tensor:
     x, at_zero = (b.tensor(item) for item in node.args[:2])
     return choices.choose(b, choices.differs(b, x), choices.step(b, x), at_zero)

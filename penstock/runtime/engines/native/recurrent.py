@@ -175,6 +175,8 @@ def _lstm_of(
     """The step whose gates i, f and o are ``chosen`` after, ``fourth`` before its function."""
     bent, last, total = inner[:3]
     output, cell = last.outputs[0], total.outputs[0]
+    if len(p.shapes[output]) != 2:
+        return None
     hidden, same = p.shapes[output][-1], {p.shapes[i] for i in (c, output, cell)}
     copies = [node for node in p.readers(cell) if node is not bent]
     copied = len(copies) == 1 and copies[0].kind is NodeKind.STATIC_RESHAPE
@@ -215,7 +217,7 @@ def _gru(
     """n + sigmoid(z) * (h - n), of which n = tanh(input_n + sigmoid(r) * (h @ weights + bias))"""
     n = bent.outputs[0]
     difference = next((r for r in p.readers(n) if r.kind is NodeKind.SUBTRACT), None)
-    if difference is None or difference.inputs[1] != n:
+    if difference is None or difference.inputs[1] != n or len(p.shapes[n]) != 2:
         return None
     h, hidden = difference.inputs[0], p.shapes[n][-1]
     moved = p.reader(difference.outputs[0], NodeKind.MULTIPLY)

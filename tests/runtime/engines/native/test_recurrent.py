@@ -239,3 +239,12 @@ def test_gates_that_spread() -> None:
         found = penstock.load(data, threads=1, engine="native")(*(x.numpy() for x in inputs))[0]
         expected = model(*inputs).detach().numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
+def test_what_only_begins_like_a_step(shape: tuple[int, ...]) -> None:
+    """x - tanh(x), of any rank."""
+    x = torch.randn(shape)
+    data = penstock.lower(torch.nn.Tanhshrink(), (x,)).to_bytes()
+    (found,) = penstock.load(data, threads=1, engine="native")(x.numpy())
+    np.testing.assert_allclose(found, (x - torch.tanh(x)).numpy(), rtol=1e-5, atol=1e-6)
