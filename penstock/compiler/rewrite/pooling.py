@@ -58,20 +58,20 @@ def avg_pool3d(
     padding: list[int] = [0], ceil_mode: bool = False, count_include_pad: bool = True,  # noqa: B006
     divisor_override: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Pooling of the planes, then of the depth."""
+    """Pooling of the planes, then of the depth: a window has as many elements as its sides say."""
+    if not x.is_floating_point():
+        raise NotImplementedError  # integers would be rounded twice
     kernel, pads = (list(one) * (3 // len(one)) for one in (kernel_size, padding))
     strides = list(stride) * (3 // len(stride)) if stride else kernel
-    if ceil_mode or (any(pads) and not count_include_pad) or not x.is_floating_point():
-        raise NotImplementedError  # integers would be rounded twice
+    how = (ceil_mode, count_include_pad, 1 if divisor_override else None)
+    pool = torch.nn.functional.avg_pool2d
     flat = x.flatten(0, -3)
-    planes = torch.nn.functional.avg_pool2d(flat[:, None], kernel[1:], strides[1:], pads[1:])
+    planes = pool(flat[:, None], kernel[1:], strides[1:], pads[1:], *how)
     planes = planes[:, 0].unflatten(0, x.shape[:-2])
     columns = planes.flatten(-2)
-    deep = torch.nn.functional.avg_pool2d(columns, (kernel[0], 1), (strides[0], 1), (pads[0], 0))
+    deep = pool(columns, (kernel[0], 1), (strides[0], 1), (pads[0], 0), *how)
     result: Tensor = deep.unflatten(-1, planes.shape[-2:])
-    if divisor_override:
-        result = result * (kernel[0] * kernel[1] * kernel[2] / divisor_override)
-    return result
+    return result / divisor_override if divisor_override else result
 
 
 def adaptive_avg_pool3d(x: Tensor, output_size: list[int]) -> Tensor:

@@ -93,6 +93,10 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
     "mode_keepdim": (lambda x: tuple(x.mode(0, True)), ((ROWS * 2).round(),)),
     "histc": (lambda x: x.histc(6, -1.5, 2.0), (ROWS,)),
     "logcumsumexp": (lambda x: x.logcumsumexp(1), (ROWS * 30,)),
+    "avg_pool3d": (
+        lambda x: (F.avg_pool3d(x, 3, 2, 1, True, False), F.avg_pool3d(x, 2, 2, 1, True, True, 5)),
+        (_random(2, 6, 7, 5),),
+    ),
     "adaptive_max_pool3d": (
         lambda x: F.adaptive_max_pool3d(x, (2, 3, 1), return_indices=True),
         (_random(1, 2, 5, 4, 3),),

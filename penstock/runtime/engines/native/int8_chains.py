@@ -79,35 +79,36 @@ def scale(p: Pattern, last: Node) -> Match | None:
     if last.clamp is not None:
         return None
     for value, number in p.pairs(last):
-        factor, bounds = p.number(number), p.maker(value)
-        if factor is None or bounds is None or bounds.kind is not NodeKind.CLAMP:
+        factor, between = p.number(number), _greatest(p, value)
+        if factor is None or between is None:
             continue
-        between = _greatest(p, bounds.inputs[0])
-        if between is None or bounds.clamp is None or bounds.flags:
-            continue
+        (bounds,) = (node.clamp for node in between if node.clamp is not None)
         x, size = between[-1].inputs[0], p.shapes[between[-1].inputs[0]][-1]
-        nodes = p.ordered([*between, bounds, last])
+        nodes = p.ordered([*between, last])
         if p.shapes[last.outputs[0]] != (*p.shapes[x][:-1], 1) or not p.closed(nodes):
             return None
-        made = partial(int8_rows.Scale, x, last.outputs[0], size, bounds.clamp, factor)
+        made = partial(int8_rows.Scale, x, last.outputs[0], size, bounds, factor)
         return Match(nodes, int8_rows.SCALE, made)
     return None
 
 
 def _greatest(p: Pattern, value: int) -> list[Node] | None:
-    """The nodes by which ``value`` is the greatest magnitude of each row, the last one first: an
-    ABS, and poolings that leave one place of the row each."""
+    """The nodes by which ``value`` is the greatest magnitude of each row within a range, the last
+    one first: an ABS, and poolings that leave one place of the row each. The range is that of one
+    of them or a node of its own: the greatest of what is in a range is in it too."""
     nodes: list[Node] = []
     counts: set[int] = set()
+    ranges = 0
     while True:
         node = p.maker(value)
-        if node is None or node.clamp is not None or node.flags:
+        if node is None or node.flags:
             return None
+        ranges += node.clamp is not None
         nodes.append(node)
         if node.kind is NodeKind.ABS:
             x = p.shapes[node.inputs[0]]
             rows = int(np.prod(x[:-1]))
-            return nodes if counts == {rows} else None
+            return nodes if counts == {rows} and ranges == 1 else None
         shape = p.shapes[node.inputs[0]]
         if node.kind is NodeKind.MAX_POOLING_2D:
             _, height, width, _ = shape
@@ -115,7 +116,7 @@ def _greatest(p: Pattern, value: int) -> list[Node] | None:
             if node.attributes != whole:
                 return None
             counts.add(shape[0])
-        elif node.kind is not NodeKind.STATIC_RESHAPE:
+        elif node.kind not in (NodeKind.STATIC_RESHAPE, NodeKind.CLAMP):
             return None
         value = node.inputs[0]
 
