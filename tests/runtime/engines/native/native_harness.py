@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+import penstock
 from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerToken, Quantization
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
@@ -107,6 +108,14 @@ def answer(engine: Engine, graph: XnnGraph, x: np.ndarray, threads: int = 1) -> 
     output = np.full(shape, np.nan, np.float32)
     executable.run([roomy(x)], [output])
     return output
+
+
+def nodes_of(family: str, data: bytes, inputs: Sequence[np.ndarray]) -> int:
+    """The nodes of a program that kernels of this family run, if ours take what they can."""
+    measured = penstock.load(data, threads=1, engine="native", profile=True)
+    measured(*inputs)
+    nodes = [n for i in measured.profile().instructions for n in i.nodes]
+    return sum(n.operators[0].startswith(f"{family} ") for n in nodes)
 
 
 def roomy(x: np.ndarray) -> np.ndarray:
