@@ -230,11 +230,18 @@ def norm_gain(shape: Shape) -> float:
 #: and for an element that is transposed: ours read what lies apart all the same.
 _SCORE, _SCORED_ROW = {True: 0.15e-3, False: 0.03e-3}, {True: 12e-3, False: 6e-3}
 _TRANSPOSED = 0.1e-3
+#: Of keys of fewer values, scores take longer to be written than to be made: LeViT's of 16 are no
+#: faster.
+_DEEP = 32
 
 
-def attention_gain(scores: Shape, transposed: int, addends: int, library: Library) -> float:
-    """Of attention with scores of this shape, so many elements that are transposed before or behind
-    it, and so many tensors that are added to scores."""
+def attention_gain(
+    scores: Shape, size: int, transposed: int, addends: int, library: Library
+) -> float:
+    """Of attention with scores of this shape, keys of so many values, so many elements that are
+    transposed before or behind it, and so many tensors that are added to scores."""
+    if size < _DEEP:
+        return -_STEP
     avx512, count = library.has(Isa.AVX512), prod(scores)
     theirs = (_SCORE[avx512] + addends * _PASS) * count
     theirs += _SCORED_ROW[avx512] * prod(scores[:-1])

@@ -70,7 +70,8 @@ def _attention(p: Pattern, softmax: Node, library: Library) -> Match | None:
     if nodes[-1].outputs[0] != attention.output.base:
         return None
     shifted = sum(math.prod(p.shapes[move.base]) for move in moves if _turned(move))
-    gain = attention_gain(p.shapes[scores], shifted, len(addends), library)
+    size = p.shapes[first.inputs[0]][-1]
+    gain = attention_gain(p.shapes[scores], size, shifted, len(addends), library)
     return Match(nodes, sdpa.FAMILY, partial(_packed, p, attention), gain)
 
 
