@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -128,3 +128,11 @@ class Pattern:
         """Nodes in the graph's order, each once."""
         unique = {id(node): node for node in nodes}
         return tuple(sorted(unique.values(), key=lambda node: self.position[id(node)]))
+
+
+def matches(
+    pattern: Pattern, kind: NodeKind, taken: Container[int], find: Callable[[Node], Match | None]
+) -> list[Match]:
+    """What ``find`` makes of each node of a kind, where no node's identity is in ``taken``."""
+    found = [find(node) for node in pattern.graph.nodes if node.kind is kind]
+    return [m for m in found if m and not any(id(node) in taken for node in m.nodes)]

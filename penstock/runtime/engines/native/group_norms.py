@@ -16,7 +16,7 @@ from penstock.graph.dtypes import DataType
 from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native.averages import Extent, Extents, average, computed_input
-from penstock.runtime.engines.native.chains import Match, Pattern
+from penstock.runtime.engines.native.chains import Match, Pattern, matches
 from penstock.runtime.engines.native.costs import group_norm_gain
 from penstock.runtime.engines.native.decoder import VECTOR, family_of_chains
 from penstock.runtime.engines.native.family import Step, Workshop
@@ -93,12 +93,7 @@ def group_norm_chains(pattern: Pattern, taken: Container[int]) -> list[Match]:
     # At other sizes the same reshapes might take other elements together.
     if not pattern.graph.fixed_sizes:
         return []
-    found = [
-        _norm(pattern, node)
-        for node in pattern.graph.nodes
-        if node.kind is NodeKind.RECIPROCAL_SQUARE_ROOT
-    ]
-    return [m for m in found if m and not any(id(node) in taken for node in m.nodes)]
+    return matches(pattern, NodeKind.RECIPROCAL_SQUARE_ROOT, taken, partial(_norm, pattern))
 
 
 def _norm(p: Pattern, inverse: Node) -> Match | None:

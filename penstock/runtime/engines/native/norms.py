@@ -10,19 +10,15 @@ import numpy as np
 from penstock.graph.graph import INVALID_VALUE_ID, Node
 from penstock.graph.kinds import NodeKind, Pool2dAttributes
 from penstock.runtime.engines.native import decoder
-from penstock.runtime.engines.native.chains import Match, Pattern
+from penstock.runtime.engines.native.chains import Match, Pattern, matches
 from penstock.runtime.engines.native.costs import norm_gain
 from penstock.runtime.engines.native.family import Workshop
 
 
 def layer_norm_chains(pattern: Pattern, taken: Container[int]) -> list[Match]:
     """The layer norms of a graph of which no node's identity is in ``taken``."""
-    found = [
-        _layer_norm(pattern, node)
-        for node in pattern.graph.nodes
-        if node.kind is NodeKind.RECIPROCAL_SQUARE_ROOT
-    ]
-    return [m for m in found if m and not any(id(node) in taken for node in m.nodes)]
+    find = partial(_layer_norm, pattern)
+    return matches(pattern, NodeKind.RECIPROCAL_SQUARE_ROOT, taken, find)
 
 
 def _layer_norm(p: Pattern, inverse: Node) -> Match | None:

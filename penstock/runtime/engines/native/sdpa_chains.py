@@ -13,7 +13,7 @@ from penstock.graph.dtypes import DataType
 from penstock.graph.graph import FLAG_TRANSPOSE_B, Node
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native import sdpa
-from penstock.runtime.engines.native.chains import Match, Pattern
+from penstock.runtime.engines.native.chains import Match, Pattern, matches
 from penstock.runtime.engines.native.costs import attention_gain
 from penstock.runtime.engines.native.family import Workshop
 from penstock.runtime.engines.native.library import Library
@@ -26,15 +26,10 @@ _MOVES = (NodeKind.STATIC_RESHAPE, NodeKind.STATIC_TRANSPOSE)
 
 def sdpa_chains(pattern: Pattern, taken: Container[int], library: Library) -> list[Match]:
     """The chains of a graph of which no node's identity is in ``taken``."""
-    found = [
-        _attention(pattern, node, library)
-        for node in pattern.graph.nodes
-        if node.kind is NodeKind.SOFTMAX
-    ]
-    return [m for m in found if m and not any(id(node) in taken for node in m.nodes)]
+    return matches(pattern, NodeKind.SOFTMAX, taken, partial(_attention, pattern, library))
 
 
-def _attention(p: Pattern, softmax: Node, library: Library) -> Match | None:
+def _attention(p: Pattern, library: Library, softmax: Node) -> Match | None:
     weights, moved = _moved(p, softmax.outputs[0])
     second = _product(p, weights)
     if second is None or second.inputs[0] != weights or second.inputs[1] == weights:
