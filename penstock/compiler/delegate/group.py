@@ -51,6 +51,10 @@ def lower_group(module: GraphModule, group: Sequence[Node], dynamic: Dynamic) ->
     for node in outputs:
         if node.meta["val"].dtype is torch.bool:
             builder.reasons[node] = "its boolean result is read outside XNNPACK"
+        elif node.target is operator.getitem and not builder.is_result(node):
+            source = node.args[0]
+            assert isinstance(source, Node)
+            builder.reasons[source] = "one of its results that XNNPACK has not is read outside"
     if builder.reasons:
         raise GroupLoweringError(builder.reasons)
     for position, node in enumerate(outputs, len(builder.inputs)):
@@ -105,6 +109,15 @@ class GroupBuilder(GraphBuilder):
         result = entry.lower(self, node)
         self._check(node, result)
         return result
+
+    def is_result(self, node: Node) -> bool:
+        """Whether ``node``, one of several results, is bound to what PyTorch gives: the parameters
+        of a conversion at run time are not (XNNPACK keeps them to itself)."""
+        try:
+            self._check(node, self.tensor(node))
+        except LoweringError:
+            return False
+        return bool(node.meta["val"].dtype in EXTERNAL_TYPES)
 
     @staticmethod
     def _check(node: Node, result: Tensor | tuple[Tensor, ...]) -> None:

@@ -156,11 +156,25 @@ DYNAMIC_DEQUANTIZE = (
 )
 
 
+DYNAMIC_QUANTIZE = (
+    quantized.quantize_per_tensor.tensor,
+    quantized.quantize_per_token.default,
+)
+
+
 def is_dynamic_parameters(node: Node) -> bool:
     return node.target in CHOOSE
 
 
-@operator("choose_qparams", *CHOOSE)
+def _for_conversions(node: Node) -> str | None:
+    """Read by conversions only."""
+    readers = (reader for item in node.users for reader in item.users)
+    if all(reader.target in (*DYNAMIC_QUANTIZE, *DYNAMIC_DEQUANTIZE) for reader in readers):
+        return None
+    return "other operators than quantize and dequantize read its scale or zero point"
+
+
+@operator("choose_qparams", *CHOOSE, constraints=(_for_conversions,))
 def lower_choose_qparams(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
     """XNNPACK chooses the parameters itself, row by row, when it converts."""
     x = b.tensor(node.args[0])
@@ -187,8 +201,7 @@ def _zero_point(named: dict[str, Any]) -> Any:
 
 @operator(
     "quantize_per_tensor (dynamic)",
-    quantized.quantize_per_tensor.tensor,
-    quantized.quantize_per_token.default,
+    *DYNAMIC_QUANTIZE,
     constraints=(rank_fits, _dynamic_pair),
 )
 def lower_dynamic_quantize(b: GraphBuilder, node: Node) -> Tensor:
