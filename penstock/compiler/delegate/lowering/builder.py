@@ -224,14 +224,19 @@ class GraphBuilder:
             self._placed_constants[key] = value
         return Tensor(tensor.shape, order, tensor.stored, value)
 
-    def full_constant(self, tensor: Tensor) -> torch.Tensor:
-        """A constant's real values in its full shape (a view where it is expanded)."""
+    @staticmethod
+    def full_constant(tensor: Tensor) -> torch.Tensor:
+        """A constant's real values in its full shape (a view where it is expanded), but for dynamic
+        dimensions, along which all are alike: their size is 1."""
         real = tensor.real()
         if not tensor.is_expanded:
             return real
-        if not layout.is_static(tensor.shape):
-            raise LoweringError("it expands a constant to a dynamic size")
-        return real.expand(tensor.shape)
+        return real.expand([size if isinstance(size, int) else 1 for size in tensor.shape])
+
+    def constant_of(self, values: torch.Tensor, shape: Shape) -> Tensor:
+        """A constant of ``shape``, whose dynamic dimensions ``values`` are expanded along."""
+        constant = self.constant(values)
+        return constant if constant.shape == shape else self.expand(constant, shape)
 
     def raw_constant(
         self,
@@ -276,9 +281,7 @@ class GraphBuilder:
         dims = [dim % tensor.rank for dim in dims]
         shape = tuple(tensor.shape[dim] for dim in dims)
         if tensor.constant is not None:
-            if layout.is_static(shape):
-                return self.constant(self.full_constant(tensor).permute(dims))
-            return self.expand(self.constant(tensor.real().permute(dims)), shape)
+            return self.constant_of(self.full_constant(tensor).permute(dims), shape)
         return replace(
             tensor,
             shape=shape,

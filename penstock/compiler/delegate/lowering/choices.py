@@ -9,6 +9,8 @@ import torch
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
+from penstock.compiler.fx import layout
+from penstock.compiler.fx.layout import Shape
 from penstock.graph.kinds import NodeKind
 
 
@@ -63,7 +65,7 @@ def choose(
     whether each of them is finite wherever it is not chosen; what is not a number where it is
     chosen stays so then."""
     if mask.constant is not None:
-        return _choose_by_constant(b, mask.real() > 0, yes, no)
+        return _choose_by_constant(b, mask, yes, no)
     sides = ((mask, yes), (complement(b, mask), no))
     terms = [
         ex.multiply(b, *side) if only_finite else _term(b, *side)
@@ -96,24 +98,34 @@ def _term(b: GraphBuilder, mask: Tensor, value: Tensor) -> Tensor | None:
     raise LoweringError("it chooses from constants of which some are infinite and others not")
 
 
-def _choose_by_constant(b: GraphBuilder, mask: torch.Tensor, yes: Tensor, no: Tensor) -> Tensor:
+def _choose_by_constant(b: GraphBuilder, mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """Between bounds of infinity an element stays, equal bounds put themselves in its place."""
+    chosen = b.full_constant(mask) > 0
     if yes.constant is not None and no.constant is not None:
-        return b.constant(torch.where(mask, b.full_constant(yes), b.full_constant(no)))
+        values = torch.where(chosen, b.full_constant(yes), b.full_constant(no))
+        return b.constant_of(values, layout.broadcast(mask.shape, yes.shape, no.shape))
     if yes.constant is not None:
-        mask, yes, no = ~mask, no, yes
+        chosen, yes, no = ~chosen, no, yes
     if no.constant is not None:
-        return _replaced(b, yes, mask, b.full_constant(no))
+        shape = layout.broadcast(mask.shape, no.shape)
+        return _replaced(b, yes, chosen, b.full_constant(no), shape)
     zero = torch.tensor(0.0)
-    return ex.add(b, _replaced(b, yes, mask, zero), _replaced(b, no, ~mask, zero))
+    return ex.add(
+        b,
+        _replaced(b, yes, chosen, zero, mask.shape),
+        _replaced(b, no, ~chosen, zero, mask.shape),
+    )
 
 
-def _replaced(b: GraphBuilder, x: Tensor, keep: torch.Tensor, value: torch.Tensor) -> Tensor:
-    """``x`` where ``keep`` is set, else ``value``."""
+def _replaced(
+    b: GraphBuilder, x: Tensor, keep: torch.Tensor, value: torch.Tensor, shape: Shape
+) -> Tensor:
+    """``x`` where ``keep`` is set, else ``value``; both together have the ``shape``."""
     low = torch.where(keep, torch.tensor(-math.inf), value)
     high = torch.where(keep, torch.tensor(math.inf), value)
+    lower, upper = b.constant_of(low, shape), b.constant_of(high, shape)
     if bool((low == -math.inf).all()):
-        return b.binary(NodeKind.MINIMUM, b.constant(high), x)
+        return b.binary(NodeKind.MINIMUM, upper, x)
     if bool((high == math.inf).all()):
-        return b.binary(NodeKind.MAXIMUM, b.constant(low), x)
-    return ex.bounded(b, x, b.constant(low), b.constant(high))
+        return b.binary(NodeKind.MAXIMUM, lower, x)
+    return ex.bounded(b, x, lower, upper)

@@ -238,10 +238,16 @@ def slice_dims(
     if x.constant is not None:
         real = b.full_constant(x)
         for dim, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+            extent = x.shape[dim]
+            if not isinstance(extent, int):
+                # What every index holds. There may be fewer of them than PyTorch took for granted.
+                if isinstance(size, int) and start + size > b.dynamic.lower(extent):
+                    raise LoweringError("it slices a constant of a dynamic size to a fixed one")
+                continue
             if not isinstance(size, int):
                 raise LoweringError("it slices a constant to a dynamic size")
             real = real.narrow(dim, start, size)
-        return b.constant(real)
+        return b.constant_of(real, tuple(sizes))
     stored: list[Dim] = [
         1 if x.stored[dim] == 1 and x.shape[dim] != 1 else size for dim, size in enumerate(sizes)
     ]

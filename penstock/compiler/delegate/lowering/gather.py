@@ -100,11 +100,12 @@ def take(b: GraphBuilder, x: Tensor, dim: int, indices: Sequence[int] | Indices)
     """``x.index_select(dim, indices)`` for constant indices. Raises LoweringError where they are
     too irregular for slices."""
     extent = x.shape[dim]
-    if x.constant is not None:
-        real = b.full_constant(x)
-        return b.constant(real.index_select(dim, torch.as_tensor(indices, dtype=torch.int64)))
     if not isinstance(extent, int):
         raise LoweringError("it selects from a dynamic dimension")
+    if x.constant is not None:
+        places = torch.as_tensor(indices, dtype=torch.int64)
+        shape = (*x.shape[:dim], len(places), *x.shape[dim + 1 :])
+        return b.constant_of(b.full_constant(x).index_select(dim, places), shape)
     try:
         plan = planned(np.asarray(indices, np.int64) % extent, extent)
     except IrregularError:
@@ -172,7 +173,7 @@ def flip(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     if not isinstance(extent, int):
         raise LoweringError("it turns a dynamic dimension around")
     if x.constant is not None:
-        return b.constant(b.full_constant(x).flip(dim))
+        return b.constant_of(b.full_constant(x).flip(dim), x.shape)
     digits = split_evenly(extent, MOST_DIGITS)
     if len(digits) == 1:
         return _reversed(b, x, dim)

@@ -11,6 +11,7 @@ import torch
 from dynamic_harness import check_on_stock, check_sizes
 from torch import nn
 from torch.export import Dim
+from torch.nn import functional as F
 
 SIZES = ((4, 5), (1, 3), (9, 12), (2, 7))
 BATCH, LENGTH = Dim("batch", max=9), Dim("length", max=12)
@@ -92,6 +93,12 @@ QUERIES: dict[str, Callable[[Queries, torch.Tensor], Any]] = {
     "unit matrices": lambda m, x: (
         x[:, :3, :3] + torch.eye(3).view(1, 9).repeat(x.shape[0], 1).view(-1, 3, 3)
     ),
+    "parts": lambda m, x: (
+        x[:, :2] * _rows(m, x)[:, -2:] + _rows(m, x)[:, [2, 0]] + _rows(m, x).flip(2)[:, 1:]
+    ),
+    "halves": lambda m, x: _rows(m, x).chunk(2, -1)[1] * F.glu(_rows(m, x)) + x[:, :3, 8:],
+    "sums": lambda m, x: x[:, :3] + _rows(m, x).roll(1, 1).cumsum(1),
+    "choices": lambda m, x: x[:, :3] + torch.where(m.queries > 0, _rows(m, x), m.queries.sum(1)),
     "statistics": lambda m, x: x - x.mean(0, keepdim=True).repeat(x.shape[0], 1, 1),
 }
 
