@@ -160,6 +160,7 @@ def _bind_kernel(method: Method, call: KernelCall, kernel: Kernel) -> Bound:
     _check_tensors(method, (*writes, *also))
     if outs and not writes and not isinstance(method.values[outs[0]], TensorList):
         raise InvalidProgramError(f"kernel {kernel.name} has an output that is no tensor")
+    _check_returned(method, kernel, outs, returned)
     return Bound(
         call, Access(reads, () if kernel.in_place else writes), kernel, inputs, outs, returned, also
     )
@@ -177,13 +178,30 @@ def _tensors(method: Method, indices: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def _check_returned(method: Method, kernel: Kernel, outs: tuple[int, ...], returned: int) -> None:
+    """The value that repeats a kernel's one output, or that gets its number."""
+    value = method.values[returned]
+    if outs:
+        fits = len(outs) > 1 or _alike(method.values[outs[0]], value)
+    else:
+        fits = not isinstance(value, Tensor) and list_items(value) is None
+    if not fits:
+        raise InvalidProgramError(
+            f"kernel {kernel.name} returns value {returned}, which is of another kind"
+        )
+
+
 def _check_move(source: Value, target: Value) -> None:
-    """Values keep their kind, so that what was checked once stays true."""
-    alike = isinstance(source, Tensor) == isinstance(target, Tensor)
-    if alike and isinstance(source, Tensor) and isinstance(target, Tensor):
-        alike = (source.dtype, len(source.shape)) == (target.dtype, len(target.shape))
-    if not alike:
+    if not _alike(source, target):
         raise InvalidProgramError("a move between values of different kinds")
+
+
+def _alike(one: Value, other: Value) -> bool:
+    """Whether one may take the other's place: values keep their kind, so that what was checked once
+    stays true."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return (one.dtype, len(one.shape)) == (other.dtype, len(other.shape))
+    return isinstance(one, Tensor) == isinstance(other, Tensor)
 
 
 def _check(method: Method, indices: Sequence[int]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from method_harness import BOOL, ONES, make, run, tensor
@@ -179,3 +181,19 @@ def test_unbounded_output() -> None:
     )
     for _ in range(2):
         np.testing.assert_array_equal(run(program)[0], np.full((3, 5), 5.0))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("test::add.out", 0, 0, 1, 2),  # float32 for a bool tensor
+        ("test::add.out", 0, 0, 1, 3),  # of another rank
+        ("test::add.out", 0, 0, 1, 4),  # for a number
+        ("test::plus", 4, 4, 1),  # a number for a tensor
+        ("test::plus", 4, 4, 5),  # for a list
+    ],
+)
+def test_what_a_kernel_returns_stays_of_its_kind(call: tuple[Any, ...]) -> None:
+    values = [tensor(2, 3), tensor(2, 3), tensor(2, 3, dtype=BOOL), tensor(6), 7, IntList((4,))]
+    with pytest.raises(InvalidProgramError, match="of another kind"):
+        make(values, [0, 2], [1], [call]).method()
