@@ -44,9 +44,12 @@ class _CannotReplay(Exception):
 
 
 def can_replay(bound: Sequence[Bound], method: Method) -> bool:
-    """Whether it is worth a try: kernels around delegates, and an engine that has some too."""
+    """Whether it is worth a try: kernels around delegates, and an engine that has some too. A
+    delegate that is called twice has the shapes of one of the calls."""
+    delegates = [id(one.target) for one in bound if isinstance(one.target, BoundDelegate)]
     return (
         len(bound) > 1
+        and len(set(delegates)) == len(delegates)
         and _steps_around(bound) is not None
         and all(isinstance(one.target, (Kernel, BoundDelegate)) for one in bound)
         and all(isinstance(method.values[i], Tensor) for i in (*method.inputs, *method.outputs))

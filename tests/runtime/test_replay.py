@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from torch import nn
 
 import penstock
 from penstock.errors import PenstockError
+from penstock.formats.program import DelegateCall, Tensor
+from penstock.formats.program_reader import read_program
+from penstock.formats.program_writer import write_program
 from penstock.runtime.engines.native.library import reason_against
 from penstock.runtime.program import LoadedProgram
 
@@ -107,3 +111,31 @@ def test_the_same_errors(wrong: int) -> None:
         messages.append(str(caught.value))
         same(program(ids, x), theirs(ids, x))
     assert messages[0] == messages[1]
+
+
+def test_a_delegate_that_is_called_twice() -> None:
+    """At other sizes each time, as no compiler of ours writes it."""
+    rows = torch.export.Dim("rows", min=1, max=9)
+    model, x = nn.Linear(4, 3).eval(), torch.randn(9, 4)
+    program = read_program(penstock.lower(model, (x,), dynamic_shapes=({0: rows},)).to_bytes())
+    (method,) = program.methods
+    (call,) = method.instructions
+    assert isinstance(call, DelegateCall)
+    for index in call.args:
+        value = method.values[index]
+        assert isinstance(value, Tensor)
+        # In no memory of the plan, twice.
+        method.values[index] = replace(value, allocation=None)
+        method.values.append(replace(value, allocation=None))
+    second = tuple(len(method.values) - len(call.args) + n for n in range(len(call.args)))
+    method.instructions.append(replace(call, args=second))
+    method.inputs.append(second[call.args.index(method.inputs[0])])
+    method.outputs.append(second[call.args.index(method.outputs[0])])
+    method.input_structure = method.output_structure = ""
+    for engine in ("auto", "xnnpack"):
+        loaded = penstock.load(write_program(program), threads=1, engine=engine).method()
+        for _ in range(4):
+            found = loaded.run([x.numpy()[:2], x.numpy()])
+            wanted = model(x).detach().numpy()
+            for one, other in zip(found, (wanted[:2], wanted), strict=True):
+                np.testing.assert_allclose(one, other, atol=1e-6)

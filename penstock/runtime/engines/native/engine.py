@@ -233,6 +233,7 @@ class NativeExecutable:
         """What runs at the shapes of the last :meth:`reshape`, for a plan. Values go by the ids of
         this graph. A later :meth:`run` binds the same fields: not to be mixed."""
         assert self._link is not None
+        self._plan = None  # whose memory the fields will not point to
         return self._link
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:

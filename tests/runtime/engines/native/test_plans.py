@@ -14,6 +14,7 @@ from torch import nn
 import penstock
 from penstock.formats.payload_reader import read_payload
 from penstock.formats.program_reader import read_program
+from penstock.runtime import blocks
 from penstock.runtime.engines.native.composed import PlannedGraph
 from penstock.runtime.engines.native.engine import NativeEngine, NativeExecutable
 from penstock.runtime.engines.planner import compile_graph
@@ -109,6 +110,49 @@ def test_sizes_that_change() -> None:
     whole = penstock.load(data, threads=1, engine="xnnpack")
     for size in (2, 4, 1, 3, 4):
         assert_same(program(image(size)), whole(image(size)))
+
+
+class Beside(nn.Module):
+    """Kernels of ours with a value between them that the batch does not reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(24, 24, 3, padding=1)
+        self.b = nn.Conv2d(24, 24, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.max_pool2d(x, 2), self.b(torch.relu(self.a(y)))
+
+
+def test_batches_of_none_between_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then parts run one by one, in memory of their own and not in that of the plan before."""
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3, 8, 8), torch.randn(1, 24, 9, 9)
+    batch = torch.export.Dim("batch", min=1, max=4)
+    shapes: Any = {"x": {0: batch}, "y": None}
+    data = penstock.lower(Beside().eval(), (x, y), dynamic_shapes=shapes).to_bytes()
+    expected = penstock.load(data, engine="xnnpack", threads=1)(x, y)
+    made: list[np.ndarray] = []
+    allocate = blocks.large
+
+    def large(size: int) -> Any:
+        made.append(allocate(size))
+        return made[-1]
+
+    monkeypatch.setattr(blocks, "large", large)
+    executable = compiled(data, native(ISAS[-1]), XnnpackEngine())
+    answer = np.empty(y.shape, np.float32)
+    for _ in range(2):
+        executable.reshape([tuple(x.shape), tuple(y.shape)])
+        first = np.empty((2, 3, 4, 4), np.float32)
+        executable.run([x.numpy(), y.numpy()], [first, answer])
+        assert_same([first, answer], expected)
+        last = made[-1]
+        executable.reshape([(0, 3, 8, 8), tuple(y.shape)])
+        last[...] = 0
+        executable.run([x.numpy()[:0], y.numpy()], [first[:0], answer])
+        assert_same([answer], expected[1:])
+        assert not last.any()
 
 
 def test_arrays_anywhere_in_memory() -> None:
