@@ -1,4 +1,4 @@
-/* int8 convolution: the copy of the input, and how the work is cut. See qs8_conv.h. */
+/* int8 convolution: the copy of the input, and its products. See qs8_conv.h. */
 #include "qs8_parts.h"
 #include "qs8_strassen.h"
 #include "qs8_winograd.h"
@@ -8,125 +8,16 @@
 #if PK_X86
 static int by_strassen(const struct pk_qs8_conv *conv)
 {
-    return pk_qs8_kernels_for(conv->isa) == &pk_qs8_avx2 && pk_qs8_strassen_suits(conv);
+    return pk_qs8_kernels_for(conv->isa) == &pk_qs8_avx2 && !conv->output_line &&
+           pk_qs8_strassen_suits(conv);
 }
 
 static int by_winograd(const struct pk_qs8_conv *conv)
 {
-    return pk_qs8_kernels_for(conv->isa) == &pk_qs8_avx2 && pk_qs8_winograd_suits(conv);
+    return pk_qs8_kernels_for(conv->isa) == &pk_qs8_avx2 && !conv->output_line &&
+           pk_qs8_winograd_suits(conv);
 }
 #endif
-
-/* How the work is cut. A stripe is a number of output lines of an image (of pixels, if the kernel is
- * 1x1 without stride or padding: `flat`) with its part of the input in scratch memory. */
-struct plan {
-    int flat;
-    size_t lines;        /* of output, over all images, of all stripes */
-    size_t stripe;       /* lines of a stripe, at most */
-    size_t unit;         /* stripes begin with a multiple of it */
-    size_t per_image;    /* stripes */
-    size_t stripes;
-    size_t splits;       /* parts of the output channels of each stripe */
-    size_t slots;        /* stripes that are in scratch memory at a time */
-    size_t width;        /* pixels of a prepared line */
-    size_t prepared;     /* prepared lines of a stripe, at most */
-    size_t step_height, step_width; /* strides over the prepared lines and pixels */
-    size_t apart;        /* lines of the image from one prepared line to the next */
-    enum pk_qs8_form form;
-    size_t slot;         /* bytes of a stripe in scratch memory: what is prepared, */
-    size_t rows;         /* ... from here on the pointers to the rows, */
-    size_t corrections;  /* ... and from here on what PK_QS8_SIGNED takes back */
-    size_t wide;         /* bytes of the widened panels of a task, 0 if none are */
-    size_t tasks;        /* that have a place in scratch memory for them */
-};
-
-/* Bytes of a widened panel. */
-static size_t wide_size(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
-{
-    const struct pk_qs8_layout l = pk_qs8_layout_of(conv, k);
-    return pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth * k->wide, PK_ALIGNMENT);
-}
-
-/* The stripes of each of some images for several threads: of at most `most` lines, better of `least`
- * or more, about four a thread, and so many that every thread has the same number of them. */
-static size_t shared_out(size_t images, size_t lines, size_t most, size_t least, size_t threads)
-{
-    const size_t wanted = pk_divide_up(images * lines, 4 * threads);
-    const size_t count = pk_divide_up(lines, pk_min(pk_min(most, pk_max(wanted, least)), lines));
-    if (images * count % threads == 0)
-        return count;
-    const size_t more = pk_round_up(count, threads), fewer = more - threads;
-    if (fewer && lines / more < least && pk_divide_up(lines, fewer) <= most)
-        return fewer;
-    return more <= lines && (fewer || lines / more >= least) ? more : count;
-}
-
-static struct plan plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
-{
-    struct plan p;
-    const int point = conv->kernel_height == 1 && conv->kernel_width == 1;
-    const size_t channels = conv->groups * conv->group_input;
-    const size_t outputs = conv->groups * conv->group_output;
-    p.flat = (int)conv->flat;
-    p.form = pk_qs8_form_of(conv, k);
-    /* A 1x1 kernel with strides needs the pixels that it reads, and no others. */
-    p.step_height = point ? 1 : conv->stride_height;
-    p.step_width = point ? 1 : conv->stride_width;
-    size_t reach_h = (conv->kernel_height - 1) * conv->dilation_height + 1;
-    const size_t reach_w = (conv->kernel_width - 1) * conv->dilation_width + 1;
-    const size_t images = p.flat ? 1 : conv->batch;
-    const size_t lines = p.flat ? conv->batch * conv->output_height * conv->output_width
-                                : conv->output_height;
-    const size_t pixels = p.flat ? 1 : conv->output_width; /* of an output line */
-    p.width = p.flat ? 1 : (conv->output_width - 1) * p.step_width + reach_w;
-    const size_t line = p.width * channels * k->element; /* bytes */
-    /* Half of the cache for a stripe's input and output. */
-    const size_t budget = pk_max(conv->cache / 2, (size_t)64 << 10);
-    p.apart = 1;
-    if (conv->dilation_height > 1 && reach_h * line > budget) {
-        /* One line of output at a time, and of the input the lines that it needs. */
-        p.apart = conv->dilation_height;
-        reach_h = conv->kernel_height;
-    }
-    const size_t each = p.step_height * line + pixels * outputs;
-    const size_t fixed = reach_h * line;
-    size_t stripe = budget > fixed + each ? (budget - fixed) / each : 1;
-    stripe = p.apart > 1 ? 1 : pk_max(stripe, pk_divide_up(2 * k->rows, pixels));
-    /* A few stripes a thread, but not many more copies of the lines that stripes share. */
-    const size_t least = pk_max(pk_divide_up(4 * k->rows, pixels), 2 * reach_h);
-    p.per_image = pk_divide_up(lines, pk_max(pk_min(stripe, lines), 1));
-    if (conv->threads > 1 && lines)
-        p.per_image = shared_out(images, lines, stripe, least, conv->threads);
-    p.unit = p.flat && p.per_image && lines / p.per_image >= 2 * k->rows ? k->rows : 1;
-    stripe = p.per_image ? pk_divide_up(lines, p.per_image) : 1;
-    if (p.unit > 1)
-        stripe = pk_min(stripe + p.unit, lines); /* at most */
-    p.lines = lines;
-    p.stripe = stripe;
-    p.stripes = images * p.per_image;
-    p.prepared = p.flat ? stripe : (stripe - 1) * p.step_height + reach_h;
-    p.rows = p.form == PK_QS8_PREPARED ? pk_round_up(p.prepared * line + PK_QS8_SLACK, PK_ALIGNMENT) : 0;
-    p.corrections = p.rows + pk_round_up(stripe * pixels * sizeof(void *), PK_ALIGNMENT);
-    p.slot = p.corrections;
-    if (p.form == PK_QS8_SIGNED)
-        p.slot += pk_round_up(stripe * pixels * sizeof(int32_t), PK_ALIGNMENT);
-    p.splits = 1;
-    if (conv->threads > 1 && p.stripes < 2 * conv->threads) {
-        const size_t panels = conv->groups * pk_divide_up(conv->group_output, k->lanes * k->panels);
-        p.splits = pk_divide_up(4 * conv->threads, pk_max(p.stripes, 1));
-        if (p.stripes % conv->threads)
-            p.splits = pk_round_up(p.splits, conv->threads);
-        p.splits = pk_min(p.splits, panels);
-    }
-    if (p.splits > 1)
-        p.slots = p.stripes;
-    else
-        p.slots = pk_min(p.stripes, conv->threads > 1 ? 4 * conv->threads : 1);
-    const size_t tiles = pk_divide_up(stripe * pixels, k->rows);
-    p.wide = k->wide && tiles >= 4 ? k->panels * wide_size(conv, k) : 0;
-    p.tasks = p.splits > 1 ? p.stripes * p.splits : p.slots;
-    return p;
-}
 
 size_t pk_qs8_conv_scratch_size(const struct pk_qs8_conv *conv)
 {
@@ -136,7 +27,7 @@ size_t pk_qs8_conv_scratch_size(const struct pk_qs8_conv *conv)
     if (by_strassen(conv))
         return pk_qs8_strassen_scratch_size(conv);
 #endif
-    const struct plan p = plan_of(conv, pk_qs8_kernels_for(conv->isa));
+    const struct pk_qs8_plan p = pk_qs8_plan_of(conv, pk_qs8_kernels_for(conv->isa));
     return p.slots * p.slot + p.tasks * p.wide;
 }
 
@@ -144,7 +35,7 @@ struct work {
     const struct pk_qs8_conv *conv;
     const struct pk_qs8_kernels *k;
     struct pk_qs8_layout l;
-    struct plan p;
+    struct pk_qs8_plan p;
     const char *packed;
     const char *input;
     void *output;
@@ -154,13 +45,13 @@ struct work {
 };
 
 /* The first line of stripe `index` of an image. */
-static size_t line_of(const struct plan *p, size_t index)
+static size_t line_of(const struct pk_qs8_plan *p, size_t index)
 {
     return pk_part_begin(p->lines, p->per_image, p->unit, index);
 }
 
 /* The lines of a stripe: the image, the first line, their number. */
-static size_t stripe_lines(const struct plan *p, size_t stripe, size_t *image, size_t *first)
+static size_t stripe_lines(const struct pk_qs8_plan *p, size_t stripe, size_t *image, size_t *first)
 {
     *image = stripe / p->per_image;
     *first = line_of(p, stripe % p->per_image);
@@ -213,7 +104,7 @@ static void prepare_points(const struct work *w, char *to, const int8_t *line)
 static void copy_stripe(const struct work *w, size_t stripe, char *to)
 {
     const struct pk_qs8_conv *conv = w->conv;
-    const struct plan *p = &w->p;
+    const struct pk_qs8_plan *p = &w->p;
     const size_t channels = conv->groups * conv->group_input;
     const int8_t *const input = (const int8_t *)w->input;
     size_t image, first;
@@ -247,7 +138,7 @@ static void copy_stripe(const struct work *w, size_t stripe, char *to)
 static void prepare_stripe(const struct work *w, size_t stripe, char *slot)
 {
     const struct pk_qs8_conv *conv = w->conv;
-    const struct plan *p = &w->p;
+    const struct pk_qs8_plan *p = &w->p;
     const size_t channels = conv->groups * conv->group_input;
     const size_t pixel = channels * w->k->element, line = p->width * pixel;
     const char **rows = (const char **)(slot + p->rows);
@@ -283,15 +174,34 @@ static const char *widened(const struct work *w, const char *panel, size_t panel
     return to;
 }
 
+/* So many pixels from number `first` on, whose lines lie apart. */
+static void multiply_lines(const struct work *w, const struct pk_qs8_tile *all, pk_qs8_tiles tiles,
+                           size_t first, size_t pixels, char *output)
+{
+    const struct pk_qs8_conv *conv = w->conv;
+    struct pk_qs8_tile tile = *all;
+    for (size_t done = 0, count; done < pixels; done += count) {
+        const size_t line = (first + done) / conv->output_width;
+        const size_t x = (first + done) % conv->output_width;
+        count = pk_min(conv->output_width - x, pixels - done);
+        tile.rows = all->rows + done;
+        tile.corrections = all->corrections + done;
+        tile.output = output + line / conv->output_height * conv->output_image +
+                      line % conv->output_height * conv->output_line + x * all->output_stride;
+        tile.ahead = done + count < pixels ? 0 : all->ahead; /* weights of the next panels */
+        tiles(&tile, count, w->p.form);
+    }
+}
+
 /* The output channels of part `split`, for all pixels of a stripe. */
 static void multiply_stripe(const struct work *w, size_t stripe, size_t split, const char *slot,
                             char *wide)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const struct pk_qs8_kernels *k = w->k;
-    const struct plan *p = &w->p;
+    const struct pk_qs8_plan *p = &w->p;
     const struct pk_qs8_layout *l = &w->l;
-    const size_t outputs = conv->groups * conv->group_output;
+    const size_t apart = conv->output_pixel ? conv->output_pixel : conv->groups * conv->group_output;
     const size_t pixel = conv->groups * conv->group_input * k->element, line = p->width * pixel;
     const size_t width = p->flat ? 1 : conv->output_width;
     const size_t output_size = p->form == PK_QS8_DYNAMIC ? sizeof(float) : 1;
@@ -302,7 +212,7 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
     struct pk_qs8_tile tile = {
         .rows = (const void *const *)(slot + p->rows), .segments = segments,
         .segment_count = l->count, .segment_depth = l->depth,
-        .panel_size = p->wide ? p->wide / k->panels : l->panel, .output_stride = outputs,
+        .panel_size = p->wide ? p->wide / k->panels : l->panel, .output_stride = apart,
         .zero_point = conv->output_zero_point, .min = conv->output_min, .max = conv->output_max,
         .corrections = (const int32_t *)(slot + p->corrections),
         .dynamic = w->dynamic ? w->dynamic + before : NULL,
@@ -324,8 +234,12 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
         if (p->wide)
             tile.panel = widened(w, tile.panel, count, wide);
         tile.channels = pk_min(k->lanes * k->panels, conv->group_output - within);
-        tile.output = (char *)w->output +
-                      (before * outputs + g * conv->group_output + within) * output_size;
+        char *const output = (char *)w->output + (g * conv->group_output + within) * output_size;
+        if (conv->output_line) {
+            multiply_lines(w, &tile, tiles, before, pixels, output);
+            continue;
+        }
+        tile.output = output + before * apart * output_size;
         tiles(&tile, pixels, p->form);
     }
 }
@@ -370,7 +284,7 @@ static void run(const struct pk_qs8_conv *conv, const struct pk_qs8_product *pro
                      .dynamic = product->rows, .min = product->min, .max = product->max};
     w.k = pk_qs8_kernels_for(conv->isa);
     w.l = pk_qs8_layout_of(conv, w.k);
-    w.p = plan_of(conv, w.k);
+    w.p = pk_qs8_plan_of(conv, w.k);
     w.wide = w.scratch + w.p.slots * w.p.slot;
     if (w.p.splits == 1) {
         pk_parallelize(pool, chunk_task, &w, w.p.slots);

@@ -18,6 +18,31 @@ struct pk_qs8_layout {
     size_t panels;   /* of a group */
 };
 
+/* How the work is cut. A stripe is a number of output lines of an image (of pixels, if the kernel is
+ * 1x1 without stride or padding: `flat`) with its part of the input in scratch memory. */
+struct pk_qs8_plan {
+    int flat;
+    size_t lines;        /* of output, over all images, of all stripes */
+    size_t stripe;       /* lines of a stripe, at most */
+    size_t unit;         /* stripes begin with a multiple of it */
+    size_t per_image;    /* stripes */
+    size_t stripes;
+    size_t splits;       /* parts of the output channels of each stripe */
+    size_t slots;        /* stripes that are in scratch memory at a time */
+    size_t width;        /* pixels of a prepared line */
+    size_t prepared;     /* prepared lines of a stripe, at most */
+    size_t step_height, step_width; /* strides over the prepared lines and pixels */
+    size_t apart;        /* lines of the image from one prepared line to the next */
+    enum pk_qs8_form form;
+    size_t slot;         /* bytes of a stripe in scratch memory: what is prepared, */
+    size_t rows;         /* ... from here on the pointers to the rows, */
+    size_t corrections;  /* ... and from here on what PK_QS8_SIGNED takes back */
+    size_t wide;         /* bytes of the widened panels of a task, 0 if none are */
+    size_t tasks;        /* that have a place in scratch memory for them */
+};
+
+struct pk_qs8_plan pk_qs8_plan_of(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k);
+
 /* The kernels that run with `isa`. */
 const struct pk_qs8_kernels *pk_qs8_kernels_for(uint32_t isa);
 

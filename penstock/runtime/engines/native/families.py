@@ -28,6 +28,7 @@ from penstock.runtime.engines.native import (
     sdpa,
     sums,
     transposed,
+    transposed_int8,
 )
 from penstock.runtime.engines.native.family import Family
 from penstock.runtime.engines.native.library import Library, bind
@@ -39,6 +40,7 @@ FAMILIES: tuple[Family, ...] = (
     sums.FAMILY,
     integers.CONVOLUTION,
     integers.DEPTHWISE,
+    transposed_int8.FAMILY,
     dynamic.QUANTIZE,
     dynamic.PRODUCT,
     int4.FAMILY,

@@ -28,7 +28,7 @@ from penstock.runtime.engines.native.family import (
     Workshop,
     bias_of,
 )
-from penstock.runtime.engines.native.products import POINTWISE, padding_of
+from penstock.runtime.engines.native.products import POINTWISE, padding_of, windows
 from penstock.runtime.engines.native.rules import slower_depthwise_int8, slower_product_int8
 
 #: What both structures begin with.
@@ -62,6 +62,9 @@ class CConv(Structure):
         ("cache", c_size_t),
         ("flat", c_uint32),
         ("dynamic", c_uint32),
+        ("output_pixel", c_size_t),
+        ("output_line", c_size_t),
+        ("output_image", c_size_t),
     ]
 
 
@@ -96,7 +99,7 @@ _KINDS: Mapping[type, tuple[str, type[Structure]]] = {
 }
 
 #: The most taps of a kernel that ours take: their offsets lie on the stack.
-_MAX_TAPS = 1024
+MAX_TAPS = 1024
 _MAX_DEPTHWISE = 16
 #: The smallest scale that XNNPACK accepts.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -145,26 +148,41 @@ class Convolution:
 
 
 def structure(
-    node: Node, quantities: Quantities, channels: tuple[int, ...], workshop: Workshop
+    quantities: Quantities,
+    channels: tuple[int, ...],
+    windows: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+    workshop: Workshop,
 ) -> CConv | CDepthwise:
-    """The node as C sees it, without the sizes of its input and output. ``channels``: groups, input
-    and output channels of each; for a depthwise one the channels alone."""
-    q, a = quantities, node.attributes
-    kernel, stride, dilation = POINTWISE[1:]
-    if isinstance(a, Conv2dAttributes):
-        kernel, stride, dilation = a.kernel, a.stride, a.dilation
+    """A node as C sees it, without the sizes of its input and output. ``channels``: groups, input
+    and output channels of each; for a depthwise one the channels alone. ``windows``: kernel, stride
+    and dilation."""
+    q = quantities
     kind = CDepthwise if len(channels) == 1 else CConv
     conv = kind(
         int(workshop.library.isa),
         q.input_zero_point, q.output_zero_point, q.output_min, q.output_max,
-        *channels, *kernel, *stride, *dilation,
+        *channels, *windows[0], *windows[1], *windows[2],
     )  # fmt: skip
     conv.threads = workshop.threads
     if isinstance(conv, CConv):
         conv.cache = workshop.library.caches().l2
-        padded = isinstance(a, Conv2dAttributes) and any(a.padding)
-        conv.flat = (kernel, stride) == ((1, 1), (1, 1)) and not padded
     return conv
+
+
+def pack(
+    conv: CConv | CDepthwise,
+    weights: int,
+    bias: int | None,
+    scales: np.ndarray,
+    workshop: Workshop,
+) -> int:
+    """Packs the weights and the bias at these addresses; returns where."""
+    name, _ = _KINDS[type(conv)]
+    functions = workshop.library.functions
+    packed = workshop.packed.reserve(getattr(functions, f"pk_{name}_packed_size")(byref(conv)))
+    factors = np.ascontiguousarray(scales, np.float32)
+    getattr(functions, f"pk_{name}_pack")(byref(conv), weights, bias, address(factors), packed)
+    return packed
 
 
 def quantities_of(node: Node, values: Values) -> Quantities | str:
@@ -235,8 +253,8 @@ def examine_convolution(node: Node, values: Values) -> Packer | str:
     if not isinstance(a, Conv2dAttributes):
         if node.flags:
             return "its weights are transposed"
-    elif node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or math.prod(a.kernel) > _MAX_TAPS:
-        return f"its kernel has more than {_MAX_TAPS} taps, or flags that our kernels do not know"
+    elif node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or math.prod(a.kernel) > MAX_TAPS:
+        return f"its kernel has more than {MAX_TAPS} taps, or flags that our kernels do not know"
     if _is_depthwise(node):
         return "it is depthwise"
     found = quantities_of(node, values)
@@ -256,28 +274,24 @@ def examine_depthwise(node: Node, values: Values) -> Packer | str:
 
 def prepare(node: Node, values: Values, quantities: Quantities, workshop: Workshop) -> Convolution:
     """Packs the weights of ``node``."""
-    filter, a = values[node.inputs[1]], node.attributes
-    bias = bias_of(node, values)
+    filter, bias = values[node.inputs[1]], bias_of(node, values)
+    a = node.attributes if isinstance(node.attributes, Conv2dAttributes) else None
     bias_at = None if bias is None else workshop.constant_at(bias)
     channels: tuple[int, ...] = (1, filter.shape[-1], filter.shape[0])
     by_tap: np.ndarray | None = None
-    if _is_depthwise(node):
-        assert isinstance(a, Conv2dAttributes)
+    if a is not None and _is_depthwise(node):
         channels = (a.groups,)
         if node.kind is NodeKind.CONV_2D:
             by_channel = workshop.constant(filter).reshape(a.groups, math.prod(a.kernel))
             by_tap = np.ascontiguousarray(by_channel.T)
-    elif isinstance(a, Conv2dAttributes):
+    elif a is not None:
         channels = (a.groups, a.group_input_channels, a.group_output_channels)
     weights = workshop.constant_at(filter) if by_tap is None else address(by_tap)
-    conv = structure(node, quantities, channels, workshop)
-    name, _ = _KINDS[type(conv)]
-    functions = workshop.library.functions
-    packed = workshop.packed.reserve(getattr(functions, f"pk_{name}_packed_size")(byref(conv)))
-    getattr(functions, f"pk_{name}_pack")(
-        byref(conv), weights, bias_at,
-        address(np.ascontiguousarray(quantities.scales, np.float32)), packed,
-    )  # fmt: skip
+    conv = structure(quantities, channels, POINTWISE[1:] if a is None else windows(a), workshop)
+    if isinstance(conv, CConv):
+        window = (conv.kernel_height, conv.kernel_width, conv.stride_height, conv.stride_width)
+        conv.flat = window == (1, 1, 1, 1) and not (a is not None and any(a.padding))
+    packed = pack(conv, weights, bias_at, quantities.scales, workshop)
     return Convolution(node, conv, packed, workshop)
 
 

@@ -50,6 +50,12 @@ def slower_product_int8(node: Node, values: Values, library: Library) -> str | N
     return None if _up(outputs, 16) >= 1.1 * _up(outputs, 8) else _AS_FAST
 
 
+def slower_transposed_int8(node: Node, values: Values, library: Library) -> str | None:
+    """Of transposed convolutions in int8: XNNPACK's kernels are those of its convolutions there, so
+    without SDOT it is as wrong with weights of -128."""
+    return None if not library.has(Isa.DOTPROD) and _has_lowest(node, values) else _AS_FAST
+
+
 def slower_dynamic_product(node: Node, values: Values, library: Library) -> str | None:
     """Of fully-connected with int8 weights and rows that are quantized at run time: with SDOT ours
     take 1.1 to 1.2 times fewer cycles for a single row, for many hardly fewer, and with SMMLA

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from ctypes import POINTER, Structure, byref, c_size_t, c_void_p
@@ -17,11 +16,9 @@ from penstock.runtime.blocks import OVERREAD, address
 from penstock.runtime.engines.native import products
 from penstock.runtime.engines.native.costs import transposed_gain
 from penstock.runtime.engines.native.family import Family, Packer, Step, Values, Workshop, bias_of
+from penstock.runtime.engines.native.phases import Phase, Phases, phases_of
 from penstock.runtime.engines.native.products import CShape, CTask
 from penstock.runtime.engines.native.rules import no_vectors
-
-#: More steps than a stride of 32 has in both dimensions; each is packed by itself.
-_PHASES = 1024
 
 
 class CPhase(Structure):
@@ -42,58 +39,33 @@ class CTransposed(Structure):
 
 
 @dataclass(frozen=True)
-class Phase:
-    """The taps ``rest``, ``rest + stride``, ... of each dimension, packed."""
-
-    rest: tuple[int, int]
-    kernel: tuple[int, int]
-    shape: CShape
-    packed: int
-
-
-@dataclass(frozen=True)
 class Transposed:
-    """A node with the weights of its phases packed. ``wide``: a phase has all columns of the
-    filter, whose results are one pixel beside the other."""
+    """A node with the weights of its phases packed."""
 
     node: Node
-    phases: tuple[Phase, ...]
-    wide: bool
+    phases: Phases
+    packed: tuple[tuple[Phase, CShape, int], ...]
     zero: int
     workshop: Workshop
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         source, result = self.node.inputs[0], self.node.outputs[0]
-        a = self.node.attributes
-        assert isinstance(a, Conv2dAttributes)
-        read, written = shapes[source], shapes[result]
-        stride = (a.stride[0], 1 if self.wide else a.stride[1])
-        channels = written[3] * (a.stride[1] if self.wide else 1)
-        width = written[2] // a.stride[1] if self.wide else written[2]
-        line, library = written[2] * written[3], self.workshop.library
-        apart = (stride[0] * line, written[1] * line) if len(self.phases) > 1 else (0, 0)
+        read, written, library = shapes[source], shapes[result], self.workshop.library
         made = []
-        for phase in self.phases:
-            # The first pixel of the phase, how many there are, and where its first tap would be.
-            sides = [
-                _side(*side)
-                for side in zip(
-                    (written[1], width), stride, a.padding[0::3], phase.rest, phase.kernel,
-                    strict=True,
-                )
-            ]  # fmt: skip
-            (top, height, above), (left, columns, before) = sides
+        for phase, shape, packed in self.packed:
+            place = self.phases.place(phase, written)
+            if place is None:
+                continue
             task = CTask(
-                phase.shape, phase.packed, self.zero, None, None,
-                read[0], read[1], read[2], height, columns,
-                *phase.kernel, 1, 1, 1, 1, above % (1 << 64), before % (1 << 64),
-                read[3], stride[1] * channels, *apart,
+                shape, packed, self.zero, None, None,
+                read[0], read[1], read[2], place.height, place.width,
+                *phase.kernel, 1, 1, 1, 1, place.top % (1 << 64), place.left % (1 << 64),
+                read[3], self.phases.pixel(written), *self.phases.apart(written),
                 *(self.node.clamp or (-math.inf, math.inf)),
                 library.caches(), False, self.workshop.threads, None,
             )  # fmt: skip
-            if height and columns:
-                made.append(CPhase(task, top * line + left * channels))
+            made.append(CPhase(task, place.offset))
         each = (CPhase * len(made))(*made)
         return Step(
             "pk_f32_deconv_run",
@@ -102,65 +74,36 @@ class Transposed:
         )
 
 
-def _side(size: int, stride: int, padding: int, rest: int, taps: int) -> tuple[int, int, int]:
-    """Of the output pixels ``size`` those that read taps ``rest``, ``rest + stride``, ...: the
-    first, how many, and the padding of their convolution, which may be negative."""
-    first = (rest - padding) % stride
-    count = max(-(-(size - first) // stride), 0)
-    return first, count, taps - 1 - (first + padding - rest) // stride
-
-
 def examine(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`."""
     reason = products.examine(node, values)
     if isinstance(reason, str):
         return reason
-    a = node.attributes
-    assert isinstance(a, Conv2dAttributes)
-    if max(a.dilation) > 1:
-        return "its filter is dilated"
-    if any(k < s for k, s in zip(a.kernel, a.stride, strict=True)):
-        return "its filter does not reach all of the output"
-    if math.prod(a.stride) > _PHASES:
-        return "its stride is large"
-    return partial(prepare, node, values)
+    assert isinstance(node.attributes, Conv2dAttributes)
+    phases = phases_of(node.attributes)
+    return phases if isinstance(phases, str) else partial(prepare, node, values, phases)
 
 
-def prepare(node: Node, values: Values, workshop: Workshop) -> Transposed:
-    """Packs the weights of ``node``, the taps of each phase backwards."""
-    a, filter, bias = node.attributes, values[node.inputs[1]], bias_of(node, values)
-    assert isinstance(a, Conv2dAttributes)
+def prepare(node: Node, values: Values, phases: Phases, workshop: Workshop) -> Transposed:
+    """Packs the weights of ``node``."""
+    a, filter, bias = phases.attributes, values[node.inputs[1]], bias_of(node, values)
     weights = workshop.constant(filter).view(np.float32).reshape(filter.shape)
     shift = None if bias is None else workshop.constant(bias).view(np.float32)
-    wide = _is_wide(a)
-    if wide:  # [outputs, height, width, inputs] as [width * outputs, height, 1, inputs]
-        weights = weights.transpose(2, 0, 1, 3).reshape(-1, a.kernel[0], 1, weights.shape[3])
-        shift = None if shift is None else np.tile(shift, a.kernel[1])
-    outputs = weights.shape[0] // a.groups
+    shift = None if shift is None else phases.of_channels(shift)
     isa, functions = int(workshop.library.isa), workshop.library.functions
-    rows, columns = a.stride[0], 1 if wide else a.stride[1]
-    phases = []
-    for rest in itertools.product(range(rows), range(columns)):
-        part = weights[:, rest[0] :: rows, rest[1] :: columns][:, ::-1, ::-1]
-        part = np.ascontiguousarray(part)
-        kernel = (part.shape[1], part.shape[2])
-        shape = CShape(isa, a.groups, a.group_input_channels, outputs, math.prod(kernel))
+    all_packed = []
+    for phase, part in phases.parts(weights):
+        outputs, taps = part.shape[0] // a.groups, math.prod(phase.kernel)
+        shape = CShape(isa, a.groups, a.group_input_channels, outputs, taps)
         packed = workshop.packed.reserve(functions.pk_f32_igemm_packed_size(byref(shape)))
         functions.pk_f32_igemm_pack(
             byref(shape), address(part), part[0].size, 1,
             None if shift is None else address(shift), packed,
         )  # fmt: skip
-        phases.append(Phase(rest, kernel, shape, packed))
-    widest = max(phase.kernel[1] for phase in phases)
+        all_packed.append((phase, shape, packed))
+    widest = max(phase.kernel[1] for phase, _, _ in all_packed)
     zeros = 4 * widest * a.groups * a.group_input_channels + OVERREAD
-    return Transposed(node, tuple(phases), wide, workshop.zeros(zeros), workshop)
-
-
-def _is_wide(a: Conv2dAttributes) -> bool:
-    """Whether each input pixel makes so many columns of output pixels by itself."""
-    top, right, bottom, left = a.padding
-    alone = a.kernel[1] == a.stride[1] and not (right or left or a.adjustment[1])
-    return alone and a.groups == 1
+    return Transposed(node, phases, tuple(all_packed), workshop.zeros(zeros), workshop)
 
 
 FAMILY = Family(

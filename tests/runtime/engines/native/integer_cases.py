@@ -32,6 +32,7 @@ class Product:
     seed: int
     flags: int = 0
     depthwise: bool = False
+    transposed: bool = False
 
     def graph(self) -> tuple[XnnGraph, np.ndarray]:
         """The graph and an input. Weights are of all sizes, in some graphs the largest there are;
@@ -39,6 +40,8 @@ class Product:
         draw, numbers = random.Random(self.seed), np.random.default_rng(self.seed)
         a = self.attributes
         kind = NodeKind.FULLY_CONNECTED if a is None else NodeKind.CONV_2D
+        if self.transposed:
+            kind = NodeKind.CONV_TRANSPOSE_2D
         filter: tuple[int, ...] = (self.outputs, self.shape[-1])
         if a is not None:
             filter = (self.outputs, *a.kernel, a.group_input_channels)

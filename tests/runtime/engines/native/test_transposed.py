@@ -1,21 +1,32 @@
-"""fp32 transposed convolutions: each instruction set beside XNNPACK, and their tails."""
+"""Transposed convolutions: instruction sets beside XNNPACK, in int8 to the bit, and their tails."""
 
 from __future__ import annotations
 
 import math
 import random
 
+import integer_cases
 import numpy as np
 import pytest
-from native_harness import ISAS, THREADS, answer, guarded, native, numbers, product_graph, xnnpack
+from native_harness import (
+    ISAS,
+    THREADS,
+    answer,
+    guarded,
+    native,
+    numbers,
+    product_graph,
+    roomy,
+    xnnpack,
+)
 
 from penstock.graph.graph import XnnGraph
 from penstock.graph.kinds import Conv2dAttributes
 from penstock.runtime.engines.native.costs import transposed_gain
 
 
-def drawn(seed: int) -> tuple[XnnGraph, np.ndarray]:
-    draw = random.Random(seed)
+def window(draw: random.Random) -> tuple[tuple[int, ...], Conv2dAttributes]:
+    """The shape of an input, and the attributes."""
     groups = draw.choice((1, 1, 1, 2, 3))
     inputs, outputs = draw.randint(1, 40), draw.randint(1, 70)
     stride = (draw.randint(1, 4), draw.randint(1, 4))
@@ -35,9 +46,15 @@ def drawn(seed: int) -> tuple[XnnGraph, np.ndarray]:
         (top, right, bottom, left), (kernel[0], kernel[1]), stride, (1, 1), groups, inputs,
         outputs, (adjustment[0], adjustment[1]),
     )  # fmt: skip
-    shape = (draw.randint(1, 3), *size, groups * inputs)
-    weights = numbers((groups * outputs, *kernel, inputs), seed + 1)
-    bias = numbers((groups * outputs,), seed + 2) if draw.random() < 0.8 else None
+    return (draw.randint(1, 3), *size, groups * inputs), attributes
+
+
+def drawn(seed: int) -> tuple[XnnGraph, np.ndarray]:
+    draw = random.Random(seed)
+    shape, attributes = window(draw)
+    outputs = attributes.groups * attributes.group_output_channels
+    weights = numbers((outputs, *attributes.kernel, attributes.group_input_channels), seed + 1)
+    bias = numbers((outputs,), seed + 2) if draw.random() < 0.8 else None
     clamp = draw.choice((None, (0.0, math.inf), (-0.5, 0.75)))
     graph = product_graph(shape, weights, bias, attributes, clamp, transposed=True)
     return graph, numbers(shape, seed + 3)
@@ -66,6 +83,55 @@ def test_nothing_outside_is_touched(isa: str) -> None:
             executable.reshape([x.shape])
             with guarded([np.full_like(expected, np.nan)]) as (output,):
                 executable.run([image], [output])
+                np.testing.assert_array_equal(output, expected)
+
+
+def drawn_int8(seed: int) -> tuple[XnnGraph, np.ndarray]:
+    shape, attributes = window(random.Random(seed))
+    outputs = attributes.groups * attributes.group_output_channels
+    return integer_cases.Product(shape, outputs, attributes, seed, transposed=True).graph()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_int8_has_the_bits_of_xnnpack(isa: str) -> None:
+    for seed in range(0, 600, 4):
+        graph, x = drawn_int8(seed)
+        assert native(isa).reason_against(graph, graph.nodes[0]) is None
+        expected = integer_cases.answer(xnnpack(), graph, x)
+        for threads in (1, 2, 5):
+            found = integer_cases.answer(native(isa), graph, x, threads)
+            np.testing.assert_array_equal(found, expected, err_msg=f"{seed}, {threads} threads")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_int8_with_many_channels(isa: str, padding: int) -> None:
+    """Where convolutions go other ways: large products, and 3x3 taps in each phase."""
+    for kernel, stride in ((2, 2), (6, 2), (3, 1)):
+        a = Conv2dAttributes(
+            (padding,) * 4, (kernel, kernel), (stride, stride), (1, 1), 1, 256, 64
+        )  # fmt: skip
+        product = integer_cases.Product((2, 9, 11, 256), 64, a, kernel, transposed=True)
+        graph, x = product.graph()
+        expected = integer_cases.answer(xnnpack(), graph, x)
+        for threads in (1, 2):
+            found = integer_cases.answer(native(isa), graph, x, threads)
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_int8_touches_nothing_outside(isa: str) -> None:
+    for seed in range(1000, 1080, 4):
+        graph, x = drawn_int8(seed)
+        expected = integer_cases.answer(native("scalar"), graph, x)
+        constants = [value for value in graph.values if value.data is not None]
+        with guarded([*(np.asarray(value.data) for value in constants)]) as data:
+            for value, array in zip(constants, data, strict=True):
+                value.data = array
+            executable = native(isa).compile(graph, threads=THREADS[1])
+            executable.reshape([x.shape])
+            with guarded([np.full_like(expected, 77)]) as (output,):
+                executable.run([roomy(x)], [output])
                 np.testing.assert_array_equal(output, expected)
 
 
