@@ -9,13 +9,15 @@ happened is read off the traceback.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Protocol
 
 from penstock.errors import InputError, InternalError, OutOfMemoryError, PenstockError, shorten
@@ -56,14 +58,36 @@ def faults(stage: str, locate: Locate | None = None) -> Iterator[None]:
 
     Running out of memory becomes :class:`OutOfMemoryError`. What comes of the caller's own Python
     code (an operator's entry, calibration data) becomes :class:`InputError` that names its line.
-    Everything else is :class:`InternalError`. What ends a program (``KeyboardInterrupt``) goes by.
+    Everything else is :class:`InternalError`. What ends a program (``KeyboardInterrupt``) goes by,
+    and so does what a signal handler raises, a time limit for instance.
     """
     try:
         yield
     except PenstockError:
         raise
     except Exception as error:
+        if from_handler(error):
+            raise
         raise fault(error, stage, locate) from error
+
+
+def from_handler(error: Exception) -> bool:
+    """Whether a signal handler raised it: it is meant for who set the handler, not about what was
+    being done."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {code for handler in handlers if (code := _code(handler)) is not None}
+    return any(frame.f_code in codes for frame, _ in _frames(error))
+
+
+def _code(function: object) -> CodeType | None:
+    """What a Python function, method, partial or object with ``__call__`` runs."""
+    while isinstance(function, partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is None and callable(function):
+        code = getattr(type(function).__call__, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def fault(error: Exception, stage: str, locate: Locate | None = None) -> PenstockError:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from penstock.errors import InvalidProgramError, PenstockError, shorten
-from penstock.faults import IF_SOUND
+from penstock.faults import IF_SOUND, from_handler
 from penstock.formats.program import (
     BoolList,
     DoubleList,
@@ -130,6 +130,8 @@ class Interpreter:
             raise
         except Exception as error:
             self._reset()
+            if from_handler(error):
+                raise
             raise self._failure(error, position) from error
 
     def _execute_jumping(self, steps: list[Step]) -> None:
@@ -140,6 +142,8 @@ class Interpreter:
             except PenstockError:
                 raise
             except Exception as error:
+                if from_handler(error):
+                    raise
                 raise self._failure(error, position) from error
             if following is None:
                 position += 1

@@ -13,7 +13,7 @@ from penstock.errors import (
     InvalidProgramError,
     PenstockError,
 )
-from penstock.faults import fault
+from penstock.faults import fault, from_handler
 from penstock.formats import program as formats
 from penstock.formats.program import (
     Tensor,
@@ -165,6 +165,8 @@ class Method:
         except PenstockError:
             raise
         except Exception as error:
+            if from_handler(error):
+                raise
             raise fault(error, "call") from error
 
     def run(self, inputs: Sequence[Any], *, out: Any = None) -> list[Any]:
@@ -187,6 +189,8 @@ class Method:
         except PenstockError:
             raise
         except Exception as error:
+            if from_handler(error):
+                raise
             raise fault(error, "call") from error
 
     def _run(self, inputs: Sequence[Any], out: Any = None) -> list[Any]:

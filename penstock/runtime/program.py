@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from penstock.errors import InputError, InvalidProgramError, PenstockError, shorten
-from penstock.faults import IF_SOUND, fault, faults
+from penstock.faults import IF_SOUND, fault, faults, from_handler
 from penstock.formats import program as formats
 from penstock.formats.data_file import attach, read_data_file
 from penstock.formats.program import Buffer
@@ -324,6 +324,8 @@ class LoadedProgram:
                 f"the method {method.name!r} asks for more memory than there is: {error}"
             ) from error
         except Exception as error:
+            if from_handler(error):
+                raise
             raise fault(error, "prepare") from error
 
     def _sibling(self, engine: Engine) -> Engine:

@@ -9,15 +9,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
+from method_harness import make
 
+from penstock.formats.program import JumpFalseCall
 from penstock.runtime import method
 from penstock.runtime.engines.xnnpack.turn import Turn
+from penstock.runtime.kernels.registry import kernel
 from penstock.runtime.pool import Pool, _Loan
 from penstock.runtime.program import load
 from penstock.runtime.specs import TensorSpec
@@ -218,3 +222,41 @@ def test_a_caller_that_waits_is_not_forgotten() -> None:
         assert clones._free == [clone]
         place += 1
     assert place > 2
+
+
+class Limit(Exception):
+    """As time limits of task queues are: no BaseException, as Ctrl-C is."""
+
+
+class Handler:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        raise Limit
+
+    def method(self, number: int, frame: FrameType | None) -> None:
+        raise Limit
+
+
+@kernel("test::alarm", outs=0)
+def _alarm(value: Any) -> Any:
+    signal.raise_signal(signal.SIGALRM)
+    return value
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+@pytest.mark.parametrize(
+    "handler",
+    [Handler(), Handler().method, partial(Handler().method)],
+    ids=["object", "method", "partial"],
+)
+def test_what_a_handler_raises_arrives(handler: Any, jumps: bool) -> None:
+    code = [("test::alarm", 0, 0), *([JumpFalseCall(0, 2)] if jumps else [])]
+    method = make([False], [], [0], code).method()
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for call in (lambda: method.run([]), method):
+            with pytest.raises(Limit):
+                call()
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        assert method.run([]) == [False]
+    finally:
+        signal.signal(signal.SIGALRM, before)
