@@ -44,7 +44,8 @@ def value_of(module: GraphModule, node: Any) -> torch.Tensor | None:
 
 def constant(module: GraphModule, node: Node) -> int:
     """Given ``dequantize_affine`` of a constant → Result ``dequantize_per_channel``, or
-    ``dequantize_per_channel_group`` for blocks of a row; of other blocks, its value."""
+    ``dequantize_per_channel_group`` for blocks of a row or of all rows; of other blocks, its
+    value."""
     if schema_name(node) != DEQUANTIZE:
         return 0
     named = arguments(node)
@@ -55,7 +56,7 @@ def constant(module: GraphModule, node: Node) -> int:
     block = [int(size) for size in named["block_size"]]
     points = torch.zeros_like(scale) if zero_point is None else zero_point
     limits = _limits(named)
-    rows_only = data.dim() == 2 and block[0] == 1 and data.dtype == torch.int8
+    rows_only = data.dim() == 2 and block[0] in (1, len(data)) and data.dtype == torch.int8
     if not rows_only:
         return _written_out(module, node, named)
     groups = data.shape[1] // block[1]
@@ -63,8 +64,9 @@ def constant(module: GraphModule, node: Node) -> int:
         rows_only = False
     if not rows_only or named["output_dtype"] not in (torch.float32, FLOAT32):
         return _written_out(module, node, named)
-    scales = scale.to(torch.float32).reshape(data.shape[0], groups)
-    integers = points.to(torch.int64).reshape(data.shape[0], groups)
+    rows = data.shape[0]
+    scales = scale.to(torch.float32).reshape(-1, groups).expand(rows, groups)
+    integers = points.to(torch.int64).reshape(-1, groups).expand(rows, groups)
     replace_by(node, dequantized(module, node, data, scales, integers, limits))
     return 1
 
@@ -129,8 +131,8 @@ def replace_by(node: Node, result: Node) -> None:
 def activation(module: GraphModule, node: Node) -> int:
     """Given ``dequantize_affine(quantize_affine(x))`` with parameters that
     ``choose_qparams_affine`` finds for each row → Result
-    ``dequantize_per_token(quantize_per_token(x))``; with constant ones for all of x → Result
-    ``dequantize_per_tensor(quantize_per_tensor(x))``."""
+    ``dequantize_per_token(quantize_per_token(x))``; with ones that it finds for all of x, or
+    constant ones → Result ``dequantize_per_tensor(quantize_per_tensor(x))``."""
     if schema_name(node) != DEQUANTIZE or not isinstance(node.args[0], Node):
         return 0
     made = quantized_activation(module, node, node.args[0])
@@ -151,29 +153,58 @@ def quantized_activation(module: GraphModule, before: Node, quantize: Node) -> N
     block = list(named["block_size"])
     if named["output_dtype"] != torch.int8 or _limits(named) != INT8:
         return None
-    scale, zero_point = value_of(module, named["scale"]), value_of(module, named["zero_point"])
-    if scale is not None and scale.numel() == 1:
-        point = 0 if zero_point is None else int(zero_point)
+    scale, zero_point = value_of(module, named["scale"]), zero_point_of(module, quantize)
+    if scale is not None and scale.numel() == 1 and zero_point is not None:
         return _pair(
             module, before, quantized.quantize_per_tensor.default,
-            quantized.dequantize_per_tensor.default, x, (float(scale), point), INT8,
+            quantized.dequantize_per_tensor.default, x, (float(scale), zero_point), INT8,
         )  # fmt: skip
-    chosen = named["scale"]
-    if not isinstance(chosen, Node) or chosen.target is not operator.getitem:
+    choose = chosen_by(quantize)
+    if choose is None or value.dtype != torch.float32:
         return None
     by_row = all(size == 1 for size in block[:-1]) and same_size(block[-1], value.shape[-1])
-    if not isinstance(chosen.args[0], Node) or schema_name(chosen.args[0]) != CHOOSE or not by_row:
+    if by_row:
+        parameters = call(
+            module, before, quantized.choose_qparams_per_token_asymmetric.default, x, torch.int8
+        )
+    elif all(map(same_size, block, value.shape)):
+        eps = float(arguments(choose)["eps"] or torch.finfo(torch.float32).eps)
+        parameters = call(
+            module, before, quantized.choose_qparams.tensor, x, *INT8, eps, torch.int8
+        )
+    else:
         return None
-    if value.dtype != torch.float32:
-        return None
-    parameters = call(
-        module, before, quantized.choose_qparams_per_token_asymmetric.default, x, torch.int8
-    )
     pair = tuple(call(module, before, operator.getitem, parameters, index) for index in (0, 1))
+    if by_row:
+        return _pair(
+            module, before, quantized.quantize_per_token.default,
+            quantized.dequantize_per_token.default, x, pair, INT8, torch.float32,
+        )  # fmt: skip
     return _pair(
-        module, before, quantized.quantize_per_token.default,
-        quantized.dequantize_per_token.default, x, pair, INT8, torch.float32,
+        module, before, quantized.quantize_per_tensor.tensor,
+        quantized.dequantize_per_tensor.tensor, x, pair, INT8,
     )  # fmt: skip
+
+
+def chosen_by(quantize: Node) -> Node | None:
+    """The ``choose_qparams_affine`` that finds the parameters of a ``quantize_affine``."""
+    scale = arguments(quantize)["scale"]
+    if not isinstance(scale, Node) or scale.target is not operator.getitem:
+        return None
+    source = scale.args[0]
+    return source if isinstance(source, Node) and schema_name(source) == CHOOSE else None
+
+
+def zero_point_of(module: GraphModule, quantize: Node) -> int | None:
+    """The one zero point of a ``quantize_affine``, where it is known."""
+    chosen = chosen_by(quantize)
+    if chosen is not None:
+        return 0 if arguments(chosen)["mapping_type"] == "SYMMETRIC" else None
+    node = arguments(quantize)["zero_point"]
+    if node is None or isinstance(node, Node) and node.target is aten.zeros_like.default:
+        return 0
+    value = value_of(module, node)
+    return int(value) if value is not None and value.numel() == 1 else None
 
 
 def same_size(size: Any, other: Any) -> bool:

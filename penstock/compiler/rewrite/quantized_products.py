@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.edit import call
 from penstock.compiler.rewrite.quantized_constants import (
     INT8,
@@ -17,6 +18,7 @@ from penstock.compiler.rewrite.quantized_constants import (
     same_size,
     schema_name,
     value_of,
+    zero_point_of,
 )
 
 aten = torch.ops.aten
@@ -66,7 +68,8 @@ ADD = (aten.add.Tensor, aten.add_.Tensor)
 
 def integer_product(module: GraphModule, node: Node) -> int:
     """Given ``((_int_mm(q + 128, w.t()) - 128 * sums of w) * scales of q) * scales of w``, where
-    the 128 may be missing → Result ``linear`` of the two, dequantized."""
+    the 128 may be missing, or ``zero points of q * scales of q * sums of w`` be subtracted before
+    the last factor → Result ``linear`` of the two, dequantized."""
     if node.target is not aten._int_mm.default:
         return 0
     quantize, data = _origin(node.args[0]), _transposed(module, node.args[1])
@@ -80,16 +83,43 @@ def integer_product(module: GraphModule, node: Node) -> int:
     if data is None or not isinstance(quantize, Node) or schema_name(quantize) != QUANTIZE:
         return 0
     by_rows = _only_reader(product, *MUL)
-    by_columns = _only_reader(by_rows, *MUL) if by_rows is not None else None
-    if by_rows is None or by_columns is None:
+    if by_rows is None or _origin(by_rows.args[1]) is not quantize.args[2]:
+        return 0
+    centred = _only_reader(by_rows, *SUB)
+    if centred is None:
+        centred = by_rows
+        if zero_point_of(module, quantize) != 0:
+            return 0
+    elif not _zero_points_share(module, centred.args[1], quantize, data):
+        return 0
+    by_columns = _only_reader(centred, *MUL)
+    if by_columns is None:
         return 0
     scales = _constant_factor(module, by_columns, data.shape[0])
-    if scales is None or _origin(by_rows.args[1]) is not quantize.args[2]:
+    if scales is None:
         return 0
     activation = quantized_activation(module, by_columns, quantize)
     if activation is None:
         return 0
     return _become_linear(module, by_columns, activation, data, scales)
+
+
+def _zero_points_share(module: GraphModule, node: Any, quantize: Node, data: torch.Tensor) -> bool:
+    """Whether a node is ``(zero points * scales of q) * sums of the rows of data``."""
+    node = _origin(node)
+    if not isinstance(node, Node) or node.target not in MUL:
+        return False
+    factor, sums = map(_origin, node.args[:2])
+    if not isinstance(factor, Node) or factor.target not in MUL:
+        return False
+    if not isinstance(sums, Node) or sums.target is not aten.sum.dim_IntList:
+        return False
+    summed = value_of(module, sums.args[0])
+    if summed is None or not torch.equal(summed, data) or arguments(sums)["dim"] != [-1]:
+        return False
+    parameters = arguments(quantize)
+    expected = [parameters["zero_point"], parameters["scale"]]
+    return [_origin(item) for item in factor.args[:2]] == expected
 
 
 def scaled_product(module: GraphModule, node: Node) -> int:
@@ -116,13 +146,11 @@ def _before_flattening(x: Any) -> Node:
 
 
 def _constant_factor(module: GraphModule, node: Node, rows: int) -> torch.Tensor | None:
-    """The factor float32 [rows] of a product."""
+    """The factor float32 [rows] of a product, where one may stand for all."""
     scales = value_of(module, _origin(node.args[1]))
-    return (
-        scales.to(torch.float32).flatten()
-        if scales is not None and scales.numel() == rows
-        else None
-    )
+    if scales is None or scales.numel() not in (1, rows):
+        return None
+    return scales.to(torch.float32).flatten().expand(rows)
 
 
 def _become_linear(

@@ -9,11 +9,13 @@ knows. The integers and scales are torchao's own.
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import torch
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx.attributes import attribute
-from penstock.compiler.fx.edit import get_attribute
+from penstock.compiler.fx.edit import call, get_attribute
 from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.rewrite.quantized_constants import (
     CHOOSE,
@@ -38,7 +40,8 @@ def apply(module: GraphModule) -> int:
     Raises :class:`UnsupportedError` for quantized tensors that are used in another way.
     """
     if not any(
-        schema_name(node) in (TAKE, CHOOSE, QUANTIZE, DEQUANTIZE) for node in module.graph.nodes
+        schema_name(node) in (TAKE, CHOOSE, QUANTIZE, DEQUANTIZE) or _is_subclass(node, module)
+        for node in module.graph.nodes
     ):
         return 0
     changes = _take_apart(module)
@@ -56,8 +59,8 @@ def _refuse_rest(module: GraphModule) -> None:
         if schema_name(node).startswith("torchao::"):
             raise UnsupportedError(
                 f"{schema_name(node).replace('::', '.')}{describe_origin(node)} quantizes in a way "
-                "that is not known; 8-bit activations for each token and weights of up to 8 bits "
-                "are"
+                "that is not known; 8-bit activations for each token or all of them, and weights "
+                "of up to 8 bits, are"
             )
 
 
@@ -80,11 +83,39 @@ def _take_apart(module: GraphModule) -> int:
         module.graph.erase_node(node)
         changes += 1
     for node in list(module.graph.nodes):
-        if node.op == "get_attr" and not node.users and _is_subclass(node, module):
-            module.graph.erase_node(node)
+        if _is_subclass(node, module):
+            changes += _dequantize_whole(module, node)
     return changes
 
 
 def _is_subclass(node: Node, module: GraphModule) -> bool:
-    value = attribute(module, str(node.target))
-    return type(value) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+    if node.op != "get_attr":
+        return False
+    value = attrgetter(str(node.target))(module)
+    return isinstance(value, torch.Tensor) and hasattr(value, "__tensor_flatten__")
+
+
+def _dequantize_whole(module: GraphModule, node: Node) -> int:
+    """Given a quantized tensor that an operator (an embedding) reads whole → Result its integers
+    behind ``dequantize_affine``, or its real numbers where it is made of other parts."""
+    if node.users:
+        value = attribute(module, str(node.target))
+        parts = [getattr(value, name, None) for name in ("qdata", "scale", "zero_point")]
+        block = getattr(value, "block_size", None)
+        name = str(node.target).replace(".", "_")
+        if block is None or parts[0] is None or parts[0].dtype != torch.int8:
+            whole = get_attribute(module, node, value.dequantize().detach(), f"{name}_real")
+        else:
+            constants = [
+                None if part is None else get_attribute(module, node, part, f"{name}_part")
+                for part in parts
+            ]
+            data, scale, point = constants
+            dequantize = torch.ops.torchao.dequantize_affine.default
+            whole = call(
+                module, node, dequantize, data, block, scale, point, torch.int8,
+                output_dtype=value.dtype,
+            )  # fmt: skip
+        node.replace_all_uses_with(whole)
+    module.graph.erase_node(node)
+    return 1

@@ -27,12 +27,13 @@ logging.disable(logging.WARNING)  # torchao says which of its extensions it lack
 from torchao.quantization import (  # noqa: E402
     Int8DynamicActivationInt8WeightConfig,
     Int8DynamicActivationIntxWeightConfig,
+    Int8StaticActivationInt8WeightConfig,
     Int8WeightOnlyConfig,
     IntxWeightOnlyConfig,
     MappingType,
     quantize_,
 )
-from torchao.quantization.granularity import PerAxis, PerGroup  # noqa: E402
+from torchao.quantization.granularity import PerAxis, PerGroup, PerRow, PerTensor  # noqa: E402
 
 logging.disable(logging.NOTSET)
 
@@ -45,23 +46,36 @@ def activations(weights: torch.dtype, granularity: Any, **options: Any) -> Any:
     )
 
 
+def int8_activations(granularity: Any, mapping: MappingType = MappingType.SYMMETRIC) -> Any:
+    return Int8DynamicActivationInt8WeightConfig(granularity=granularity, act_mapping_type=mapping)
+
+
 def weights_only(weights: torch.dtype, granularity: Any) -> Any:
     return IntxWeightOnlyConfig(weight_dtype=weights, granularity=granularity)
 
 
 ROW, BLOCKS = PerAxis(0), PerGroup(32)
+ASYMMETRIC = MappingType.ASYMMETRIC
 
 #: name → (configuration, the weights' type in the delegate, least SQNR against eager in dB).
 #: Where activations are torchao's and the scales float32, only rounding differs: an activation that
 #: is rounded the other way costs some 60 dB. Scales of blocks are bfloat16 in XNNPACK. Symmetric
-#: activations, and those of weights that XNNPACK does not know, are quantized otherwise or not at
-#: all.
+#: activations, one scale for all of them, and those of weights that XNNPACK does not know, are
+#: quantized otherwise or not at all.
 CASES: dict[str, tuple[Any, DataType, float]] = {
     "8da4w in blocks": (activations(torch.int4, BLOCKS), DataType.QBINT4, 42),
     "8da4w a row": (activations(torch.int4, ROW), DataType.QCINT4, 50),
     "8da2w in blocks": (activations(torch.int2, BLOCKS), DataType.QBINT4, 42),
     "8da8w a row": (activations(torch.int8, ROW), DataType.QCINT8, 50),
     "8da8w symmetric": (Int8DynamicActivationInt8WeightConfig(), DataType.QCINT8, 34),
+    "8da8w asymmetric": (int8_activations(PerRow(), ASYMMETRIC), DataType.QCINT8, 50),
+    "8da8w symmetric, one scale": (int8_activations(PerTensor()), DataType.QCINT8, 34),
+    "8da8w asymmetric, one scale": (
+        int8_activations(PerTensor(), ASYMMETRIC), DataType.QCINT8, 34,
+    ),
+    "8 bits, one scale": (
+        Int8WeightOnlyConfig(granularity=PerTensor()), DataType.QCINT8, 100,
+    ),
     "8 bits": (Int8WeightOnlyConfig(), DataType.QCINT8, 100),
     "8 bits a row": (weights_only(torch.int8, ROW), DataType.QCINT8, 100),
     "4 bits a row": (weights_only(torch.int4, ROW), DataType.QCINT4, 100),
@@ -185,6 +199,51 @@ def test_embeddings(dtype: torch.dtype) -> None:
     lowered = penstock.lower(model, (ids,))
     # (Rows of so few values have ties where activations are rounded.)
     assert sqnr_db(model, penstock.load(lowered.to_bytes()), ids) > 40
+    assert len(lowered.to_bytes()) < 500 * 64 + 12_000
+
+
+@pytest.mark.parametrize("mapping", [None, MappingType.SYMMETRIC, ASYMMETRIC])
+def test_static_activations(mapping: MappingType | None) -> None:
+    """Known scales: int8 from layer to layer; the last one's result is not quantized."""
+    model, x = layers().eval(), torch.randn(5, 64)
+    scale = torch.tensor([[0.03]])
+    point = torch.tensor([[-5]], dtype=torch.int8) if mapping is ASYMMETRIC else None
+    granularity = [PerTensor(), PerRow()] if mapping is None else PerTensor()
+    config = Int8StaticActivationInt8WeightConfig(
+        scale, point, granularity=granularity, act_mapping_type=mapping or MappingType.SYMMETRIC
+    )
+    quantize_(model, config)
+    lowered = penstock.lower(model, (x,))
+    assert not lowered.delegation.undelegated
+    data = lowered.to_bytes()
+    assert DataType.QCINT8 in filters(data) and DataType.FP32 not in filters(data)
+    assert sqnr_db(model, penstock.load(data), x) > 40  # a step here and there
+
+
+def test_zero_points_that_torchao_forgets_are_refused() -> None:
+    model = layers().eval()
+    scale, point = torch.tensor([[0.03]]), torch.tensor([[-5]], dtype=torch.int8)
+    config = Int8StaticActivationInt8WeightConfig(scale, point, granularity=PerTensor())
+    quantize_(model, config)
+    with pytest.raises(penstock.UnsupportedError, match="quantizes in a way that is not known"):
+        penstock.lower(model, (torch.randn(5, 64),))
+
+
+def is_table_or_layer(module: nn.Module, _: str) -> bool:
+    return isinstance(module, (nn.Embedding, nn.Linear))
+
+
+def embedded(granularity: Any) -> nn.Module:
+    model = nn.Sequential(nn.Embedding(500, 64), nn.Linear(64, 10)).eval()
+    quantize_(model, Int8WeightOnlyConfig(granularity=granularity), is_table_or_layer)
+    return model
+
+
+@pytest.mark.parametrize("granularity", [PerRow(), PerTensor(), PerGroup(32)])
+def test_embeddings_of_eight_bits(granularity: Any) -> None:
+    model, ids = embedded(granularity), torch.randint(0, 500, (2, 5))
+    lowered = penstock.lower(model, (ids,))
+    assert sqnr_db(model, penstock.load(lowered.to_bytes()), ids) > 100
     assert len(lowered.to_bytes()) < 500 * 64 + 12_000
 
 

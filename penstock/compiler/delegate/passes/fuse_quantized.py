@@ -121,9 +121,6 @@ def _settle_weighted(index: Index, node: Node) -> None:
     source = index.values[convert.inputs[0]] if convert is not None else None
     if index.values[node.inputs[0]].dtype is DataType.QDINT8:
         return
-    if source is None and node.kind is NodeKind.FULLY_CONNECTED and weight.dtype is DataType.QCINT8:
-        _keep_weights(index, node, weight)
-        return
     exact = None if integer_weight else _exact_integers(index, node, weight)
     if (integer_weight or exact) and source is not None and source.dtype is DataType.QINT8:
         result = _quantized_result(index, node)
@@ -137,14 +134,16 @@ def _settle_weighted(index: Index, node: Node) -> None:
         if exact is not None and _only_moves(node, exact):
             _sink_dequantize(index, node, (index.new_value(exact), INVALID_VALUE_ID))
             return
-    if integer_weight:
+    if node.kind is NodeKind.FULLY_CONNECTED and weight.dtype is DataType.QCINT8:
+        _keep_weights(index, node, weight)
+    elif integer_weight:
         real = Value(0, DataType.FP32, weight.shape, None, weights.real(weight))
         index.set_inputs(node, (node.inputs[0], index.new_value(real), *node.inputs[2:]))
 
 
 def _keep_weights(index: Index, node: Node, weight: Value) -> None:
-    """Weights alone are quantized: XNNPACK multiplies floats by them as they are. It would scale a
-    bias with the product, so that is added behind, and the output range moves there."""
+    """The result is not quantized: XNNPACK multiplies floats by the weights as they are. It would
+    scale a bias with the product, so that is added behind, and the output range moves there."""
     narrow = weights.narrowed(weight)
     filters = weight.id if narrow is weight else index.new_value(narrow)
     bias = node.inputs[2]
