@@ -58,7 +58,7 @@ def _ours(model: Any, quantized: bool, output: Path | None) -> dict[str, Any]:
         model.args,
         model.kwargs,
         quantize=Quantization(scheme=model.quantization) if quantized else None,
-        calibration=list(model.calibration(CALIBRATION_BATCHES)),
+        calibration=list(model.calibration(CALIBRATION_BATCHES)) if quantized else None,
     )
     if output is not None:
         lowered.save(output)

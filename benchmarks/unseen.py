@@ -50,7 +50,7 @@ def measure(model: Unseen, precision: str, path: Path) -> dict[str, Any]:
         model.module,
         batches[0],
         quantize=None if precision == "fp32" else Quantization(scheme=model.scheme),
-        calibration=batches[:CALIBRATION],
+        calibration=None if precision == "fp32" else batches[:CALIBRATION],
     )
     lowered.save(path)
     seconds = time.process_time() - start

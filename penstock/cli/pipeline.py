@@ -120,6 +120,8 @@ def compile_model(request: Request, stages: Stages) -> Outcome:
         calibration, held_out = split_data(
             request.calibration, request.held_out, source, (count, count)
         )
+    elif scheme in DYNAMIC_SCHEMES and request.calibration is not None:
+        raise InputError(f"--calibration is for static quantization: {scheme} reads none")
     elif scheme is not None and scheme not in DYNAMIC_SCHEMES:
         calibration = calibration_data(request.calibration, source, request.calibration_batches)
     shapes = source.dynamic_shapes

@@ -180,8 +180,8 @@ def lower(
         InternalError: a fault of Penstock.
     """
     timed = Timed(progress or Silent())
-    if accuracy is not None and quantize is None:
-        raise InputError("an accuracy budget is for quantized models: say quantize='static', too")
+    if quantize is None:
+        _require_no_data(calibration=calibration, held_out=held_out, accuracy=accuracy)
     with faults("lower", locate), torch.no_grad():
         constants = constant_methods_of(constant_methods or {}, METHOD)
         with timed.stage("capture") as stage:
@@ -207,6 +207,13 @@ def lower(
     program.methods += constants
     said = (*(Notice(NAMES, text) for text in unused), *said)
     return LoweredProgram(program, graph, delegation, report, timed.timings, said, record)
+
+
+def _require_no_data(**given: Any) -> None:
+    """Raises InputError for what a model in floating point has no use for."""
+    name = next((name for name, value in given.items() if value is not None), None)
+    if name is not None:
+        raise InputError(f"{name}= is for quantized models: say quantize='static', too")
 
 
 def _quantized(

@@ -145,6 +145,10 @@ def test_stages_and_summary(shell: Shell) -> None:
         (["mobilbert"], "unknown model 'mobilbert' (did you mean 'mobilebert'?)"),
         ([""], "unknown model ''; the valid names are"),
         (["mymodels:net", "--calibration", "samples"], "--calibration is for quantized models"),
+        (
+            ["mymodels:net", "--scheme", "dynamic_per_channel", "--calibration", "samples"],
+            "--calibration is for static quantization: dynamic_per_channel reads none",
+        ),
         (["nomodule:make"], "cannot import 'nomodule' of 'nomodule:make': there is no module"),
         (["nofile.py:make"], "there is no Python file nofile.py"),
         (["mymodels.py"], "say what in it gives the model, as package.module:callable"),

@@ -31,6 +31,7 @@ from penstock.compiler.capture.failures import in_one_line
 from penstock.compiler.capture.functional import functional
 from penstock.compiler.capture.given import (
     load_archive,
+    require_as_exported,
     require_examples_of,
     require_inputs,
     require_module,
@@ -194,10 +195,9 @@ def _exported(
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
 ) -> ExportedProgram:
-    if isinstance(model, ExportedProgram):
-        return model
-    if isinstance(model, (str, Path)):
-        return load_archive(model)
+    if isinstance(model, (ExportedProgram, str, Path)):
+        require_as_exported(args, kwargs, dynamic_shapes)
+        return model if isinstance(model, ExportedProgram) else load_archive(model)
     require_module(model)
     require_inputs(model, args, kwargs)
     require_shapes(dynamic_shapes)

@@ -113,6 +113,19 @@ def require_shapes(dynamic_shapes: Any) -> None:
         )
 
 
+def require_as_exported(args: Any, kwargs: Any, dynamic_shapes: Any) -> None:
+    """Raises InputError for what cannot be said any more of a program that was exported before."""
+    if dynamic_shapes is not None:
+        raise InputError(
+            "dynamic_shapes is for modules: an exported program has the sizes that it was exported"
+            " with; give them to torch.export.export"
+        )
+    if args is None and kwargs:
+        raise InputError(
+            "kwargs without args; give the example inputs of an exported program whole"
+        )
+
+
 def require_examples_of(program: ExportedProgram, args: Any, kwargs: Any) -> None:
     """Raises InputError for example inputs that are not those of an exported program: its sizes and
     types are fixed."""
