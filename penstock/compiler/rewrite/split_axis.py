@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx import layout
@@ -22,9 +21,11 @@ from penstock.compiler.fx.edit import call, get_attribute
 from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, EVERY_ROW_SEES
 from penstock.compiler.fx.size_nodes import SizeNodes
 from penstock.compiler.rewrite.capped_attention import CappedAttention, capped_attention
+from penstock.compiler.rewrite.moved_axis import MOVES, RESHAPES, axis_of, integer, rank_of
 
 aten = torch.ops.aten
-quantized = torch.ops.quantized_decomposed
+
+SOFTMAXES: Sequence[object] = (aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Splitter:
         """What ``node``, which reads parts, comes to: parts again, or a node in its place. ``None``
         where it cannot be had from the parts."""
         if node.target in MOVES:
-            return MOVES[node.target](self, node)
+            return self._moved(node)
         if node.target in SOFTMAXES:
             return self._softmax(node)
         if node.target is aten.matmul.default:
@@ -73,19 +74,32 @@ class Splitter:
 
     # --- operators ---------------------------------------------------------------------------
 
-    def _both(self, node: Node, axis: int) -> Parts:
-        """``node`` on each of the parts of its first operand; ``axis`` is that of its result."""
+    def _moved(self, node: Node) -> Parts | None:
+        """A move of each of the parts of its first operand."""
         source = self.of(node)
-        old, new = (
-            self.call(node, node.target, x, *node.args[1:], **node.kwargs)
-            for x in (source.old, source.new)
-        )
+        axis = MOVES[node.target](node, source.axis)
+        if axis is None:
+            return None
+        move = self._reshaped if node.target in RESHAPES else self._same_arguments
+        old, new = (move(node, part, source.axis, axis) for part in (source.old, source.new))
         return Parts(old, new, axis, source.clean)
+
+    def _same_arguments(self, node: Node, part: Node, before: int, after: int) -> Node:
+        return self.call(node, node.target, part, *node.args[1:], **node.kwargs)
+
+    def _reshaped(self, node: Node, part: Node, before: int, after: int) -> Node:
+        """To the shape of ``node``, with the part's own size along the axis."""
+        shape = list(node.meta["val"].shape)
+        shape[after] = part.meta["val"].shape[before]
+        # A part of what is contiguous need not be.
+        unsafe = node.target is aten._unsafe_view.default
+        target = aten.reshape.default if unsafe else node.target
+        return self.call(node, target, part, list(self.sizes.replace(shape)))
 
     def _elementwise(self, node: Node) -> Parts | None:
         operands = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
-        rank = _rank(node)
-        axes = {self.parts[n].axis - _rank(n) for n in operands if n in self.parts}
+        rank = rank_of(node)
+        axes = {self.parts[n].axis - rank_of(n) for n in operands if n in self.parts}
         if len(axes) != 1:
             return None
         axis = rank + axes.pop()
@@ -113,8 +127,8 @@ class Splitter:
 
     def _softmax(self, node: Node) -> Parts | None:
         parts = self.of(node)
-        rank = _rank(node)
-        if _int(node.args[1]) % rank != parts.axis or rank == 0:
+        rank = rank_of(node)
+        if integer(node.args[1]) % rank != parts.axis or rank == 0:
             return None
         view = [-1] + [1] * (rank - 1 - parts.axis)
         blocked = self.once(
@@ -137,14 +151,14 @@ class Splitter:
     def _matmul(self, node: Node) -> Parts | Node | None:
         left, right = node.args[:2]
         assert isinstance(left, Node) and isinstance(right, Node)
-        if min(_rank(left), _rank(right)) < 2:
+        if min(rank_of(left), rank_of(right)) < 2:
             return None
         capped = capped_attention(node)
         if capped is not None and (made := self._capped(node, capped)) is not None:
             return made
         a, b = self.parts.get(left), self.parts.get(right)
         if a is not None and b is not None:
-            if a.axis != _rank(left) - 1 or b.axis != _rank(right) - 2:
+            if a.axis != rank_of(left) - 1 or b.axis != rank_of(right) - 2:
                 return None
             if not (a.clean or b.clean):
                 a = replace(a, old=self._kept(node, a))
@@ -156,15 +170,15 @@ class Splitter:
         known = a or b
         assert known is not None
         operand = left if a is not None else right
-        from_end = known.axis - _rank(operand)
+        from_end = known.axis - rank_of(operand)
         if from_end != (-2 if a is not None else -1):
             return None
         old, new = (self._with(node, {operand: x}) for x in (known.old, known.new))
-        return Parts(old, new, _rank(node) + from_end, known.clean)
+        return Parts(old, new, rank_of(node) + from_end, known.clean)
 
     def _kept(self, node: Node, parts: Parts) -> Node:
         """The old part with zeros in place of what is written over."""
-        view = [-1] + [1] * (_rank(parts.old) - 1 - parts.axis)
+        view = [-1] + [1] * (rank_of(parts.old) - 1 - parts.axis)
         kept = self.once(
             ("kept", len(view)),
             lambda: self.call(
@@ -177,12 +191,12 @@ class Splitter:
     def _attention(self, node: Node) -> Node | None:
         named = arguments(node)
         key, value = (self.parts.get(named[name]) for name in ("key", "value"))
-        rank = _rank(named["query"])
+        rank = rank_of(named["query"])
         if key is None or value is None or named["query"] in self.parts or named["is_causal"]:
             return None
         if named["dropout_p"] or any(p.axis != rank - 2 for p in (key, value)):
             return None
-        if any(_rank(named[name]) != rank for name in ("key", "value")):
+        if any(rank_of(named[name]) != rank for name in ("key", "value")):
             return None
         query = named["query"]
         mask = self._mask(named["attn_mask"])
@@ -197,7 +211,7 @@ class Splitter:
 
     def _capped(self, node: Node, found: CappedAttention) -> Node | None:
         key, value = self.parts.get(found.key), self.parts.get(found.value)
-        ranks = [_rank(n) for n in (found.query, found.key, found.value)]
+        ranks = [rank_of(n) for n in (found.query, found.key, found.value)]
         if key is None or value is None or found.query in self.parts or ranks != [4, 4, 4]:
             return None
         mask = self._mask(found.mask) if key.axis == value.axis == 2 else None
@@ -224,7 +238,7 @@ class Splitter:
         else:
             if not mask.meta["val"].is_floating_point():
                 return None
-            if _rank(mask) == 0 or mask.meta["val"].shape[-1] == 1:
+            if rank_of(mask) == 0 or mask.meta["val"].shape[-1] == 1:
                 return None
             new = self.at_positions(mask, -1)
             old = self.once(
@@ -277,18 +291,6 @@ class Splitter:
         )  # fmt: skip
 
 
-def _list(value: Any) -> list[Any]:
-    return list(value)
-
-
-def _int(value: Any) -> int:
-    return int(value)
-
-
-def _rank(node: Node) -> int:
-    return int(node.meta["val"].dim())
-
-
 def _symbolic(node: Node, axis: int) -> Any:
     return node.meta["val"].shape[axis]
 
@@ -297,9 +299,9 @@ def _shared(tensor: Node, query: Node) -> Node:
     """Keys or values [..., heads, rows, size] before they were repeated for groups of queries."""
     if query.meta["val"].dim() != 4:
         return tensor
-    if tensor.target is aten.repeat_interleave.self_int and _axis(tensor, 2) == 1:
+    if tensor.target is aten.repeat_interleave.self_int and axis_of(tensor, 2) == 1:
         return tensor.args[0]  # type: ignore[return-value]
-    if MOVES.get(tensor.target) is not _reshaped or tensor.target is aten.expand.default:
+    if tensor.target not in RESHAPES or tensor.target is aten.expand.default:
         return tensor
     wide = tensor.args[0]
     narrow = wide.args[0] if isinstance(wide, Node) and wide.target is aten.expand.default else None
@@ -317,91 +319,3 @@ def _shared(tensor: Node, query: Node) -> Node:
     if not all(isinstance(n, int) for n in heads) or after[1] != layout.product(heads):
         return tensor
     return source
-
-
-def _axis(node: Node, position: int) -> int:
-    dim = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
-    return int(dim) % _rank(node) if isinstance(dim, int) else -1
-
-
-def _transpose(s: Splitter, node: Node) -> Parts:
-    first, second = (_int(d) % _rank(node) for d in node.args[1:3])
-    axis = s.of(node).axis
-    return s._both(node, {first: second, second: first}.get(axis, axis))
-
-
-def _permute(s: Splitter, node: Node) -> Parts:
-    dims = [_int(d) % _rank(node) for d in _list(node.args[1])]
-    return s._both(node, dims.index(s.parts[node.args[0]].axis))  # type: ignore[index]
-
-
-def _unsqueeze(s: Splitter, node: Node) -> Parts:
-    dim = _int(node.args[1]) % _rank(node)
-    axis = s.of(node).axis
-    return s._both(node, axis + (dim <= axis))
-
-
-def _same_axis(s: Splitter, node: Node) -> Parts:
-    return s._both(node, s.of(node).axis)
-
-
-def _along_others(s: Splitter, node: Node) -> Parts | None:
-    """Slices and repetitions of other dimensions."""
-    position = 2 if node.target is aten.repeat_interleave.self_int else 1
-    axis = s.of(node).axis
-    other = _axis(node, position)
-    return None if other in (-1, axis) else s._both(node, axis)
-
-
-def _select(s: Splitter, node: Node) -> Parts | None:
-    dim = _int(node.args[1]) % (_rank(node) + 1)
-    axis = s.of(node).axis
-    return None if dim == axis else s._both(node, axis - (dim < axis))
-
-
-def _reshaped(s: Splitter, node: Node) -> Parts | None:
-    """Views, reshapes and expansions that leave the axis as it is."""
-    source = node.args[0]
-    assert isinstance(source, Node)
-    parts = s.parts[source]
-    before, after = (layout.shape_of(n.meta["val"]) for n in (source, node))
-    if node.target is aten.expand.default:
-        axis = parts.axis + len(after) - len(before)
-    else:
-        front = layout.product(before[: parts.axis])
-        places = [
-            place
-            for place, size in enumerate(after)
-            if layout.same(size, before[parts.axis])
-            and layout.same(layout.product(after[:place]), front)
-        ]
-        if len(places) != 1:
-            return None
-        axis = places[0]
-    made = []
-    for part in (parts.old, parts.new):
-        shape = list(node.meta["val"].shape)
-        shape[axis] = part.meta["val"].shape[parts.axis]
-        # A part of what is contiguous need not be.
-        unsafe = node.target is aten._unsafe_view.default
-        target = aten.reshape.default if unsafe else node.target
-        made.append(s.call(node, target, part, list(s.sizes.replace(shape))))
-    return Parts(made[0], made[1], axis, parts.clean)
-
-
-MOVES: dict[object, Callable[[Splitter, Node], Parts | None]] = {
-    aten.transpose.int: _transpose,
-    aten.permute.default: _permute,
-    aten.unsqueeze.default: _unsqueeze,
-    aten.clone.default: _same_axis,
-    aten.contiguous.default: _same_axis,
-    quantized.dequantize_per_tensor.default: _same_axis,
-    aten.slice.Tensor: _along_others,
-    aten.repeat_interleave.self_int: _along_others,
-    aten.select.int: _select,
-    aten.view.default: _reshaped,
-    aten._unsafe_view.default: _reshaped,
-    aten.reshape.default: _reshaped,
-    aten.expand.default: _reshaped,
-}
-SOFTMAXES: Sequence[object] = (aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
