@@ -40,6 +40,7 @@ from penstock.compiler.capture.given import (
     require_values,
     several_devices,
 )
+from penstock.compiler.capture.older_quantization import quantized_otherwise
 from penstock.compiler.capture.quietly import quietly
 from penstock.compiler.capture.stand_ins import without_stand_ins
 from penstock.compiler.capture.unasked import unasked
@@ -47,7 +48,12 @@ from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_contro
 from penstock.compiler.fx.layout import is_static, shape_of
 from penstock.compiler.fx.model_size import Weights, weights_of
 from penstock.compiler.fx.origins import adopt_added, describe_origin
-from penstock.compiler.rewrite import fold_constants, inline_regions, quantized_tensors
+from penstock.compiler.rewrite import (
+    fake_quantize,
+    fold_constants,
+    inline_regions,
+    quantized_tensors,
+)
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.errors import ExportError, InputError, UnsupportedError
 
@@ -169,6 +175,7 @@ def _module(program: ExportedProgram) -> GraphModule:
     inline_regions.apply(module)
     for part in all_graphs(module):
         quantized_tensors.apply(part)
+        fake_quantize.apply(part)
         _register_names(part)
     return module
 
@@ -239,7 +246,10 @@ def _exported(
     except Exception as error:
         text = f"torch.export cannot capture {name}: {in_one_line(error)}"
         devices = several_devices(model, distinct)
-        if SYMPTOM in str(error):
+        otherwise = quantized_otherwise(model)
+        if otherwise is not None:
+            text = f"torch.export cannot capture {name}: {otherwise}"
+        elif SYMPTOM in str(error):
             text = f"torch.export cannot capture {name}: {UNSEEN}"
         elif isinstance(error, FakeTensorDeviceMismatchError) and devices is not None:
             text = f"torch.export cannot capture {name}: {devices}"
