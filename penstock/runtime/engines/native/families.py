@@ -23,7 +23,7 @@ from penstock.runtime.engines.native import (
     means_fp32,
     plan,
     products,
-    program_steps,
+    program_tasks,
     recurrent,
     sdpa,
     sums,
@@ -71,7 +71,7 @@ def bind_families(library: Library) -> None:
     """
     try:
         bind(library.functions, plan.PROTOTYPES)
-        bind(library.functions, program_steps.PROTOTYPES)
+        bind(library.functions, program_tasks.PROTOTYPES)
         for family in FAMILIES:
             bind(library.functions, family.prototypes)
             bind(library.functions, {f"pk_{family.name}_kernel": (c_char_p, (c_uint32,))})

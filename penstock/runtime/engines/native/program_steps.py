@@ -6,138 +6,29 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from ctypes import Structure, byref, c_int, c_int64, c_size_t, c_ssize_t, c_void_p
+from ctypes import Structure, byref, c_size_t
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from penstock.runtime.blocks import Array, address
-from penstock.runtime.engines.native.library import Library, Prototype
+from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.plan import CPlan, CPool, CStep, address_of, field_address
+from penstock.runtime.engines.native.program_tasks import (
+    MOVE_RANK,
+    CBoth,
+    CChoose,
+    CGather,
+    CInts,
+    CMove,
+    COperand,
+    CPut,
+    CScale,
+    CTarget,
+)
 
-PROTOTYPES: Mapping[str, Prototype] = {
-    f"pk_{name}_run": (None, (c_void_p, c_void_p))
-    for name in ("rows_move", "rows_gather", "rows_scale", "rows_put", "ints", "choose", "both")
-}
-#: ``PK_MOVE_RANK``.
-_MOVE_RANK = 8
 _ADD, _LESS, _LESS_EQUAL, _EQUAL = range(4)
-
-
-class CMove(Structure):
-    """``struct pk_rows_move_task``."""
-
-    _fields_ = [
-        ("run", c_size_t),
-        ("rank", c_size_t),
-        ("sizes", c_size_t * _MOVE_RANK),
-        ("from_", c_ssize_t * _MOVE_RANK),
-        ("to", c_ssize_t * _MOVE_RANK),
-        ("input", c_void_p),
-        ("output", c_void_p),
-    ]
-
-
-class CGather(Structure):
-    """``struct pk_rows_gather_task``."""
-
-    _fields_ = [
-        ("outer", c_size_t),
-        ("size", c_size_t),
-        ("inner", c_size_t),
-        ("count", c_size_t),
-        ("input", c_void_p),
-        ("index", c_void_p),
-        ("output", c_void_p),
-        ("status", c_int),
-    ]
-
-
-class CScale(Structure):
-    """``struct pk_rows_scale_task``."""
-
-    _fields_ = [
-        ("size", c_size_t),
-        ("columns", c_size_t),
-        ("count", c_size_t),
-        ("picks", c_size_t),
-        ("table", c_void_p),
-        ("scales", c_void_p),
-        ("index", c_void_p),
-        ("output", c_void_p),
-        ("status", c_int),
-    ]
-
-
-class CTarget(Structure):
-    """``struct pk_rows_target``."""
-
-    _fields_ = [
-        ("outer", c_size_t),
-        ("size", c_size_t),
-        ("inner", c_size_t),
-        ("step", c_size_t),
-        ("target", c_void_p),
-        ("source", c_void_p),
-    ]
-
-
-class CPut(Structure):
-    """``struct pk_rows_put_task``."""
-
-    _fields_ = [
-        ("targets", c_size_t),
-        ("count", c_size_t),
-        ("each", c_void_p),
-        ("index", c_void_p),
-        ("status", c_int),
-    ]
-
-
-class COperand(Structure):
-    """``struct pk_operand``."""
-
-    _fields_ = [("data", c_void_p), ("row", c_size_t), ("column", c_size_t)]
-
-
-class CInts(Structure):
-    """``struct pk_ints_task``."""
-
-    _fields_ = [
-        ("operation", c_size_t),
-        ("rows", c_size_t),
-        ("columns", c_size_t),
-        ("factor", c_int64),
-        ("a", COperand),
-        ("b", COperand),
-        ("output", c_void_p),
-    ]
-
-
-class CChoose(Structure):
-    """``struct pk_choose_task``."""
-
-    _fields_ = [
-        ("rows", c_size_t),
-        ("columns", c_size_t),
-        ("condition", COperand),
-        ("a", COperand),
-        ("b", COperand),
-        ("output", c_void_p),
-    ]
-
-
-class CBoth(Structure):
-    """``struct pk_both_task``."""
-
-    _fields_ = [
-        ("rows", c_size_t),
-        ("columns", c_size_t),
-        ("a", COperand),
-        ("b", COperand),
-        ("output", c_void_p),
-    ]
 
 
 @dataclass(frozen=True)
@@ -230,7 +121,7 @@ def moved(source: Array, out: Array) -> SmallStep | None:
         dims.append((size, *steps))
     run = item * dims.pop()[0] if dims and dims[-1][1:] == (item, item) else item
     dims = dims or [(1, run, run)]
-    if len(dims) > _MOVE_RANK:
+    if len(dims) > MOVE_RANK:
         return None
     task = CMove(run, len(dims), *zip(*dims, strict=True), address(source), address(out))
     return SmallStep("rows_move", task, (source, out))
