@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
+from center_harness import (
+    ADD,
+    CHANNELS,
+    CONCATENATE,
+    MULTIPLY,
+    PRODUCT,
+    SQUARE,
+    SUBTRACT,
+    Norms,
+    centred,
+    differences,
+)
 from graph_builder import GraphBuilder, kinds
 from graph_passes_harness import after, answers
 from hypothesis import given, settings
@@ -16,7 +25,6 @@ from hypothesis import strategies as st
 import penstock
 from penstock.compiler.delegate.passes import center
 from penstock.formats.payload_reader import read_payload
-from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import XnnGraph
 from penstock.graph.kinds import (
     ConcatenateAttributes,
@@ -26,53 +34,6 @@ from penstock.graph.kinds import (
     SliceAttributes,
     TransposeAttributes,
 )
-
-PRODUCT, ADD, SUBTRACT = NodeKind.FULLY_CONNECTED, NodeKind.ADD, NodeKind.SUBTRACT
-MULTIPLY, SQUARE, CONCATENATE = NodeKind.MULTIPLY, NodeKind.SQUARE, NodeKind.CONCATENATE_2
-INVALID = 0xFFFFFFFF
-CHANNELS = 8
-
-
-class Norms(GraphBuilder):
-    """Rows of CHANNELS numbers, and what a transformer does with them."""
-
-    def shape(self, x: int) -> tuple[int, ...]:
-        return self.graph.values[x].shape
-
-    def rows(self, *lead: int, bias: bool = True) -> int:
-        """What can be centred: a product [*lead, CHANNELS] of an input."""
-        return self.product(self.input((*lead, 5)), CHANNELS, bias)
-
-    def product(self, x: int, outputs: int = CHANNELS, bias: bool = True) -> int:
-        last = self.random(outputs) if bias else INVALID
-        inputs = (x, self.random(outputs, self.shape(x)[-1]), last)
-        return self.apply(PRODUCT, inputs, (*self.shape(x)[:-1], outputs))
-
-    def mean(self, x: int, factor: float = 1.0) -> int:
-        row = self.constant(np.full((1, self.shape(x)[-1]), factor / self.shape(x)[-1]))
-        return self.apply(PRODUCT, (x, row, INVALID), (*self.shape(x)[:-1], 1))
-
-    def norm(self, x: int) -> int:
-        """A layer norm."""
-        centred = self.apply(SUBTRACT, (x, self.mean(x)), self.shape(x))
-        variance = self.mean(self.apply(SQUARE, (centred,), self.shape(x)))
-        safe = self.apply(ADD, (variance, self.constant(np.array(1e-5))), self.shape(variance))
-        factor = self.apply(NodeKind.RECIPROCAL_SQUARE_ROOT, (safe,), self.shape(safe))
-        return self.apply(MULTIPLY, (centred, factor), self.shape(x))
-
-    def block(self, x: int) -> int:
-        """``x + product(gelu(product(norm(x))))``"""
-        wide = self.product(self.norm(x), 12)
-        active = self.apply(NodeKind.GELU, (wide,), self.shape(wide))
-        return self.apply(ADD, (x, self.product(active)), self.shape(x))
-
-
-def differences(graph: XnnGraph) -> int:
-    return kinds(graph)[SUBTRACT]
-
-
-def centred(sketch: GraphBuilder, *outputs: int, tolerance: float = 2e-5) -> XnnGraph:
-    return after(sketch.finish(*outputs), center.apply, tolerance)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -194,164 +155,6 @@ def test_not_of_infinities() -> None:
     x = sketch.apply(ADD, (sketch.rows(3), mask), (3, CHANNELS))
     graph = sketch.finish(sketch.norm(x))
     center.apply(graph)
-    assert differences(graph) == 1
-
-
-# --- what looks similar --------------------------------------------------------------------------
-
-
-def read_elsewhere(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    return sketch.norm(x), sketch.apply(NodeKind.TANH, (x,), (3, CHANNELS))
-
-
-def answered(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    return sketch.norm(x), x
-
-
-def multiplied_by_channel(sketch: Norms) -> tuple[int, ...]:
-    scaled = sketch.apply(MULTIPLY, (sketch.rows(3), sketch.random(CHANNELS)), (3, CHANNELS))
-    return (sketch.norm(scaled),)
-
-
-def clamped(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    sketch.graph.nodes[-1].clamp = (0.0, 1.0)
-    return (sketch.norm(x),)
-
-
-def clamped_sum(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.apply(ADD, (sketch.rows(3), sketch.rows(3)), (3, CHANNELS), clamp=(0.0, 1.0))
-    return (sketch.norm(x),)
-
-
-def sum_with_a_row_constant(sketch: Norms) -> tuple[int, ...]:
-    return (sketch.norm(sketch.apply(ADD, (sketch.rows(3), sketch.input((3, 1))), (3, CHANNELS))),)
-
-
-def joined_channels(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.apply(
-        CONCATENATE, (sketch.rows(3), sketch.rows(3)), (3, 16), ConcatenateAttributes(1)
-    )
-    return (sketch.norm(x),)
-
-
-def some_channels(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.apply(
-        NodeKind.STATIC_SLICE, (sketch.rows(3),), (3, 4), SliceAttributes((0, 2), (3, 4))
-    )
-    return (sketch.norm(x),)
-
-
-def mixed_rows(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.move(sketch.rows(4), (2, 16))
-    return (sketch.norm(x),)
-
-
-def turned(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.apply(
-        NodeKind.STATIC_TRANSPOSE, (sketch.rows(8),), (8, CHANNELS), TransposeAttributes((1, 0))
-    )
-    return (sketch.norm(x),)
-
-
-def tied(sketch: Norms) -> tuple[int, ...]:
-    weight = sketch.random(CHANNELS, CHANNELS)
-    x = sketch.input((3, CHANNELS))
-    for _ in range(2):
-        x = sketch.apply(PRODUCT, (x, weight, INVALID), (3, CHANNELS))
-    return (sketch.norm(x),)
-
-
-def square(sketch: Norms, x: int, mean: int) -> int:
-    """``(x - mean)^2``"""
-    return sketch.apply(SQUARE, (sketch.apply(SUBTRACT, (x, mean), (3, CHANNELS)),), (3, CHANNELS))
-
-
-def not_the_mean(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    return (square(sketch, x, sketch.mean(x, 2.0)),)
-
-
-def not_every_channel(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    row = sketch.constant(np.array([[0.25, 0] * 4]))
-    return (square(sketch, x, sketch.apply(PRODUCT, (x, row, INVALID), (3, 1))),)
-
-
-def mean_with_a_bias(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    mean = sketch.mean(x)
-    sketch.graph.nodes[-1].inputs = (*sketch.graph.nodes[-1].inputs[:2], sketch.random(1))
-    return (square(sketch, x, mean),)
-
-
-def mean_itself(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    mean = sketch.mean(x)
-    return square(sketch, x, mean), sketch.apply(SQUARE, (mean,), (3, 1))
-
-
-def mean_answered(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    mean = sketch.mean(x)
-    return square(sketch, x, mean), mean
-
-
-def difference_answered(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    return (sketch.apply(SUBTRACT, (x, sketch.mean(x)), (3, CHANNELS)),)
-
-
-def the_wrong_way_round(sketch: Norms) -> tuple[int, ...]:
-    x = sketch.rows(3)
-    return (square(sketch, sketch.mean(x), x),)
-
-
-def difference_from_another(sketch: Norms) -> tuple[int, ...]:
-    return (square(sketch, sketch.rows(3), sketch.mean(sketch.rows(3))),)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        read_elsewhere, answered, multiplied_by_channel, clamped, clamped_sum,
-        sum_with_a_row_constant, joined_channels, some_channels, mixed_rows, turned, tied,
-        not_the_mean, not_every_channel, mean_with_a_bias, mean_itself, mean_answered,
-        difference_answered, the_wrong_way_round, difference_from_another,
-    ],
-)  # fmt: skip
-def test_stays(make: Callable[[Norms], tuple[int, ...]]) -> None:
-    sketch = Norms()
-    graph = sketch.finish(*make(sketch))
-    before = copy.deepcopy(graph)
-    graph = after(graph, center.apply, tolerance=0.0)
-    assert kinds(graph) == kinds(before)
-
-
-def test_integer_weights_stay() -> None:
-    sketch = Norms()
-    data = np.arange(40, dtype=np.int8).reshape(CHANNELS, 5)
-    weight = sketch.value(data.shape, DataType.QINT8, PerTensor(0.01, 0), data)
-    x = sketch.apply(PRODUCT, (sketch.input((3, 5)), weight, INVALID), (3, CHANNELS))
-    graph = sketch.finish(sketch.norm(x))
-    center.apply(graph)
-    assert differences(graph) == 1
-    assert graph.values[weight].data is data
-
-
-def test_a_reshape_that_seems_to_keep_rows() -> None:
-    """[8, n] to [n, 8] with n of 8 at most: the shapes are upper bounds."""
-    sketch = Norms()
-    x = sketch.input((CHANNELS, 8))
-    x = sketch.apply(NodeKind.STATIC_RESHAPE, (x,), (8, CHANNELS), ReshapeAttributes((0, CHANNELS)))
-    for _ in range(2):
-        x = sketch.block(x)
-    graph = sketch.finish(sketch.norm(x))
-    center.apply(graph)
-    (reshape,) = (n for n in graph.nodes if n.kind is NodeKind.STATIC_RESHAPE)
-    assert reshape.inputs == (graph.inputs[0],)
     assert differences(graph) == 1
 
 
