@@ -4,19 +4,24 @@
 #include "qd8_rows.h"
 #include "qs8_put_256.h"
 
-/* One row by one panel has four sums, as each has to wait for the one before it. `weight`: the bytes
- * of a weight in the panels. */
+/* How far ahead the weights of one row are fetched, in bytes: two panels that are read side by side
+ * are no stream that the processor would follow. More does not stay in the first cache. */
+#define AHEAD 8192
+
+/* One row has four sums a panel, as each has to wait for the one before it. `weight`: the bytes of a
+ * weight in the panels. */
 PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, const int panels,
                    const int weight, const enum pk_qs8_form form)
 {
     const char *const panel = t->panel;
     const size_t panel_size = t->panel_size, ahead = t->ahead;
-    const int spread = rows == 1 && panels == 1;
+    const size_t next = pk_min(panels * panel_size, AHEAD);
+    const int spread = rows == 1;
     __m256i sums[ROWS][PANELS];
-    if (spread)
-        sums[1][0] = sums[2][0] = sums[3][0] = _mm256_setzero_si256();
     PK_UNROLL
     for (int p = 0; p < panels; p++) {
+        if (spread)
+            sums[1][p] = sums[2][p] = sums[3][p] = _mm256_setzero_si256();
         const __m256i bias = form == PK_QS8_DYNAMIC
                                  ? _mm256_setzero_si256()
                                  : _mm256_load_si256((const __m256i *)(panel + p * panel_size));
@@ -42,7 +47,9 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
             const char *const from = weights + p * panel_size + LANES * DEPTH * weight * (offset); \
             w[p] = load_weights(from, weight);                                                     \
             /* Once a line, the panels that come next; widened ones are copies. */                 \
-            if (rows > 1 && weight == 1 && LANES * DEPTH * (offset) % 64 == 0)                     \
+            if (rows == 1 && LANES * DEPTH * weight * (offset) % 64 == 0)                          \
+                _mm_prefetch(from + next, _MM_HINT_T0);                                            \
+            else if (rows > 1 && weight == 1 && LANES * DEPTH * (offset) % 64 == 0)                \
                 _mm_prefetch(from + ahead, _MM_HINT_T1);                                           \
         }                                                                                          \
         PK_UNROLL                                                                                  \
@@ -78,9 +85,10 @@ PK_INLINE void run(const struct pk_qs8_tile *t, size_t pixel, const int rows, co
         }
 #undef STEP
     }
-    if (spread)
-        sums[0][0] = _mm256_add_epi32(_mm256_add_epi32(sums[0][0], sums[1][0]),
-                                      _mm256_add_epi32(sums[2][0], sums[3][0]));
+    PK_UNROLL
+    for (int p = 0; p < panels && spread; p++)
+        sums[0][p] = _mm256_add_epi32(_mm256_add_epi32(sums[0][p], sums[1][p]),
+                                      _mm256_add_epi32(sums[2][p], sums[3][p]));
     if (form == PK_QS8_DYNAMIC)
         put_floats(t, pixel, rows, panels, sums);
     else
@@ -110,12 +118,7 @@ PK_INLINE void run_all(const struct pk_qs8_tile *t, size_t pixels, const int pan
 PK_INLINE void run_form(const struct pk_qs8_tile *t, size_t pixels, const int weight,
                         const enum pk_qs8_form form)
 {
-    if (pixels == 1) {
-        const struct pk_qs8_tile rest = pk_qs8_next_panel(t, LANES, form);
-        run(t, 0, 1, 1, weight, form);
-        if (t->channels > LANES)
-            run(&rest, 0, 1, 1, weight, form);
-    } else if (t->channels > LANES) {
+    if (t->channels > LANES) {
         run_all(t, pixels, 2, weight, form);
     } else {
         run_all(t, pixels, 1, weight, form);
