@@ -30,14 +30,20 @@ WEIGHTED: dict[Any, int] = {
 }
 
 
+def put_together(module: GraphModule) -> int:
+    """Given ``_native_batch_norm_legit_no_training(x, ...)[0]``, as torch makes it functional
+    → Result ``batch_norm(x, ...)``."""
+    norm = aten._native_batch_norm_legit_no_training.default
+    found = [node for node in module.graph.nodes if node.target is norm]
+    return sum(_whole(module, node) is not node for node in found)
+
+
 def apply(module: GraphModule) -> int:
     """Given ``batch_norm(conv(x, w, b))`` in evaluation mode, the convolution read by nothing else
     → Result ``conv(x, w * s, (b - mean) * s + beta)`` with ``s = gamma / sqrt(var + eps)`` per
     output channel. Views and permutes may stand between the two, if they keep channels apart."""
     changes = 0
     for node in list(module.graph.nodes):
-        if node.target is aten._native_batch_norm_legit_no_training.default:
-            node = _whole(module, node)
         producer = _producer(node) if node.target is aten.batch_norm.default else None
         if producer is not None:
             _fold(module, node, producer)

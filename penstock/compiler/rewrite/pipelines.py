@@ -52,6 +52,7 @@ Rewrite: TypeAlias = "Step[GraphModule]"
 #: To canonical form. Before quantization, so that it sees one form of everything.
 CANONICALIZE: Sequence[Rewrite] = (
     Step(functionalize.apply, "all others take operators for pure functions"),
+    Step(fold_batch_norm.put_together, "the operator that users wrote has an entry"),
     Step(sizes_of_inputs.apply, "sizes read from inputs only do not tie operators to each other"),
     Step(widen_floats.apply, "XNNPACK gets float32 alone; before anything asks for types"),
     Step(remove_no_ops.apply, "fewer nodes for all that follow; needs the widened types"),

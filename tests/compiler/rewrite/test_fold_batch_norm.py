@@ -9,7 +9,9 @@ import torch
 from rewrites_harness import rewritten
 from torch import nn
 
+from penstock.compiler.capture.export import capture
 from penstock.compiler.rewrite import fold_batch_norm, fold_layer_scale
+from penstock.compiler.rewrite.pipelines import CANONICALIZE
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,30 @@ def test_batch_norms_are_folded(model: nn.Sequential, inputs: tuple[torch.Tensor
     norm.running_var.uniform_(0.5, 2)
     _, targets = rewritten(model, inputs, fold_batch_norm.apply)
     assert "aten.batch_norm.default" not in targets
+
+
+class WritesToView(nn.Module):
+    """Torch's functionalization, which takes batch norms apart, has to follow its write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(3, 8, 3), spread(nn.BatchNorm2d(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.layer(x))
+        doubled = torch.cat([y, y], 1)
+        doubled[:, :5] += 1
+        return torch.relu(doubled)
+
+
+def test_batch_norms_that_were_taken_apart_are_folded() -> None:
+    model, inputs = WritesToView().eval(), (torch.randn(1, 3, 6, 6),)
+    captured = capture(model, inputs).module
+    norms = [str(n.target) for n in captured.graph.nodes if "batch_norm" in str(n.target)]
+    assert norms == ["aten._native_batch_norm_legit_no_training.default"]
+    _, targets = rewritten(model, inputs, *(step.apply for step in CANONICALIZE))
+    assert targets["aten.conv2d.default"] == 1
+    assert not any(name in target for target in targets for name in ("norm", "sub", "mul"))
 
 
 class Normed(nn.Module):
