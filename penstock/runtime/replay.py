@@ -147,7 +147,7 @@ class Recording:
             steps.append(self._writes(writes))
         flush()
         places = [self._arrays[i] for i in self._method.inputs]
-        results = [self._arrays[i] for i in self._method.outputs]
+        results = [self._value(i) for i in self._method.outputs]
         return copying_call(places, results, lambda: all(part() for part in parts))
 
     def _settle(self, index: int) -> None:
@@ -163,16 +163,27 @@ class Recording:
         value = self._method.values[index]
         if isinstance(value, Tensor):
             found = self._arrays.get(index)
-            slot = self._state.slots[index]
-            found = slot.full if found is None and slot is not None else found
-            if found is None:
-                raise _CannotReplay
-            return found
+            return self._unwritten(index) if found is None else found
         if isinstance(value, (TensorList, OptionalTensorList)):
             return [None if i < 0 else self._value(i) for i in value.items]
         if index not in self._fixed and not self._is_known(index):
             raise _CannotReplay
         return self._state.values[index]
+
+    def _unwritten(self, index: int) -> Array:
+        """The memory of a tensor that no instruction writes: a constant, a buffer, or another name
+        for what lies there. That must be written anew in each call."""
+        slots = self._state.slots
+        slot = slots[index]
+        if slot is None or slot.full is None:
+            raise _CannotReplay
+        fixed = (slots[i] for i in self._fixed)
+        if any(
+            one is not None and one.full is not None and np.may_share_memory(one.full, slot.full)
+            for one in fixed
+        ):
+            raise _CannotReplay
+        return slot.full
 
     def _kernel(self, one: Bound) -> tuple[_Part | None, Sequence[Any]]:
         assert isinstance(one.target, Kernel)

@@ -12,7 +12,14 @@ from torch import nn
 
 import penstock
 from penstock.errors import PenstockError
-from penstock.formats.program import DelegateCall, Tensor
+from penstock.formats.program import (
+    Allocation,
+    DelegateCall,
+    KernelCall,
+    Operator,
+    ScalarType,
+    Tensor,
+)
 from penstock.formats.program_reader import read_program
 from penstock.formats.program_writer import write_program
 from penstock.runtime.engines.native.library import reason_against
@@ -139,3 +146,62 @@ def test_a_delegate_that_is_called_twice() -> None:
             wanted = model(x).detach().numpy()
             for one, other in zip(found, (wanted[:2], wanted), strict=True):
                 np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+class Looked(nn.Module):
+    """Rows of a table, by ids and by positions; a constant beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = nn.Embedding(10, 4), nn.Linear(4, 3)
+        self.register_buffer("constant", torch.arange(5.0))
+
+    def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.layer(self.table(ids)), self.constant
+
+
+def test_constants_are_outputs() -> None:
+    model, ids = Looked().eval(), torch.tensor([[3, 1, 2]])
+    program = penstock.load(penstock.lower(model, (ids,)).to_bytes(), threads=1)
+    for _ in range(4):
+        found = program(ids.numpy())
+        np.testing.assert_array_equal(found[1], np.arange(5))
+    assert program.method()._replay is not None
+
+
+def test_views_that_a_compiler_left_out() -> None:
+    """Positions that are seen in another shape, in whose place the ids' doubles lie later on; the
+    same positions are an output."""
+    model, ids = Looked().eval(), np.array([[3, 1, 2]])
+    program = read_program(penstock.lower(model, (torch.from_numpy(ids),)).to_bytes())
+    (method,) = program.methods
+    rows, rest = method.instructions
+    assert isinstance(rows, KernelCall) and isinstance(rest, DelegateCall)
+    table, given, *options, _, _ = rows.args
+    base = method.memory_sizes[1]
+    first = len(method.values)
+    count, positions, view, picked, doubled, one = range(first, first + 6)
+    place = Allocation(1, base)
+    method.values += [
+        3, Tensor(ScalarType.LONG, (3,), allocation=place),
+        Tensor(ScalarType.LONG, (1, 3), allocation=place),
+        Tensor(ScalarType.FLOAT, (1, 3, 4), allocation=Allocation(1, base + 64)),
+        Tensor(ScalarType.LONG, (1, 3), allocation=place), 1,
+    ]  # fmt: skip
+    method.memory_sizes[1] = base + 128
+    method.operators += [Operator("aten::arange", "out"), Operator("aten::add", "out")]
+    arange, add = len(method.operators) - 2, len(method.operators) - 1
+    method.instructions[:] = [
+        KernelCall(arange, (count, positions, positions)),
+        KernelCall(rows.operator, (table, view, *options, picked, picked)),
+        KernelCall(add, (given, given, one, doubled, doubled)),
+        rows, rest,
+    ]  # fmt: skip
+    method.outputs += [picked, doubled, view]
+    method.output_structure = ""
+    loaded = penstock.load(write_program(program), threads=1).method()
+    for turn in range(4):
+        *_, found, twice, last = loaded.run([ids + turn])
+        np.testing.assert_array_equal(found, model.table.weight.detach()[None, :3])
+        np.testing.assert_array_equal(twice, 2 * (ids + turn))
+        np.testing.assert_array_equal(last, twice)  # the same memory
