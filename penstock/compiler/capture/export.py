@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from penstock.compiler.capture import guards
 from penstock.compiler.capture.conversions import UNCONVERTED, ConversionsOfNothing
 from penstock.compiler.capture.data_attribute import SYMPTOM, UNSEEN, DataIsDetached
 from penstock.compiler.capture.data_sizes import bounds_by_data
@@ -240,6 +241,12 @@ def _exported(
             if UNCONVERTED in str(error):
                 with ConversionsOfNothing():
                     return export()
+            if guards.SYMPTOM in str(error):
+                with guards.answered_by_trying():
+                    try:
+                        return export()
+                    except Exception as other:
+                        raise (other if guards.SYMPTOM in str(other) else error) from None
             raise
     except ExportError:
         raise

@@ -91,7 +91,7 @@ class _Watch:
         self._check = env.guard_or_defer_runtime_assert
 
     def evaluate(self, expression: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self._is_of_inputs(expression):
+        if not is_of_inputs(self._env, expression):
             return self._evaluate(expression, *args, **kwargs)
         answer = self._answer(expression)
         if answer is None:
@@ -101,23 +101,13 @@ class _Watch:
         return answer
 
     def check(self, expression: Any, message: str, fx_node: Node | None = None) -> bool:
-        if not self._is_of_inputs(expression):
+        if not is_of_inputs(self._env, expression):
             return self._check(expression, message, fx_node)
         return self._answer(expression) is not sympy.false
 
-    def _is_of_inputs(self, expression: Any) -> bool:
-        """PyTorch has its own ways with sizes that depend on data."""
-        return (
-            isinstance(expression, sympy.Basic)
-            and bool(expression.free_symbols)
-            and expression.free_symbols <= self._env.backed_var_to_val.keys()
-        )
-
     def _answer(self, expression: Any) -> Any:
         """The value of ``expression`` if it is the same for all sizes, or ``None``."""
-        answer = self._env._maybe_evaluate_static(expression)
-        if answer is None:
-            answer = common_value(expression, self._env.var_to_range)
+        answer = common_answer(self._env, expression)
         if answer is None and self._is_of_small_size(expression):
             return sympy.sympify(isinstance(expression, sympy.Ne))
         return answer
@@ -130,6 +120,34 @@ class _Watch:
         if expression.has(symbolic.Mod, symbolic.PythonMod):
             return False
         return bool(bound_sympy(expression.lhs, self._env.var_to_range).lower >= 0)
+
+
+def is_of_inputs(env: ShapeEnv, expression: Any) -> bool:
+    """Whether it is about sizes of inputs. PyTorch has its own ways with those that depend on
+    data."""
+    return (
+        isinstance(expression, sympy.Basic)
+        and bool(expression.free_symbols)
+        and expression.free_symbols <= env.backed_var_to_val.keys()
+    )
+
+
+def common_answer(env: ShapeEnv, expression: Any, least: int = 0) -> Any:
+    """The value of ``expression`` if it is about inputs' sizes and the same for all that these may
+    have, from ``least`` on, or ``None``."""
+    if not is_of_inputs(env, expression):
+        return None
+    answer = env._maybe_evaluate_static(expression)
+    if answer is not None:
+        return answer
+    known = {symbol: env.var_to_range[symbol] for symbol in expression.free_symbols}
+    return common_value(
+        expression,
+        {
+            symbol: sizes & ValueRanges(least, max(least, sizes.upper))
+            for symbol, sizes in known.items()
+        },
+    )
 
 
 #: So many combinations of sizes are looked at one by one.
