@@ -55,6 +55,7 @@ class Shape:
         if self.kind is NodeKind.DEPTHWISE_CONV_2D:
             return f"depthwise {window}, {self.inputs} channels on {image}"
         groups = f" in {self.groups} groups" if self.groups > 1 else ""
+        window = f"transposed {window}" if self._transposed else window
         return f"{window}, {self.inputs} to {self.outputs}{groups} on {image}"
 
     @property
@@ -66,7 +67,13 @@ class Shape:
         values = {value.id: value for value in graph.values}
         output = prod(values[graph.outputs[0]].shape)
         depthwise = self.kind is NodeKind.DEPTHWISE_CONV_2D
-        return 2 * output * prod(self.kernel) * (1 if depthwise else self.inputs // self.groups)
+        # Each value of a transposed one's input takes part as often as its filter has values.
+        places = self.size**2 * self.outputs if self._transposed else output
+        return 2 * places * prod(self.kernel) * (1 if depthwise else self.inputs // self.groups)
+
+    @property
+    def _transposed(self) -> bool:
+        return self.kind is NodeKind.CONV_TRANSPOSE_2D
 
     def graph(self) -> XnnGraph:
         """One node with random weights."""
@@ -84,6 +91,8 @@ class Shape:
             filter = (self.outputs, self.inputs)
         else:
             y, x = (self.dilation * (size // 2) for size in self.kernel)
+            if self._transposed:
+                y, x = ((size - self.stride) // 2 for size in self.kernel)
             each = (
                 (1, 1) if depthwise else (self.inputs // self.groups, self.outputs // self.groups)
             )
@@ -207,6 +216,20 @@ def _convolutions(int8: bool) -> list[Shape]:
     ]
 
 
+def _transposed(int8: bool) -> list[Shape]:
+    sizes = (
+        (28, 256, 128, 2),
+        (56, 64, 32, 2),
+        (16, 256, 128, 4),
+        (64, 128, 64, 4),
+        (112, 64, 3, 4),
+    )
+    return [
+        Shape(NodeKind.CONV_TRANSPOSE_2D, size, inputs, outputs, (side, side), 2, int8=int8)
+        for size, inputs, outputs, side in sizes
+    ]
+
+
 def _depthwise(int8: bool) -> list[Shape]:
     sizes = (
         (112, 32, 3, 1), (112, 96, 3, 2), (56, 144, 3, 1), (28, 192, 3, 2), (14, 384, 3, 1),
@@ -239,7 +262,12 @@ def _dynamic() -> list[DynamicShape]:
 SHAPES: list[Shape | DynamicShape] = [
     shape
     for int8 in (False, True)
-    for shape in (*_convolutions(int8), *_depthwise(int8), *_fully_connected(int8))
+    for shape in (
+        *_convolutions(int8),
+        *_transposed(int8),
+        *_depthwise(int8),
+        *_fully_connected(int8),
+    )
 ]
 SHAPES += [
     Shape(NodeKind.GLOBAL_AVG_POOLING_2D, size, channels, channels, int8=True)

@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser_of
+from benchmarks.kernel_layers import Layer, layers
 from benchmarks.kernel_shapes import SHAPES, DynamicShape, Shape
 from penstock.runtime import blocks
 from penstock.runtime.engines.native import library as native
@@ -40,6 +41,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "kernels.md"
 #: The instruction sets that get a section, where the machine has them.
 SECTIONS = ("avx512vnni", "avx512", "avxvnni", "avx2")
 ROUNDS, SECONDS = 15, 0.4
+#: What a row of the page is about.
+Case = Shape | DynamicShape | Layer
 #: Of ``struct cpuinfo_x86_isa``: FMA and AVX2, which must be there, and what lies beyond them.
 _FMA3, _AVX2 = 24, 28
 _AVXVNNI, _BEYOND = 23, range(29, 55)
@@ -62,7 +65,7 @@ def hide_from_xnnpack(isa: Isa) -> None:
         table[index] = 0
 
 
-def runner(engine: Engine, shape: Shape | DynamicShape) -> Callable[[], None]:
+def runner(engine: Engine, shape: Case) -> Callable[[], None]:
     """A call that runs ``shape`` once, with as little of Python as there is."""
     graph = shape.graph()
     executable = engine.compile(graph, threads=Threads(1))
@@ -92,7 +95,7 @@ def _array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     return blocks.empty(prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
 
-def measured(shape: Shape | DynamicShape, engines: dict[str, Engine]) -> dict[str, float]:
+def measured(shape: Case, engines: dict[str, Engine]) -> dict[str, float]:
     """Seconds of CPU time, by engine."""
     runs = {name: runner(engine, shape) for name, engine in engines.items()}
     best: dict[str, float] = {}
@@ -112,7 +115,7 @@ def measured(shape: Shape | DynamicShape, engines: dict[str, Engine]) -> dict[st
     return best
 
 
-def _title(shape: Shape | DynamicShape) -> str:
+def _title(shape: Case) -> str:
     return f"{shape.name}, {shape.type}"
 
 
@@ -125,7 +128,7 @@ def section(isa: str, only: str = "") -> dict[str, Any]:
     engines["xnnpack"] = XnnpackEngine()
     auto = NativeEngine()
     rows = []
-    for shape in SHAPES:
+    for shape in (*SHAPES, *layers()):
         if only not in _title(shape):
             continue
         graph = shape.graph()
@@ -184,12 +187,13 @@ def page(sections: list[dict[str, Any]]) -> str:
         "# Kernels",
         "",
         "Made by `python -m benchmarks.kernels`. Our own kernels beside XNNPACK's on the same"
-        " node, by turns, one thread, batch 1: billions of operations a second (a multiply-add"
-        ' is two), the best of many runs. The last column says what `engine="auto"` gives such a'
-        " node, alone, to. In the sections without AVX-512, XNNPACK does not see it either. A"
+        " node, or the nodes of a layer, by turns, one thread, batch 1: billions of operations a"
+        " second (a multiply-add is two), the best of many runs. The last column says what"
+        ' `engine="auto"` gives such a node, alone, to. In the sections without'
+        " AVX-512, XNNPACK does not see it either. A"
         " share of more than 100 % is work that was saved: padding left out, Winograd's"
         " products. An addition counts one. int8's peak is four times that of fp32 with VNNI,"
-        " else twice.",
+        " else twice. Of a norm, six operations an element are counted.",
         "",
     ]
     for found in sections:
@@ -206,7 +210,7 @@ def main() -> None:
     if options.section:
         print(json.dumps(section(os.environ[VARIABLE], options.only)))
         return
-    if not any(options.only in _title(shape) for shape in SHAPES):
+    if not any(options.only in _title(shape) for shape in (*SHAPES, *layers())):
         parser.exit(2, f"error: no shape has {options.only!r} in its name; see docs/kernels.md\n")
     detected = native.shared_library().detected.names
     sections = []
