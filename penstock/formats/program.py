@@ -113,6 +113,10 @@ class Allocation:
     offset: int
 
 
+#: The most dimensions that the stock runtime knows (``kTensorDimensionLimit``).
+MAX_RANK = 16
+
+
 @dataclass
 class Tensor:
     """A tensor value of a method.

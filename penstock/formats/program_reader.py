@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from penstock.errors import InvalidProgramError, UnsupportedError, shorten
 from penstock.formats.flatbuffer import MAX_REFERENCES, Table, decode
 from penstock.formats.program import (
+    MAX_RANK,
     Allocation,
     BoolList,
     Buffer,
@@ -39,9 +40,6 @@ from penstock.formats.program import (
 )
 from penstock.formats.program_header import read_frame
 from penstock.formats.schema import load
-
-#: The stock runtime's limit (``kTensorDimensionLimit``).
-MAX_RANK = 16
 
 _T = TypeVar("_T")
 _NOTHING = memoryview(b"")

@@ -16,11 +16,28 @@ SYMPTOM = "fake tensor in the exported program"
 UNSEEN = "it computes a tensor where torch.export does not see it: by torch.autograd, for one"
 
 
-class DataIsDetached(TorchFunctionMode):
-    """Within it ``x.data`` is ``x.detach()``: the same memory, and an operator of the trace.
+class NoAssignments(TorchFunctionMode):
+    """Within it an assignment to ``x.data``, which gives ``x`` other memory, is an
+    :class:`ExportError`: the trace has nothing of it."""
 
-    Raises :class:`ExportError` for an assignment to ``x.data``, which gives ``x`` other memory.
-    """
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func == torch.Tensor.data.__set__:  # type: ignore[attr-defined]
+            raise ExportError(
+                "the model assigns to a tensor's .data, which torch.export cannot follow; write "
+                "into the tensor: x.copy_(values)"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+class DataIsDetached(NoAssignments):
+    """Within it ``x.data`` is ``x.detach()``, too: the same memory, and an operator of the
+    trace."""
 
     def __torch_function__(
         self,
@@ -31,9 +48,4 @@ class DataIsDetached(TorchFunctionMode):
     ) -> Any:
         if func == torch.Tensor.data.__get__:  # type: ignore[attr-defined]
             return args[0].detach()
-        if func == torch.Tensor.data.__set__:  # type: ignore[attr-defined]
-            raise ExportError(
-                "the model assigns to a tensor's .data, which torch.export cannot follow; write "
-                "into the tensor: x.copy_(values)"
-            )
-        return func(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)

@@ -17,14 +17,19 @@ from typing import Any
 
 import sympy
 import torch
-from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorDeviceMismatchError
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from penstock.compiler.capture import guards
 from penstock.compiler.capture.conversions import UNCONVERTED, ConversionsOfNothing
-from penstock.compiler.capture.data_attribute import SYMPTOM, UNSEEN, DataIsDetached
+from penstock.compiler.capture.data_attribute import (
+    SYMPTOM,
+    UNSEEN,
+    DataIsDetached,
+    NoAssignments,
+)
 from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
@@ -45,6 +50,7 @@ from penstock.compiler.capture.older_quantization import quantized_otherwise
 from penstock.compiler.capture.quietly import quietly
 from penstock.compiler.capture.stand_ins import without_stand_ins
 from penstock.compiler.capture.unasked import unasked
+from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
 from penstock.compiler.fx.layout import is_static, shape_of
 from penstock.compiler.fx.model_size import Weights, weights_of
@@ -217,7 +223,7 @@ def _exported(
     def export() -> ExportedProgram:
         with (
             torch.no_grad(), quietly(), _evaluating(model), unasked(),
-            independent_of_other_models(),
+            independent_of_other_models(), NoAssignments(),
         ):  # fmt: skip
             return torch.export.export(
                 model,
@@ -305,6 +311,9 @@ def _require_tensors(module: GraphModule) -> None:
     """Raises :class:`UnsupportedError` for what a program cannot hold."""
     for node in module.graph.nodes:
         value = node.meta.get("val")
+        constant = node.op == "get_attr" and isinstance(value, torch.Tensor)
+        if constant and isinstance(attribute(module, str(node.target)), FakeTensor):
+            raise ExportError(f"torch.export cannot capture the model: {UNSEEN}")
         if isinstance(value, torch.Tensor) and value.dtype is torch.complex32:
             raise UnsupportedError(
                 f"{node.name} is of type complex32, which has no kernels; use complex64"

@@ -89,6 +89,11 @@ class MethodValues:
                 )
             raise UnsupportedError(f"{_called(node)}: {error}; {advice}{_origin(node)}") from None
         static = layout.is_static(layout.shape_of(value))
+        if len(shape) > pte.MAX_RANK:
+            raise UnsupportedError(
+                f"{_called(node)} has {len(shape)} dimensions, and tensors in .pte files at most "
+                f"{pte.MAX_RANK}; merge some by a reshape{_origin(node)}"
+            )
         if value.dtype not in SCALAR_TYPES:
             raise UnsupportedError(
                 f"{_called(node)} has type {value.dtype}, which .pte files cannot hold; "
@@ -145,6 +150,11 @@ class MethodValues:
             raise UnsupportedError(
                 f"the model's {target} has type {tensor.dtype}, which .pte files cannot hold; "
                 "convert it, e.g. to float32"
+            )
+        if tensor.dim() > pte.MAX_RANK:
+            raise UnsupportedError(
+                f"the model's {target} has {tensor.dim()} dimensions, and tensors in .pte files at "
+                f"most {pte.MAX_RANK}; give it another shape"
             )
         shape, dtype = tuple(tensor.shape), SCALAR_TYPES[tensor.dtype]
         if tensor.numel() == 0:  # nothing to keep: planned like an intermediate one

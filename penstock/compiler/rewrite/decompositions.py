@@ -20,6 +20,7 @@ from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, attention_of_parts
 from penstock.compiler.rewrite import (
+    agreed_kernels,
     contraction,
     convolution_3d,
     losses,
@@ -372,6 +373,13 @@ RESTRICTED: dict[Any, tuple[Callable[[Node], bool], Callable[..., Any]]] = {
     aten.unbind.int: (_is_dynamic, unbind),
     aten.split.Tensor: (_is_dynamic, split),
     aten.split_with_sizes.default: (_is_dynamic, split_with_sizes),
+    aten.cat.default: (agreed_kernels.joins_types, agreed_kernels.cat),
+    aten.where.self: (agreed_kernels.chooses_a_number_of_another_type, agreed_kernels.where),
+    aten.add.Tensor: (agreed_kernels.adds_a_multiple_to_one, agreed_kernels.add),
+    **dict.fromkeys(
+        (aten.remainder.Scalar, aten.remainder.Tensor, aten.remainder.Scalar_Tensor),
+        (agreed_kernels.is_of_signed_integers, agreed_kernels.remainder),
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
-from penstock.compiler.fx.edit import call
+from penstock.compiler.fx.edit import add_attribute, call, fake
 from penstock.compiler.fx.marks import STATE, STORE, WRITE_BACK
 from penstock.compiler.fx.size_nodes import SizeNodes
 
@@ -164,9 +164,12 @@ def _left_alone(module: GraphModule, node: Node) -> bool:
 
 def _by_type(module: GraphModule, node: Node) -> bool:
     """Of the other tensor, or of device and layout, only the type is left. What is true of a
-    floating-point tensor is a comparison, for which XNNPACK has nodes."""
+    floating-point tensor is a comparison, for which XNNPACK has nodes. Of a number (batching
+    converts those) a constant is left."""
     source = node.args[0]
-    assert isinstance(source, Node)
+    if not isinstance(source, Node):
+        _make_constant(module, node, torch.tensor(source, dtype=node.meta["val"].dtype))
+        return True
     if _same_type(node):
         return False
     if node.meta["val"].dtype is torch.bool and source.meta["val"].is_floating_point():
@@ -187,6 +190,14 @@ def _by_shape(module: GraphModule, node: Node) -> bool:
 
 def _replace(module: GraphModule, node: Node, target: object, *args: object) -> None:
     node.replace_all_uses_with(call(module, node, target, *args))
+    node.graph.erase_node(node)
+
+
+def _make_constant(module: GraphModule, node: Node, value: torch.Tensor) -> None:
+    with module.graph.inserting_before(next(iter(module.graph.nodes))):
+        made = module.graph.create_node("get_attr", add_attribute(module, value, "_scalar"))
+    made.meta["val"] = fake(module, value)
+    node.replace_all_uses_with(made)
     node.graph.erase_node(node)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -50,8 +52,14 @@ def kth(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor
 
 
 def median_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return kth(x, (x.shape[dim] + 1) // 2 if x.dim() else 1, dim, keepdim)
+    """Not-a-number, at its first place, where there is one."""
+    value, place = kth(x, (x.shape[dim] + 1) // 2 if x.dim() else 1, dim, keepdim)
+    if not x.is_floating_point() or x.dim() == 0:
+        return value, place
+    missing = torch.isnan(x)
+    some, first = missing.any(dim, keepdim), missing.to(torch.int32).argmax(dim, keepdim)
+    return torch.where(some, math.nan, value).to(x.dtype), torch.where(some, first, place)
 
 
 def median(x: Tensor) -> Tensor:
-    return kth(x.reshape(-1), (x.numel() + 1) // 2, 0)[0]
+    return median_dim(x.reshape(-1), 0)[0]

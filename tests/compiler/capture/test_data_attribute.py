@@ -44,6 +44,12 @@ def assigned(model: Model, x: torch.Tensor) -> torch.Tensor:
     return model.count
 
 
+def assigned_to_a_new_tensor(model: Model, x: torch.Tensor) -> torch.Tensor:
+    y: torch.Tensor = x.clone()
+    y.data = x * 2
+    return y + 1
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -64,20 +70,31 @@ def test_reading(function: Callable[[Model, torch.Tensor], torch.Tensor]) -> Non
             torch.testing.assert_close(torch.from_numpy(found.copy()), expected)
 
 
-def test_what_autograd_computes_is_named() -> None:
+def gradient(model: Model, x: torch.Tensor) -> torch.Tensor:
+    with torch.enable_grad():
+        x = x.requires_grad_(True)
+        return torch.autograd.grad(model.linear(x).sum(), x)[0]
+
+
+def gradient_of_a_function(model: Model, x: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = torch.func.grad(lambda y: (y**2).sum())(x)
+    return found
+
+
+@pytest.mark.parametrize("function", [gradient, gradient_of_a_function])
+def test_what_autograd_computes_is_named(
+    function: Callable[[Model, torch.Tensor], torch.Tensor],
+) -> None:
     """``torch.export`` sees no more of that than of ``.data``."""
-
-    def gradient(model: Model, x: torch.Tensor) -> torch.Tensor:
-        with torch.enable_grad():
-            x = x.requires_grad_(True)
-            return torch.autograd.grad(model.linear(x).sum(), x)[0]
-
     with pytest.raises(
         ExportError, match=r"where torch\.export does not see it: by torch\.autograd"
     ):
-        penstock.lower(Model(gradient), (X,))
+        penstock.lower(Model(function), (X,))
 
 
-def test_an_assignment_is_refused() -> None:
+@pytest.mark.parametrize("function", [assigned, assigned_to_a_new_tensor])
+def test_an_assignment_is_refused(
+    function: Callable[[Model, torch.Tensor], torch.Tensor],
+) -> None:
     with pytest.raises(ExportError, match=r"assigns to a tensor's \.data.*copy_"):
-        penstock.lower(Model(assigned), (X,))
+        penstock.lower(Model(function), (X,))

@@ -105,6 +105,10 @@ MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
      lambda: penstock.lower(Call(torch.linalg.eigh), (torch.eye(3),))),
     ("a generator", UnsupportedError, "torch.Generator", lambda: penstock.lower(
         Call(lambda x: x[:, torch.randperm(3, generator=torch.Generator())]), (X,))),
+    ("17 dimensions", UnsupportedError, "at most 16", lambda: penstock.lower(
+        Call(lambda x: (x.reshape([1] * 17) * 2).flatten()), (torch.ones(1),))),
+    ("a constant of 17 dimensions", UnsupportedError, "has 17 dimensions", lambda: penstock.lower(
+        Call(lambda x: x * torch.ones([1] * 16 + [2])), (torch.ones([]),))),
     ("a sparse constant", UnsupportedError, "to_dense",
      lambda: penstock.lower(Sparse(), (torch.ones(4, 4),))),
     ("complex numbers of 16 bits", UnsupportedError, "complex32",

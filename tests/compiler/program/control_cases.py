@@ -337,6 +337,11 @@ def scanned_in_pairs(m: Any, x: Tensor) -> Any:
     return associative_scan(lambda a, b: a * 0.5 + b, x, 0, combine_mode="generic")
 
 
+@control(((7,),))
+def scanned_in_pairs_of_numbers(m: Any, x: Tensor) -> Any:
+    return associative_scan(lambda a, b: (a + b).clamp(max=2.5), x, 0, combine_mode="generic")
+
+
 # --- state ---------------------------------------------------------------------------------------
 
 

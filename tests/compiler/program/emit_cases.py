@@ -257,6 +257,25 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
                    i.bool(), i.unsqueeze(0).expand(2, 4)),
         torch.tensor([1, 2, 5, 4]),
     ),
+    "remainders of integers": of(
+        lambda i, j: (i % 3, i % -3, i % j, torch.remainder(i, torch.tensor(3)),
+                      torch.remainder(-7, j), (i > 0) % j, i.to(torch.int8) % 4, i % 2.5),
+        torch.tensor([-5, -3, 0, 4]), torch.tensor([3, -3, -2, 2]),
+    ),
+    "mixed types": of(
+        lambda i, x: (torch.cat([i, x]), torch.cat([i, x.double(), x]), torch.stack([x, i]),
+                      torch.where(x > 0, i[0].long(), i), torch.where(x > 0, x, x[0].double()),
+                      torch.add(i[0], x, alpha=-2), torch.add(x[:1], i, alpha=3)),
+        torch.tensor([-5, -3, 4], dtype=torch.int32), (3,),
+    ),
+    "middles": of(
+        lambda x: tuple(
+            found
+            for y in (x, x.log(), x.log().double(), (x * 1e4).long())
+            for found in (y.median(), *y.median(1), *y.median(0, keepdim=True))
+        ),
+        (4, 5),
+    ),
     "masked_attention": of(
         lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, attn_mask=m),
         (1, 2, 4, 8), (1, 2, 4, 8), (1, 2, 4, 8), MASK[0].expand(4, 4),
@@ -334,6 +353,21 @@ QUANTIZED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 CASES = [
+    Case(
+        "without dimensions",
+        of(
+            lambda x: (
+                x.flip(0) * 2,
+                x.index_select(0, torch.tensor([0])),
+                x.movedim(0, 0) + 1,
+                x.gather(0, torch.tensor([0])),
+                x.gather(0, torch.tensor(0)) * 2,
+                x.index_copy(0, torch.tensor([0]), x * 3),
+                x.cumsum(0) - 1,
+            ),
+            (),
+        ),
+    ),  # fmt: skip
     *(Case(f"{name}_kernels", make, KERNELS_ONLY) for name, make in FUNCTIONS.items()),
     *(
         Case(f"{name}_int8_kernels", make, {**KERNELS_ONLY, "quantize": scheme}, 0.1)

@@ -74,6 +74,13 @@ def rank_fits(node: Node) -> str | None:
 FLOATS: tuple[Constraint, ...] = (only_floats, rank_fits)
 
 
+def has_dimensions(node: Node) -> str | None:
+    """Its input has dimensions to pick along."""
+    if node.all_input_nodes[0].meta["val"].dim() == 0:
+        return "its input has no dimensions, XNNPACK picks along one"
+    return None
+
+
 def constant(name: str) -> Constraint:
     """The argument ``name`` is a parameter, buffer or other constant (or absent)."""
 

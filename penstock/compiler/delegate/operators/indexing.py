@@ -13,7 +13,12 @@ from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import gather
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
-from penstock.compiler.delegate.operators.constraints import FLOATS, float_data, rank_fits
+from penstock.compiler.delegate.operators.constraints import (
+    FLOATS,
+    float_data,
+    has_dimensions,
+    rank_fits,
+)
 from penstock.compiler.delegate.operators.registry import Shared, operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments, as_list
@@ -21,7 +26,7 @@ from penstock.compiler.fx.arguments import arguments, as_list
 aten = torch.ops.aten
 
 #: Constant integers beside float data.
-WITH_INDICES = (float_data, rank_fits)
+WITH_INDICES = (float_data, rank_fits, has_dimensions)
 
 
 def computes_indices(node: Node) -> bool:
@@ -138,7 +143,7 @@ def lower_gather(b: GraphBuilder, node: Node) -> Tensor:
 @operator("flip", aten.flip.default, constraints=FLOATS, quantization=Shared())
 def lower_flip(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
-    for dim in arguments(node)["dims"]:
+    for dim in arguments(node)["dims"] if x.rank else ():
         x = gather.flip(b, x, dim % x.rank)
     return x
 

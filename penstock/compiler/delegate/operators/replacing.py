@@ -17,7 +17,12 @@ from penstock.compiler.delegate.lowering.replacing import (
     replaced_every,
 )
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
-from penstock.compiler.delegate.operators.constraints import FLOATS, float_data, rank_fits
+from penstock.compiler.delegate.operators.constraints import (
+    FLOATS,
+    float_data,
+    has_dimensions,
+    rank_fits,
+)
 from penstock.compiler.delegate.operators.indexing import computes_indices, integers
 from penstock.compiler.delegate.operators.ranges import joined_with_constants
 from penstock.compiler.delegate.operators.registry import Constraint, Shared, operator
@@ -80,7 +85,7 @@ def _constant_places(node: Node) -> str | None:
     return None
 
 
-PLACES: tuple[Constraint, ...] = (_constant_places, float_data, rank_fits)
+PLACES: tuple[Constraint, ...] = (_constant_places, float_data, rank_fits, has_dimensions)
 
 
 @operator("index_copy", aten.index_copy.default, constraints=PLACES)

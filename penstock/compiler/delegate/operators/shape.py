@@ -82,9 +82,11 @@ def lower_movedim(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
     named = arguments(node)
     source, target = (
-        [dim % x.rank for dim in (dims if isinstance(dims, (list, tuple)) else [dims])]
+        [dim % max(x.rank, 1) for dim in (dims if isinstance(dims, (list, tuple)) else [dims])]
         for dims in (named["source"], named["destination"])
     )
+    if not x.rank:
+        return x
     dims: list[int | None] = [None] * x.rank
     for origin, place in zip(source, target, strict=True):
         dims[place] = origin
