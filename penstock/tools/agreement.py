@@ -17,11 +17,8 @@ def sqnr(reference: Any, values: Any) -> float:
     reference is."""
     reference, values = _float64(reference), _float64(values)
     with np.errstate(all="ignore"):
-        # Infinities at the same places are the same.
-        difference = np.where(reference == values, 0.0, reference - values)
-        noise = float(np.square(difference).sum())
-        signal = float(np.square(reference).sum())
-        return decibels(signal, noise)
+        noise = float(np.square(difference(reference, values)).sum())
+        return decibels(float(np.square(finite(reference)).sum()), noise)
 
 
 def decibels(signal: float, noise: float) -> float:
@@ -35,10 +32,11 @@ def decibels(signal: float, noise: float) -> float:
 
 
 def largest_difference(reference: Any, values: Any) -> float:
-    """The largest absolute difference of any element; 0 for arrays without elements."""
+    """The largest absolute difference of any element; 0 for arrays without elements, NaN where one
+    of them has a NaN."""
     with np.errstate(all="ignore"):
-        difference = np.abs(_float64(reference) - _float64(values))
-        return float(difference.max(initial=0.0))
+        found = np.abs(difference(_float64(reference), _float64(values)))
+        return float(found.max(initial=0.0))
 
 
 def worst_sqnr(
@@ -59,6 +57,16 @@ def worst_sqnr(
                 found = sqnr(one, other)
             worst = min(worst, found)
     return worst
+
+
+def finite(reference: np.ndarray) -> np.ndarray:
+    """``reference`` with zeros for infinities, which would be all of its power."""
+    return np.where(np.isfinite(reference), reference, 0.0)
+
+
+def difference(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``reference - values``, float64; infinities at the same places, of masks, are the same."""
+    return np.where(reference == values, 0.0, reference - values)
 
 
 def _float64(values: Any) -> np.ndarray:

@@ -23,12 +23,16 @@ def test_known_ratios() -> None:
 def test_values_that_are_not_finite() -> None:
     mask = np.array([0.0, -np.inf])
     assert sqnr(mask, mask) == float("inf")
+    assert sqnr(mask + 1, mask + 1.1) == pytest.approx(20)
     assert sqnr(np.ones(2), np.array([1.0, np.nan])) == float("-inf")
 
 
 def test_differences() -> None:
     assert largest_difference(np.array([1, 5], np.int8), np.array([1, -5], np.int8)) == 10
     assert largest_difference(np.zeros(0), np.zeros(0)) == 0.0
+    masked = np.array([-np.inf, 1.0])
+    assert largest_difference(masked, masked + 0.5) == 0.5
+    assert largest_difference(masked, np.zeros(2)) == np.inf
 
 
 def test_worst_of_outputs_and_samples() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penstock.tools.agreement import decibels
+from penstock.tools.agreement import decibels, difference, finite
 
 
 @dataclass
@@ -27,16 +27,15 @@ class Sums:
         """Two arrays of one shape."""
         with np.errstate(all="ignore"):
             a, b = reference.astype(np.float64), values.astype(np.float64)
-            # Infinities (of masks) at the same places say nothing about the rest.
-            difference = np.where(a == b, 0.0, a - b)
-            a = np.where(np.isfinite(a), a, 0.0)
+            off = difference(a, b)
+            a = finite(a)
             power = float(np.square(a).sum())
             self.signal += power
-            self.noise += float(np.square(difference).sum())
+            self.noise += float(np.square(off).sum())
             allowed = 10 ** (-self.threshold_db / 20) * math.sqrt(power / max(1, a.size))
             self.elements += a.size
-            self.wrong += int(np.count_nonzero(np.abs(difference) > allowed))
-            self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
+            self.wrong += int(np.count_nonzero(np.abs(off) > allowed))
+            self.largest = max(self.largest, float(np.abs(off).max(initial=0.0)))
             self.extent = max(self.extent, float(np.abs(a).max(initial=0.0)))
 
     @property
