@@ -8,6 +8,7 @@ the process stand in the file BOARD, so that whoever watches knows what was dead
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import random
@@ -16,12 +17,17 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fuzz.corpus import LARGE, MANY_ELEMENTS, corpus
 from fuzz.mutations import Mutant, Seed, mutant
+from penstock.errors import InternalError, PenstockError
+
+if TYPE_CHECKING:
+    from penstock.runtime.method import Method
 
 #: What a process may map beyond what it has when it begins; docs/security.md states it.
 MEMORY = 2 << 30
@@ -64,12 +70,14 @@ def penstock_run(engine: str) -> Run:
                 stage = "prepare"
                 method = program.method(name)
                 tensors = [s for s in method.inputs if isinstance(s, penstock.TensorSpec)]
-                if any(prod(spec.shape) > MANY_ELEMENTS for spec in tensors):
+                if any(math.prod(spec.shape) > MANY_ELEMENTS for spec in tensors):
                     return "too large to run"
                 inputs = ones(method.inputs)
                 stage = "run"
                 for _ in range(CALLS):
                     method.run(inputs)
+                if any(spec.dynamic for spec in tensors):
+                    _other_sizes(method, inputs)
             return "ran"
         except penstock.PenstockError as error:
             check_message(error)
@@ -78,9 +86,28 @@ def penstock_run(engine: str) -> Run:
     return run
 
 
+def _other_sizes(method: Method, inputs: Sequence[Any]) -> None:
+    """Calls at half the sizes and without elements, whatever comes of them, between calls at those
+    of ``inputs``: memory is planned anew each time."""
+    for part in (2, 1, math.inf, 1, math.inf):
+        given = [
+            np.ascontiguousarray(one[tuple(slice(int(size // part)) for size in one.shape)])
+            if getattr(spec, "dynamic", False)
+            else one
+            for one, spec in zip(inputs, method.inputs, strict=True)
+        ]
+        try:
+            method.run(given)
+        except PenstockError as error:
+            check_message(error)
+
+
 def check_message(error: Exception) -> None:
-    """Raises AssertionError where an error is not one that people can be shown."""
+    """Raises AssertionError where an error is not one that people can be shown, or a fault of
+    Penstock's own."""
     message = str(error)
+    if isinstance(error, InternalError):
+        raise AssertionError(message) from error
     if not 10 < len(message) < 1000 or not all(c.isprintable() for c in message):
         raise AssertionError(f"unfit to be printed: {message!r}") from error
 
