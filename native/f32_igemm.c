@@ -1,122 +1,8 @@
-/* fp32 products: packing of weights, blocking for caches, spreading over threads. */
+/* fp32 products: blocking for caches, spreading over threads. */
 #include "f32_igemm.h"
 #include "f32_winograd.h"
 
 #include <math.h>
-#if PK_X86
-#include <xmmintrin.h>
-#endif
-
-const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_for(uint32_t isa)
-{
-#if PK_X86
-    if (isa & PK_ISA_AVX512)
-        return &pk_f32_igemm_avx512;
-    if (isa & PK_ISA_AVX2)
-        return &pk_f32_igemm_avx2;
-#elif PK_ARM
-    if (isa & PK_ISA_NEON)
-        return &pk_f32_igemm_neon;
-#endif
-    (void)isa;
-    return &pk_f32_igemm_scalar;
-}
-
-PK_EXPORT const char *pk_f32_igemm_kernel(uint32_t isa)
-{
-    return pk_f32_igemm_kernel_for(isa)->name;
-}
-
-/* A panel is `width * vectors` output channels of one group; the last one of a group has as few
- * vectors as do. Panels lie one after the other: bias, then taps x input channels x width. */
-struct panels {
-    size_t full_width, count;
-    size_t depth; /* weights of one output channel */
-    size_t last_width;
-};
-
-static struct panels panels_of(const struct pk_f32_igemm_kernel *kernel,
-                               const struct pk_f32_igemm_shape *shape)
-{
-    struct panels p;
-    p.full_width = kernel->width * kernel->vectors;
-    p.count = pk_divide_up(shape->output_channels, p.full_width);
-    p.depth = shape->taps * shape->input_channels;
-    const size_t rest = shape->output_channels - (p.count - 1) * p.full_width;
-    p.last_width = pk_round_up(rest, kernel->width);
-    return p;
-}
-
-/* Elements from one group to the next. */
-static size_t group_size(const struct panels *p)
-{
-    return ((p->count - 1) * p->full_width + p->last_width) * (p->depth + 1);
-}
-
-PK_EXPORT size_t pk_f32_igemm_packed_size(const struct pk_f32_igemm_shape *shape)
-{
-    const struct panels p = panels_of(pk_f32_igemm_kernel_for(shape->isa), shape);
-    return shape->groups * group_size(&p) * sizeof(float);
-}
-
-/* So many weights of each output channel are packed at a time: what is written meanwhile stays in the
- * first level of cache, and so do the lines that are read. */
-#define PACK_BLOCK 32
-/* So many bytes no cache holds until they are used: they are written past it, which need not read
- * what was there. */
-#define PACK_PAST ((size_t)4 << 20)
-
-/* The weights of a panel whose channels lie `stride` apart, those of one channel side by side. */
-static void pack_channels(const struct pk_f32_igemm_kernel *kernel, const float *from, size_t stride,
-                          size_t columns, size_t depth, float *packed, size_t width, int past)
-{
-    const size_t block = kernel->block, together = columns - columns % block;
-    for (size_t k = 0; k < depth; k += PACK_BLOCK, from += PACK_BLOCK, packed += PACK_BLOCK * width) {
-        const size_t count = pk_min(PACK_BLOCK, depth - k), whole = count - count % block;
-        for (size_t n = 0; n < together; n += block)
-            for (size_t i = 0; i < whole; i += block)
-                kernel->transpose(packed + i * width + n, width, from + n * stride + i, stride, past);
-        for (size_t i = 0; i < count; i++)
-            for (size_t n = i < whole ? together : 0; n < width; n++)
-                packed[i * width + n] = n < columns ? from[n * stride + i] : 0.0f;
-    }
-}
-
-PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const float *weights,
-                                 size_t output_stride, size_t input_stride, const float *bias,
-                                 float *packed)
-{
-    const struct pk_f32_igemm_kernel *kernel = pk_f32_igemm_kernel_for(shape->isa);
-    const struct panels p = panels_of(kernel, shape);
-    const int past = shape->groups * group_size(&p) * sizeof(float) >= PACK_PAST;
-    for (size_t group = 0; group < shape->groups; group++) {
-        for (size_t panel = 0; panel < p.count; panel++) {
-            const size_t width = panel + 1 < p.count ? p.full_width : p.last_width;
-            const size_t first = panel * p.full_width;
-            const size_t columns = pk_min(shape->output_channels - first, width);
-            const size_t channel = group * shape->output_channels + first;
-            for (size_t n = 0; n < width; n++)
-                packed[n] = bias && n < columns ? bias[channel + n] : 0.0f;
-            packed += width;
-            const float *from = weights + channel * output_stride;
-            if (input_stride == 1) {
-                pack_channels(kernel, from, output_stride, columns, p.depth, packed, width, past);
-                packed += p.depth * width;
-                continue;
-            }
-            for (size_t k = 0; k < p.depth; k++, packed += width) {
-                for (size_t n = 0; n < columns; n++)
-                    packed[n] = from[n * output_stride + k * input_stride];
-                for (size_t n = columns; n < width; n++)
-                    packed[n] = 0.0f;
-            }
-        }
-    }
-#if PK_X86
-    if (past)
-        _mm_sfence();
-#endif
-}
 
 /* The first level of cache: rows that lie a multiple of a way's size apart share lines, of which
  * there is one in each way. */
@@ -129,7 +15,7 @@ PK_EXPORT void pk_f32_igemm_pack(const struct pk_f32_igemm_shape *shape, const f
 struct plan {
     const struct pk_f32_igemm_task *task;
     const struct pk_f32_igemm_kernel *kernel;
-    struct panels panels;
+    struct pk_f32_panels panels;
     size_t rows;                       /* output pixels */
     size_t tile_rows;                  /* the most of a tile */
     size_t block_panels, blocks;       /* panels in a block (of all groups), blocks */
@@ -144,8 +30,8 @@ static struct plan planned(const struct pk_f32_igemm_task *task, size_t threads)
 {
     struct plan plan;
     plan.task = task;
-    plan.kernel = pk_f32_igemm_kernel_for(task->shape.isa);
-    plan.panels = panels_of(plan.kernel, &task->shape);
+    plan.kernel = pk_f32_igemm_kernel_of(&task->shape);
+    plan.panels = pk_f32_panels_of(plan.kernel, &task->shape);
     plan.rows = task->batch * task->output_height * task->output_width;
     const size_t cache = task->caches.l2 ? task->caches.l2 : 256 * 1024;
     const size_t line = plan.panels.full_width * sizeof(float);
@@ -322,7 +208,7 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
 {
     const struct pk_f32_igemm_task *task = plan->task;
     const struct pk_f32_igemm_kernel *kernel = plan->kernel;
-    const struct panels *panels = &plan->panels;
+    const struct pk_f32_panels *panels = &plan->panels;
     const float *weights[PK_F32_IGEMM_TAPS];
     struct pk_f32_tile tile;
     tile.taps = inputs->count;
@@ -333,7 +219,7 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
     tile.ahead = ahead;
     tile.min = last ? task->min : -INFINITY;
     tile.max = last ? task->max : INFINITY;
-    tile.panel_stride = panels->full_width * (panels->depth + 1);
+    tile.panel_stride = kernel->narrow ? panels->depth : panels->full_width * (panels->depth + 1);
     for (size_t i = begin, next; i < end; i = next) {
         /* The full panels of a group in one go; a narrower one by itself. */
         const size_t group = task->shape.groups == 1 ? 0 : i / panels->count; /* dividing is slow */
@@ -343,11 +229,11 @@ static void run_tile(const struct plan *plan, const struct inputs *inputs, size_
         next = alone ? i + 1 : pk_min(end, (group + 1) * panels->count - narrow);
         const size_t width = alone ? panels->last_width : panels->full_width;
         const size_t channel = panel * panels->full_width;
-        const float *packed = (const float *)task->packed + group * group_size(panels) +
+        const float *packed = (const float *)task->packed + group * pk_f32_group_size(panels) +
                               channel * (panels->depth + 1);
         for (size_t t = 0; t < tile.taps; t++) {
             const size_t k = inputs->taps[t] * task->shape.input_channels + first_channel;
-            weights[t] = packed + (1 + k) * width;
+            weights[t] = packed + width + k * (kernel->narrow ? 1 : width);
         }
         tile.offset = group * task->shape.input_channels + first_channel;
         tile.bias = first ? packed : NULL;
@@ -417,16 +303,22 @@ static void run_piece(void *context, size_t index)
     }
 }
 
+/* What is packed for narrow kernels is no other's. */
+static int by_winograd(const struct pk_f32_igemm_task *task)
+{
+    return task->winograd && !pk_f32_igemm_kernel_of(&task->shape)->narrow;
+}
+
 PK_EXPORT size_t pk_f32_igemm_scratch_size(const struct pk_f32_igemm_task *task)
 {
-    return task->winograd ? pk_f32_winograd_scratch_size(task) : 0;
+    return by_winograd(task) ? pk_f32_winograd_scratch_size(task) : 0;
 }
 
 PK_EXPORT void pk_f32_igemm_run(const struct pk_f32_igemm_task *task, const struct pk_pool *pool)
 {
     if (task->batch * task->output_height * task->output_width == 0)
         return;
-    if (task->winograd) {
+    if (by_winograd(task)) {
         pk_f32_winograd_run(task, pool);
         return;
     }

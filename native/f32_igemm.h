@@ -29,7 +29,8 @@ struct pk_f32_tile {
     float *output;
     size_t output_stride; /* from row to row, in elements */
     size_t columns;       /* that exist, of all panels together */
-    size_t panel_stride;  /* weights and bias from panel to panel, in elements */
+    size_t panel_stride;  /* weights and bias from panel to panel, in elements; of narrow kernels the
+                             weights from channel to channel */
     float min, max;       /* infinite while more is to come */
     size_t ahead;         /* how many elements behind the weights those lie that come next */
 };
@@ -48,11 +49,15 @@ struct pk_f32_igemm_kernel {
      * width is a multiple of `block`. `past`: past the caches, if it can. */
     size_t block;
     void (*transpose)(float *to, size_t stride, const float *from, size_t step, int past);
+    /* For at most `width` output channels: vectors of `block` input channels are multiplied, and the
+     * weights of each output channel lie side by side. */
+    int narrow;
 };
 
 extern const struct pk_f32_igemm_kernel pk_f32_igemm_scalar;
 #if PK_X86
 extern const struct pk_f32_igemm_kernel pk_f32_igemm_avx2, pk_f32_igemm_avx512;
+extern const struct pk_f32_igemm_kernel pk_f32_narrow_avx2, pk_f32_narrow_avx512;
 #elif PK_ARM
 extern const struct pk_f32_igemm_kernel pk_f32_igemm_neon;
 #endif
@@ -88,6 +93,21 @@ struct pk_f32_igemm_task {
     void *scratch;
 };
 
+/* A panel is `width * vectors` output channels of one group; the last one of a group has as few
+ * vectors as do. Panels lie one after the other: bias, then taps x input channels x width. */
+struct pk_f32_panels {
+    size_t full_width, count;
+    size_t depth; /* weights of one output channel */
+    size_t last_width;
+};
+
+struct pk_f32_panels pk_f32_panels_of(const struct pk_f32_igemm_kernel *kernel,
+                                      const struct pk_f32_igemm_shape *shape);
+/* Elements from one group to the next. */
+size_t pk_f32_group_size(const struct pk_f32_panels *p);
+
+/* The kernels of an instruction set, and those for a shape. */
 const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_for(uint32_t isa);
+const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_of(const struct pk_f32_igemm_shape *shape);
 
 #endif

@@ -17,10 +17,11 @@ from penstock.runtime.engines.native.costs import depthwise_gain, product_gain
 
 @dataclass(frozen=True)
 class Convolution:
-    """A random one, perhaps depthwise; ``seed`` draws the numbers too."""
+    """A random one, perhaps depthwise or of few outputs; ``seed`` draws the numbers too."""
 
     seed: int
     depthwise: bool = False
+    few: bool = False
 
     def graph(self) -> tuple[XnnGraph, np.ndarray]:
         draw = random.Random(self.seed)
@@ -28,6 +29,8 @@ class Convolution:
         inputs, outputs = draw.randint(1, 40), draw.randint(1, 70)
         if self.depthwise:
             groups, inputs, outputs = draw.choice((2, 5, 8, 16, 24, 39, 64)), 1, 1
+        if self.few:
+            groups, inputs, outputs = 1, draw.randint(6, 70), draw.randint(1, 5)
         kernel = (draw.randint(1, 8), draw.choice((1, 2, 3, 3, 4, 5, 5, 6, 7)))
         stride = (draw.randint(1, 3), draw.randint(1, 3))
         dilation = (draw.choice((1, 1, 2, 5)), draw.choice((1, 1, 2, 5)))
@@ -66,6 +69,30 @@ def test_convolutions(isa: str) -> None:
         expected = answer(xnnpack(), graph, x)
         for threads in (1, 2):
             assert_close(answer(native(isa), graph, x, threads), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_few_outputs(isa: str) -> None:
+    """Vectors of input channels, whose tails and taps in the padding are nothing."""
+    for seed in range(0, 400, 4):
+        graph, x = Convolution(seed, few=True).graph()
+        expected = answer(xnnpack(), graph, x)
+        for threads in (1, 2):
+            assert_close(answer(native(isa), graph, x, threads), expected)
+
+
+@pytest.mark.skipif("avx512" not in ISAS, reason="of few outputs gains are those of AVX-512")
+@pytest.mark.parametrize(
+    ("outputs", "kernel", "ours"), [(3, 9, True), (1, 3, True), (4, 3, True), (2, 1, False)]
+)
+def test_few_outputs_gain(outputs: int, kernel: int, ours: bool) -> None:
+    a = Conv2dAttributes((kernel // 2,) * 4, (kernel, kernel), (1, 1), (1, 1), 1, 32, outputs)
+    weights = np.zeros((outputs, kernel, kernel, 32), np.float32)
+    graph = product_graph((1, 64, 64, 32), weights, None, a)
+    gain = product_gain(
+        graph.nodes[0], {value.id: value for value in graph.values}, native("avx512").library
+    )
+    assert gain is not None and (gain > 50) == ours
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -225,7 +252,7 @@ def test_special_numbers(isa: str) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 def test_nothing_outside_is_touched(isa: str) -> None:
     for seed in range(1000, 1080):
-        graph, x = Convolution(seed, depthwise=seed % 2 == 0).graph()
+        graph, x = Convolution(seed, depthwise=seed % 3 == 0, few=seed % 3 == 1).graph()
         data = [value.data for value in graph.values if value.data is not None]
         with guarded([x, *(np.asarray(array) for array in data)]) as (image, *constants):
             for value, constant in zip(graph.values[1:], constants, strict=False):
