@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,9 @@ FEW_VALUES = 1024
 #: ones would have, but not beyond so many times what was seen.
 MANY_VALUES = 8192
 MOST_WIDER = 2.0
+#: From so many calls on, what their extremes differ counts: so many times, as few say little of it.
+ENOUGH_CALLS = 4
+MARGIN = 1.5
 
 #: What the percentile observer leaves outside at each end.
 TAIL = 1e-4
@@ -61,6 +65,8 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         self.low = 0.0
         self.high = 0.0
         self.seen = 0  # values other than zero
+        #: The lowest and the highest of each of the calls with the first few values.
+        self.ends: list[tuple[float, float]] = []
         #: How many of the first few values were the lowest and the highest.
         self.ties = (0, 0)
         #: Of what was moved or selected before anything computed with it.
@@ -86,6 +92,7 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         if self.seen < FEW_VALUES:
             ends = (min(low, 0.0), max(high, 0.0))
             self._count_ties(ends, [int((values == end).sum()) for end in ends])
+            self.ends.append(ends)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.parameters_found = None
         self.observe(values, max(-low, high))
@@ -119,6 +126,7 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
     def absorb(self, other: HistogramActivationObserver) -> None:
         """Has seen what ``other`` has seen, too."""
         self._count_ties((other.low, other.high), other.ties)
+        self.ends = _widest(self.ends, other.ends)
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.seen += other.seen
         self.parameters_found = None
@@ -139,10 +147,21 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         logarithms = (math.log(count) for count in (MANY_VALUES, max(self.seen, 2)))
         wider = min(math.sqrt(next(logarithms) / next(logarithms)), MOST_WIDER)
         low, high = (
-            end if ties > 1 else end * wider
-            for end, ties in zip((self.low, self.high), self.ties, strict=True)
+            end if ties > 1 else math.copysign(self._far_end(abs(end), wider, side), end)
+            for side, (end, ties) in enumerate(zip((self.low, self.high), self.ties, strict=True))
         )
         return min(low, self.passed[0]), max(high, self.passed[1])
+
+    def _far_end(self, extreme: float, wider: float, side: int) -> float:
+        """How far the values on one side may go: ``wider`` times what was seen, but no farther
+        than the calls' extremes tell by what they differ (Gumbel's distribution of extremes)."""
+        calls = len(self.ends)
+        if calls < ENOUGH_CALLS:
+            return extreme * wider
+        extremes = torch.tensor([abs(ends[side]) for ends in self.ends], dtype=torch.float64)
+        scale = MARGIN * float(extremes.std()) * math.sqrt(6.0) / math.pi
+        more = math.log(MANY_VALUES / max(self.seen / calls, 1.0))
+        return max(extreme, min(extreme * wider, float(extremes.mean()) + scale * more))
 
     def watch(self, operator: str, activation: Any, weight: Any) -> None:
         """The value is the result of an operator with these inputs' observers."""
@@ -184,6 +203,14 @@ class ActivationObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         least /= LARGEST_RATIO
         self.busy = False
         return least
+
+
+def _widest(
+    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """The extremes of two values together, call by call."""
+    pairs = itertools.zip_longest(first, second, fillvalue=(0.0, 0.0))
+    return [(min(a[0], b[0]), max(a[1], b[1])) for a, b in pairs]
 
 
 def _product(activation: Any, weight: Any) -> float:

@@ -70,7 +70,8 @@ def test_accuracy_on_held_out_digits() -> None:
     calibration = [(pictures[: len(truth)],)]
     correct = {"eager fp32": float((reference.argmax(1) == truth).float().mean())}
     for name, scheme in (("fp32", None), ("q8", "static"), ("q8 per tensor", "static_per_tensor")):
-        lowered = penstock.lower(model, (held_out,), quantize=scheme, calibration=calibration)
+        data = calibration if scheme else None
+        lowered = penstock.lower(model, (held_out,), quantize=scheme, calibration=data)
         assert not lowered.delegation.undelegated
         (logits,) = penstock.load(lowered.to_bytes())(held_out.numpy())
         correct[name] = float((np.argmax(logits, 1) == truth.numpy()).mean())

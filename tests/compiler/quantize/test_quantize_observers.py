@@ -165,6 +165,23 @@ def test_others_may_be_larger_than_a_few(count: int) -> None:
     assert parts.best_range() == (low, high)
 
 
+def test_few_values_that_hardly_differ_from_call_to_call_need_little_room() -> None:
+    """Means of channels over many positions, say: no call shows a much larger one than others."""
+    generator = torch.Generator().manual_seed(0)
+    channels = torch.randn(16, generator=generator)
+    calls = channels * (1 + 0.01 * torch.randn(12, 16, generator=generator))
+    low, high = observed(calls, 12).best_range()
+    assert float(calls.max()) <= high < 1.1 * float(calls.max())
+    assert 1.1 * float(calls.min()) < low <= float(calls.min())
+    # In one call, or in three, nothing is known of that.
+    assert observed(calls.flatten()).best_range()[1] > 1.2 * float(calls.max())
+    assert observed(calls[:3], 3).best_range()[1] > 1.2 * float(calls.max())
+    # Calls that share nothing need what their number of values says.
+    few, others = torch.randn(12, 8, generator=generator), torch.randn(8192, generator=generator)
+    plain = squared_error(others, observed(few, kind=ActivationObserver))
+    assert squared_error(others, observed(few, 12)) < 0.6 * plain
+
+
 def test_a_bound_that_few_values_reach_is_one() -> None:
     assert observed(torch.tensor([-1.0, 6.0, 2.0, 6.0, -1.0]), 5).best_range() == (-1.0, 6.0)
     assert observed(torch.tensor([0.5, 6.0, 2.0, 5.0])).best_range() == (0.0, 12.0)
