@@ -13,6 +13,7 @@ from native_harness import ISAS, THREADS, guarded, native, roomy, xnnpack
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import FLAG_KEEP_DIMS, Node, Shape, Value, XnnGraph
 from penstock.graph.kinds import NodeKind
+from penstock.runtime.engines.native.engine import NativeEngine
 from penstock.runtime.engines.protocol import Engine
 
 
@@ -88,6 +89,17 @@ def test_what_goes_to_xnnpack() -> None:
     assert "far apart" in str(native("scalar").reason_against(graph, graph.nodes[0]))
     graph, _ = graph_of((1, 400, 400, 1), 0)
     assert "pixels" in str(native("scalar").reason_against(graph, graph.nodes[0]))
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="rules are those of x86")
+@pytest.mark.parametrize(
+    ("shape", "ours"),
+    [((900, 1, 32, 1), False), ((900, 1, 32, 12), True), ((1, 30, 30, 3), True)],
+)
+def test_many_images_of_few_channels_are_left(shape: Shape, ours: bool) -> None:
+    graph, _ = graph_of(shape, 0)
+    engine = NativeEngine(library=native("avx2").library)
+    assert (engine.reason_against(graph, graph.nodes[0]) is None) == ours
 
 
 @pytest.mark.parametrize("isa", ISAS)
