@@ -237,6 +237,7 @@ def _exported(
         with torch.no_grad(), _evaluating(model):
             model(*distinct_args, **distinct_kwargs)
 
+    fixed: list[str] = []
     try:
         try:
             return without_stand_ins(model, export, call)
@@ -248,7 +249,7 @@ def _exported(
                 with ConversionsOfNothing():
                     return export()
             if guards.SYMPTOM in str(error):
-                with guards.answered_by_trying():
+                with guards.answered_by_trying(fixed):
                     try:
                         return export()
                     except Exception as other:
@@ -258,6 +259,11 @@ def _exported(
         raise
     except Exception as error:
         text = f"torch.export cannot capture {name}: {in_one_line(error)}"
+        if fixed:
+            text += (
+                f"; a size becomes a constant at {_some(list(dict.fromkeys(fixed)))} "
+                "(by len or int, say; x.shape[0] stays dynamic)"
+            )
         devices = several_devices(model, distinct)
         otherwise = quantized_otherwise(model)
         if otherwise is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -70,3 +71,11 @@ def place(error: BaseException) -> str:
             found = f" ({file}:{trace.tb_lineno})"
         trace = trace.tb_next
     return found + advice
+
+
+def calling_line() -> str:
+    """``"file:line"`` of the innermost caller that is neither PyTorch's nor Penstock's."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((*_LIBRARIES, "<")):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -62,3 +62,13 @@ def test_what_holds_for_all_sizes_is_no_constraint(
 def test_what_does_not_is_one(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     with pytest.raises(penstock.ExportError, match="Constraints violated"):
         penstock.lower(Call(function), (torch.randn(2, 6, 4),), dynamic_shapes={"x": {1: LENGTH}})
+
+
+def test_the_line_that_makes_a_size_a_constant_is_named() -> None:
+    def rows(x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(len(x), -1)
+
+    with pytest.raises(penstock.ExportError) as raised:
+        penstock.lower(Call(rows), (torch.randn(2, 6, 4),), dynamic_shapes={"x": {0: LENGTH}})
+    line = f"{rows.__code__.co_filename}:{rows.__code__.co_firstlineno + 1} (by len or int"
+    assert f"a size becomes a constant at {line}" in str(raised.value)
