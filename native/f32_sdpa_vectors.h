@@ -8,7 +8,9 @@
 #include <string.h>
 
 /* Vectors of a row whose sums stay in registers. */
+#ifndef WIDE
 #define WIDE 3
+#endif
 #define LOWEST (-__builtin_inff())
 
 /* e to the power of x - most, which is not above 0; 0 where that is tiny. XNNPACK's polynomial, in its
@@ -236,7 +238,7 @@ PK_INLINE void attend_rows(const struct pk_f32_sdpa_part *part, size_t row, cons
     }
     for (size_t first = 0, wide; first < columns; first += wide * PK_LANES) {
         wide = width((columns - first) / PK_LANES);
-        if (wide == 3)
+        if (WIDE > 2 && wide == 3)
             score(part, row, queries, keys, scores, columns, first, rows, 3);
         else if (wide == 2)
             score(part, row, queries, keys, scores, columns, first, rows, 2);
@@ -253,7 +255,7 @@ PK_INLINE void attend_rows(const struct pk_f32_sdpa_part *part, size_t row, cons
         const size_t step = t->output_steps.row, left = t->depth - first;
         const float *const panel = values + first * t->columns;
         wide = width((depth - first) / PK_LANES);
-        if (wide == 3) {
+        if (WIDE > 2 && wide == 3) {
             product(found, weights, panel, 3 * PK_LANES, t->columns, rows, 3);
             put(found, to + first, step, left, rows, 3);
         } else if (wide == 2) {
