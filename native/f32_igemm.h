@@ -66,6 +66,7 @@ extern const struct pk_f32_igemm_kernel pk_f32_igemm_neon;
 struct pk_f32_igemm_shape {
     uint32_t isa;
     size_t groups, input_channels, output_channels, taps;
+    uint32_t in_order; /* each sum is made in the order of the inputs, as XNNPACK makes it */
 };
 
 /* An output pixel reads the taps (y, x) of the input at

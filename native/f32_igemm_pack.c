@@ -31,7 +31,7 @@ const struct pk_f32_igemm_kernel *pk_f32_igemm_kernel_of(const struct pk_f32_ige
         narrow = &pk_f32_narrow_avx512;
     else if (shape->isa & PK_ISA_AVX2)
         narrow = &pk_f32_narrow_avx2;
-    if (narrow && shape->groups == 1 && shape->output_channels <= narrow->width &&
+    if (narrow && !shape->in_order && shape->groups == 1 && shape->output_channels <= narrow->width &&
         shape->input_channels >= narrow->block &&
         shape->taps * shape->input_channels >= SUMMED * narrow->block)
         return narrow;

@@ -41,6 +41,7 @@ class CShape(Structure):
         ("input_channels", c_size_t),
         ("output_channels", c_size_t),
         ("taps", c_size_t),
+        ("in_order", c_uint32),
     ]
 
 
@@ -163,7 +164,8 @@ def prepare(node: Node, values: Values, workshop: Workshop) -> Product:
         rows, columns = filter.shape
         transposed = node.flags & FLAG_TRANSPOSE_WEIGHTS
         outputs, inputs = (columns, rows) if transposed else (rows, columns)
-        shape, width = CShape(isa, 1, inputs, outputs, 1), 1
+        # Means in norms are products; between int8 values their bits count.
+        shape, width = CShape(isa, 1, inputs, outputs, 1, in_order=1), 1
         strides = (1, columns) if transposed else (columns, 1)
     functions = workshop.library.functions
     packed = workshop.packed.reserve(functions.pk_f32_igemm_packed_size(byref(shape)))
