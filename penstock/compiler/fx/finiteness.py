@@ -40,12 +40,49 @@ def is_suspect(node: Node) -> bool:
     """Whether ``node`` may make what is not a number of ordinary numbers."""
     if node.target in SUSPECTS and not _is_harmless(node):
         return True
+    if node.target in SOFTMAXES:
+        return _may_be_masked_whole(node)
     if torch.Tag.pointwise not in getattr(node.target, "tags", ()):
         return False
     constants = [constant for value in node.args if (constant := _constant(value)) is not None]
     if any(bool(constant.isnan().any()) for constant in constants):
         return True
     return node.target in PRODUCTS and any(bool(c.isinf().any()) for c in constants)
+
+
+#: Of a row of minus infinity alone they are not a number.
+SOFTMAXES = {aten.softmax.int, aten._softmax.default}
+
+
+def _may_be_masked_whole(softmax: Node) -> bool:
+    """Whether a row may be minus infinity alone: that stands among the numbers of element-wise
+    operators before ``softmax``, or is a whole row of a constant there."""
+    scores, dim = softmax.args[:2]
+    if not isinstance(scores, Node) or not isinstance(dim, int):
+        return True
+    from_end = dim if dim < 0 else dim - scores.meta["val"].dim()
+    found: dict[Node, bool] = {}
+
+    def hides(value: object) -> bool:
+        constant = _constant(value)
+        if constant is not None:
+            hidden = constant == -math.inf
+            return bool((hidden.all(from_end) if constant.dim() >= -from_end else hidden).any())
+        if not isinstance(value, Node) or value.op != "call_function":
+            return False
+        if value not in found:
+            found[value] = False
+            if value.target in GREATEST:
+                found[value] = all(map(hides, value.args[:2]))
+            elif _is_elementwise(value):
+                found[value] = any(map(hides, value.args))
+        return found[value]
+
+    return hides(scores)
+
+
+#: The greatest of two.
+GREATEST = {aten.maximum.default, aten.clamp_min.default, aten.clamp_min.Tensor}
 
 
 #: Infinity times zero is not a number.
@@ -116,9 +153,22 @@ def _elementwise(node: Node) -> Iterator[Node]:
             continue
         seen.add(item)
         yield item
-        tags = getattr(item.target, "tags", ())
-        if torch.Tag.pointwise in tags or torch.Tag.core in tags and _is_view(item):
+        if _is_elementwise(item):
             waiting.extend(item.all_input_nodes)
+
+
+#: Element-wise operators that torch does not tag so.
+UNTAGGED = {
+    aten.where.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Tensor,
+}  # fmt: skip
+
+
+def _is_elementwise(node: Node) -> bool:
+    """Views are."""
+    if node.target in UNTAGGED:
+        return True
+    tags = getattr(node.target, "tags", ())
+    return torch.Tag.pointwise in tags or torch.Tag.core in tags and _is_view(node)
 
 
 #: Below this is no float32 that keeps all its digits, and what is above may not become zero.

@@ -30,9 +30,6 @@ def apply(module: GraphModule) -> int:
     enough for an infinite value: bounds keep or replace infinities too. ``x`` comes last, so that
     not-a-number stays one. What may be not a number for ordinary inputs stays as it is: no bound
     replaces that.
-    Given ``masked_fill(softmax(masked_fill(x, mask, -inf)), mask, value)`` → Result: the lowest
-    number instead of minus infinity. Rows that are masked as a whole are not a number in between
-    otherwise.
 
     A mask that several operators read is converted once. What is made of a constant mask is
     constant too, and folded afterwards.
@@ -41,7 +38,7 @@ def apply(module: GraphModule) -> int:
     for node in module.graph.nodes:
         if node.target is aten.scaled_dot_product_attention.default:
             node.meta[EVERY_ROW_SEES] = _every_row_sees(module, node)
-    changes = sum(_softened(node) for node in module.graph.nodes)
+    changes = 0
     for node in list(module.graph.nodes):
         if node.target is aten.scaled_dot_product_attention.default:
             changes += _attention(module, node, masks)
@@ -132,26 +129,6 @@ def _masked_fill(module: GraphModule, node: Node, masks: _Masks) -> int:
     node.replace_all_uses_with(filled)
     module.graph.erase_node(node)
     return 1
-
-
-def _softened(node: Node) -> int:
-    """The second half of :func:`apply`: a masked softmax that is masked again."""
-    named = arguments(node) if node.target is aten.masked_fill.Scalar else {}
-    if not named or not isinstance(named["self"], Node) or named["self"].target not in SOFTMAXES:
-        return 0
-    softmax = named["self"]
-    scores = softmax.args[0]
-    if len(softmax.users) != 1 or not isinstance(scores, Node) or len(scores.users) != 1:
-        return 0
-    if scores.target is not aten.masked_fill.Scalar or scores.args[1] is not named["mask"]:
-        return 0
-    if scores.args[2] != -math.inf:
-        return 0
-    scores.update_arg(2, torch.finfo(torch.float32).min)
-    return 1
-
-
-SOFTMAXES = {aten.softmax.int, aten._softmax.default}
 
 
 #: Give the numbers that they are given, in other places or another type.
