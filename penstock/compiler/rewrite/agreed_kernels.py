@@ -46,8 +46,8 @@ def remainder(x: Any, divisor: Any) -> Tensor:
 
 def chooses_a_number_of_another_type(node: Node) -> bool:
     """A tensor without dimensions counts in the type of the result there."""
-    values = [node.args[1].meta["val"], node.args[2].meta["val"]]  # type: ignore[union-attr]
-    return values[0].dtype != values[1].dtype and any(value.dim() == 0 for value in values)
+    values = [item.meta["val"] for item in node.args[1:3] if isinstance(item, Node)]
+    return len({value.dtype for value in values}) > 1 and any(value.dim() == 0 for value in values)
 
 
 def where(condition: Tensor, x: Tensor, other: Tensor) -> Tensor:
@@ -57,8 +57,10 @@ def where(condition: Tensor, x: Tensor, other: Tensor) -> Tensor:
 
 def adds_a_multiple_to_one(node: Node) -> bool:
     """The operands change places there, and ``alpha`` stays where it is."""
-    x = node.args[0].meta["val"]  # type: ignore[union-attr]
-    return bool(arguments(node)["alpha"] != 1 and x.numel() == 1)
+    x = node.args[0]
+    if not isinstance(x, Node) or arguments(node)["alpha"] == 1:
+        return False
+    return bool(x.meta["val"].numel() == 1)
 
 
 def add(x: Tensor, other: Tensor, *, alpha: float) -> Tensor:
