@@ -23,12 +23,7 @@ from penstock.compiler.delegate.operators.registry import (
 )
 from penstock.compiler.quantize.blocks import HIGHEST, LOWEST, BlockObserver
 from penstock.compiler.quantize.decision import Decision, Plan
-from penstock.compiler.quantize.observers import (
-    ACTIVATION_OBSERVERS,
-    KnownRangeObserver,
-    PerChannelWeightObserver,
-    TensorWeightObserver,
-)
+from penstock.compiler.quantize.observers import ACTIVATION_OBSERVERS, KnownRangeObserver
 from penstock.compiler.quantize.pt2e import (
     Q_ANNOTATION_KEY,
     PlaceholderObserver,
@@ -40,6 +35,10 @@ from penstock.compiler.quantize.pt2e import (
 from penstock.compiler.quantize.quantization import Observer
 from penstock.compiler.quantize.training import in_training
 from penstock.compiler.quantize.values import is_constant
+from penstock.compiler.quantize.weight_observers import (
+    PerChannelWeightObserver,
+    TensorWeightObserver,
+)
 
 #: The least scale of an activation. Small, because models may compute in small units.
 ACTIVATION_EPSILON = 2.0**-30

@@ -10,8 +10,8 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import call, get_attribute
-from penstock.compiler.quantize.observers import not_to_be_trained
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
+from penstock.compiler.quantize.weight_observers import not_to_be_trained
 
 #: The integers of 4 bits.
 LOWEST, HIGHEST = -8, 7

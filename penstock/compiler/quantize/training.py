@@ -16,17 +16,16 @@ from torch.fx import GraphModule, Node
 from penstock.compiler.delegate.operators.registry import functional_twin
 from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.fx.writes import is_write
-from penstock.compiler.quantize.observers import (
-    ActivationObserver,
-    KnownRangeObserver,
-    PerChannelWeightObserver,
-    TensorWeightObserver,
-)
+from penstock.compiler.quantize.observers import ActivationObserver, KnownRangeObserver
 from penstock.compiler.quantize.pt2e import (
     FakeQuantize,
     MovingAverageMinMaxObserver,
     QuantizationSpec,
     QuantizationSpecBase,
+)
+from penstock.compiler.quantize.weight_observers import (
+    PerChannelWeightObserver,
+    TensorWeightObserver,
 )
 from penstock.compiler.rewrite.functionalize import needs_tracing
 from penstock.errors import QuantizationError

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.compiler.quantize.observers import (
-    ActivationObserver,
-    HistogramActivationObserver,
+from penstock.compiler.quantize.observers import ActivationObserver, HistogramActivationObserver
+from penstock.compiler.quantize.weight_observers import (
     PerChannelWeightObserver,
     TensorWeightObserver,
 )
