@@ -7,11 +7,13 @@ such values stays outside.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 
 import torch
 from torch.fx import Node
 
+from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.bounds import lower_bound
 
@@ -40,8 +42,10 @@ def is_suspect(node: Node) -> bool:
     """Whether ``node`` may make what is not a number of ordinary numbers."""
     if node.target in SUSPECTS and not _is_harmless(node):
         return True
-    if node.target in SOFTMAXES:
-        return _may_be_masked_whole(node)
+    if node.target in (*SOFTMAXES, *LOG_SOFTMAXES):
+        return _may_be_masked_whole(node.args[0], node.args[1])
+    if node.target is aten.sub.Tensor and isinstance(node.args[1], Node):
+        return _is_infinite_where_masked_whole(node.args[1])
     if torch.Tag.pointwise not in getattr(node.target, "tags", ()):
         return False
     constants = [constant for value in node.args if (constant := _constant(value)) is not None]
@@ -52,12 +56,28 @@ def is_suspect(node: Node) -> bool:
 
 #: Of a row of minus infinity alone they are not a number.
 SOFTMAXES = {aten.softmax.int, aten._softmax.default}
+LOG_SOFTMAXES = {aten.log_softmax.int, aten._log_softmax.default}
 
 
-def _may_be_masked_whole(softmax: Node) -> bool:
-    """Whether a row may be minus infinity alone: that stands among the numbers of element-wise
-    operators before ``softmax``, or is a whole row of a constant there."""
-    scores, dim = softmax.args[:2]
+def _is_infinite_where_masked_whole(greatest: Node) -> bool:
+    """Whether it is the greatest number of each row, which may be minus infinity: what is
+    subtracted from the row in a softmax that is written out."""
+    if greatest.target is operator.getitem and greatest.args[1] == 0:
+        (greatest,) = greatest.all_input_nodes
+        if greatest.target is not aten.max.dim:
+            return False
+    elif greatest.target is not aten.amax.default:
+        return False
+    given = arguments(greatest)
+    dim = given["dim"]
+    if isinstance(dim, (list, tuple)) and len(dim) == 1:
+        (dim,) = dim
+    return _may_be_masked_whole(given["self"], dim)
+
+
+def _may_be_masked_whole(scores: object, dim: object) -> bool:
+    """Whether a row of ``scores`` may be minus infinity alone: that stands among the numbers of
+    element-wise operators before them, or is a whole row of a constant there."""
     if not isinstance(scores, Node) or not isinstance(dim, int):
         return True
     from_end = dim if dim < 0 else dim - scores.meta["val"].dim()

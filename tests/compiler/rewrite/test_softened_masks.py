@@ -15,6 +15,12 @@ import penstock
 
 INF = math.inf
 Masked = Callable[[Tensor, Tensor], Tensor]
+
+
+def exponentials(x: Tensor) -> Tensor:
+    return (x - x.amax(-1, keepdim=True)).exp()
+
+
 #: Of scores and a mask of what is seen, and whether all products are in one delegate.
 CASES: dict[str, tuple[Masked, bool]] = {
     "masked_fill": (lambda s, m: s.masked_fill(~m, -INF).softmax(-1).masked_fill(~m, 0.0), True),
@@ -52,6 +58,11 @@ CASES: dict[str, tuple[Masked, bool]] = {
     ),
     "not a number": (lambda s, m: s.masked_fill(~m, -INF).softmax(-1).nan_to_num(0.0), False),
     "unchosen": (lambda s, m: s.masked_fill(~m, -INF).softmax(-1) * m, True),
+    "logarithms": (
+        lambda s, m: s.masked_fill(~m, -INF).log_softmax(-1).masked_fill(~m, 0.0),
+        False,
+    ),
+    "written out": (lambda s, m: exponentials(s.masked_fill(~m, -INF)).masked_fill(~m, 0.0), False),
     "a constant": (
         lambda s, m: (
             s.masked_fill(torch.ones(6, 6).triu(1) == 1, -INF).softmax(-1).masked_fill(~m, 0.0)

@@ -158,8 +158,9 @@ def test_batches_of_none_between_others(monkeypatch: pytest.MonkeyPatch) -> None
 def test_arrays_anywhere_in_memory() -> None:
     """Misaligned ones, and ones that end where the page ends."""
     data, x = lowered(), image()
-    expected = penstock.load(data, threads=1, engine="native")(x)
-    executable = compiled(data, native(ISAS[-1]), XnnpackEngine())
+    engines = native(ISAS[-1]), XnnpackEngine()
+    expected = penstock.load(data, threads=1, engine=engines)(x)
+    executable = compiled(data, *engines)
     inputs, outputs = x, []
     for shape in executable.reshape([inputs.shape]):
         outputs.append(np.empty(shape, np.float32))
