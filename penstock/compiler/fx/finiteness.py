@@ -85,19 +85,22 @@ def _may_be_masked_whole(scores: object, dim: object) -> bool:
 
     def hides(value: object) -> bool:
         constant = _constant(value)
-        if constant is not None:
-            hidden = constant == -math.inf
-            return bool((hidden.all(from_end) if constant.dim() >= -from_end else hidden).any())
-        if not isinstance(value, Node) or value.op != "call_function":
-            return False
-        if value not in found:
-            found[value] = False
-            if value.target in GREATEST:
-                found[value] = all(map(hides, value.args[:2]))
-            elif _is_elementwise(value):
-                found[value] = any(map(hides, value.args))
-        return found[value]
+        if constant is None:
+            return isinstance(value, Node) and found.get(value, False)
+        hidden = constant == -math.inf
+        return bool((hidden.all(from_end) if constant.dim() >= -from_end else hidden).any())
 
+    waiting = [scores]
+    while waiting:  # no recursion: chains may be long
+        node = waiting[-1]
+        greatest = node.target in GREATEST
+        inner = node.all_input_nodes if greatest or _is_elementwise(node) else []
+        unknown = [item for item in inner if item not in found]
+        waiting.extend(unknown)
+        if not unknown:
+            waiting.pop()
+            parts = map(hides, node.args[:2] if greatest else node.args)
+            found[node] = bool(inner) and (all(parts) if greatest else any(parts))
     return hides(scores)
 
 

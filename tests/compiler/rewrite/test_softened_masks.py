@@ -97,3 +97,16 @@ def test_rows_that_see_nothing(name: str) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         if delegate:
             assert (len(lowered.program.methods[0].delegates) == 1) is whole
+
+
+def test_long_chains_before_a_softmax() -> None:
+    class Chain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = x
+            for _ in range(600):
+                y = y * 0.99
+            return y.softmax(-1).masked_fill(x > 0, 0.0)
+
+    x = torch.randn(2, 8)
+    found = penstock.load(penstock.lower(Chain(), (x,)).to_bytes())(x.numpy())[0]
+    np.testing.assert_allclose(found, Chain()(x).numpy(), rtol=1e-5, atol=1e-6)
