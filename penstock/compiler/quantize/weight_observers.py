@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 
-from penstock.compiler.quantize.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+from penstock.compiler.quantize.pt2e import (
+    MinMaxObserver,
+    PerChannelMinMaxObserver,
+    UniformQuantizationObserverBase,
+)
 from penstock.errors import QuantizationError
 
 #: A quantized bias leaves this much room below int32's limit for the sum of products.
@@ -53,34 +57,26 @@ class _BiasGuard:
         return scale
 
 
-class PerChannelWeightObserver(PerChannelMinMaxObserver):  # type: ignore[misc]
+class _Weight(UniformQuantizationObserverBase):  # type: ignore[misc]
+    """What an observer of weights does beside watching their extremes."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.guard = _BiasGuard()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        super().forward(x)
+        return not_to_be_trained(x)
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, zero_point = super().calculate_qparams()
+        return self.guard.apply(scale), zero_point
+
+
+class PerChannelWeightObserver(_Weight, PerChannelMinMaxObserver):  # type: ignore[misc]
     """Symmetric parameters for each output channel of a weight, from its extremes. (torchao passes
     the channel axis to observers with "PerChannel" in their name.)"""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.guard = _BiasGuard()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        super().forward(x)
-        return not_to_be_trained(x)
-
-    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
-        scale, zero_point = super().calculate_qparams()
-        return self.guard.apply(scale), zero_point
-
-
-class TensorWeightObserver(MinMaxObserver):  # type: ignore[misc]
+class TensorWeightObserver(_Weight, MinMaxObserver):  # type: ignore[misc]
     """Symmetric parameters for all of a weight, from its extremes."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.guard = _BiasGuard()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        super().forward(x)
-        return not_to_be_trained(x)
-
-    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
-        scale, zero_point = super().calculate_qparams()
-        return self.guard.apply(scale), zero_point

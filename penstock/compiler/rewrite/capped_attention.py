@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from penstock.compiler.fx.finiteness import SOFTMAXES
+
 aten = torch.ops.aten
 
 _TIMES = (aten.mul.Tensor, aten.mul.Scalar)
 _OVER = (aten.div.Tensor, aten.div.Scalar)
-_SOFTMAXES = (aten.softmax.int, aten._softmax.default)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class CappedAttention:
 def capped_attention(node: Node) -> CappedAttention | None:
     """What ``node``, a product of matrices, computes, if it is such attention."""
     chances, value = _args(node)[:2]
-    if not _is(chances, *_SOFTMAXES) or not isinstance(value, Node):
+    if not _is(chances, *SOFTMAXES) or not isinstance(value, Node):
         return None
     total, dim = _args(chances)[:2]
     if dim not in (-1, chances.meta["val"].dim() - 1) or not _is(total, aten.add.Tensor):

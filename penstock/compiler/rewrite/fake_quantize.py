@@ -43,8 +43,9 @@ def apply(module: GraphModule) -> int:
             continue
         for result in results:
             result.replace_all_uses_with(made)
-        module.graph.eliminate_dead_code()
         changes += 1
+    if changes:
+        module.graph.eliminate_dead_code()
     return changes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
+from penstock.compiler.delegate.operators.comparison import NOT
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.bounds import lower_bound
@@ -16,7 +17,6 @@ aten = torch.ops.aten
 _CHOICES = (aten.where.self, aten.where.ScalarOther)
 _FILLS = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 _BOTH = (aten.__and__.Tensor, aten.bitwise_and.Tensor, aten.logical_and.default)
-_NOT = (aten.logical_not.default, aten.bitwise_not.default)
 
 
 def apply(module: GraphModule) -> int:
@@ -60,7 +60,7 @@ def _true(mask: object) -> bool:
 def _false(mask: object) -> bool:
     return (
         isinstance(mask, Node)
-        and mask.target in _NOT
+        and mask.target in NOT
         and _is_boolean(mask)
         and lower_bound(mask.args[0]) >= 1
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from penstock.compiler.delegate.operators.comparison import NOT
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import get_attribute
@@ -16,7 +17,6 @@ from penstock.compiler.fx.finiteness import SOFTMAXES
 
 aten = torch.ops.aten
 
-_NOT = (aten.logical_not.default, aten.bitwise_not.default)
 LOWEST = torch.finfo(torch.float32).min
 
 
@@ -73,7 +73,7 @@ def _fill(node: Node) -> _Fill | None:
 
 
 def _without_not(mask: object, if_set: bool) -> tuple[object, bool]:
-    while isinstance(mask, Node) and mask.target in _NOT:
+    while isinstance(mask, Node) and mask.target in NOT:
         mask, if_set = mask.args[0], not if_set
     return mask, if_set
 
