@@ -24,7 +24,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="python3 -m examples.xnnpack.aot_compiler", description="Compile a model of the zoo."
     )
     parser.add_argument(
-        "-m", "--model_name", required=True, help=f"one of: {', '.join(zoo.names())}"
+        "-m",
+        "--model_name",
+        required=True,
+        help=f"one of: {', '.join(zoo.names())}; or your own: module:callable or a .pt2 archive",
     )
     parser.add_argument(
         "-q", "--quantize", action="store_true", help="8-bit, by the scheme that suits the model"
@@ -59,7 +62,6 @@ def main(arguments: list[str] | None = None) -> None:
         from penstock.cli.pipeline import Request, compile_model
         from penstock.cli.summary import as_table
 
-        zoo.entry(options.model_name)
         outcome = compile_model(
             Request(
                 source=options.model_name,

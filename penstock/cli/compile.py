@@ -64,7 +64,8 @@ def compile_command(
     weights: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="'default' for the library's pretrained weights, 'random', or a checkpoint."
+            help="A checkpoint; for a model of the zoo also 'default' (the library's pretrained "
+            "weights) or 'random'."
         ),
     ] = None,
     seed: Seed = 0,

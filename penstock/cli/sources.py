@@ -20,9 +20,9 @@ from penstock.cli.user_code import FORM, call, require_model_name
 from penstock.compiler.capture.given import load_archive
 from penstock.compiler.quantize.quantization import Quantization, Scheme, parse_scheme
 from penstock.errors import InputError
-from penstock.llm.export.named import require_program
 from penstock.zoo.images import IMAGENET, Normalization
 from penstock.zoo.model import variations
+from penstock.zoo.weights import load as load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Source:
 
 
 def find(name: str, *, weights: str | None = None, seed: int = 0) -> Source:
-    """Resolves ``name``. Raises ``InputError`` when it names nothing, ``ExportError`` for a bad
-    archive."""
+    """Resolves ``name``; ``weights`` as :func:`penstock.zoo.create` takes them, of a callable's
+    module a checkpoint alone. Raises ``InputError`` when it names nothing, ``ExportError`` for a
+    bad archive."""
     if name in zoo.names():
         return _from_zoo(name, weights, seed)
-    if weights is not None:
-        raise InputError(f"--weights is for models of the zoo, and {name!r} is none of them")
     if name.endswith(".pt2"):
+        if weights is not None:
+            raise InputError(f"{name} has its own weights; leave --weights out")
         return _from_archive(Path(name))
     if ":" in name:
-        return _from_callable(name)
-    require_program(name)
+        return _from_callable(name, weights)
     require_model_name(name)
     raise AssertionError("unreachable")
 
@@ -98,7 +98,7 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def _from_callable(given: str) -> Source:
+def _from_callable(given: str, weights: str | None) -> Source:
     match = _CALLABLE.fullmatch(given)
     if match is None:
         raise InputError(f"cannot read {given!r}; give {FORM}")
@@ -108,6 +108,8 @@ def _from_callable(given: str) -> Source:
     if isinstance(made, torch.export.ExportedProgram):
         if described is not None:
             raise InputError(f"{name} gives an exported program, whose inputs are fixed")
+        if weights is not None:
+            raise InputError(f"{name} gives an exported program with weights; leave --weights out")
         return _from_program(label, made, name)
     if isinstance(made, Mapping):
         fields = dict(made)
@@ -137,6 +139,13 @@ def _from_callable(given: str) -> Source:
             "keys model, args and, as needed, kwargs, dynamic_shapes, calibration, scheme; it gave "
             f"{_described(made)}"
         )
+    if weights in ("default", "random"):
+        raise InputError(
+            f"--weights {weights} is for models of the zoo; give a checkpoint for {name}, or leave"
+            " it out for the weights that it makes"
+        )
+    if weights is not None:
+        load_checkpoint(model, weights, name)
     data = fields.get("calibration")
     return Source(
         name=label,

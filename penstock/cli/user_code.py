@@ -40,6 +40,9 @@ def require_model_name(source: str) -> None:
     for endings, hint in _HINTS:
         if source.endswith(endings):
             raise InputError(f"cannot compile {source!r}: {hint}")
+    from penstock.llm.export.named import require_program
+
+    require_program(source)
     raise InputError(
         f"unknown model {source!r}{did_you_mean(source, names)}; the valid names are: "
         f"{', '.join(names)}; or give {FORM}, a .pt2 archive, or a language model: smollm2, a "

@@ -10,6 +10,8 @@ classifier is scaled to the differences between these inputs.
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,12 +178,13 @@ def load(module: nn.Module, path: str, model: str) -> None:
         if isinstance(state.get(key), Mapping):
             state = state[key]
     wanted = module.state_dict()
+    state = _unwrapped(state, wanted)
     missing = [name for name in wanted if name not in state]
     extra = [name for name in state if name not in wanted]
     wrong = [
-        f"{name} is {list(state[name].shape)}, not {list(value.shape)}"
+        f"{name} is {_shape(state[name])}, not {_shape(value)}"
         for name, value in wanted.items()
-        if name in state and state[name].shape != value.shape
+        if name in state and _shape(state[name]) != _shape(value)
     ]
     for problem, names in (("lacks", missing), ("has unknown", extra), ("has misfits:", wrong)):
         if names:
@@ -190,6 +193,23 @@ def load(module: nn.Module, path: str, model: str) -> None:
                 f"checkpoint {path} does not fit {model}: it {problem} {names[0]}{more}"
             )
     module.load_state_dict(dict(state))
+
+
+def _shape(value: Any) -> str:
+    tensor = isinstance(value, torch.Tensor)
+    return str(list(value.shape)) if tensor else f"of type {type(value).__name__}"
+
+
+def _unwrapped(state: Mapping[Any, Any], wanted: Mapping[str, Any]) -> Mapping[Any, Any]:
+    """``state`` under the module's own names, where it was saved as the only part of another
+    module: ``module.`` of DataParallel, ``_orig_mod.`` of torch.compile, an attribute's name."""
+    while state and all(isinstance(name, str) and "." in name for name in state):
+        prefixes = {name.partition(".")[0] + "." for name in state}
+        if len(prefixes) > 1 or any(name.startswith((*prefixes,)) for name in wanted):
+            break
+        (prefix,) = prefixes
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -208,6 +228,13 @@ def _read(path: Path) -> Mapping[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except PenstockError:
         raise
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"{shorten(code[1])} in it is code" if code else "torch.save did not write it"
+        raise InputError(
+            f"checkpoint {path} cannot be read: {found}; give what torch.save(model.state_dict(),"
+            " path) writes"
+        ) from error
     except Exception as error:  # whatever a damaged file makes the libraries stumble over
         reason = shorten((str(error).splitlines() or [type(error).__name__])[0])
         raise InputError(f"checkpoint {path} cannot be read: {reason}") from error

@@ -110,6 +110,18 @@ def test_a_model_of_a_library(shell: Shell) -> None:
     assert result["share_delegated"] == 1.0
 
 
+def test_a_checkpoint_of_the_users_own_module(shell: Shell) -> None:
+    torch.manual_seed(1)
+    model = torch.nn.Linear(6, 2)
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, shell.folder / "saved.pt")
+    shell.compiled("mymodels:rows", "--weights", "saved.pt", "--output", "rows.pte", "--test")
+    x = torch.randn(3, 6)
+    with torch.no_grad():
+        expected = model(x).numpy()
+    got = penstock.load(shell.folder / "rows.pte")(x)[0]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
 def test_a_function_that_exports(shell: Shell) -> None:
     assert shell.compiled("mymodels.py:program", "--test")["agreement"][0]["sqnr_db"] > 100
 
@@ -173,7 +185,9 @@ def test_stages_and_summary(shell: Shell) -> None:
         (["mymodels:net", "-q", "--calibration", "nowhere"], "no calibration data at 'nowhere'"),
         (["linear", "--scheme", "int3"], "unknown quantization scheme 'int3'"),
         (["linear", "--weights", "nothing.pt"], "no checkpoint nothing.pt"),
-        (["mymodels:net", "--weights", "default"], "--weights is for models of the zoo"),
+        (["mymodels:net", "--weights", "default"], "--weights default is for models of the zoo"),
+        (["mymodels:net", "--weights", "no.pt"], "there is no checkpoint no.pt"),
+        (["mymodels:program", "--weights", "no.pt"], "an exported program with weights; leave"),
         (["linear", "-o", "/proc/nowhere"], "cannot write to the output directory /proc/nowhere"),
         (["linear", "-o", "mymodels.py"], "cannot write to the output directory mymodels.py"),
         (["mymodels:rows", "--dynamic-shapes", "x"], "cannot read the dynamic dimension 'x'"),
@@ -197,6 +211,8 @@ def test_the_example_compiler(shell: Shell) -> None:
     assert (shell.folder / "add_xnnpack_fp32.pte").exists()
     assert (shell.folder / "made" / "add_xnnpack_q8.pte").exists()
     assert "mobilebert" in shell.call(example, "-h").stdout
+    done = shell.call(example, "-m", "mymodels.py:net", "-d", "-t")
+    assert done.returncode == 0 and (shell.folder / "net_xnnpack_fp32.pte").exists()
     shell.fails(example, "-m", "nosuch", "-d", message="unknown model 'nosuch'; the valid")
 
 

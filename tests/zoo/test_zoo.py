@@ -166,14 +166,29 @@ def test_a_checkpoint_is_loaded(tmp_path: Path) -> None:
             assert torch.equal(loaded.module(*source.args), source.module(*source.args))
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "net."])
+def test_a_checkpoint_of_what_wraps_the_model(tmp_path: Path, prefix: str) -> None:
+    """As DataParallel, torch.compile and a Lightning module save it."""
+    source = zoo.create("mv3", seed=3)
+    state = {prefix + name: value for name, value in source.module.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "wrapped.pt")
+    loaded = zoo.create("mv3", str(tmp_path / "wrapped.pt"))
+    with torch.no_grad():
+        assert torch.equal(loaded.module(*source.args), source.module(*source.args))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "there is no checkpoint"),
         (b"", "cannot be read"),
-        (b"not a checkpoint", "cannot be read"),
+        (b"not a checkpoint", r"torch.save did not write it; give what torch.save\(model.state"),
+        (torch.nn.Conv2d(1, 1, 1), "torch.nn.modules.conv.Conv2d in it is code; give what"),
+        ({"conv1.weight": 3}, "it lacks bn1.weight and"),
         ({"fc.weight": torch.zeros(2)}, "does not fit resnet18: it lacks conv1.weight and"),
         ([1, 2], "holds a list"),
+        ({"net.fc.weight": 1, "net.x": 2}, "it lacks conv1.weight and"),
+        ({1: 2}, "it lacks conv1.weight and"),
     ],
 )
 def test_bad_checkpoints(tmp_path: Path, content: object, message: str) -> None:

@@ -26,7 +26,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Quantize a model of the zoo; no delegate.",
     )
     parser.add_argument(
-        "-m", "--model_name", required=True, help=f"one of: {', '.join(zoo.names())}"
+        "-m",
+        "--model_name",
+        required=True,
+        help=f"one of: {', '.join(zoo.names())}; or your own: module:callable or a .pt2 archive",
     )
     parser.add_argument(
         "-s", "--so_library", help="a shared library of custom operators for PyTorch to load"
@@ -68,7 +71,6 @@ def main(arguments: list[str] | None = None) -> None:
         from penstock.cli.pipeline import Request, compile_model
         from penstock.cli.summary import as_table
 
-        zoo.entry(options.model_name)
         if options.so_library is not None:
             load_operators(options.so_library)
         outcome = compile_model(
