@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import torch
@@ -121,9 +122,13 @@ class Batches:
         if found != expected:
             raise QuantizationError(
                 f"{self.kind} batch {index}: expected {_inputs(len(self.examples))} structured "
-                f"like the example inputs, found {_inputs(len(leaves))}"
+                f"like the example inputs, found {_inputs(len(leaves))}{self._as_given()}"
             )
         return leaves
+
+    def _as_given(self) -> str:
+        names = ", ".join(node.name for node in self.placeholders)
+        return f"; give what the model takes and no more: {names}"
 
     def _arguments(self, index: int, batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The batch as (args, kwargs) in the example inputs' order."""
@@ -134,7 +139,7 @@ class Batches:
         if len(items) != positional + len(named):
             raise QuantizationError(
                 f"{self.kind} batch {index}: expected {_inputs(positional + len(named))}, "
-                f"found {len(items)}"
+                f"found {len(items)}{self._as_given()}"
             )
         return items[:positional], dict(zip(named, items[positional:], strict=True))
 
@@ -151,14 +156,20 @@ class Batches:
             return args, {name: batch[name] for name in self.example_kwargs}
         raise QuantizationError(
             f"{self.kind} batch {index}: expected the inputs {', '.join(expected)}, "
-            f"found {', '.join(map(str, batch)) or 'none'}"
+            f"found {', '.join(map(str, batch)) or 'none'}; give these names and no more"
         )
 
     def _checked(self, index: int, leaves: list[Any]) -> list[Any]:
-        return [
+        checked = [
             self._checked_input(index, node, example, value)
             for node, example, value in zip(self.placeholders, self.examples, leaves, strict=True)
         ]
+        tensors = [value for value in checked if isinstance(value, torch.Tensor)]
+        if tensors and not any(value.numel() for value in tensors):
+            raise QuantizationError(
+                f"{self.kind} batch {index} is empty ({_describe(tensors[0])}); leave it out"
+            )
+        return checked
 
     def _checked_input(self, index: int, node: Node, example: Any, value: Any) -> Any:
         where = f"{self.kind} batch {index}, input {node.name}"
@@ -174,17 +185,31 @@ class Batches:
                     f"{where}: expected a tensor, found a {type(value).__name__}"
                 ) from None
         expected = node.meta.get("val", example)
+        if value.is_meta or value.layout != torch.strided:
+            kind = "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
+            raise QuantizationError(
+                f"{where}: expected a dense tensor with values, found a {kind} one"
+            )
         if value.dtype != expected.dtype or not _shape_fits(expected.shape, value.shape):
             raise QuantizationError(
-                f"{where}: expected {_describe(expected)}, found {_describe(value)}"
+                f"{where}: expected {_describe(expected)}, found {_describe(value)}; "
+                f"{_advice(expected, value)}"
             )
         return value.detach().to(example.device)
 
 
 def _iterable(data: Iterable[Batch], kind: str) -> Iterable[Batch]:
     if isinstance(data, (torch.Tensor, str, Mapping)) or not isinstance(data, Iterable):
+        found = type(data).__name__
+        if isinstance(data, FunctionType):
+            raise QuantizationError(f"{kind} is a function; call it and give the batches it makes")
+        if hasattr(data, "__getitem__") and not isinstance(data, (torch.Tensor, str, Mapping)):
+            raise QuantizationError(
+                f"{kind} is a {found}, which has single samples; give its batches, as a "
+                "torch.utils.data.DataLoader makes them"
+            )
         raise QuantizationError(
-            f"{kind} must be an iterable of input tuples, not one {type(data).__name__}; "
+            f"{kind} must be an iterable of input tuples, not one {found}; "
             "put a single batch in a list"
         )
     return data
@@ -201,6 +226,14 @@ def _shape_fits(expected: Sequence[Any], found: Sequence[int]) -> bool:
 def _describe(tensor: torch.Tensor) -> str:
     sizes = ", ".join(map(str, tensor.shape))
     return f"{str(tensor.dtype).removeprefix('torch.')} [{sizes}]"
+
+
+def _advice(expected: torch.Tensor, found: torch.Tensor) -> str:
+    if expected.dtype != found.dtype:
+        return "convert it to the dtype that the model takes"
+    if expected.dim() == found.dim() + 1:
+        return "give whole batches, with all dimensions of the example inputs"
+    return "give the sizes of the example inputs, or lower with dynamic_shapes for others"
 
 
 def _inputs(count: int) -> str:

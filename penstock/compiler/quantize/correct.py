@@ -119,6 +119,8 @@ def _shift(
     moments = []
     for one, other in zip(expected, found, strict=True):
         error = one - other
+        if error.numel() == 0:  # has no mean
+            continue
         others = [dim for dim in range(error.dim()) if dim != axis % error.dim()]
         if others:
             variance, mean = torch.var_mean(error, others, correction=0)

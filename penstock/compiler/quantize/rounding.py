@@ -44,7 +44,8 @@ def moments(
     [groups, K, K] for K weights a channel; ``centred``, its covariances. ``None`` for other
     operators than convolutions and linear layers, for channels of many weights, and for too few
     inputs."""
-    if weight[0].numel() > MOST_WEIGHTS or weight.numel() == 0:
+    inputs = [x for x in inputs if x.numel()]
+    if weight[0].numel() > MOST_WEIGHTS or weight.numel() == 0 or not inputs:
         return None
     if node.target is aten.linear.default:
         rows = torch.cat([x.reshape(-1, x.shape[-1]) for x in inputs])[None]
@@ -55,6 +56,7 @@ def moments(
         return None
     if rows.shape[1] < SAMPLES_A_WEIGHT * rows.shape[2]:
         return None
+    rows = rows / rows.abs().max().clamp(min=1e-30)  # whose squares would be beyond float32
     if centred:
         rows = rows - rows.mean(1, keepdim=True)
     return (rows.mT @ rows).double() / rows.shape[1]

@@ -135,14 +135,18 @@ def test_forms_of_a_batch(batch: Any) -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (ARGS, r"batch 1: expected 3 inputs, found 1"),
-        ({"x": ARGS[0]}, r"batch 1: expected the inputs x, scale, ids, found x"),
+        (ARGS, r"batch 1: expected 3 inputs, found 1; give what the model takes and no more: x, "),
+        ({"x": ARGS[0]}, r"batch 1: expected the inputs x, scale, ids, found x; give these names"),
         ((ARGS[0], KWARGS["scale"], torch.ones(2, 2, dtype=torch.int64)),
          r"batch 1, input ids: expected int64 \[2, 1\], found int64 \[2, 2\]"),
         ((ARGS[0], KWARGS["scale"].double(), KWARGS["ids"]),
          r"batch 1, input scale: expected float32 \[2, 4\], found float64 \[2, 4\]"),
         ((torch.randn(2, 4, 1), KWARGS["scale"], KWARGS["ids"]),
-         r"batch 1, input x: expected float32 \[2, 4\], found float32 \[2, 4, 1\]"),
+         r"batch 1, input x: expected float32 \[2, 4\], found float32 \[2, 4, 1\]; give the sizes"),
+        ((ARGS[0][0], KWARGS["scale"], KWARGS["ids"]),
+         r"batch 1, input x: expected float32 \[2, 4\], found float32 \[4\]; give whole batches"),
+        ((ARGS[0].to("meta"), KWARGS["scale"], KWARGS["ids"]), r"with values, found a meta one"),
+        ((ARGS[0], KWARGS["scale"].to_sparse(), KWARGS["ids"]), r"scale: .* a sparse_coo one"),
         (("text", KWARGS["scale"], KWARGS["ids"]),
          r"batch 1, input x: expected a tensor, found a str"),
         ((ARGS, KWARGS["scale"], KWARGS["ids"]), r"batch 1: expected 3 inputs structured like"),
@@ -160,6 +164,13 @@ def test_calibration_that_is_no_sequence_of_batches(data: Any) -> None:
         quantized(SmallNet(), (IMAGES,), "static", data)
 
 
+def test_what_makes_batches_is_not_taken_for_them() -> None:
+    samples = TensorDataset(IMAGES)
+    for data, message in ((lambda: [IMAGES], "call it"), (samples, "TensorDataset.*DataLoader")):
+        with pytest.raises(QuantizationError, match=message):
+            quantized(SmallNet(), (IMAGES,), "static", data)
+
+
 def test_no_batches_at_all() -> None:
     with pytest.raises(QuantizationError, match="holds no batch"):
         quantized(SmallNet(), (IMAGES,), "static", [])
@@ -173,6 +184,39 @@ def test_dynamic_dimensions_may_vary_and_others_not() -> None:
     module = captured(SmallNet(), (IMAGES,), dynamic_shapes=({0: batch},))
     with pytest.raises(QuantizationError, match=r"batch 0, input x: .*, 8, 8\], found .*, 8, 9\]"):
         quantize(module, (IMAGES,), "static", [torch.randn(2, 3, 8, 9)])
+
+
+class TwoSources(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.cat([self.first(x).relu(), self.second(memory).relu()], 1))
+
+
+def test_an_input_may_be_empty_and_a_batch_may_not() -> None:
+    """An empty value has no mean that biases could be corrected by."""
+    torch.manual_seed(0)
+    model, args = TwoSources().eval(), (torch.randn(1, 8, 8), torch.randn(1, 4, 8))
+    size = torch.export.Dim("size", min=0, max=64)
+    data = [(torch.randn(1, 8, 8), torch.randn(1, n, 8)) for n in (0, 4)]
+    module = captured(model, args, dynamic_shapes=({}, {1: size}))
+    converted, _ = quantize(module, args, "static", data)
+    assert sqnr_db(model(*args), run(converted, *args)) > 25
+
+    batch = torch.export.Dim("batch", min=0, max=16)
+    module = captured(SmallNet(), (IMAGES,), dynamic_shapes=({0: batch},))
+    with pytest.raises(QuantizationError, match=r"batch 1 is empty \(float32 \[0, 3, 8, 8\]\)"):
+        quantize(module, (IMAGES,), "static", [IMAGES, IMAGES[:0]])
+
+
+def test_values_whose_squares_are_beyond_float32() -> None:
+    torch.manual_seed(0)
+    model, args = nn.Conv2d(3, 4, 3), (IMAGES * 1e30,)
+    converted, _ = quantized(model, args, "static")
+    expected = model(*args) / 1e30
+    assert sqnr_db(expected, run(converted, *args) / 1e30) > 30
 
 
 def test_more_batches_widen_the_range_and_progress_is_told() -> None:
