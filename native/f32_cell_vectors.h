@@ -1,6 +1,9 @@
-/* Steps of recurrent layers for vectors of PK_LANES floats, by the compiler's vector types. */
+/* Steps of recurrent layers for vectors of PK_LANES floats, by the compiler's vector types. The file that
+ * includes this defines PK_LANES and `fused(a, b, c)`, which is a * b + c, and may have a `sigmoid_of(x)`
+ * (PK_OWN_SIGMOID). All is in the order of operations of XNNPACK's kernels for the nodes: with its
+ * sigmoid the bits are XNNPACK's too. */
 #include "f32_cell.h"
-#include "f32_exp.h"
+#include "f32_vectors.h"
 #include "unroll.h"
 
 #include <string.h>
@@ -8,33 +11,35 @@
 #define ROWS PK_F32_CELL_ROWS
 #define SUMS 8 /* vectors, as each has to wait for the one before it */
 
+#ifndef PK_OWN_SIGMOID
+#include "f32_exp.h"
+
 PK_INLINE vec sigmoid_of(vec x)
 {
     return quotient(chosen(x == x, all(1), x), all(1) + exponential(-x));
 }
+#endif
 
-/* x P(x^2) / Q(x^2), to 3 units in the last place; beyond 7.9 it is 1 in fp32. */
+/* XNNPACK's x P(x^2) / Q(x^2); from 7.98 on it is 1 in fp32. */
 PK_INLINE vec tanh_of(vec x)
 {
-    const vec most = all(7.90531110763549805f);
+    const vec most = all(7.9807181358e+00f);
     vec a = chosen(x > most, most, x);
     a = chosen(a < -most, -most, a);
     const vec square = a * a;
-    vec p = all(-2.76076847742355e-16f);
-    p = p * square + 2.00018790482477e-13f;
-    p = p * square + -8.60467152213735e-11f;
-    p = p * square + 5.12229709037114e-08f;
-    p = p * square + 1.48572235717979e-05f;
-    p = p * square + 6.37261928875436e-04f;
-    p = p * square + 4.89352455891786e-03f;
-    vec q = all(1.19825839466702e-06f);
-    q = q * square + 1.18534705686654e-04f;
-    q = q * square + 2.26843463243900e-03f;
-    q = q * square + 4.89352518554385e-03f;
+    vec p = fused(square, all(1.4248920266e-08f), all(2.1235626264e-05f));
+    p = fused(square, p, all(3.5330520477e-03f));
+    p = fused(square, p, all(1.3412411511e-01f));
+    p = fused(square, p, all(1.0f));
+    vec q = fused(square, all(8.1365948290e-07f), all(3.3472978976e-04f));
+    q = fused(square, q, all(2.6018999517e-02f));
+    q = fused(square, q, all(4.6745735407e-01f));
+    q = fused(square, q, all(1.0f));
     return a * p / q;
 }
 
-/* gates += h @ weights for `rows` rows by `vectors` vectors of gates, both constants. */
+/* gates = bias + h @ weights for `rows` rows by `vectors` vectors of gates, both constants; `to` has the
+ * bias. */
 PK_INLINE void multiply_block(const size_t rows, const size_t vectors, const float *h, size_t hidden,
                               const float *weights, size_t gates, float *to)
 {
@@ -47,7 +52,7 @@ PK_INLINE void multiply_block(const size_t rows, const size_t vectors, const flo
         PK_UNROLL for (size_t v = 0; v < vectors; v++) w[v] = at(weights + v * PK_LANES);
         PK_UNROLL for (size_t r = 0; r < rows; r++) {
             const vec x = all(h[r * hidden + k]);
-            PK_UNROLL for (size_t v = 0; v < vectors; v++) sums[r][v] += x * w[v];
+            PK_UNROLL for (size_t v = 0; v < vectors; v++) sums[r][v] = fused(x, w[v], sums[r][v]);
         }
     }
     PK_UNROLL for (size_t r = 0; r < rows; r++)
@@ -95,56 +100,53 @@ PK_INLINE void put(float *to, vec x, size_t count)
         memcpy(to, &x, count * sizeof(float));
 }
 
-static void lstm(const struct pk_f32_cell_task *t, const float *gates, size_t row)
+static void lstm(const struct pk_f32_cell_task *t, const float *given, const float *product, size_t row)
 {
     const size_t n = t->hidden, place = row * n;
     for (size_t i = 0; i < n; i += PK_LANES) {
         const size_t count = pk_min(n - i, PK_LANES);
-        const vec in = sigmoid_of(some(gates + i, count));
-        const vec forget = sigmoid_of(some(gates + n + i, count));
-        const vec out = sigmoid_of(some(gates + 2 * n + i, count));
-        const vec made = tanh_of(some(gates + 3 * n + i, count));
-        const vec cell = forget * some(t->c + place + i, count) + in * made;
+        vec gates[4];
+        PK_UNROLL for (size_t g = 0; g < 4; g++)
+            gates[g] = some(given + g * n + i, count) + some(product + g * n + i, count);
+        const vec in = sigmoid_of(gates[0]), forget = sigmoid_of(gates[1]);
+        const vec kept = forget * some(t->c + place + i, count);
+        const vec cell = kept + in * tanh_of(gates[3]);
         put(t->cell + place + i, cell, count);
-        put(t->output + place + i, out * tanh_of(cell), count);
+        put(t->output + place + i, sigmoid_of(gates[2]) * tanh_of(cell), count);
     }
 }
 
-static void gru(const struct pk_f32_cell_task *t, const float *gates, size_t row)
+static void gru(const struct pk_f32_cell_task *t, const float *given, const float *product, size_t row)
 {
     const size_t n = t->hidden, place = row * n;
-    const float *const input = t->input + t->input_offset + row * t->input_stride + 2 * n;
     for (size_t i = 0; i < n; i += PK_LANES) {
         const size_t count = pk_min(n - i, PK_LANES);
-        const vec reset = sigmoid_of(some(gates + i, count));
-        const vec update = sigmoid_of(some(gates + n + i, count));
-        const vec made = tanh_of(some(input + i, count) + reset * some(gates + 2 * n + i, count));
+        vec gates[2];
+        PK_UNROLL for (size_t g = 0; g < 2; g++)
+            gates[g] = some(given + g * n + i, count) + some(product + g * n + i, count);
+        const vec remembered = sigmoid_of(gates[0]) * some(product + 2 * n + i, count);
+        const vec made = tanh_of(some(given + 2 * n + i, count) + remembered);
         const vec h = some(t->h + place + i, count);
-        put(t->output + place + i, made + update * (h - made), count);
+        put(t->output + place + i, made + sigmoid_of(gates[1]) * (h - made), count);
     }
 }
 
 static void cell(const struct pk_f32_cell_task *t)
 {
     const size_t n = t->hidden, gates = pk_f32_cell_gates(t);
-    const size_t given = t->form == PK_F32_LSTM ? 4 * n : 2 * n;
     float *const scratch = t->scratch;
     for (size_t first = 0; first < t->rows; first += ROWS) {
         const size_t rows = pk_min(t->rows - first, ROWS);
         memset(scratch, 0, rows * gates * sizeof(float));
-        for (size_t r = 0; r < rows; r++) {
-            float *const to = scratch + r * gates;
-            memcpy(to, t->input + t->input_offset + (first + r) * t->input_stride,
-                   given * sizeof(float));
-            if (t->bias)
-                memcpy(to + given, t->bias, n * sizeof(float));
-        }
+        for (size_t r = 0; t->bias && r < rows; r++)
+            memcpy(scratch + r * gates + 2 * n, t->bias, n * sizeof(float));
         multiply(rows, t->h + first * n, n, t->weights, gates, scratch);
         for (size_t r = 0; r < rows; r++) {
+            const float *const given = t->input + t->input_offset + (first + r) * t->input_stride;
             if (t->form == PK_F32_LSTM)
-                lstm(t, scratch + r * gates, first + r);
+                lstm(t, given, scratch + r * gates, first + r);
             else
-                gru(t, scratch + r * gates, first + r);
+                gru(t, given, scratch + r * gates, first + r);
         }
     }
 }

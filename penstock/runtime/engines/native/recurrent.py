@@ -23,9 +23,9 @@ from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import PackedWeights
 
 #: ``PK_F32_CELL_CHANNELS``.
-_CHANNELS = 16
+CHANNELS = 16
 #: ``enum pk_f32_cell_form``.
-_LSTM, _GRU = 0, 1
+LSTM, GRU = 0, 1
 
 
 class CTask(Structure):
@@ -67,7 +67,7 @@ class _Weights:
         if self._packed is None or self._packed[0] is not workshop.packed:
             outputs = sum(len(product) for product in self.products)
             hidden = self.products[0].shape[1]
-            weights = np.zeros((hidden, -(-outputs // _CHANNELS) * _CHANNELS), np.float32)
+            weights = np.zeros((hidden, -(-outputs // CHANNELS) * CHANNELS), np.float32)
             weights[:, :outputs] = np.concatenate(self.products).T
             bias = None if self.bias is None else workshop.packed.keep(np.array(self.bias))
             self._packed = workshop.packed, workshop.packed.keep(weights), bias
@@ -111,15 +111,15 @@ class Cell:
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         rows, offset, stride = self.source.place(shapes[self.source.value])
-        gates = (4 if self.form == _LSTM else 3) * self.hidden
-        states = [self.h, self.output, *((self.c, self.cell) if self.form == _LSTM else ())]
+        gates = (4 if self.form == LSTM else 3) * self.hidden
+        states = [self.h, self.output, *((self.c, self.cell) if self.form == LSTM else ())]
         fits = shapes[self.source.value][-1] >= gates
         if not fits or any(math.prod(shapes[i]) != rows * self.hidden for i in states):
             raise InputError("the shapes of a call do not fit each other in a recurrent layer")
         isa = int(self.workshop.library.isa)
         task = CTask(isa, self.form, rows, self.hidden, offset, stride, self.weights, self.bias)
         fields = [(self.source.value, "input"), (self.h, "h"), (self.output, "output")]
-        if self.form == _LSTM:
+        if self.form == LSTM:
             fields += [(self.c, "c"), (self.cell, "cell")]
         scratch: int = self.workshop.library.functions.pk_f32_cell_scratch_size(byref(task))
         return Step("pk_f32_cell_run", task, tuple(fields), scratch)
@@ -206,7 +206,7 @@ def _lstm_of(
         if same != {p.shapes[h]} or not _ends(p, ordered, last, total):
             return None
         layer = layers.setdefault((weights,), _Weights((_matrix(p, weights),), None))
-        pack = partial(_packed, _LSTM, hidden, source, h, output, layer, c, cell)
+        pack = partial(_packed, LSTM, hidden, source, h, output, layer, c, cell)
         return Match(ordered, FAMILY, pack, cell_gain(p.shapes[output], 4, library))
     return None
 
@@ -278,7 +278,7 @@ def _gru_of(
             bias = np.zeros(hidden, np.float32)
         matrices = (_matrix(p, names[0]), _matrix(p, names[1]))
         layer = layers.setdefault(names, _Weights(matrices, bias))
-        pack = partial(_packed, _GRU, hidden, source, h, output, layer, h, output)
+        pack = partial(_packed, GRU, hidden, source, h, output, layer, h, output)
         return Match(ordered, FAMILY, pack, cell_gain(p.shapes[output], 3, library))
     return None
 

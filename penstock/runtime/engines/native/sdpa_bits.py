@@ -10,14 +10,12 @@ from ctypes import byref
 
 import numpy as np
 
-from penstock.graph.dtypes import DataType
-from penstock.graph.graph import Node, Shape, Value, XnnGraph
+from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.blocks import address, empty
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.sdpa import Attention, Operand
-from penstock.runtime.engines.threads import Threads
-from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
+from penstock.runtime.engines.xnnpack.examples import computed
 
 #: Of query, keys, values, scores, weights and output: more columns than are added up at a time, and
 #: a part of a vector beyond.
@@ -41,29 +39,12 @@ def has_the_same_bits(library: Library) -> bool:
 def _agree(functions: ctypes.CDLL, isa: int) -> bool:
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(shape, np.float32) for shape in _SHAPES[:3]]
-    return bool(np.array_equal(_ours(functions, isa, inputs), _theirs(inputs)))
-
-
-def _theirs(inputs: list[np.ndarray]) -> np.ndarray:
-    graph = XnnGraph(
-        values=[
-            Value(i, DataType.FP32, shape, external_id=i if i < 3 else 3 if i == 5 else None,
-                  is_input=i < 3, is_output=i == 5)
-            for i, shape in enumerate(_SHAPES)
-        ],
-        nodes=[
-            Node(NodeKind.BATCH_MATRIX_MULTIPLY, (0, 1), (3,)),
-            Node(NodeKind.SOFTMAX, (3,), (4,)),
-            Node(NodeKind.BATCH_MATRIX_MULTIPLY, (4, 2), (5,)),
-        ],
-        inputs=[0, 1, 2],
-        outputs=[5],
-    )  # fmt: skip
-    found = np.empty(_SHAPES[-1], np.float32)
-    executable = XnnpackEngine().compile(graph, threads=Threads(1))
-    executable.reshape([array.shape for array in inputs])
-    executable.run(inputs, [found])
-    return found
+    nodes = [
+        Node(NodeKind.BATCH_MATRIX_MULTIPLY, (0, 1), (3,)),
+        Node(NodeKind.SOFTMAX, (3,), (4,)),
+        Node(NodeKind.BATCH_MATRIX_MULTIPLY, (4, 2), (5,)),
+    ]
+    return np.array_equal(_ours(functions, isa, inputs), computed(_SHAPES, nodes, inputs))
 
 
 def _ours(functions: ctypes.CDLL, isa: int, inputs: list[np.ndarray]) -> np.ndarray:

@@ -28,8 +28,9 @@ from penstock.runtime.engines.native.group_norms import group_norm_chains
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.norms import layer_norm_chains
 from penstock.runtime.engines.native.recurrent import cell_chains
+from penstock.runtime.engines.native.recurrent_bits import has_the_same_bits as cells_agree
 from penstock.runtime.engines.native.rules import goes_whole
-from penstock.runtime.engines.native.sdpa_bits import has_the_same_bits
+from penstock.runtime.engines.native.sdpa_bits import has_the_same_bits as attention_agrees
 from penstock.runtime.engines.native.sdpa_chains import sdpa_chains
 from penstock.runtime.engines.native.tables import Tables
 
@@ -55,26 +56,28 @@ def _chains(
     layers: list[Match] = []
     taken = {id(node) for chain in found for node in chain.nodes}
     heads = any(node.kind in _HEADS and id(node) not in taken for node in graph.nodes)
-    # Sums in another order round otherwise, which answers by way of int8 would show: norms and
-    # recurrent steps are not worth that, and static int8 has the same bits on every engine.
+    # Sums in another order round otherwise, which answers by way of int8 would show: norms are not
+    # worth that, and static int8 has the same bits on every engine.
     made = {value.dtype for value in graph.values if value.data is None}
     fp32 = made.isdisjoint(_INT8)
     combs = (fp32 or made.isdisjoint(_STATIC)) and any(is_comb(node) for node in graph.nodes)
     norms = any(node.kind is NodeKind.RECIPROCAL_SQUARE_ROOT for node in graph.nodes)
-    cells = fp32 and any(node.kind is NodeKind.TANH for node in graph.nodes)
+    cells = any(node.kind is NodeKind.TANH for node in graph.nodes)
     if heads or combs or norms or cells:
         pattern = Pattern(graph, shapes)
     if combs:
         found += comb_chains(pattern, taken, library)
     if cells:
-        found += cell_chains(pattern, taken, library)
+        steps = cell_chains(pattern, taken, library)
+        if steps and (fp32 or cells_agree(library)):
+            found += steps
     taken.update(id(node) for chain in found for node in chain.nodes)
     if heads:
         layers = decoder_chains(pattern)
         found += layers
         taken.update(id(node) for chain in layers for node in chain.nodes)
         attention = [] if layers else sdpa_chains(pattern, taken, library)
-        if attention and (fp32 or has_the_same_bits(library)):
+        if attention and (fp32 or attention_agrees(library)):
             found += attention
             taken.update(id(node) for chain in found for node in chain.nodes)
         found += activation_chains(pattern, taken)
