@@ -41,7 +41,8 @@ def read_labels(which: str) -> list[str]:
     try:
         if readable(path, "file of labels").stat().st_size > _MOST_BYTES:
             raise InputError(f"{which} is too large to be a file of labels; give one name a line")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Editors on Windows put a byte order mark before the text.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise InputError(f"cannot read the labels in {which}: {reason}") from None

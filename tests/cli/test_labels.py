@@ -33,6 +33,8 @@ def test_names_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text("cat\n\x1b[31mdog \nchère\n\n", encoding="utf-8")
     assert read_labels(str(path)) == ["cat", "?[31mdog", "chère"]
+    path.write_text("cat\r\ndog\r\n", encoding="utf-8-sig", newline="")
+    assert read_labels(str(path)) == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(
