@@ -130,7 +130,7 @@ def cell_chains(pattern: Pattern, taken: Container[int], library: Library) -> li
     layers: dict[tuple[int, ...], _Weights] = {}
     found = []
     for node in pattern.graph.nodes:
-        if node.kind is NodeKind.TANH:
+        if pattern.made(node.outputs[0], NodeKind.TANH):
             for match in (
                 _lstm(pattern, node, layers, library),
                 _gru(pattern, node, layers, library),
@@ -203,7 +203,7 @@ def _lstm_of(
         source, before = _source(p, given)
         parts = [*(n for n in slices if n), rest, sigmoid, first]
         ordered = p.ordered([*before, *inner, *parts, gates, multiplied])
-        if same != {p.shapes[h]} or not _ends(p, ordered, last, total):
+        if same != {p.shapes[h]} or not _ends(p, ordered, last, total, {source.value, h, c}):
             return None
         layer = layers.setdefault((weights,), _Weights((_matrix(p, weights),), None))
         pack = partial(_packed, LSTM, hidden, source, h, output, layer, c, cell)
@@ -216,7 +216,8 @@ def _gru(
 ) -> Match | None:
     """n + sigmoid(z) * (h - n), of which n = tanh(input_n + sigmoid(r) * (h @ weights + bias))"""
     n = bent.outputs[0]
-    difference = next((r for r in p.readers(n) if r.kind is NodeKind.SUBTRACT), None)
+    readers = (p.made(r.outputs[0], NodeKind.SUBTRACT) for r in p.readers(n))
+    difference = next(filter(None, readers), None)
     if difference is None or difference.inputs[1] != n or len(p.shapes[n]) != 2:
         return None
     h, hidden = difference.inputs[0], p.shapes[n][-1]
@@ -270,7 +271,9 @@ def _gru_of(
             continue
         source, before = _source(p, start.inputs[0])
         ordered = p.ordered([*before, *nodes, start, multiplied])
-        if p.shapes[h] != p.shapes[output] or not _ends(p, ordered, last, None):
+        if p.shapes[h] != p.shapes[output]:
+            continue
+        if not _ends(p, ordered, last, None, {source.value, h}):
             continue
         names = (multiplied.inputs[1], other.inputs[1], other.inputs[2])
         bias = None if names[2] == INVALID_VALUE_ID else p.constant(names[2])
@@ -341,10 +344,13 @@ def _source(p: Pattern, value: int) -> tuple[Source, list[Node]]:
     return Source(value), []
 
 
-def _ends(p: Pattern, nodes: Sequence[Node], last: Node, cell: Node | None) -> bool:
+def _ends(
+    p: Pattern, nodes: Sequence[Node], last: Node, cell: Node | None, given: set[int]
+) -> bool:
     """Whether ``last`` is the last node, and what the others make is read by them alone; what
-    ``cell`` makes also behind the last."""
-    if nodes[-1] is not last:
+    ``cell`` makes also behind the last. The values ``given`` must come from outside: the kernel
+    reads them, and writes nothing but its results."""
+    if nodes[-1] is not last or any(i in given for node in nodes for i in node.outputs):
         return False
     inside, end = {id(node) for node in nodes}, p.position[id(last)]
     for node in nodes[:-1]:

@@ -282,3 +282,38 @@ def test_what_only_begins_like_a_step(shape: tuple[int, ...]) -> None:
     data = penstock.lower(torch.nn.Tanhshrink(), (x,)).to_bytes()
     (found,) = penstock.load(data, threads=1, engine="native")(x.numpy())
     np.testing.assert_allclose(found, (x - torch.tanh(x)).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_steps_that_differ_in_one_place() -> None:
+    """A range of a GRU's difference; a state that is one of the step's own gates."""
+
+    class Limited(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.h, self.n = nn.Linear(16, 32, bias=False), nn.Linear(16, 16)
+
+        def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+            r, z = torch.sigmoid(x[:, :32] + self.h(h)).split(16, 1)
+            made = torch.tanh(x[:, 32:] + r * self.n(h))
+            return made + z * (h - made).clamp(0, 0.5)
+
+    class OwnGate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.h = nn.Linear(16, 64, bias=False)
+
+        def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+            gates = x + self.h(h)
+            i, f, o = torch.sigmoid(gates[:, :48]).split(16, 1)
+            return o * torch.tanh(f * o + i * torch.tanh(gates[:, 48:]))
+
+    torch.manual_seed(5)
+    h = torch.randn(2, 16)
+    for model, width in ((Limited(), 48), (OwnGate(), 64)):
+        x = torch.randn(2, width)
+        data = penstock.lower(model.eval(), (x, h)).to_bytes()
+        program = penstock.load(data, threads=1, engine="native")
+        for _ in range(2):
+            (found,) = program(x.numpy(), h.numpy())
+            expected = model(x, h).detach().numpy()
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
