@@ -84,11 +84,12 @@ class Quantization:
                     f"{option} must be a dict with a choice for each name, not"
                     f" {shorten(repr(getattr(self, option)))}"
                 )
-        object.__setattr__(self, "overrides", _schemes(self.overrides))
+        object.__setattr__(self, "overrides", _schemes("overrides", self.overrides))
         types = {type_name(key): scheme for key, scheme in self.module_types.items()}
-        object.__setattr__(self, "module_types", _schemes(types))
-        object.__setattr__(self, "operators", _schemes(self.operators))
+        object.__setattr__(self, "module_types", _schemes("module_types", types))
+        object.__setattr__(self, "operators", _schemes("operators", self.operators))
         object.__setattr__(self, "float_nodes", _texts("float_nodes", self.float_nodes))
+        _texts("observers", tuple(self.observers))
         object.__setattr__(self, "observers", dict(self.observers))
         for observer in (self.observer, *self.observers.values()):
             if observer not in OBSERVERS:
@@ -150,7 +151,10 @@ def parse_scheme(name: object) -> Scheme:
             if scheme == full:
                 return scheme
     valid = ", ".join((*_SHORT_NAMES, *SCHEMES))
-    raise QuantizationError(f"unknown quantization scheme {name!r}; valid: {valid}")
+    text = f"unknown quantization scheme {shorten(repr(name))}; valid: {valid}"
+    if "torchao" in type(name).__module__ or hasattr(name, "annotate"):
+        text += "; torchao's flow takes this one, and lower() what comes of it, without quantize"
+    raise QuantizationError(text)
 
 
 def type_name(key: object) -> str:
@@ -159,7 +163,8 @@ def type_name(key: object) -> str:
         return f"{key.__module__}.{key.__qualname__}"
     if isinstance(key, str):
         return key
-    raise QuantizationError(f"module_types has {key!r}; give a class of modules, or its name")
+    found = shorten(repr(key))
+    raise QuantizationError(f"module_types has {found}; give a class of modules, or its name")
 
 
 def _texts(option: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -167,11 +172,12 @@ def _texts(option: str, names: Sequence[str]) -> tuple[str, ...]:
         raise QuantizationError(f"{option} must be a sequence of names, not {names!r}")
     for name in names:
         if not isinstance(name, str):
-            raise QuantizationError(f"{option} has {shorten(repr(name))}; give names")
+            raise QuantizationError(f"{option} has {shorten(repr(name))}; give names, as text")
     return tuple(names)
 
 
-def _schemes(given: Mapping[str, Scheme | None]) -> dict[str, Scheme | None]:
+def _schemes(option: str, given: Mapping[str, Scheme | None]) -> dict[str, Scheme | None]:
+    _texts(option, tuple(given))
     return {key: None if scheme is None else parse_scheme(scheme) for key, scheme in given.items()}
 
 

@@ -34,12 +34,30 @@ def test_wrong_options() -> None:
         Quantization(observer="median")  # type: ignore[arg-type]
     with pytest.raises(QuantizationError, match="skip"):
         Quantization(skip="head")  # type: ignore[arg-type]
-    with pytest.raises(QuantizationError, match="skip has 3; give names"):
+    with pytest.raises(QuantizationError, match="skip has 3; give names, as text"):
         Quantization(skip=(3,))  # type: ignore[arg-type]
     with pytest.raises(QuantizationError, match="overrides must be a dict .* not \\['head'\\]"):
         Quantization(overrides=["head"])  # type: ignore[arg-type]
     with pytest.raises(QuantizationError, match="int4"):
         Quantization(overrides={"head": "int4"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("option", ["overrides", "operators", "observers"])
+def test_keys_that_are_no_names(option: str) -> None:
+    """An operator of torch, say, or a module."""
+    with pytest.raises(QuantizationError, match=f"{option} has <object .*; give names, as text"):
+        Quantization(**{option: {object(): None}})
+
+
+def test_what_belongs_to_torchaos_flow_is_told_so() -> None:
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    from penstock.compiler.quantize import XNNPACKQuantizer
+
+    for value in (Int8WeightOnlyConfig(), XNNPACKQuantizer("static")):
+        with pytest.raises(QuantizationError, match="; torchao's flow takes this one") as error:
+            Quantization.parse(value)  # type: ignore[arg-type]
+        assert len(str(error.value)) < 330
 
 
 def test_skip_and_overrides_fit_modules_and_what_is_below_them() -> None:
