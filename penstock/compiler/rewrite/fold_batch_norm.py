@@ -21,12 +21,15 @@ aten = torch.ops.aten
 WEIGHTED: dict[Any, int] = {
     aten.conv1d.default: 0,
     aten.conv2d.default: 0,
+    aten.conv3d.default: 0,
     aten.conv1d.padding: 0,
     aten.conv2d.padding: 0,
+    aten.conv3d.padding: 0,
     aten.convolution.default: 0,
     aten.linear.default: 0,
     aten.conv_transpose1d.default: 1,
     aten.conv_transpose2d.input: 1,
+    aten.conv_transpose3d.input: 1,
 }
 
 

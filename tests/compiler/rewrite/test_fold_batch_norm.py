@@ -26,6 +26,11 @@ def seed() -> None:
         (nn.Sequential(nn.Conv1d(3, 8, 3, bias=False), nn.BatchNorm1d(8)), (torch.randn(2, 3, 9),)),
         (nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, affine=False)), (torch.randn(5, 4),)),
         (nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)), (torch.randn(1, 3, 6, 6),)),
+        (nn.Sequential(nn.Conv3d(3, 8, 3), nn.BatchNorm3d(8)), (torch.randn(1, 3, 4, 5, 6),)),
+        (
+            nn.Sequential(nn.ConvTranspose3d(3, 8, 3), nn.BatchNorm3d(8)),
+            (torch.randn(1, 3, 4, 5, 6),),
+        ),
         (
             nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8)),
             (torch.randn(1, 4, 6, 6),),
@@ -34,7 +39,7 @@ def seed() -> None:
 )
 def test_batch_norms_are_folded(model: nn.Sequential, inputs: tuple[torch.Tensor, ...]) -> None:
     norm = model[1]
-    assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))
+    assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
     assert norm.running_mean is not None and norm.running_var is not None
     norm.running_mean.uniform_(-1, 1)
     norm.running_var.uniform_(0.5, 2)

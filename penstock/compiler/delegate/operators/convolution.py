@@ -16,7 +16,7 @@ from penstock.compiler.delegate.operators.registry import Weighted, operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments, pair
 from penstock.compiler.fx.layout import CHANNELS_LAST, Dim
-from penstock.graph.dtypes import DataType, PerTensor
+from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.kinds import Conv2dAttributes, NodeKind
 
 aten = torch.ops.aten
@@ -40,7 +40,7 @@ def _two_or_fewer(node: Node) -> str | None:
     return None
 
 
-def _not_depthwise(node: Node) -> bool:
+def takes_dynamic(node: Node) -> bool:
     """XNNPACK's depthwise convolutions take no activation that is quantized at run time."""
     named = arguments(node)
     weight = named["weight"].meta["val"]
@@ -55,7 +55,7 @@ def _not_depthwise(node: Node) -> bool:
     aten.conv1d.padding,
     aten.conv2d.padding,
     constraints=(*CONSTANT_WEIGHTS, _two_or_fewer),
-    quantization=Weighted(dynamic=_not_depthwise),
+    quantization=Weighted(dynamic=takes_dynamic),
     notes="groups; depthwise; padding='same'; with computed weights, over images of fixed size, a "
     "product with their windows",
 )
@@ -65,7 +65,7 @@ def lower_conv(b: GraphBuilder, node: Node) -> Tensor:
     rank = weight.rank - 2
     dilation = _spatial(named["dilation"], rank, 1)
     if isinstance(named["padding"], str):
-        pads = _named_padding(named["padding"], weight, dilation)
+        pads = named_padding(named["padding"], weight, dilation)
     else:
         pads = [(p, p) for p in _spatial(named["padding"], rank, 0)]
     bias = None if named["bias"] is None else b.tensor(named["bias"])
@@ -75,7 +75,7 @@ def lower_conv(b: GraphBuilder, node: Node) -> Tensor:
     )
 
 
-def _named_padding(padding: str, weight: Tensor, dilation: Sequence[int]) -> list[tuple[int, int]]:
+def named_padding(padding: str, weight: Tensor, dilation: Sequence[int]) -> list[tuple[int, int]]:
     """PyTorch's "valid" and "same" as (before, after): "same" puts the odd one after."""
     if padding == "valid":
         return [(0, 0)] * len(dilation)
@@ -114,7 +114,7 @@ def lower_conv_transpose(b: GraphBuilder, node: Node) -> Tensor:
     constraints=(*CONSTANT_WEIGHTS, _two_or_fewer),
     quantization=Weighted(
         channel_axis=lambda node: 1 if arguments(node)["transposed"] else 0,
-        dynamic=_not_depthwise,
+        dynamic=takes_dynamic,
     ),
 )
 def lower_convolution(b: GraphBuilder, node: Node) -> Tensor:
@@ -247,18 +247,21 @@ def _transposed_filter(b: GraphBuilder, weight: Tensor, groups: int):  # type: i
     data = weight.constant
     if data is None:
         raise LoweringError("its weight is not a constant")
-    per_tensor = quantization is not None and quantization.axis is None
-    source = data if per_tensor else weight.real()
+    exact = quantization is not None and quantization.axis in (None, 1)
+    source = data if exact else weight.real()
     channels, out, height, width = source.shape
     grouped = source.reshape(groups, channels // groups, out, height, width)
     physical = grouped.permute(0, 2, 3, 4, 1).reshape(
         groups * out, height, width, channels // groups
     )
-    if per_tensor:
-        assert quantization is not None
+    if quantization is None or not exact:
+        return b.raw_constant(physical, DataType.FP32)
+    if quantization.axis is None:
         scale = PerTensor(float(quantization.scale), 0)
         return b.raw_constant(physical, DataType.QINT8, scale)
-    return b.raw_constant(physical, DataType.FP32)
+    # (The groups share the scales of a dimension that has a group's channels.)
+    scales = ex.scales_array(quantization.scale.repeat(groups))
+    return b.raw_constant(physical, DataType.QCINT8, PerChannel(scales, 0))
 
 
 def _with_height(b: GraphBuilder, tensor: Tensor) -> Tensor:

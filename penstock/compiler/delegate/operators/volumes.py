@@ -6,7 +6,7 @@ channels; pooling over a box is pooling over its planes, then over its depth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,15 +15,25 @@ from torch.fx import Node
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering import gather
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
-from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
-from penstock.compiler.delegate.operators.constraints import FLOATS, constant
-from penstock.compiler.delegate.operators.convolution import convolve, deconvolve
+from penstock.compiler.delegate.lowering.tensor import (
+    ConstantQuantization,
+    LoweringError,
+    Tensor,
+)
+from penstock.compiler.delegate.operators.constraints import FLOATS
+from penstock.compiler.delegate.operators.convolution import (
+    CONSTANT_WEIGHTS,
+    convolve,
+    deconvolve,
+    named_padding,
+    takes_dynamic,
+)
 from penstock.compiler.delegate.operators.pooling import (
     average_pool,
     channels_last,
     divides_otherwise,
 )
-from penstock.compiler.delegate.operators.registry import Shared, operator
+from penstock.compiler.delegate.operators.registry import Shared, Weighted, operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.layout import CHANNELS_LAST, Dim, Shape
@@ -56,7 +66,7 @@ def _volume(b: GraphBuilder, planes: Tensor, batch: Dim, depth: Dim) -> Tensor:
 
 @operator(
     "conv3d", aten.conv3d.default, aten.conv3d.padding,
-    constraints=(*FLOATS, constant("weight"), constant("bias")),
+    constraints=CONSTANT_WEIGHTS, quantization=Weighted(dynamic=takes_dynamic),
     notes="as a two-dimensional convolution over joined slices of the depth",
 )  # fmt: skip
 def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
@@ -64,100 +74,126 @@ def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
     x, weight = _with_batch(b, b.tensor(named["input"])), b.tensor(named["weight"])
     bias = None if named["bias"] is None else b.tensor(named["bias"])
     stride, dilation = _three(named["stride"], 1), _three(named["dilation"], 1)
-    kernel = [int(size) for size in weight.shape[2:]]
-    if named["padding"] == "same":
-        spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        pads = [(span // 2, span - span // 2) for span in spans]
-    elif named["padding"] == "valid":
-        pads = [(0, 0)] * 3
+    if isinstance(named["padding"], str):
+        pads = named_padding(named["padding"], weight, dilation)
     else:
         pads = [(amount, amount) for amount in _three(named["padding"], 0)]
-    x = ex.pad_constant(b, x, [0, 0, pads[0][0], 0, 0], [0, 0, pads[0][1], 0, 0], 0.0)
+    taps, groups = weight.shape[2], named["groups"]
+    assert isinstance(taps, int)
+    x = _padded(b, x, *pads[0])
+    depth = _depth(x)
+    count = (depth - dilation[0] * (taps - 1) - 1) // stride[0] + 1
+    joined = _joined(b, x, [k * dilation[0] for k in range(taps)], count, stride[0], groups)
+    flat = _rearranged(b, weight, 0, lambda data: _beside(data, groups).flatten(1, 2))
+    planes = convolve(b, _planes(b, joined), flat, bias, stride[1:], pads[1:], dilation[1:], groups)
+    return b.reshape(_volume(b, planes, x.shape[0], count), layout.shape_of(node.meta["val"]))
+
+
+@operator(
+    "conv_transpose3d", aten.conv_transpose3d.input,
+    constraints=CONSTANT_WEIGHTS, quantization=Weighted(channel_axis=1, dynamic=True),
+    notes="as a two-dimensional one of joined slices of the depth, to slices as channels",
+)  # fmt: skip
+def lower_conv_transpose3d(b: GraphBuilder, node: Node) -> Tensor:
+    """With a stride of ``s``, slice ``d * s + p`` of the result is the sum of slice ``d - j`` times
+    the kernel's slice ``j * s + p``, for all ``j``: the former are joined as input channels, the
+    ``s`` results as output channels."""
+    named = arguments(node)
+    x, weight = _with_batch(b, b.tensor(named["input"])), b.tensor(named["weight"])
+    bias = None if named["bias"] is None else b.tensor(named["bias"])
+    stride, dilation = _three(named["stride"], 1), _three(named["dilation"], 1)
+    padding, extra = _three(named["padding"], 0), _three(named["output_padding"], 0)
+    groups, step, taps = named["groups"], stride[0], weight.shape[2]
+    assert isinstance(taps, int)
+    depth, span = _depth(x), dilation[0] * (taps - 1) + 1
+    size = (depth - 1) * step + span - 2 * padding[0] + extra[0]
+    # How many slices a result sees; where those are that are kept, `step` results to each slice.
+    seen, first, last = -(-span // step), padding[0] // step, -(-(padding[0] + size) // step)
+    count = last - first
+    x = _padded(b, x, seen - 1 - first, max(0, last - depth))
+    joined = _joined(b, x, [seen - 1 - j for j in range(seen)], count, 1, groups)
+
+    def by_results(data: torch.Tensor) -> torch.Tensor:
+        """[I, O, K, H, W] → [I * seen, O * step, H, W], of each group."""
+        layers = data.new_zeros((*data.shape[:2], seen * step, *data.shape[3:]))
+        layers[:, :, : span : dilation[0]] = data
+        split = layers.unflatten(2, (seen, step)).transpose(1, 2)  # [I, seen, O, step, H, W]
+        if groups == 1:
+            split = split.transpose(0, 1).transpose(2, 3)
+        moved: torch.Tensor = split.flatten(2, 3).flatten(0, 1)
+        return moved
+
+    def of_results(data: torch.Tensor) -> torch.Tensor:
+        """One number for each output channel as one for each channel of ``step`` results."""
+        return data.repeat(step) if groups == 1 else data.repeat_interleave(step)
+
+    planes = deconvolve(
+        b, _planes(b, joined), _rearranged(b, weight, 1, by_results, of_results),
+        None if bias is None else b.constant(of_results(bias.real())),
+        stride[1:], padding[1:], extra[1:], dilation[1:], groups,
+    )  # fmt: skip
+    batch, (height, width) = x.shape[0], planes.shape[2:]
+    if groups == 1:
+        results = b.reshape(planes, (batch, count, step, planes.shape[1] // step, height, width))
+        results = b.permute(results, (0, 3, 1, 2, 4, 5))
+    else:
+        results = b.reshape(planes, (batch, count, planes.shape[1] // step, step, height, width))
+        results = b.permute(results, (0, 2, 1, 3, 4, 5))
+    volume = b.reshape(results, (*results.shape[:2], count * step, height, width))
+    volume = ex.cut(b, volume, 2, padding[0] - first * step, size)
+    return b.reshape(volume, layout.shape_of(node.meta["val"]))
+
+
+def _depth(x: Tensor) -> int:
     depth = x.shape[2]
     if not isinstance(depth, int):
         raise LoweringError(
             "its depth is dynamic: XNNPACK has no volumes, so each slice is computed apart"
         )
-    count = (depth - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
-    slices = [gather.strided(b, x, 2, k * dilation[0], count, stride[0]) for k in range(kernel[0])]
-    filter = weight.real()
-    if named["groups"] == 1:  # whole slices are joined, many channels at a time
-        joined, filter = ex.concatenate(b, slices, 1), filter.transpose(1, 2)
-    else:  # a channel's slices stand beside each other, so that groups stay together
-        wide = [b.reshape(s, (*s.shape[:2], 1, *s.shape[2:])) for s in slices]
-        joined = ex.concatenate(b, wide, 2)
-        shape = (joined.shape[0], joined.shape[1] * kernel[0], count, *joined.shape[4:])
-        joined = b.reshape(joined, shape)
-    flat, batch = filter.flatten(1, 2), joined.shape[0]
-    planes = convolve(
-        b, _planes(b, joined), b.constant(flat), bias, stride[1:], pads[1:], dilation[1:],
-        named["groups"],
-    )  # fmt: skip
-    return b.reshape(_volume(b, planes, batch, count), layout.shape_of(node.meta["val"]))
+    return depth
 
 
-@operator(
-    "conv_transpose3d", aten.conv_transpose3d.input,
-    constraints=(*FLOATS, constant("weight"), constant("bias")),
-    notes="as a two-dimensional one to the kernel's layers as channels, which are added up",
-)  # fmt: skip
-def lower_conv_transpose3d(b: GraphBuilder, node: Node) -> Tensor:
-    named = arguments(node)
-    x, weight = _with_batch(b, b.tensor(named["input"])), b.tensor(named["weight"]).real()
-    bias = None if named["bias"] is None else b.tensor(named["bias"])
-    stride, dilation = _three(named["stride"], 1), _three(named["dilation"], 1)
-    padding, extra = _three(named["padding"], 0), _three(named["output_padding"], 0)
-    groups, batch, depth = named["groups"], x.shape[0], x.shape[2]
-    if not isinstance(depth, int):
-        raise LoweringError(
-            "its depth is dynamic: XNNPACK has no volumes, so each slice is computed apart"
-        )
-    step, span = stride[0], dilation[0] * (weight.shape[2] - 1) + 1
-    layers = torch.zeros((*weight.shape[:2], span, *weight.shape[3:]))
-    layers[:, :, :: dilation[0]] = weight
-    # With nothing to add up, each layer has its bias from the convolution.
-    whole = span == step and extra[0] <= padding[0]
-    each = bias.real().repeat_interleave(span) if bias is not None and whole else None
-    channels = weight.shape[1] * groups
-    together = groups == 1  # a layer's channels can lie side by side
-    if together:
-        layers = layers.transpose(1, 2)
-        each = None if each is None else each.reshape(channels, span).T.reshape(-1)
-    planes = deconvolve(
-        b, _planes(b, x), b.constant(layers.flatten(1, 2)), None if each is None else
-        b.constant(each), stride[1:], padding[1:], extra[1:], dilation[1:], groups,
-    )  # fmt: skip
-    height, width = planes.shape[2:]
-    split = (span, channels) if together else (channels, span)
-    taps = b.reshape(planes, (batch, depth, *split, height, width))
-    taps = b.permute(taps, (0, 3, 1, 2, 4, 5) if together else (0, 2, 1, 3, 4, 5))
-    result = _overlapped(b, taps, step)
-    size = (depth - 1) * step + span - 2 * padding[0] + extra[0]
-    beyond = padding[0] + size - (depth + (span - 1) // step) * step
-    result = ex.pad_constant(b, result, [0] * 5, [0, 0, max(0, beyond), 0, 0], 0.0)
-    result = ex.cut(b, result, 2, padding[0], size)
-    if bias is not None and not whole:
-        result = ex.add(b, result, b.constant(bias.real().reshape(1, -1, 1, 1, 1)))
-    return b.reshape(result, layout.shape_of(node.meta["val"]))
+def _padded(b: GraphBuilder, x: Tensor, before: int, after: int) -> Tensor:
+    """``x`` with slices of zeros before and after its depth."""
+    return ex.pad_constant(b, x, [0, 0, before, 0, 0], [0, 0, after, 0, 0], 0.0)
 
 
-def _overlapped(b: GraphBuilder, taps: Tensor, step: int) -> Tensor:
-    """[N, C, D, K, H, W] → [N, C, (D + ceil(K / step) - 1) * step, H, W]: tap ``k`` of depth
-    ``d`` is added at ``d * step + k``."""
-    batch, channels, depth, span, height, width = taps.shape
-    assert isinstance(depth, int) and isinstance(span, int)
-    count = -(-span // step)
-    total: Tensor | None = None
-    for number in range(count):
-        here = min(step, span - number * step)
-        part = ex.cut(b, taps, 3, number * step, here)
-        part = ex.pad_constant(b, part, [0] * 6, [0, 0, 0, step - here, 0, 0], 0.0)
-        part = b.reshape(part, (batch, channels, depth * step, height, width))
-        before, after = number * step, (count - 1 - number) * step
-        part = ex.pad_constant(b, part, [0, 0, before, 0, 0], [0, 0, after, 0, 0], 0.0)
-        total = part if total is None else ex.add(b, total, part)
-    assert total is not None
-    return total
+def _joined(
+    b: GraphBuilder, x: Tensor, starts: Sequence[int], count: int, step: int, groups: int
+) -> Tensor:
+    """[N, C, D, H, W] → [N, C * starts, count, H, W]: as channels, the slices from each of
+    ``starts`` on, ``step`` apart. A group's slices stand beside each other."""
+    slices = [gather.strided(b, x, 2, start, count, step) for start in starts]
+    if groups == 1:  # whole slices are joined, many channels at a time
+        return ex.concatenate(b, slices, 1)
+    wide = [b.reshape(s, (*s.shape[:2], 1, *s.shape[2:])) for s in slices]
+    joined = ex.concatenate(b, wide, 2)
+    return b.reshape(joined, (x.shape[0], x.shape[1] * len(starts), count, *x.shape[3:]))
+
+
+def _beside(data: torch.Tensor, groups: int) -> torch.Tensor:
+    """A kernel [O, C, K, H, W] with its taps and channels as :func:`_joined` has slices."""
+    return data.transpose(1, 2) if groups == 1 else data
+
+
+def _rearranged(
+    b: GraphBuilder,
+    weight: Tensor,
+    axis: int,
+    of_weights: Callable[[torch.Tensor], torch.Tensor],
+    of_channels: Callable[[torch.Tensor], torch.Tensor] = lambda data: data,
+) -> Tensor:
+    """A constant weight changed by ``of_weights``, and what its output channels, dimension
+    ``axis``, have for each by ``of_channels``."""
+    data, quantization = weight.constant, weight.constant_quantization
+    if data is None:
+        raise LoweringError("its weight is not a constant")
+    if quantization is None or quantization.axis not in (None, axis):
+        return b.constant(of_weights(weight.real()))
+    if quantization.axis is not None:
+        scale, zero_point = of_channels(quantization.scale), of_channels(quantization.zero_point)
+        quantization = ConstantQuantization(scale, zero_point, axis)
+    return b.constant(of_weights(data), quantization)
 
 
 def _window(named: dict[str, Any]) -> tuple[list[int], list[int], list[int], list[int]]:

@@ -20,7 +20,13 @@ from penstock.graph import weights
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
 from penstock.graph.index import Index
-from penstock.graph.kinds import Conv2dAttributes, LeakyReluAttributes, NodeKind, Pool2dAttributes
+from penstock.graph.kinds import (
+    Conv2dAttributes,
+    LeakyReluAttributes,
+    NodeKind,
+    PadAttributes,
+    Pool2dAttributes,
+)
 
 INT8 = (DataType.QINT8, DataType.QUINT8)
 
@@ -43,7 +49,8 @@ def apply(graph: XnnGraph) -> None:
             if not _sink_dequantize(index, node):
                 _settle_shared(index, node)
         elif traits.shared_int8:
-            _settle_shared(index, node)
+            if not _settle_shared(index, node) and _pads_by_zero(node):
+                _sink_dequantize(index, node)
         elif traits.own_int8 and not _outgrows_memory(graph, node):
             _settle_arithmetic(index, node)
         elif node.kind is NodeKind.AVG_POOLING_2D:
@@ -269,17 +276,18 @@ def _hoist_quantize(index: Index, node: Node) -> None:
     _take_over(index, node, target, converts)
 
 
-def _settle_shared(index: Index, node: Node) -> None:
+def _settle_shared(index: Index, node: Node) -> bool:
+    """Says whether ``node`` is on integers now."""
     result = _quantized_result(index, node)
     sources = [_quantized_source(index, value) for value in node.inputs]
     if result is None or any(source is None for source in sources):
-        return
+        return False
     target, converts = result
     known = [source for source in sources if source is not None]
     if not all(conversion_fits(_scale(source), _scale(target)) for source in known):
-        return
+        return False
     if node.kind.traits.blends and not all(_holds(target, source) for source in known):
-        return
+        return False
     inputs = []
     for source in known:
         if source.dtype is target.dtype and source.quantization == target.quantization:
@@ -288,6 +296,12 @@ def _settle_shared(index: Index, node: Node) -> None:
             inputs.append(_inserted_convert(index, node, source, target))
     index.set_inputs(node, tuple(inputs))
     _take_over(index, node, target, converts)
+    return True
+
+
+def _pads_by_zero(node: Node) -> bool:
+    """Whether what comes in beside the input's values is an integer with any parameters."""
+    return isinstance(node.attributes, PadAttributes) and node.attributes.value == 0
 
 
 def _holds(target: Value, source: Value) -> bool:

@@ -10,7 +10,7 @@ from graph_passes_harness import after
 from penstock.compiler.delegate.passes import fuse_quantized
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import XnnGraph
-from penstock.graph.kinds import NodeKind, ResizeAttributes
+from penstock.graph.kinds import NodeKind, PadAttributes, ResizeAttributes
 
 ADD, SUBTRACT, MULTIPLY = NodeKind.ADD, NodeKind.SUBTRACT, NodeKind.MULTIPLY
 
@@ -77,3 +77,18 @@ def test_what_is_averaged_is_not_cut_off(result: PerTensor, is_int8: bool) -> No
     types = {value.id: value.dtype for value in graph.values}
     (resize,) = (n for n in graph.nodes if n.kind is NodeKind.STATIC_RESIZE_BILINEAR_2D)
     assert (types[resize.inputs[0]] is DataType.QINT8) == is_int8
+
+
+@pytest.mark.parametrize(("number", "is_int8"), [(0.0, True), (0.3, False)])
+def test_zeros_are_put_beside_integers(number: float, is_int8: bool) -> None:
+    """No scale of the result is known: the input's has an integer for zero."""
+    sketch = GraphBuilder()
+    rows = sketch.input((4, 3), dtype=DataType.QINT8, quantization=PerTensor(0.02, 3))
+    real = sketch.apply(NodeKind.CONVERT, [rows], [4, 3])
+    attributes = PadAttributes((1, 0), (2, 1), number)
+    padded = sketch.apply(NodeKind.STATIC_CONSTANT_PAD, [real], [7, 4], attributes)
+    result = sketch.apply(NodeKind.ABS, [padded], [7, 4])
+    graph = after(sketch.finish(result), fuse_quantized.apply)
+    types = {value.id: value.dtype for value in graph.values}
+    (pad,) = (n for n in graph.nodes if n.kind is NodeKind.STATIC_CONSTANT_PAD)
+    assert (types[pad.inputs[0]] is DataType.QINT8) == is_int8
