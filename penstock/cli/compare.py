@@ -55,7 +55,9 @@ def compare_command(
     ],
     second: Annotated[
         Optional[str],  # noqa: UP045  (typer reads the annotation at run time)
-        typer.Argument(help="The other one. Left out: the same file, on another engine."),
+        typer.Argument(
+            help="The other one. Left out: --model, or the same file on another engine."
+        ),
     ] = None,
     engine_a: Annotated[
         str, typer.Option(help="What runs the first file's delegates: auto, xnnpack, native.")
@@ -105,12 +107,14 @@ def compare_command(
         writable(html, "--html")
     if agree is not None and math.isnan(agree):
         raise InputError("--agree is nan; give decibels, 40 for instance")
-    if second is None:
-        if engine_a == engine_b:
+    if second is None and engine_a == engine_b:
+        if model is None:
             raise InputError(
                 "name a second file or model; or two engines for the one file, --engine-a native "
                 "--engine-b xnnpack"
             )
+        second = model
+    elif second is None:
         second, data_path_b = first, data_path_b or data_path_a
     if not (_is_file(first) or _is_file(second)):
         raise InputError(f"neither {first!r} nor {second!r} is a .pte file; give at least one")
@@ -319,7 +323,9 @@ def _table(report: CompareReport, top: int) -> Table:
     if top and len(layers) > top:
         worst = sorted(layers, key=lambda entry: -_weight(entry[1]))[:top]
         layers = sorted(worst, key=lambda entry: entry[0])
-        title = f"the {counted(top, 'layer')} of {len(report.layers)} that lose most, in order"
+        those = "layer" if top == 1 else f"{top} layers"
+        lose = "loses" if top == 1 else "lose"
+        title = f"the {those} of {len(report.layers)} that {lose} most, in order"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("", "SQNR, dB", "loses, dB", "difference"):
         table.add_column(name, justify="right", no_wrap=True)

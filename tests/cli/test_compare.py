@@ -64,7 +64,7 @@ def test_a_threshold_is_a_number(shell: Shell) -> None:
 
 def test_a_page(shell: Shell) -> None:
     shell.compiled("linear", "--output", "a.pte")
-    done = shell.call("penstock", "compare", "a.pte", "linear", "--html", "page.html")
+    done = shell.call("penstock", "compare", "a.pte", "--model", "linear", "--html", "page.html")
     assert done.returncode == 0, done.stderr
     text = (shell.folder / "page.html").read_text()
     assert '"sqnr_db":' in text and "linear (eager) and a.pte" in text
