@@ -1,8 +1,9 @@
 """The honest files that mutations start from: ``python -m fuzz.corpus FOLDER`` makes them.
 
 Small networks of every kind that the formats can say (both precisions, undelegated, dynamic,
-stateful, control flow, 4-bit weights, data files), files of the stock flow, a language model of
-each flow, and two networks of the zoo at their real size. Needs torch; running them does not.
+stateful, control flow, 4-bit weights, data files) and that our own kernels take as one (recurrent
+steps, norms, transposed convolutions), files of the stock flow, a language model of each flow, and
+two networks of the zoo at their real size. Needs torch; running them does not.
 """
 
 from __future__ import annotations
@@ -67,6 +68,16 @@ def make(folder: Path) -> None:
             self.rows.index_copy_(2, position, new)
             return nn.functional.scaled_dot_product_attention(new, self.rows, self.rows)
 
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(8, 12, batch_first=True, bidirectional=True)
+            self.gru = nn.GRU(24, 12, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.gru(self.lstm(x)[0])[0]
+            return result
+
     class Choice(nn.Module):
         def forward(self, x: torch.Tensor, flag: torch.Tensor) -> torch.Tensor:
             result: torch.Tensor = torch.cond(
@@ -78,6 +89,12 @@ def make(folder: Path) -> None:
     pictures = [(torch.randn(1, 3, 16, 16),) for _ in range(4)]
     tokens = (torch.randint(0, 50, (1, 7)),)
     batch = torch.export.Dim("batch", min=1, max=4)
+    decoder = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.SiLU(),
+        nn.ConvTranspose2d(16, 16, 4, stride=2, padding=1), nn.ReLU6(), nn.Conv2d(16, 2, 3),
+    ).eval()  # fmt: skip
+    volume = nn.Sequential(nn.Conv3d(2, 8, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2)).eval()
+    small = [(torch.randn(1, 3, 8, 8),) for _ in range(4)]
     wide = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64)).eval()
     row = (torch.randn(3, 64),)
     static, dynamic = Quantization(), Quantization(scheme="dynamic_per_channel")
@@ -101,6 +118,12 @@ def make(folder: Path) -> None:
         ),
         "rows_4bit": lambda: penstock.lower(wide, row, quantize=four),
         "rows_q8": lambda: penstock.lower(wide, row, quantize=dynamic),
+        "decoder_fp32": lambda: penstock.lower(decoder, small[0]),
+        "decoder_q8": lambda: penstock.lower(
+            decoder, small[0], quantize=static, calibration=small
+        ),
+        "volume": lambda: penstock.lower(volume, (torch.randn(1, 2, 4, 6, 6),)),
+        "steps": lambda: penstock.lower(Steps().eval(), (torch.randn(1, 5, 8),)),
         "cache": lambda: penstock.lower(
             Cache().eval(), (torch.randn(1, 1, 16), torch.tensor([3]))
         ),

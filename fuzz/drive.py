@@ -45,6 +45,7 @@ class Tally:
         return sum(self.outcomes.values()) + len(self.crashes) + len(self.hangs)
 
     def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(vars(self), indent=1))
         part.replace(path)

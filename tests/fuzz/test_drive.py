@@ -66,8 +66,8 @@ def test_crashes_hangs_and_failures_are_counted(monkeypatch: pytest.MonkeyPatch)
 def test_tallies_are_kept(tmp_path: Path) -> None:
     tally = Tally("name", 500, crashes=[(7, 11)])
     tally.outcomes["ran"] += 3
-    tally.save(tmp_path / "tally.json")
-    kept = Tally.load(tmp_path / "tally.json")
+    tally.save(tmp_path / "made" / "tally.json")
+    kept = Tally.load(tmp_path / "made" / "tally.json")
     assert (kept.next, kept.outcomes, kept.tried) == (500, tally.outcomes, 4)
 
 
