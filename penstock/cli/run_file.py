@@ -25,6 +25,7 @@ from penstock.formats.program import XNNPACK_BACKEND
 from penstock.labels import Guess, guesses, read_labels
 from penstock.pictures import normalization_of
 from penstock.runtime import LoadedProgram, load
+from penstock.runtime.profile import Profile
 from penstock.runtime.specs import listed
 from penstock.text import printable
 
@@ -34,7 +35,8 @@ PRINT_CHOICES = ("none", "summary", "all")
 @dataclass(frozen=True)
 class RunRequest:
     """What to run. ``delegates`` are the backends that the runner knows; ``None``: all of ours.
-    ``labels`` names a classifier's classes, see :func:`read_labels`."""
+    ``labels`` names a classifier's classes, see :func:`read_labels`. ``etdump`` is where the calls
+    go as an ETDump, if anywhere; they are measured for it."""
 
     model_path: str
     inputs: Sequence[str] = ()
@@ -46,6 +48,7 @@ class RunRequest:
     output_file: str | None = None
     delegates: frozenset[str] | None = None
     labels: str | None = None
+    etdump: str | None = None
 
 
 @dataclass
@@ -85,19 +88,25 @@ def split_names(text: str | None) -> list[str]:
 
 
 def run_file(request: RunRequest) -> RunReport:
-    """Load a program, run it ``executions`` times, write the last outputs to ``output_file``.
+    """Load a program, run it ``executions`` times, write the last outputs to ``output_file`` and
+    the calls to ``etdump``.
 
     Raises InputError, InvalidProgramError, UnsupportedError or BackendUnavailableError.
     """
     if request.executions < 1:
         raise InputError(f"num_executions is {request.executions}, it must be at least 1")
     names = [] if request.labels is None else read_labels(request.labels)
+    if request.etdump is not None:
+        from penstock.cli.output import writable
+
+        writable(Path(request.etdump), "--etdump_path")
     start = time.perf_counter()
     program = load(
         request.model_path,
         data=request.data_paths,
         threads=request.threads,
         engine=request.engine,
+        profile=request.etdump is not None,
     )
     name = request.method_name
     if request.delegates is not None:
@@ -111,10 +120,13 @@ def run_file(request: RunRequest) -> RunReport:
         inputs = ones(specs)
     latencies = []
     outputs: list[Any] = []
+    profiles = []
     for _ in range(request.executions):
         start = time.perf_counter()
         outputs = method.run(inputs)
         latencies.append((time.perf_counter() - start) * 1e3)
+        if request.etdump is not None:
+            profiles.append(method.profile(reset=True))
     report = RunReport(
         request.model_path,
         method.name,
@@ -127,7 +139,26 @@ def run_file(request: RunRequest) -> RunReport:
         report.named, report.guesses = guesses(outputs, names)
     if request.output_file:
         report.files = write_outputs(Path(request.output_file), outputs)
+    if request.etdump is not None:
+        _write_etdump(Path(request.etdump), program, report, profiles)
     return report
+
+
+def _write_etdump(
+    path: Path, program: LoadedProgram, report: RunReport, profiles: Sequence[Profile]
+) -> None:
+    from penstock.tools.profiling.etdump import etdump_of
+    from penstock.tools.profiling.measure import Call
+
+    calls = [
+        Call(milliseconds / 1e3, profile)
+        for milliseconds, profile in zip(report.latencies, profiles, strict=True)
+    ]
+    method = program.program.method(report.method)
+    assert method is not None
+    data = etdump_of(method, calls)
+    write_file(path, lambda file: file.write(data))
+    report.files.append(str(path))
 
 
 def _refuse_backends(program: LoadedProgram, request: RunRequest) -> None:

@@ -80,6 +80,15 @@ _MethodName = Annotated[
         "--method_name", "--method-name", help="Default: forward, or the only one there is."
     ),
 ]
+_EtdumpPath = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--etdump_path",
+        "--etdump-path",
+        help="Measure the executions and write them as an ETDump for ExecuTorch's Inspector.",
+        metavar="FILE",
+    ),
+]
 _Labels = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -118,6 +127,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
         engine: _Engine = "auto",
         method_name: _MethodName = None,
         labels: _Labels = None,
+        etdump_path: _EtdumpPath = None,
         quiet: _Quiet = False,
         as_json: _Json = False,
     ) -> None:
@@ -134,6 +144,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
             output_file=output_file,
             delegates=delegates,
             labels=labels,
+            etdump=etdump_path or None,
         )
         report = run_file(request)
         if as_json:

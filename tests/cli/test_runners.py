@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from penstock.cli.run_file import RunRequest, run_file
+from penstock.formats import schema
+from penstock.formats.flatbuffer import decode
 from penstock.formats.program import (
     Allocation,
     Delegate,
@@ -145,6 +147,7 @@ def test_command_says_latency_and_nothing_when_quiet(doubles: Path) -> None:
         (["--model_path", "{model}", "--engine", "x"], "engine is 'x'; choose 'auto'", 1),
         (["--model_path", "{model}", "--print_output", "x"], "none, summary or all", 1),
         (["--model_path", "{model}", "--output_file", "/no/where/y.npy"], "cannot write", 1),
+        (["--model_path", "{model}", "--etdump_path", "{text}/e"], "cannot write to", 1),
         (["--model_path", "{delegated}"], "run it with: xnn_executor_runner --model_path", 1),
     ],
 )
@@ -166,6 +169,16 @@ def test_minus_one_is_the_default_number_of_threads(doubles: Path) -> None:
     done = command("executor_runner", "--model_path", str(doubles), "--cpu_threads=-1")
     assert done.returncode == 0, done.stderr
     assert done.stdout == command("executor_runner", "--model_path", str(doubles)).stdout
+
+
+def test_executions_as_an_etdump(doubles: Path, tmp_path: Path) -> None:
+    path = tmp_path / "calls.etdump"
+    arguments = (f"--model_path={doubles}", "--num_executions=3", f"--etdump_path={path}")
+    done = command("executor_runner", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"written: {path}" in done.stdout
+    root = decode(schema.load("etdump"), memoryview(path.read_bytes())[4:], "the ETDump")
+    assert [run.events[0].profile_event.name for run in root.run_data] == ["Method::execute"] * 3
 
 
 def test_run_file(doubles: Path) -> None:
