@@ -81,6 +81,7 @@ def test_the_recorder_adds_what_the_clock_says() -> None:
         ("CONV_2D ADD", "", "Fully Connected (NC)|Add (ND)", [0, 1]),
         ("CONV_2D ADD CONV_2D", "ADD", "Convolution|Add (ND)|Clamp (NC)|Convolution", [0, 1, 1, 2]),
         ("CONVERT FULLY_CONNECTED", "", "Fully Connected (NC, QP8)", [1]),
+        ("CONVERT FULLY_CONNECTED " * 2, "", "Fully Connected (NC)|Fully Connected (NC)", [1, 3]),
         ("CONVERT ADD MULTIPLY CONVERT MULTIPLY", "", "Invalid Unary Op|Multiply (ND)", [3, 4]),
         ("CONCATENATE_2 ABS", "", "Copy (NC)|Copy (NC)|Abs (NC)", [0, 0, 1]),
         ("ABS", "", "Something new|Abs (NC)", [None, 0]),

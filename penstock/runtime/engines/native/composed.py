@@ -37,7 +37,8 @@ from penstock.runtime.engines.xnnpack.executable import XnnpackExecutable
 
 class PlannedGraph(Composed):
     """Runs its parts as one plan, where each of them is one of our own kernels' or XNNPACK's; at
-    shapes where that cannot be (tensors without elements), one after the other."""
+    shapes where that cannot be (tensors without elements), and where the time of each node is
+    measured (``profile``), one after the other."""
 
     def __init__(
         self,
@@ -46,9 +47,11 @@ class PlannedGraph(Composed):
         executables: Sequence[Executable],
         library: Library,
         threads: Threads,
+        *,
+        profile: bool = False,
     ) -> None:
         super().__init__(graph, parts, executables)
-        self._library, self._threads = library, threads
+        self._library, self._threads, self._profile = library, threads, profile
         self._process = None if threads.pool() is None else os.getpid()
         self._ports = [*self._inputs, *self._outputs]
         #: for each port whether it may be read past its end: by XNNPACK, or by kernels that do
@@ -139,11 +142,14 @@ class PlannedGraph(Composed):
         executables: Sequence[Executable],
         threads: Threads | None = None,
     ) -> Composed:
-        return PlannedGraph(graph, parts, executables, self._library, threads or self._threads)
+        threads = threads or self._threads
+        return PlannedGraph(
+            graph, parts, executables, self._library, threads, profile=self._profile
+        )
 
     def _planned(self) -> Plan | None:
         """The plan at the shapes at hand; None where some part cannot be in one."""
-        if len(self._turns) > 1:
+        if self._profile or len(self._turns) > 1:
             return None
         links = []
         for number, (_, executable) in enumerate(self._steps):

@@ -154,7 +154,8 @@ class NativeEngine:
         threads: Threads,
     ) -> Composed:
         """See :meth:`penstock.runtime.engines.planner.Composer.composed`."""
-        return PlannedGraph(graph, parts, executables, self.library, threads)
+        profile = self.profile
+        return PlannedGraph(graph, parts, executables, self.library, threads, profile=profile)
 
     def _zeros_of(self, size: int) -> int:
         if not self._zeros or self._zeros[-1][0].nbytes < size:

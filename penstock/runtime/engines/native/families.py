@@ -21,6 +21,7 @@ from penstock.runtime.engines.native import (
     lookup,
     means,
     means_fp32,
+    norms,
     plan,
     products,
     program_tasks,
@@ -55,6 +56,7 @@ FAMILIES: tuple[Family, ...] = (
     recurrent.FAMILY,
     sdpa.FAMILY,
     group_norms.FAMILY,
+    norms.FAMILY,
 )
 
 

@@ -27,6 +27,7 @@ from penstock.runtime.engines.native.family import Family, Packer
 from penstock.runtime.engines.native.group_norms import group_norm_chains
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.norms import layer_norm_chains
+from penstock.runtime.engines.native.norms_bits import has_the_same_bits as norms_agree
 from penstock.runtime.engines.native.recurrent import cell_chains
 from penstock.runtime.engines.native.recurrent_bits import has_the_same_bits as cells_agree
 from penstock.runtime.engines.native.rules import goes_whole
@@ -56,8 +57,8 @@ def _chains(
     layers: list[Match] = []
     taken = {id(node) for chain in found for node in chain.nodes}
     heads = any(node.kind in _HEADS and id(node) not in taken for node in graph.nodes)
-    # Sums in another order round otherwise, which answers by way of int8 would show: norms are not
-    # worth that, and static int8 has the same bits on every engine.
+    # Sums in another order round otherwise, which answers by way of int8 would show, and those have
+    # the same bits on every engine: beside int8, only what gives XNNPACK's bits here.
     made = {value.dtype for value in graph.values if value.data is None}
     fp32 = made.isdisjoint(_INT8)
     combs = (fp32 or made.isdisjoint(_STATIC)) and any(is_comb(node) for node in graph.nodes)
@@ -83,6 +84,10 @@ def _chains(
         found += activation_chains(pattern, taken)
     if norms and (fp32 or layers):
         found += layer_norm_chains(pattern, taken)
+    elif norms:
+        exact = layer_norm_chains(pattern, taken, exact=True)
+        if exact and norms_agree(library):
+            found += exact
     if norms and fp32:
         taken.update(id(node) for chain in found for node in chain.nodes)
         found += group_norm_chains(pattern, taken)

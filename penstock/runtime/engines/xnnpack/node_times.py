@@ -68,7 +68,8 @@ def nodes_of(names: Sequence[str], nodes: Sequence[Node]) -> list[int | None]:
         else:
             ahead = next((i for i in range(position, len(nodes)) if _fits(nodes[i], name)), None)
         again = before is not None and _fits(before, name)
-        if ahead is None or (again and ahead > position and found[-1] == position - 1):
+        copies = again and name.startswith("Copy") and found[-1] == position - 1
+        if ahead is None or (copies and ahead > position):
             found.append(position - 1 if again else None)
             continue
         found.append(ahead)

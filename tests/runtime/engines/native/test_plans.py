@@ -17,6 +17,7 @@ from penstock.formats.program_reader import read_program
 from penstock.runtime import blocks
 from penstock.runtime.engines.native.composed import PlannedGraph
 from penstock.runtime.engines.native.engine import NativeEngine, NativeExecutable
+from penstock.runtime.engines.native.library import open_library, shared_library
 from penstock.runtime.engines.planner import compile_graph
 from penstock.runtime.engines.protocol import Engine
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
@@ -221,6 +222,20 @@ def test_times_of_nodes() -> None:
     times = executable.profile()
     assert sum(time.name.startswith("f32_igemm ") for time in times) == 4
     assert len({time.node for time in times}) >= 8
+
+
+@pytest.mark.skipif("avx2" not in ISAS, reason="there products of quantized rows are ours")
+def test_times_of_nodes_of_one_part() -> None:
+    """Conversions go with the products that read them: all is ours, though not all was chosen."""
+    model = nn.Sequential(nn.Linear(384, 384), nn.Linear(384, 16)).eval()
+    x = torch.randn(128, 384)
+    data = penstock.lower(model, (x,), quantize="dynamic").to_bytes()
+    library = open_library(shared_library().path, "avx2")
+    engines = NativeEngine(library=library, profile=True), XnnpackEngine(profile=True)
+    program = penstock.load(data, threads=1, engine=engines, profile=True)
+    program(x.numpy())
+    kinds = [node.kind for one in program.profile().instructions for node in one.nodes]
+    assert kinds == ["CONVERT", "FULLY_CONNECTED"] * 2
 
 
 def test_a_graph_of_our_own_kernels_alone() -> None:
