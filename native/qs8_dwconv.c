@@ -127,8 +127,13 @@ struct work {
     int shared;
 };
 
-/* Output pixels of a line whose columns of the input are looked up together. */
-#define SEGMENT 32
+/* Output pixels of a line whose columns of the input are looked up together, fewer where kernels of
+ * many taps would need more of the stack. */
+static size_t segment_of(const struct pk_qs8_dwconv *d, const struct pk_qs8_dwkernels *k)
+{
+    const size_t taps = groups_of(d, k) * k->depth * width_of(d);
+    return pk_min(32, pk_max(8192 / taps, 1));
+}
 
 /* The pixels that `count` columns of taps read, `height` of each column, from column `first` of the
  * padded input on. `lines`: of each row of taps the line of the input, NULL for padding. */
@@ -229,6 +234,7 @@ static void lines_task(void *context, size_t index)
     const struct work *w = context;
     const struct pk_qs8_dwconv *d = w->d;
     const size_t end = w->lines * (index + 1) / w->chunks;
+    const size_t segment = segment_of(d, w->k);
     const int8_t *lines[d->kernel_height];
     for (size_t line = w->lines * index / w->chunks; line < end; line++) {
         const size_t image = line / d->output_height, y = line % d->output_height;
@@ -241,8 +247,8 @@ static void lines_task(void *context, size_t index)
                                             d->channels;
         }
         int8_t *const out = w->output + line * d->output_width * d->channels;
-        for (size_t x = 0; x < d->output_width; x += SEGMENT)
-            run_segment(w, lines, x, pk_min(SEGMENT, d->output_width - x), out + x * d->channels);
+        for (size_t x = 0; x < d->output_width; x += segment)
+            run_segment(w, lines, x, pk_min(segment, d->output_width - x), out + x * d->channels);
     }
 }
 

@@ -12,8 +12,8 @@
 
 #include "core.h"
 
-/* NHWC; weights [kernel_height][kernel_width][channels]. Kernels are of 16 x 16 taps at most: what a
- * few outputs read is looked up on the stack. */
+/* NHWC; weights [kernel_height][kernel_width][channels]. Kernels are of 1024 taps at most: what a few
+ * outputs read is looked up on the stack. */
 struct pk_qs8_dwconv {
     uint32_t isa; /* what may be used, a mask of enum pk_isa; the same for packing and running */
     int32_t input_zero_point, output_zero_point, output_min, output_max;

@@ -41,6 +41,8 @@ from penstock.graph.kinds import NodeKind, Pool2dAttributes
 
 aten = torch.ops.aten
 
+CHANNELS_LAST_3D = (0, 2, 3, 4, 1)
+
 
 def _three(value: Any, default: int) -> list[int]:
     values = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -78,15 +80,40 @@ def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
         pads = named_padding(named["padding"], weight, dilation)
     else:
         pads = [(amount, amount) for amount in _three(named["padding"], 0)]
-    taps, groups = weight.shape[2], named["groups"]
-    assert isinstance(taps, int)
+    groups, kernel = named["groups"], weight.shape[2:]
+    taps, width = kernel[0], kernel[2]
+    assert isinstance(taps, int) and isinstance(width, int)
+    result = layout.shape_of(node.meta["val"])
+    if _only_deep(kernel, stride, pads):
+        flat = _rearranged(b, weight, 0, lambda data: data[..., 0])
+        columns = convolve(
+            b, _along_depth(b, x), flat, bias, [stride[0], 1], [pads[0], (0, 0)],
+            [dilation[0], 1], groups,
+        )  # fmt: skip
+        return b.reshape(columns, result)
     x = _padded(b, x, *pads[0])
-    depth = _depth(x)
-    count = (depth - dilation[0] * (taps - 1) - 1) // stride[0] + 1
-    joined = _joined(b, x, [k * dilation[0] for k in range(taps)], count, stride[0], groups)
-    flat = _rearranged(b, weight, 0, lambda data: _beside(data, groups).flatten(1, 2))
+    count = (_depth(x) - dilation[0] * (taps - 1) - 1) // stride[0] + 1
+    starts = [k * dilation[0] for k in range(taps)]
+    if taps > 1 and groups > 1 and weight.shape[1] == 1 and (dilation[2] == 1 or width == 1):
+        joined = _side_by_side(b, x, starts, count, stride[0])
+        flat = _rearranged(b, weight, 0, lambda data: data.permute(0, 1, 3, 4, 2).flatten(3))
+        stride[2], dilation[2] = stride[2] * taps, 1
+        pads[2] = (pads[2][0] * taps, pads[2][1] * taps)
+    else:
+        joined = _as_channels(b, x, starts, count, stride[0], groups)
+        flat = _rearranged(b, weight, 0, lambda data: _beside(data, groups).flatten(1, 2))
     planes = convolve(b, _planes(b, joined), flat, bias, stride[1:], pads[1:], dilation[1:], groups)
-    return b.reshape(_volume(b, planes, x.shape[0], count), layout.shape_of(node.meta["val"]))
+    return b.reshape(_volume(b, planes, x.shape[0], count), result)
+
+
+def _only_deep(
+    kernel: Sequence[Dim], stride: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> bool:
+    """Whether a window sees the depth alone, at each place of a plane: a convolution over the
+    depth and the flattened plane, of the volume as it is."""
+    return all((kernel[axis], stride[axis], pads[axis]) == (1, 1, (0, 0)) for axis in (1, 2)) and (
+        kernel[0] != 1 or stride[0] != 1 or pads[0] != (0, 0)
+    )
 
 
 @operator(
@@ -111,7 +138,7 @@ def lower_conv_transpose3d(b: GraphBuilder, node: Node) -> Tensor:
     seen, first, last = -(-span // step), padding[0] // step, -(-(padding[0] + size) // step)
     count = last - first
     x = _padded(b, x, seen - 1 - first, max(0, last - depth))
-    joined = _joined(b, x, [seen - 1 - j for j in range(seen)], count, 1, groups)
+    joined = _as_channels(b, x, [seen - 1 - j for j in range(seen)], count, 1, groups)
 
     def by_results(data: torch.Tensor) -> torch.Tensor:
         """[I, O, K, H, W] → [I * seen, O * step, H, W], of each group."""
@@ -158,7 +185,7 @@ def _padded(b: GraphBuilder, x: Tensor, before: int, after: int) -> Tensor:
     return ex.pad_constant(b, x, [0, 0, before, 0, 0], [0, 0, after, 0, 0], 0.0)
 
 
-def _joined(
+def _as_channels(
     b: GraphBuilder, x: Tensor, starts: Sequence[int], count: int, step: int, groups: int
 ) -> Tensor:
     """[N, C, D, H, W] → [N, C * starts, count, H, W]: as channels, the slices from each of
@@ -171,8 +198,21 @@ def _joined(
     return b.reshape(joined, (x.shape[0], x.shape[1] * len(starts), count, *x.shape[3:]))
 
 
+def _side_by_side(
+    b: GraphBuilder, x: Tensor, starts: Sequence[int], count: int, step: int
+) -> Tensor:
+    """[N, C, D, H, W] → [N, C, count, H, W * starts]: beside each other at each place, the slices
+    from each of ``starts`` on, ``step`` apart. Channels stay the ones of a depthwise convolution
+    (as one of groups, it takes XNNPACK ten times as long)."""
+    x = b.place(b.dense(x), CHANNELS_LAST_3D)
+    slices = [gather.strided(b, x, 2, start, count, step) for start in starts]
+    wide = [b.reshape(s, (*s.shape, 1)) for s in slices]
+    joined = ex.concatenate(b, wide, 5)
+    return b.reshape(joined, (*joined.shape[:4], joined.shape[4] * len(starts)))
+
+
 def _beside(data: torch.Tensor, groups: int) -> torch.Tensor:
-    """A kernel [O, C, K, H, W] with its taps and channels as :func:`_joined` has slices."""
+    """A kernel [O, C, K, H, W] with its taps and channels as :func:`_as_channels` has slices."""
     return data.transpose(1, 2) if groups == 1 else data
 
 

@@ -100,7 +100,6 @@ _KINDS: Mapping[type, tuple[str, type[Structure]]] = {
 
 #: The most taps of a kernel that ours take: their offsets lie on the stack.
 MAX_TAPS = 1024
-_MAX_DEPTHWISE = 16
 #: The smallest scale that XNNPACK accepts.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
@@ -266,8 +265,8 @@ def examine_depthwise(node: Node, values: Values) -> Packer | str:
     a = node.attributes
     if not _is_depthwise(node) or not isinstance(a, Conv2dAttributes):
         return "it is no depthwise convolution with a multiplier of 1"
-    if node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or max(a.kernel) > _MAX_DEPTHWISE:
-        return f"its kernel is beyond {_MAX_DEPTHWISE}, or has flags that our kernels do not know"
+    if node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or math.prod(a.kernel) > MAX_TAPS:
+        return f"its kernel has more than {MAX_TAPS} taps, or flags that our kernels do not know"
     found = quantities_of(node, values)
     return found if isinstance(found, str) else partial(prepare, node, values, found)
 
