@@ -37,6 +37,10 @@ CONVOLUTIONS: dict[str, nn.Module] = {
     "pointwise": nn.Conv3d(8, 6, 1),
     "groups": nn.Conv3d(8, 12, 3, padding=1, groups=4),
     "depthwise": nn.Conv3d(8, 8, (3, 3, 2), padding=1, groups=8),
+    "depthwise, dilated": nn.Conv3d(8, 8, 2, padding=1, dilation=2, groups=8),
+    "depth alone": nn.Conv3d(8, 6, (3, 1, 1), (2, 1, 1), (1, 0, 0), bias=False),
+    "depth alone, depthwise": nn.Conv3d(8, 8, (2, 1, 1), dilation=(2, 1, 1), groups=8),
+    "depth alone, same": nn.Conv3d(8, 6, (4, 1, 1), padding="same", groups=2),
     "depthwise, two each": nn.Conv3d(8, 16, 3, (1, 2, 2), groups=8, bias=False),
     "norm and relu": normed(nn.Conv3d(8, 6, 3, padding=1, bias=False), 6),
     "transposed": nn.ConvTranspose3d(8, 6, 2, 2),
@@ -95,6 +99,17 @@ def test_quantized_at_run_time(name: str) -> None:
     assert not lowered.delegation.undelegated
     (actual,) = penstock.load(lowered.to_bytes())(x)
     assert 35 < sqnr(actual, model(x).detach().numpy()) < 60
+
+
+def test_few_copies() -> None:
+    """Windows over the depth alone need none; depthwise ones stay depthwise."""
+    x = torch.randn(VOLUME)
+    for name in ("depth alone", "depth alone, depthwise", "depth alone, same"):
+        graph = one_piece(captured_graph(CONVOLUTIONS[name].eval(), (x,))).graph
+        assert not any(node.kind.traits.joins for node in graph.nodes)
+    for name in ("depthwise", "depthwise, two each", "depth alone, depthwise"):
+        graph = one_piece(captured_graph(CONVOLUTIONS[name].eval(), (x,))).graph
+        assert any(node.kind is NodeKind.DEPTHWISE_CONV_2D for node in graph.nodes)
 
 
 class Video(nn.Module):

@@ -97,6 +97,16 @@ def test_rows_of_taps() -> None:
             check(*Product(shape, channels, attributes, taps, 0, True).graph())
 
 
+@pytest.mark.parametrize("kernel", [(7, 49), (1, 1024), (32, 32), (21, 3)])
+@pytest.mark.parametrize("stride", [(1, 1), (1, 7), (2, 3)])
+def test_many_taps(kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+    """Of depthwise convolutions: windows of volumes have their slices side by side."""
+    lines, columns = (size // 2 for size in kernel)
+    padding = (lines, columns, lines, columns)
+    attributes = Conv2dAttributes(padding, kernel, stride, (1, 1), 19, 1, 1)
+    check(*Product((2, 9, 70, 19), 19, attributes, kernel[1], 0, True).graph())
+
+
 def test_large() -> None:
     """What is cut into stripes, chunks and parts of the output channels."""
     for shape, outputs, window in (
