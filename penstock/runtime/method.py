@@ -21,6 +21,7 @@ from penstock.formats.program import (
 from penstock.formats.sources import MethodSources
 from penstock.runtime.bound_delegate import BoundDelegate
 from penstock.runtime.calling import Signature
+from penstock.runtime.engines.protocol import Attending
 from penstock.runtime.inputs import Binder, scalar_binder, tensor_binder, write_target
 from penstock.runtime.instructions import (
     Bound,
@@ -118,7 +119,8 @@ class Method:
         """Whether attention in its delegates leaves out the rows that masks hide; see
         :class:`~penstock.runtime.engines.protocol.Attending`."""
         return bool(self.delegates) and all(
-            getattr(delegate.executable, "skips_hidden", False) for delegate in self.delegates
+            isinstance(delegate.executable, Attending) and delegate.executable.skips_hidden
+            for delegate in self.delegates
         )
 
     def _written_outputs(self) -> int:

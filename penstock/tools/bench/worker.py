@@ -129,10 +129,6 @@ class Server:
         np.savez(path, **named)
         return {}
 
-    def unload(self, key: str) -> dict[str, Any]:
-        self._programs.pop(key, None)
-        return {}
-
     def _given(self, path: str) -> list[Any]:
         return self._runtime.given(read_inputs(path))
 

@@ -46,6 +46,3 @@ class Worker(Child):
             self.ask(do="outputs", key=key, path=str(path), inputs=given)
             with np.load(path) as data:
                 return [data[name] for name in data.files]
-
-    def unload(self, key: str) -> None:
-        self.ask(do="unload", key=key)

@@ -15,65 +15,24 @@ import numpy as np
 import pytest
 from children import environment
 from graph_builder import GraphBuilder, one_node
-from xnn_graphs import run
+from xnn_graphs import attend, attention, convolutions, random, run
 
 from penstock.errors import BackendUnavailableError, InputError
-from penstock.graph.graph import FLAG_KEEP_DIMS, FLAG_TRANSPOSE_B, XnnGraph
+from penstock.graph.graph import FLAG_KEEP_DIMS
 from penstock.graph.kinds import (
     ConcatenateAttributes,
-    Conv2dAttributes,
     NodeKind,
     PadAttributes,
     ReshapeAttributes,
     SliceAttributes,
     TransposeAttributes,
 )
-from penstock.runtime.blocks import address
 from penstock.runtime.engines.protocol import Engine, Executable
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.engines.xnnpack import buffers
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 from penstock.runtime.engines.xnnpack.executable import XnnpackExecutable
 
 ROOT = Path(__file__).parents[4]
-
-
-def random(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def attention(length: int = 16, heads: int = 2, width: int = 8) -> XnnGraph:
-    """softmax(q kᵀ) v over a first dimension of variable length, on one input."""
-    b = GraphBuilder()
-    x = b.input((length, heads * width))
-    split = b.value((length, heads, width))
-    b.node(NodeKind.STATIC_RESHAPE, [x], [split], attributes=ReshapeAttributes((0, heads, width)))
-    scores, weights = b.value((length, heads, heads)), b.value((length, heads, heads))
-    flags = FLAG_TRANSPOSE_B
-    b.node(NodeKind.BATCH_MATRIX_MULTIPLY, [split, split], [scores], flags=flags)
-    b.node(NodeKind.SOFTMAX, [scores], [weights])
-    y = b.output((length, heads, width))
-    b.node(NodeKind.BATCH_MATRIX_MULTIPLY, [weights, split], [y])
-    return b.graph
-
-
-def attend(x: np.ndarray, heads: int = 2) -> np.ndarray:
-    split = x.reshape(len(x), heads, -1).astype(np.float64)
-    scores = split @ split.transpose(0, 2, 1)
-    e = np.exp(scores - scores.max(-1, keepdims=True))
-    return (e / e.sum(-1, keepdims=True)) @ split
-
-
-def convolutions(count: int = 4, size: int = 24) -> XnnGraph:
-    b = GraphBuilder()
-    x = b.input((1, size, size, 16))
-    for i in range(count):
-        w, c = b.constant(random(i, (16, 3, 3, 16)) / 10), b.constant(random(i, (16,)))
-        y = (b.output if i == count - 1 else b.value)((1, size, size, 16))
-        a = Conv2dAttributes((1,) * 4, (3, 3), (1, 1), (1, 1), 1, 16, 16)
-        b.node(NodeKind.CONV_2D, [x, w, c], [y], attributes=a)
-        x = y
-    return b.graph
 
 
 def test_the_protocols_are_met() -> None:
@@ -214,88 +173,6 @@ def test_executables_can_be_used_from_several_threads(shared: bool) -> None:
     for worker in workers:
         worker.join()
     assert not wrong
-
-
-def test_constants_need_not_outlive_compilation_where_they_are_packed() -> None:
-    graph, x = convolutions(2, 8), random(0, (1, 8, 8, 16))
-    expected = run(graph, x)[0]
-    executable = XnnpackEngine().compile(graph, threads=Threads(1))
-    for value in graph.values:
-        if value.data is not None:
-            np.asarray(value.data)[...] = np.nan
-    y = np.empty_like(expected)
-    executable.run([x], [y])
-    np.testing.assert_array_equal(y, expected)
-    assert executable._constants == []
-
-
-def test_constants_that_are_read_at_each_run_are_kept() -> None:
-    b = GraphBuilder()
-    x, y = b.input((2, 300)), b.output((2, 300))
-    c = b.constant(np.full((300,), 2.0, np.float32))
-    b.node(NodeKind.MULTIPLY, [x, c], [y])
-    executable = XnnpackEngine().compile(b.graph, threads=Threads(1))
-    b.graph.values[c].data = None
-    gc.collect()
-    held = [np.full((300,), -1.0, np.float32) for _ in range(50)]  # takes over freed memory
-    out = np.empty((2, 300), np.float32)
-    executable.run([np.ones((2, 300), np.float32)], [out])
-    assert held and (out == 2.0).all()
-
-
-def at_end_of_page(array: np.ndarray) -> np.ndarray:
-    """A copy whose last byte is the last of a page that no readable page follows."""
-    pages = -(-array.nbytes // mmap.PAGESIZE)
-    area = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
-    whole = np.frombuffer(area, np.uint8)
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    last = address(whole) + pages * mmap.PAGESIZE
-    assert libc.mprotect(ctypes.c_void_p(last), mmap.PAGESIZE, 0) == 0
-    end = pages * mmap.PAGESIZE
-    view = whole[end - array.nbytes : end].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    return view
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect")
-def test_nothing_is_read_beyond_the_end_of_a_page() -> None:
-    for count in (1, 3, 17, 1000, 1021):
-        x = random(count, (1, count))
-        b = GraphBuilder()
-        i, o, p = b.input(x.shape), b.output(x.shape), b.output(x.shape)
-        c = b.constant(at_end_of_page(x))
-        b.node(NodeKind.SIGMOID, [i], [o])
-        b.node(NodeKind.ADD, [o, c], [p])  # reads an output again
-        outputs = [at_end_of_page(np.zeros_like(x)), at_end_of_page(np.zeros_like(x))]
-        executable = XnnpackEngine().compile(b.graph, threads=Threads(1))
-        for _ in range(2):
-            executable.run([at_end_of_page(x)], outputs)
-            np.testing.assert_allclose(outputs[0], 1 / (1 + np.exp(-x)), rtol=1e-5)
-            np.testing.assert_allclose(outputs[1], 1 / (1 + np.exp(-x)) + x, rtol=1e-5, atol=1e-6)
-
-
-def test_inputs_may_be_read_only_or_misaligned() -> None:
-    x = random(0, (5, 16))
-    raw = np.zeros(x.nbytes + 1, np.uint8)
-    shifted = raw[1:].view(np.float32).reshape(x.shape)
-    shifted[...] = x
-    frozen = np.frombuffer(x.tobytes(), np.float32).reshape(x.shape)
-    executable = XnnpackEngine().compile(attention(), threads=Threads(1))
-    for array in (shifted, frozen):
-        y = np.empty((5, 2, 8), np.float32)
-        executable.run([array], [y])
-        np.testing.assert_allclose(y, attend(x), atol=1e-5)
-
-
-def test_readable_past_end() -> None:
-    page = mmap.PAGESIZE
-    assert buffers.readable_past_end(page, 10)
-    assert buffers.readable_past_end(page, page - 16)
-    assert not buffers.readable_past_end(page, page - 15)
-    assert not buffers.readable_past_end(page, page)
-    assert buffers.readable_past_end(page, page + 1)
 
 
 def test_profile_has_the_time_of_each_node() -> None:
