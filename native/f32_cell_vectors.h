@@ -82,24 +82,6 @@ static void multiply(size_t rows, const float *h, size_t hidden, const float *we
     }
 }
 
-/* Up to PK_LANES floats, of which `count` exist. */
-PK_INLINE vec some(const float *from, size_t count)
-{
-    if (count == PK_LANES)
-        return at(from);
-    float x[PK_LANES] = {0};
-    memcpy(x, from, count * sizeof(float));
-    return at(x);
-}
-
-PK_INLINE void put(float *to, vec x, size_t count)
-{
-    if (count == PK_LANES)
-        *(vec *)to = x;
-    else
-        memcpy(to, &x, count * sizeof(float));
-}
-
 static void lstm(const struct pk_f32_cell_task *t, const float *given, const float *product, size_t row)
 {
     const size_t n = t->hidden, place = row * n;
@@ -111,8 +93,8 @@ static void lstm(const struct pk_f32_cell_task *t, const float *given, const flo
         const vec in = sigmoid_of(gates[0]), forget = sigmoid_of(gates[1]);
         const vec kept = forget * some(t->c + place + i, count);
         const vec cell = kept + in * tanh_of(gates[3]);
-        put(t->cell + place + i, cell, count);
-        put(t->output + place + i, sigmoid_of(gates[2]) * tanh_of(cell), count);
+        put_some(t->cell + place + i, cell, count);
+        put_some(t->output + place + i, sigmoid_of(gates[2]) * tanh_of(cell), count);
     }
 }
 
@@ -127,7 +109,7 @@ static void gru(const struct pk_f32_cell_task *t, const float *given, const floa
         const vec remembered = sigmoid_of(gates[0]) * some(product + 2 * n + i, count);
         const vec made = tanh_of(some(given + 2 * n + i, count) + remembered);
         const vec h = some(t->h + place + i, count);
-        put(t->output + place + i, made + sigmoid_of(gates[1]) * (h - made), count);
+        put_some(t->output + place + i, made + sigmoid_of(gates[1]) * (h - made), count);
     }
 }
 

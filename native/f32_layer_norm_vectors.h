@@ -12,23 +12,6 @@
 /* XNNPACK's pooling adds so many values at a time, by twos. */
 #define POOLED 9
 
-PK_INLINE vec some(const float *from, size_t count)
-{
-    if (count == PK_LANES)
-        return at(from);
-    float x[PK_LANES] = {0};
-    memcpy(x, from, count * sizeof(float));
-    return at(x);
-}
-
-PK_INLINE void put(float *to, vec x, size_t count)
-{
-    if (count == PK_LANES)
-        *(vec *)to = x;
-    else
-        memcpy(to, &x, count * sizeof(float));
-}
-
 PK_INLINE vec value(const float *x, float mean, const int squared, size_t count)
 {
     vec y = some(x, count);
@@ -76,7 +59,7 @@ PK_INLINE void sums_of(const struct pk_f32_row_mean *of, const float *x, float m
     for (size_t c = 0; c < width; c += PK_LANES) {
         const size_t lanes = pk_min(width - c, PK_LANES);
         if (parts == 1) {
-            put(sums + c, value(x + c, mean, squared, lanes), lanes);
+            put_some(sums + c, value(x + c, mean, squared, lanes), lanes);
             continue;
         }
         vec sum = all(0);
@@ -84,7 +67,7 @@ PK_INLINE void sums_of(const struct pk_f32_row_mean *of, const float *x, float m
         for (; parts - first > POOLED; first += POOLED)
             sum = pooled(sum, x + first * width + c, width, POOLED, mean, squared, lanes);
         sum = pooled_rest(sum, x + first * width + c, width, parts - first, mean, squared, lanes);
-        put(sums + c, sum * share, lanes);
+        put_some(sums + c, sum * share, lanes);
     }
 }
 
@@ -110,7 +93,7 @@ PK_INLINE void finish(const struct pk_f32_layer_norm_task *t, const float *x, fl
             y = y * some(t->weight + c, lanes);
         if (t->bias)
             y = y + some(t->bias + c, lanes);
-        put(to + c, y, lanes);
+        put_some(to + c, y, lanes);
     }
 }
 
