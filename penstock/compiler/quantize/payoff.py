@@ -11,7 +11,8 @@ Rules, after those of ``plan.py``, for operators in static schemes:
    values (the sums along the residuals of a network, concatenations) go back to float together, if
    as int8 they need more conversions at their borders than in float; those that compute also if
    they need as many. In float they cost hardly more time and round nothing: a sum of a
-   transformer's block is read by a norm, which is float, and takes from a linear, which is int8. (A
+   transformer's block is read by a norm, which is float, and takes from a linear, which is int8. A
+   result of the model is float, too, and needs a conversion. (A
    concatenation alone rounds little, and moves a quarter of the bytes as int8.)
 6. An operator of one input that computes stays in float where values in float, as they are or
    moved, go in or come out alone: the one conversion comes behind or before it, and rounds less
@@ -205,6 +206,8 @@ def _saves_no_conversion(group: Sequence[Decision], owners: _Owners, readers: _O
     as_int8: set[Node] = set()
     as_float: set[Node] = set()
     for decision in group:
+        if any(user.op == "output" for user in decision.result.users):  # which nobody reads
+            as_int8.add(decision.result)
         for value, other in _borders(decision, owners, readers):
             if id(other) not in inside:
                 (as_float if other.is_static else as_int8).add(value)

@@ -52,6 +52,24 @@ def test_sums_between_float_norms_stay_in_float() -> None:
     assert sqnr_db(model(x), run(module, x)) > 35
 
 
+def test_sums_that_are_results_stay_in_float_too() -> None:
+    """A result needs a conversion as what a norm reads does, whole or in parts."""
+
+    class Headless(Residuals):
+        def forward(self, x: torch.Tensor) -> Any:
+            x = torch.cat([self.small.expand(len(x), -1, -1), self.linears[2](x)], 1)
+            for norm, linear in zip(self.norms[:2], self.linears[:2], strict=True):
+                x = x + linear(norm(x))
+            return x[:, :1].flatten(1), x[:, 1:], x
+
+    torch.manual_seed(2)
+    model, x = Headless().eval(), 5 * torch.randn(2, 12, 16)
+    module, report = quantized(model, (x,), calibration=[(x,), (5 * torch.randn(2, 12, 16),)])
+    assert {layer.operator for layer in report.quantized} == {"linear"}
+    for expected, found in zip(model(x), run(module, x), strict=True):
+        assert sqnr_db(expected, found) > 30
+
+
 def test_concatenations_that_save_no_conversion_are_int8() -> None:
     model = Model(
         lambda a, b, x: torch.erf(torch.cat([torch.erf(torch.cat([a(x), b(x)], 1)), a(x)], 1)),
