@@ -89,5 +89,5 @@ static void transpose(float *to, size_t stride, const float *from, size_t step, 
 }
 
 const struct pk_f32_igemm_kernel pk_f32_igemm_avx2 = {
-    "avx2 6x16", PK_ISA_AVX2, 6, WIDTH, 2, tiles, 8, transpose,
+    "avx2 6x16", PK_ISA_AVX2, 6, WIDTH, 2, tiles, 8, transpose, 0,
 };

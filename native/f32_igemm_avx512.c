@@ -93,5 +93,5 @@ static void transpose(float *to, size_t stride, const float *from, size_t step, 
 }
 
 const struct pk_f32_igemm_kernel pk_f32_igemm_avx512 = {
-    "avx512 12x32", PK_ISA_AVX512, ROWS, WIDTH, 2, tiles, 16, transpose,
+    "avx512 12x32", PK_ISA_AVX512, ROWS, WIDTH, 2, tiles, 16, transpose, 0,
 };

@@ -92,5 +92,5 @@ static void transpose(float *to, size_t stride, const float *from, size_t step, 
 }
 
 const struct pk_f32_igemm_kernel pk_f32_igemm_neon = {
-    "neon 6x16", PK_ISA_NEON, ROWS, WIDTH, 2, tiles, 4, transpose,
+    "neon 6x16", PK_ISA_NEON, ROWS, WIDTH, 2, tiles, 4, transpose, 0,
 };

@@ -57,5 +57,5 @@ static void transpose(float *to, size_t stride, const float *from, size_t step, 
 }
 
 const struct pk_f32_igemm_kernel pk_f32_igemm_scalar = {
-    "scalar 4x8", PK_ISA_SCALAR, 4, WIDTH, 2, tiles, WIDTH, transpose,
+    "scalar 4x8", PK_ISA_SCALAR, 4, WIDTH, 2, tiles, WIDTH, transpose, 0,
 };
