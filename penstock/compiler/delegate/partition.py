@@ -30,6 +30,8 @@ CONSTRAINT = "constraint"
 LOWERING = "lowering"
 POSITIONS = "positions"
 
+#: Entries of what takes a kernel no time.
+_VIEWS = {"reshape", "permute", "expand", "slice", "select", "narrow"}
 #: What counts positions, besides operators that work element by element.
 _COUNTS = (
     torch.ops.aten.cumsum.default,
@@ -88,7 +90,8 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
     from the inputs alone comes before all groups. Delegable nodes of one level form a group. A
     path that leaves a group passes a node outside it, hence to a higher level, and never returns:
     the groups are acyclic, and there are no more of them than alternations on the longest path.
-    What computes positions for operators outside stays with those.
+    What computes positions for operators outside, or is made of sizes alone for such, stays with
+    those.
     """
     reasons = {
         node: known_reasons.get(node) or reason_against(node) for node in nodes if is_operator(node)
@@ -97,6 +100,8 @@ def partition(nodes: Sequence[Node], known_reasons: Mapping[Node, Reason]) -> Pa
         reasons[node] = Reason(
             POSITIONS, "it computes positions, from integers to integers outside"
         )
+    _keep_out_what_sizes_make(reasons)
+    _keep_out_views(reasons)
     undelegated: dict[Node, Reason] = {}
     delegated: set[Node] = set()
     levels: dict[Node, int] = {}
@@ -154,6 +159,42 @@ def _positions(reasons: Mapping[Node, Reason | None]) -> set[Node]:
         if len(kept) == len(found):
             return found
         found = kept
+
+
+def _keep_out_what_sizes_make(reasons: dict[Node, Reason | None]) -> None:
+    """Adds reasons for delegable nodes that are computed from sizes alone and read by operators
+    outside: a mask that is painted region by region would be cut at every other stroke."""
+    found: set[Node] = set()
+    for node in reasons:
+        sources = node.all_input_nodes
+        if all(
+            source in found or is_constant(source) or not is_tensor_node(source)
+            for source in sources
+        ):
+            found.add(node)
+    for node in reversed(reasons):
+        read_outside = any(reasons.get(user) is not None for user in node.users)
+        if node in found and reasons[node] is None and read_outside:
+            text = "it is made of sizes alone, for operators outside"
+            reasons[node] = Reason(POSITIONS, text)
+
+
+def _keep_out_views(reasons: dict[Node, Reason | None]) -> None:
+    """Adds reasons for views of inputs, and of what is made outside, that operators outside alone
+    read: a kernel would wait for the group's other work."""
+    for node in reversed(reasons):
+        source = node
+        while source in reasons and reasons[source] is None and _is_view(source):
+            source = source.all_input_nodes[0]
+        made_outside = source.op == "placeholder" or reasons.get(source) is not None
+        read_outside = all(reasons.get(user) is not None for user in node.users)
+        if source is not node and made_outside and read_outside and node.users:
+            reasons[node] = Reason(POSITIONS, "it only moves what operators outside read")
+
+
+def _is_view(node: Node) -> bool:
+    entry = registry.find(node.target)
+    return entry is not None and entry.name in _VIEWS and is_tensor_node(node.all_input_nodes[0])
 
 
 def _counts(node: Node) -> bool:

@@ -16,6 +16,7 @@ from penstock.compiler.fx.control_flow import bodies
 from penstock.compiler.rewrite import (
     additive_masks,
     cached_rows,
+    common_subexpressions,
     complex_pairs,
     computed_slices,
     constant_products,
@@ -63,6 +64,7 @@ CANONICALIZE: Sequence[Rewrite] = (
     Step(grouped_products.apply, "needs the widened types; makes constants' views to be folded"),
     Step(promote_operands.apply, "casts of mixed operands become nodes that can be folded"),
     Step(fold_constants.apply, "a quotient by what folds to a constant is a number to the next"),
+    Step(common_subexpressions.apply, "constants are known; to the next, the same mask is one"),
     Step(known_masks.apply, "constants are folded; what hides nothing is no mask to the next"),
     Step(softened_masks.apply, "masks are still operators of their own"),
     Step(additive_masks.apply, "needs the casts of masks to be nodes"),
@@ -99,6 +101,7 @@ FOR_KERNELS: Sequence[Rewrite] = (
     Step(decompose.apply, "operators without a kernel"),
     Step(scalar_operands.apply, "numbers where a kernel takes tensors; decompositions bring some"),
     Step(fold_constants.apply, "what decompositions compute from constants alone"),
+    Step(common_subexpressions.apply, "decompositions count the same positions each"),
     Step(legalize_sizes.apply, "only of sizes that something still reads"),
 )
 

@@ -24,17 +24,25 @@ PROMOTING = {
 def apply(module: GraphModule) -> int:
     """Given ``mul(x, mask)`` with ``x`` of float32 and ``mask`` of integers or booleans → Result
     ``mul(x, to(mask, float32))``, the same numbers: the cast stays where the integers are, the
-    arithmetic can go to XNNPACK. A cast that several operators need is made once."""
+    arithmetic can go to XNNPACK. A cast that several operators need is made once.
+    Given a product of two booleans → Result ``logical_and``, which choices inside XNNPACK read."""
     casts: dict[Node, Node] = {}
     changes = 0
     for node in list(module.graph.nodes):
-        if node.target in PROMOTING:
+        if node.target is aten.mul.Tensor and all(map(_is_boolean, node.args)):
+            node.target = aten.logical_and.default
+            changes += 1
+        elif node.target in PROMOTING:
             for source in _to_be_cast(node):
                 if source not in casts:
                     casts[source] = _cast(module, source)
                 node.args = tuple(casts[source] if item is source else item for item in node.args)
                 changes += 1
     return changes
+
+
+def _is_boolean(item: Any) -> bool:
+    return isinstance(item, Node) and item.meta["val"].dtype is torch.bool
 
 
 def _to_be_cast(node: Node) -> list[Node]:

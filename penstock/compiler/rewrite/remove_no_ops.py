@@ -29,6 +29,11 @@ def _same_type(node: Node) -> bool:
     return isinstance(source, Node) and source.meta["val"].dtype == node.meta["val"].dtype
 
 
+def _of_numbers(node: Node) -> bool:
+    value = node.meta["val"]
+    return not (value.is_floating_point() or value.is_complex())
+
+
 def _always(node: Node) -> bool:
     return True
 
@@ -67,6 +72,7 @@ NO_OPS: dict[object, Callable[[Node], bool]] = {
     aten.lift_fresh_copy.default: _always,
     aten.detach_.default: _always,
     aten.positive.default: _always,
+    aten.nan_to_num.default: _of_numbers,
     aten.resolve_conj.default: _always,
     aten.resolve_neg.default: _always,
     aten._to_copy.default: _same_type,

@@ -24,13 +24,13 @@ def _minor(x: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
     """The determinant of some rows and columns, expanded along the first row."""
     if not rows:
         return torch.ones(x.shape[:-2], dtype=x.dtype)
+    total = x[..., rows[0], columns[0]]
     if len(rows) == 1:
-        return x[..., rows[0], columns[0]]
-    total = torch.zeros_like(x[..., 0, 0])
+        return total
     for place, column in enumerate(columns):
         rest = [*columns[:place], *columns[place + 1 :]]
         term = x[..., rows[0], column] * _minor(x, rows[1:], rest)
-        total = total - term if place % 2 else total + term
+        total = term if place == 0 else total - term if place % 2 else total + term
     return total
 
 
@@ -53,6 +53,8 @@ def inverse(x: Tensor) -> Tensor:
     size = _size(x, LARGEST)
     if not size:
         return x.clone()
+    if size == 1:
+        return 1 / x
     if size > LARGEST_BY_MINORS:
         return solution(x, torch.eye(size, dtype=x.dtype).expand(x.shape))
     cofactors = []

@@ -97,6 +97,33 @@ def test_positions_are_computed_where_they_are_read() -> None:
     torch.testing.assert_close(torch.from_numpy(found), model(*inputs)[0])
 
 
+class Painted(torch.nn.Module):
+    """A mask of two windows, painted region by region; and of what an input hides."""
+
+    def forward(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        size = x.shape[1]
+        regions = torch.zeros(1, size, 1)
+        for number, part in enumerate((slice(0, -4), slice(-4, -2), slice(-2, None))):
+            regions[:, part] = number
+        hidden = (regions - regions.transpose(1, 2)).masked_fill(regions == 1, -9.0)
+        causal = torch.ones(size, size, dtype=torch.bool).tril()
+        scores = (x @ x.transpose(1, 2)).tanh() + hidden
+        shown = causal & (seen[:, None, :] > 0)
+        return scores.masked_fill(~shown, -1e9).softmax(-1) @ (x * 2)
+
+
+def test_what_is_made_of_sizes_alone_or_moved_for_kernels_cuts_nothing() -> None:
+    sizes = {1: torch.export.Dim("size", min=6, max=16)}
+    model, inputs = Painted(), (torch.randn(2, 8, 3), torch.randn(2, 8))
+    lowered = penstock.lower(model, inputs, dynamic_shapes=(sizes, sizes))
+    assert len(lowered.delegation.subgraphs) == 1
+    program = penstock.load(lowered.to_bytes())
+    for size in (8, 6, 16):
+        inputs = torch.randn(2, size, 3), torch.rand(2, size) + 0.1
+        (found,) = program(*inputs)
+        torch.testing.assert_close(torch.from_numpy(found), model(*inputs), rtol=1e-4, atol=1e-5)
+
+
 def test_positions_that_are_shown_are_numbers_like_others() -> None:
     _, result = split(Bucketed(shown=True), torch.randn(2, 5, 4), torch.arange(10).view(2, 5))
     kinds = {str(n.target): reason.kind for n, reason in result.undelegated.items()}

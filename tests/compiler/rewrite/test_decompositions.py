@@ -277,6 +277,19 @@ def test_of_no_rows(function: Any, inputs: tuple[torch.Tensor, ...]) -> None:
             np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_inverses_of_any_number_of_matrices(size: int) -> None:
+    model = Call(lambda x: (torch.linalg.inv(x), torch.linalg.det(x)))
+    matrices = _random(3, size, size) + 3 * torch.eye(size)
+    sizes = {"inputs": ({0: torch.export.Dim("n", max=9)},)}
+    lowered = penstock.lower(model, (matrices,), dynamic_shapes=sizes)
+    assert not lowered.delegation.undelegated and len(lowered.delegation.subgraphs) == 1
+    program = penstock.load(lowered.to_bytes(), threads=1)
+    for some in (matrices, matrices[:1]):
+        for one, other in zip(program(some), model(some), strict=True):
+            np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_size_that_depends_on_data_without_a_bound() -> None:
     counts = torch.tensor([1, 0, 2])
     with pytest.raises(UnsupportedError, match=r"depends on data: torch\._check"):

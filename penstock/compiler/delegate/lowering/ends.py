@@ -195,25 +195,29 @@ def maximum(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
     return source.restored(_pooled(b, windows, 1, taps=left, stride=left, after=left - 1).tensor)
 
 
-def part(b: GraphBuilder, x: Tensor, dim: int, start: int, size: Dim) -> Tensor:
+def part(b: GraphBuilder, x: Tensor, dim: int, start: Dim, size: Dim) -> Tensor:
     """``size`` indices of the dynamic dimension ``dim`` from ``start`` on; a dynamic ``size``
-    reaches to the end, or to a fixed distance from it, or is the dimension's first half, third …"""
-    rest = layout.canonical(x.shape[dim] - start - size)
+    reaches to the end, or to a fixed distance from it, or is one of the dimension's halves, thirds
+    …"""
+    if not isinstance(size, int):
+        times, index = (_multiple(whole, size) for whole in (x.shape[dim], start))
+        if times is not None and index is not None and -times <= index < times and times > 1:
+            apart = b.reshape(x, (*x.shape[:dim], times, size, *x.shape[dim + 1 :]))
+            one = ex.cut(b, apart, dim, index % times, 1)
+            return b.reshape(one, (*x.shape[:dim], size, *x.shape[dim + 1 :]))
+    if not isinstance(start, int):
+        raise LoweringError("its start is computed at run time")
     if isinstance(size, int):
         return ex.cut(b, x, dim, start, size)
-    times = layout.canonical(x.shape[dim] / size)
-    if (
-        start == 0
-        and isinstance(times, int)
-        and layout.same(x.shape[dim], times * size)
-        and times > 1
-    ):
-        apart = b.reshape(x, (*x.shape[:dim], times, size, *x.shape[dim + 1 :]))
-        first = ex.cut(b, apart, dim, 0, 1)
-        return b.reshape(first, (*x.shape[:dim], size, *x.shape[dim + 1 :]))
+    rest = layout.canonical(x.shape[dim] - start - size)
     if not isinstance(rest, int) or rest < 0:
         raise LoweringError("it slices to a dynamic size")
     return without_last(b, ex.cut(b, x, dim, start, size + rest), dim, rest)
+
+
+def _multiple(whole: Dim, size: Dim) -> int | None:
+    times = layout.canonical(whole / size)
+    return times if isinstance(times, int) and layout.same(whole, times * size) else None
 
 
 def roll(b: GraphBuilder, x: Tensor, dim: int, shift: int) -> Tensor:

@@ -7,12 +7,13 @@ import math
 import torch
 from torch.fx import Node
 
-from penstock.compiler.delegate.lowering import choices
+from penstock.compiler.delegate.lowering import choices, ends
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import FLOATS, constant
 from penstock.compiler.delegate.operators.registry import FixedOutput, Independent, operator
+from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.finiteness import may_be_huge
 from penstock.graph.kinds import EluAttributes, LeakyReluAttributes, NodeKind
@@ -227,8 +228,6 @@ def lower_threshold(b: GraphBuilder, node: Node) -> Tensor:
 def lower_glu(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
     dim = int(arguments(node)["dim"]) % x.rank
-    extent = x.shape[dim]
-    if not isinstance(extent, int):
-        raise LoweringError("it splits a dynamic dimension")
-    left, right = (ex.cut(b, x, dim, start, extent // 2) for start in (0, extent // 2))
+    half = layout.shape_of(node.meta["val"])[dim]
+    left, right = (ends.part(b, x, dim, start, half) for start in (0, half))
     return ex.multiply(b, left, _sigmoid(b, right, node.args[0]))

@@ -133,13 +133,22 @@ def lower_slice(b: GraphBuilder, node: Node) -> Tensor:
     start, step = named["start"] or 0, named["step"]
     size = layout.shape_of(node.meta["val"])[dim]
     if isinstance(start, Node):
-        raise LoweringError("its start is computed at run time")
+        return _from_computed(b, x, dim, start, size, step)
     extent = x.shape[dim]
     if start < 0:
         if not isinstance(extent, int):
             return _from_the_end(b, x, dim, -start, size, step)
         start = max(0, start + extent)
     return gather.strided(b, x, dim, start, size, step)
+
+
+def _from_computed(
+    b: GraphBuilder, x: Tensor, dim: int, start: Node, size: Dim, step: int
+) -> Tensor:
+    value = start.meta["val"]
+    if step != 1 or not isinstance(value, torch.SymInt):
+        raise LoweringError("its start is computed at run time")
+    return ends.part(b, x, dim, layout.dim_of(value), size)
 
 
 def _from_the_end(
@@ -158,9 +167,10 @@ def lower_narrow(b: GraphBuilder, node: Node) -> Tensor:
     named = arguments(node)
     x = b.tensor(named["self"])
     dim = named["dim"] % x.rank
+    size = layout.shape_of(node.meta["val"])[dim]
     if isinstance(named["start"], Node):
-        raise LoweringError("its start is computed at run time")
-    start, size = int(named["start"]), layout.shape_of(node.meta["val"])[dim]
+        return _from_computed(b, x, dim, named["start"], size, 1)
+    start = int(named["start"])
     if start < 0 and not isinstance(x.shape[dim], int):
         return _from_the_end(b, x, dim, -start, size, 1)
     return ends.part(b, x, dim, start, size)
@@ -197,9 +207,7 @@ def lower_split(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
         shape = layout.shape_of(value)
         unbound = len(shape) < x.rank
         size = 1 if unbound else shape[dim]
-        if not isinstance(start, int):
-            raise LoweringError("it splits a dynamic dimension")
         piece = ends.part(b, x, dim, start, size)
         pieces.append(b.reshape(piece, shape) if unbound else piece)
-        start = start + size
+        start = layout.canonical(start + size)
     return tuple(pieces)

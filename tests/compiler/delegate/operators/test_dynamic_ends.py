@@ -60,10 +60,17 @@ def test_pictures(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [2, 3])
-def test_first_part(times: int) -> None:
-    """Of frames the first of each film, where they lie one film behind the other."""
+def test_halves_and_thirds(times: int) -> None:
+    """Of frames those of each film, where they lie one film behind the other."""
+
+    def parts(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        films, frames = torch.cat([x * (film + 1) for film in range(times)]), x.shape[0]
+        sliced = films[:frames], films[frames : 2 * frames], films[-frames:]
+        gated = F.glu(films, 0) if times == 2 else films.narrow(0, 2 * frames, frames)
+        return torch.cat([*films.split(frames), *sliced]) * 2, gated
+
     inputs = [(torch.randn(n, 4, 6),) for n, _, _ in SIZES]
-    check_sizes(lambda x: torch.cat([x] * times)[: x.shape[0]] * 2, inputs, ({0: BATCH},))
+    check_sizes(parts, inputs, ({0: BATCH},))
 
 
 @pytest.mark.parametrize("name", LINES)
