@@ -33,6 +33,7 @@ from penstock.compiler.capture.data_attribute import (
 from penstock.compiler.capture.data_sizes import bounds_by_data
 from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
+from penstock.compiler.capture.failed_calls import failed_calls_end
 from penstock.compiler.capture.failures import in_one_line
 from penstock.compiler.capture.functional import functional
 from penstock.compiler.capture.given import (
@@ -223,7 +224,7 @@ def _exported(
     def export() -> ExportedProgram:
         with (
             torch.no_grad(), quietly(), _evaluating(model), unasked(),
-            independent_of_other_models(), NoAssignments(),
+            independent_of_other_models(), NoAssignments(), failed_calls_end(),
         ):  # fmt: skip
             return torch.export.export(
                 model,

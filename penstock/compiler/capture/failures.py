@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.utils.rnn import PackedSequence
 
@@ -48,6 +49,11 @@ def in_one_line(error: BaseException) -> str:
         text += (
             "; what a model computes may decide which operators it runs only by torch.cond and "
             "while_loop; or use torch.where"
+        )
+    if isinstance(error, DynamicOutputShapeException):
+        text += (
+            "; PyTorch tells the sizes of its results only by running it: compute it from other "
+            "operators, or outside of the model"
         )
     fixes = message.partition("Suggested fixes:")[2].strip().partition("\n\n")[0]
     if fixes:

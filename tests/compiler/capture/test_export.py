@@ -261,6 +261,15 @@ def test_the_line_of_the_model_is_named() -> None:
         penstock.lower(Call(wrong), (X,))
 
 
+def test_results_whose_sizes_pytorch_does_not_tell() -> None:
+    class Fitted(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.lstsq(x, y).solution
+
+    with pytest.raises(ExportError, match=r"linalg_lstsq.*compute it from other operators"):
+        penstock.lower(Fitted(), (torch.randn(5, 3), torch.randn(5, 1)))
+
+
 def test_a_long_reason_leaves_room_for_the_place_and_what_to_do() -> None:
     """torchvision's folder begins with the name of torch's."""
 
