@@ -31,7 +31,9 @@ LOWERING = "lowering"
 POSITIONS = "positions"
 
 #: Entries of what takes a kernel no time.
-_VIEWS = {"reshape", "permute", "expand", "slice", "select", "narrow"}
+_VIEWS = {
+    "reshape", "permute", "transpose", "t", "movedim", "expand", "slice", "select", "narrow",
+}  # fmt: skip
 #: What counts positions, besides operators that work element by element.
 _COUNTS = (
     torch.ops.aten.cumsum.default,
@@ -184,7 +186,7 @@ def _keep_out_views(reasons: dict[Node, Reason | None]) -> None:
     read: a kernel would wait for the group's other work."""
     for node in reversed(reasons):
         source = node
-        while source in reasons and reasons[source] is None and _is_view(source):
+        while source in reasons and reasons[source] is None and is_view(source):
             source = source.all_input_nodes[0]
         made_outside = source.op == "placeholder" or reasons.get(source) is not None
         read_outside = all(reasons.get(user) is not None for user in node.users)
@@ -192,7 +194,8 @@ def _keep_out_views(reasons: dict[Node, Reason | None]) -> None:
             reasons[node] = Reason(POSITIONS, "it only moves what operators outside read")
 
 
-def _is_view(node: Node) -> bool:
+def is_view(node: Node) -> bool:
+    """Whether ``node`` is its first argument in another shape or order, or a part of it."""
     entry = registry.find(node.target)
     return entry is not None and entry.name in _VIEWS and is_tensor_node(node.all_input_nodes[0])
 
