@@ -9,9 +9,10 @@ import os
 import sys
 import traceback
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock.errors import InputError, PenstockError, did_you_mean
 from penstock.files import readable
@@ -20,6 +21,8 @@ from penstock.zoo.libraries import mended
 #: What such a name looks like, for messages.
 FORM = "package.module:callable or file.py:callable"
 
+
+_Result = TypeVar("_Result")
 
 _HINTS = (
     ((".py",), f"it is a file of Python; say what in it gives the model, as {FORM}"),
@@ -76,7 +79,7 @@ def call(name: str) -> Any:
             "calls it with them"
         )
     try:
-        return target()
+        return _mending(target)
     except PenstockError:
         raise
     except (Exception, SystemExit) as error:  # user code may raise anything
@@ -90,6 +93,8 @@ def reason(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if frames and not frames[-1].filename.startswith(("<", os.path.dirname(__file__))):
         text += f" ({frames[-1].filename}:{frames[-1].lineno})"
+    if error.__cause__ is not None:
+        text += f", because of {reason(error.__cause__)}"
     return text
 
 
@@ -101,7 +106,7 @@ def _module(place: str, name: str) -> ModuleType:
     if beside not in sys.path and not (path is None and "" in sys.path):
         sys.path.insert(0, beside)
     try:
-        return _imported(place, path)
+        return _mending(lambda: _imported(place, path))
     except (Exception, SystemExit) as error:
         why = reason(error)
         if isinstance(error, ModuleNotFoundError) and error.name in (place, place.split(".")[0]):
@@ -112,12 +117,22 @@ def _module(place: str, name: str) -> ModuleType:
 
 
 def _imported(place: str, path: Path | None) -> ModuleType:
-    try:
-        return importlib.import_module(place) if path is None else _from_file(path)
-    except (RuntimeError, OSError) as error:
-        if not mended(error):
-            raise
-        return importlib.import_module(place) if path is None else _from_file(path)
+    return importlib.import_module(place) if path is None else _from_file(path)
+
+
+def _mending(run: Callable[[], _Result]) -> _Result:
+    """What ``run`` gives; once more for each library that could be mended where it failed, also
+    where another one (transformers) imports that library late and says so in its own words."""
+    for _ in range(2):
+        try:
+            return run()
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None and not mended(cause):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise
+    return run()
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -110,6 +110,26 @@ def test_a_model_of_a_library(shell: Shell) -> None:
     assert result["share_delegated"] == 1.0
 
 
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="it comes with the zoo")
+def test_a_library_that_is_imported_late(shell: Shell) -> None:
+    """As transformers does: when the model is made, with an error of its own."""
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    (shell.folder / "late.py").write_text(
+        "def net():\n"
+        "    try:\n        from torchvision.models import squeezenet1_1\n"
+        "    except RuntimeError as error:\n        raise ModuleNotFoundError('no') from error\n"
+        "    return squeezenet1_1()\n\n"
+        "def fails():\n"
+        "    try:\n        1 / 0\n"
+        "    except ArithmeticError as error:\n        raise ImportError('no net') from error\n"
+    )
+    shell.compiled("late.py:net@1x3x64x64", "--output", "net.pte")
+    message = "ImportError: no net (", ", because of ZeroDivisionError: division by zero ("
+    for part in message:
+        shell.fails("penstock", "compile", "late.py:fails@1", message=part)
+
+
 def test_a_checkpoint_of_the_users_own_module(shell: Shell) -> None:
     torch.manual_seed(1)
     model = torch.nn.Linear(6, 2)
