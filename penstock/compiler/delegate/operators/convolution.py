@@ -65,7 +65,7 @@ def lower_conv(b: GraphBuilder, node: Node) -> Tensor:
     rank = weight.rank - 2
     dilation = _spatial(named["dilation"], rank, 1)
     if isinstance(named["padding"], str):
-        pads = named_padding(named["padding"], weight, dilation)
+        pads = named_padding(named["padding"], weight.shape, dilation)
     else:
         pads = [(p, p) for p in _spatial(named["padding"], rank, 0)]
     bias = None if named["bias"] is None else b.tensor(named["bias"])
@@ -75,13 +75,15 @@ def lower_conv(b: GraphBuilder, node: Node) -> Tensor:
     )
 
 
-def named_padding(padding: str, weight: Tensor, dilation: Sequence[int]) -> list[tuple[int, int]]:
+def named_padding(
+    padding: str, weight: Sequence[Dim], dilation: Sequence[int]
+) -> list[tuple[int, int]]:
     """PyTorch's "valid" and "same" as (before, after): "same" puts the odd one after."""
     if padding == "valid":
         return [(0, 0)] * len(dilation)
     pads = []
     for axis, step in enumerate(dilation):
-        size = weight.shape[2 + axis]
+        size = weight[2 + axis]
         assert isinstance(size, int)
         amount = step * (size - 1)
         pads.append((amount // 2, amount - amount // 2))

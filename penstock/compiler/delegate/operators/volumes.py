@@ -41,6 +41,7 @@ from penstock.graph.kinds import NodeKind, Pool2dAttributes
 
 aten = torch.ops.aten
 
+CONVOLUTIONS = (aten.conv3d.default, aten.conv3d.padding)
 CHANNELS_LAST_3D = (0, 2, 3, 4, 1)
 
 
@@ -66,9 +67,31 @@ def _volume(b: GraphBuilder, planes: Tensor, batch: Dim, depth: Dim) -> Tensor:
     return b.permute(split, (0, 2, 1, 3, 4))
 
 
+def _fixed_depth(node: Node) -> str | None:
+    """A depth of fixed size, where a window sees more than a plane or less than the depth."""
+    named = arguments(node)
+    x, weight = named["input"].meta["val"], named["weight"].meta["val"]
+    if isinstance(x.shape[-3], int):
+        return None
+    if node.target in CONVOLUTIONS:
+        stride, dilation = _three(named["stride"], 1), _three(named["dilation"], 1)
+        pads = _pads(named["padding"], weight.shape, dilation)
+        still = [_moves_nothing(weight.shape[2:], stride, pads, axis) for axis in range(3)]
+        if still[0] or (still[1] and still[2] and layout.is_static(layout.shape_of(x)[-2:])):
+            return None
+    return "its depth is dynamic: XNNPACK has no volumes, so each slice is computed apart"
+
+
+def _moves_nothing(
+    kernel: Sequence[Dim], stride: Sequence[int], pads: Sequence[tuple[int, int]], axis: int
+) -> bool:
+    """Whether each place of ``axis`` is seen by itself."""
+    return (kernel[axis], stride[axis], pads[axis]) == (1, 1, (0, 0))
+
+
 @operator(
-    "conv3d", aten.conv3d.default, aten.conv3d.padding,
-    constraints=CONSTANT_WEIGHTS, quantization=Weighted(dynamic=takes_dynamic),
+    "conv3d", *CONVOLUTIONS,
+    constraints=(*CONSTANT_WEIGHTS, _fixed_depth), quantization=Weighted(dynamic=takes_dynamic),
     notes="as a two-dimensional convolution over joined slices of the depth",
 )  # fmt: skip
 def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
@@ -76,19 +99,23 @@ def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
     x, weight = _with_batch(b, b.tensor(named["input"])), b.tensor(named["weight"])
     bias = None if named["bias"] is None else b.tensor(named["bias"])
     stride, dilation = _three(named["stride"], 1), _three(named["dilation"], 1)
-    if isinstance(named["padding"], str):
-        pads = named_padding(named["padding"], weight, dilation)
-    else:
-        pads = [(amount, amount) for amount in _three(named["padding"], 0)]
+    pads = _pads(named["padding"], weight.shape, dilation)
     groups, kernel = named["groups"], weight.shape[2:]
     taps, width = kernel[0], kernel[2]
     assert isinstance(taps, int) and isinstance(width, int)
     result = layout.shape_of(node.meta["val"])
-    if _only_deep(kernel, stride, pads):
-        flat = _rearranged(b, weight, 0, lambda data: data[..., 0])
+    still = [_moves_nothing(kernel, stride, pads, axis) for axis in range(3)]
+    if still[0]:
+        planes = convolve(
+            b, _planes(b, x), _rearranged(b, weight, 0, lambda data: data[:, :, 0]), bias,
+            stride[1:], pads[1:], dilation[1:], groups,
+        )  # fmt: skip
+        return b.reshape(_volume(b, planes, x.shape[0], x.shape[2]), result)
+    if still[1] and still[2] and layout.is_static(x.shape[3:]):
+        # Over the depth and the flattened plane, of the volume as it is.
         columns = convolve(
-            b, _along_depth(b, x), flat, bias, [stride[0], 1], [pads[0], (0, 0)],
-            [dilation[0], 1], groups,
+            b, _along_depth(b, x), _rearranged(b, weight, 0, lambda data: data[..., 0]), bias,
+            [stride[0], 1], [pads[0], (0, 0)], [dilation[0], 1], groups,
         )  # fmt: skip
         return b.reshape(columns, result)
     x = _padded(b, x, *pads[0])
@@ -106,19 +133,17 @@ def lower_conv3d(b: GraphBuilder, node: Node) -> Tensor:
     return b.reshape(_volume(b, planes, x.shape[0], count), result)
 
 
-def _only_deep(
-    kernel: Sequence[Dim], stride: Sequence[int], pads: Sequence[tuple[int, int]]
-) -> bool:
-    """Whether a window sees the depth alone, at each place of a plane: a convolution over the
-    depth and the flattened plane, of the volume as it is."""
-    return all((kernel[axis], stride[axis], pads[axis]) == (1, 1, (0, 0)) for axis in (1, 2)) and (
-        kernel[0] != 1 or stride[0] != 1 or pads[0] != (0, 0)
-    )
+def _pads(padding: Any, weight: Sequence[Dim], dilation: Sequence[int]) -> list[tuple[int, int]]:
+    """(before, after) for each of three axes."""
+    if isinstance(padding, str):
+        return named_padding(padding, weight, dilation)
+    return [(amount, amount) for amount in _three(padding, 0)]
 
 
 @operator(
     "conv_transpose3d", aten.conv_transpose3d.input,
-    constraints=CONSTANT_WEIGHTS, quantization=Weighted(channel_axis=1, dynamic=True),
+    constraints=(*CONSTANT_WEIGHTS, _fixed_depth),
+    quantization=Weighted(channel_axis=1, dynamic=True),
     notes="as a two-dimensional one of joined slices of the depth, to slices as channels",
 )  # fmt: skip
 def lower_conv_transpose3d(b: GraphBuilder, node: Node) -> Tensor:
@@ -173,10 +198,7 @@ def lower_conv_transpose3d(b: GraphBuilder, node: Node) -> Tensor:
 
 def _depth(x: Tensor) -> int:
     depth = x.shape[2]
-    if not isinstance(depth, int):
-        raise LoweringError(
-            "its depth is dynamic: XNNPACK has no volumes, so each slice is computed apart"
-        )
+    assert isinstance(depth, int)
     return depth
 
 

@@ -53,7 +53,11 @@ def _lift(index: Index) -> set[int]:
         if middle.dtype is not DataType.QDINT8:
             continue
         origin = index.producer[middle.id].inputs[0]
-        index.replace(back, origin)
+        if index.values[back.outputs[0]].is_output:  # what reads it is not in the graph
+            back.kind = NodeKind.COPY
+            index.set_inputs(back, (origin,))
+        else:
+            index.replace(back, origin)
         wanted.add(origin)
     for node in index.walk():
         unread = not index.readers[node.outputs[0]]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from operator_harness import captured_graph, one_piece, run_graph, sqnr
 from torch import nn
+from torch.export import Dim
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 import penstock
@@ -110,6 +113,33 @@ def test_few_copies() -> None:
     for name in ("depthwise", "depthwise, two each", "depth alone, depthwise"):
         graph = one_piece(captured_graph(CONVOLUTIONS[name].eval(), (x,))).graph
         assert any(node.kind is NodeKind.DEPTHWISE_CONV_2D for node in graph.nodes)
+
+
+DIMENSIONS = {name: Dim(name, min=2, max=16) for name in ("batch", "frames", "height", "width")}
+
+
+@pytest.mark.parametrize("scheme", [None, "static", "dynamic"])
+@pytest.mark.parametrize(
+    ("dynamic", "outside"),
+    [({0: "batch"}, 0), ({2: "frames"}, 1), ({3: "height", 4: "width"}, 0),
+     ({0: "batch", 2: "frames", 3: "height", 4: "width"}, 3)],
+)  # fmt: skip
+def test_dynamic_sizes(dynamic: dict[int, str], outside: int, scheme: Any) -> None:
+    """Windows over the depth alone, or over planes alone, take any; what is outside of XNNPACK
+    reads what it would be given in eager PyTorch."""
+    model = nn.Sequential(
+        nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0)), nn.ReLU(),
+        nn.Conv3d(8, 8, (1, 3, 3), padding=(0, 1, 1)), nn.ReLU(),
+        nn.Conv3d(8, 4, 3, padding=1),
+    ).eval()  # fmt: skip
+    example, x = torch.randn(2, 8, 4, 6, 6), torch.randn(VOLUME)
+    x = x[tuple(slice(None) if dim in dynamic else slice(n) for dim, n in enumerate(example.shape))]
+    shapes = ({dim: DIMENSIONS[name] for dim, name in dynamic.items()},)
+    options = {} if scheme is None else {"quantize": scheme}
+    lowered = penstock.lower(model, (example,), dynamic_shapes=shapes, **options)
+    assert len(lowered.delegation.undelegated) == outside
+    (actual,) = penstock.load(lowered.to_bytes())(x)
+    assert sqnr(actual, model(x).detach().numpy()) > (100 if scheme is None else 25)
 
 
 class Video(nn.Module):
