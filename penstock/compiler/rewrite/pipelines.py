@@ -65,7 +65,10 @@ CANONICALIZE: Sequence[Rewrite] = (
     Step(grouped_products.apply, "needs the widened types; makes constants' views to be folded"),
     Step(promote_operands.apply, "casts of mixed operands become nodes that can be folded"),
     Step(fold_constants.apply, "a quotient by what folds to a constant is a number to the next"),
-    Step(common_subexpressions.apply, "constants are known; to the next, the same mask is one"),
+    Step(
+        common_subexpressions.apply,
+        "constants are known; masks that are computed alike are one to the next",
+    ),
     Step(known_masks.apply, "constants are folded; what hides nothing is no mask to the next"),
     Step(softened_masks.apply, "masks are still operators of their own"),
     Step(moved_masks.apply, "softmaxes know their masks; makes masks inside for the next"),

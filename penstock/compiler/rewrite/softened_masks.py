@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -34,8 +33,7 @@ class _Fill:
 def apply(module: GraphModule) -> int:
     """Given ``masked_fill(softmax(masked_fill(x, mask, -inf)), mask, value)``, or the same by
     ``where`` → Result: the lowest number instead of minus infinity. Rows that are masked as a whole
-    are not a number in between otherwise, which is chosen outside XNNPACK. Masks are the same
-    where they are computed alike."""
+    are not a number in between otherwise, which is chosen outside XNNPACK."""
     return sum(_soften(module, node) for node in list(module.graph.nodes))
 
 
@@ -50,7 +48,7 @@ def _soften(module: GraphModule, node: Node) -> bool:
         return False
     if len(softmax.users) != 1 or len(scores.users) != 1 or inner.if_set is not outer.if_set:
         return False
-    if not _is_minus_infinity(module, inner.value) or not _alike(module, inner.mask, outer.mask):
+    if not _is_minus_infinity(module, inner.value) or inner.mask is not outer.mask:
         return False
     lowest: float | Node = LOWEST
     if isinstance(inner.value, Node):
@@ -84,24 +82,3 @@ def _is_minus_infinity(module: GraphModule, value: float | Node) -> bool:
             return False
         return bool((attribute(module, str(value.target)) == -math.inf).all())
     return value == -math.inf
-
-
-def _alike(module: GraphModule, left: Any, right: Any) -> bool:
-    """Whether two arguments have the same value, by what they are computed of."""
-    if not isinstance(left, Node) or not isinstance(right, Node):
-        if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
-            pairs = zip(left, right, strict=False)
-            return len(left) == len(right) and all(_alike(module, *pair) for pair in pairs)
-        return type(left) is type(right) and left == right
-    if left is right:
-        return True
-    if left.op == right.op == "get_attr":
-        one, other = (attribute(module, str(node.target)) for node in (left, right))
-        return one.dtype is other.dtype and torch.equal(one, other)
-    if left.op != "call_function" or left.target is not right.target:
-        return False
-    if not isinstance(left.target, torch._ops.OpOverload) or left.target.namespace != "aten":
-        return False
-    if torch.Tag.nondeterministic_seeded in left.target.tags:
-        return False
-    return left.kwargs == right.kwargs and _alike(module, left.args, right.args)
