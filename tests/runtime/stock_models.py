@@ -230,6 +230,7 @@ def main(directory: Path) -> None:
 
     pooled = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
     make("average_pool", nn.Sequential(nn.Conv2d(3, 4, 1), pooled), (image,), partitioner=delegate)
+    make("number", nn.PReLU(), (torch.tensor(-0.3),), (torch.tensor(2.0),), partitioner=delegate)
     make("numbers", Numbers(), (torch.randn(2, 4), torch.tensor(0.3)), partitioner=delegate)
     dynamic = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     quantizer = XNNPACKQuantizer().set_global(dynamic)

@@ -61,6 +61,7 @@ def runs(directory: Path, name: str) -> list[tuple[str, list[Any], list[Any]]]:
         ("pool", True),
         ("channels_last", False),
         ("average_pool", True),
+        ("number", True),
         ("numbers", True),
         ("dynamic_convolutions", True),
         ("two_methods", True),

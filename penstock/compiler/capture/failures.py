@@ -3,6 +3,7 @@ do."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import sys
@@ -34,16 +35,25 @@ NOISE = re.compile(
 )
 #: The line of the model that PyTorch names.
 CULPRIT = re.compile(r'The following call raised this error:\s+File "(.*?)", line (\d+)')
+#: What a call inside of a branch or loop raised, at the end of a line that lists its operands.
+RAISED = re.compile(
+    r"Dynamo failed to run FX node with fake tensors: .*: got (\w+\(.*\))$", re.MULTILINE
+)
+#: Behind it, after an empty line, stands what hinders a branch or loop.
+PREAMBLE = "Got graph break/error:"
 MAX_REASON, MAX_FIXES = 300, 200
 
 
 def in_one_line(error: BaseException) -> str:
     """The error's type and message: as much of it as says what is wrong, and where."""
-    message = str(error)
+    message = str(error).rpartition(PREAMBLE)[2].lstrip()
+    raised = RAISED.search(message)
+    if raised is not None:
+        message = _said(raised[1])
     lines = [NOISE.split(line)[0].strip() for line in message.splitlines()]
     blank = next((i for i, line in enumerate(lines) if i and not line), len(lines))
     text = shorten(" ".join(lines[:blank]), MAX_REASON)
-    culprit = CULPRIT.search(message)
+    culprit = CULPRIT.search(str(error))
     text += f" ({culprit[1]}:{culprit[2]})" if culprit is not None else place(error)
     if isinstance(error, GuardOnDataDependentSymNode):
         text += (
@@ -60,6 +70,16 @@ def in_one_line(error: BaseException) -> str:
         text += f"; dimensions that would fit: {shorten(', '.join(fixes.splitlines()), MAX_FIXES)}"
     text = text.strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _said(raised: str) -> str:
+    """The message of an exception that stands there as Python shows it."""
+    try:
+        tree = ast.parse(raised, mode="eval").body
+        assert isinstance(tree, ast.Call)
+        return str(ast.literal_eval(tree.args[0]))
+    except (SyntaxError, ValueError, AssertionError, IndexError):
+        return raised
 
 
 def place(error: BaseException) -> str:

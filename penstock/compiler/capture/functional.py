@@ -12,6 +12,7 @@ from torch.export import ExportedProgram, default_decompositions, exported_progr
 from torch.fx import Node
 from torch.overrides import TorchFunctionMode
 
+from penstock.compiler.capture.body_constants import as_operands
 from penstock.compiler.capture.failures import in_one_line
 from penstock.compiler.capture.quietly import quietly
 from penstock.compiler.rewrite.functionalize import (
@@ -38,7 +39,7 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     dynamic = _dynamic_sizes(program)
     try:
         with quietly(), _untied(program), FollowedViews(), _with_copies():
-            found: ExportedProgram = program.run_decompositions(_views(program))
+            found: ExportedProgram = as_operands(program).run_decompositions(_views(program))
     except Exception as error:
         raise ExportError(
             f"torch.export cannot follow what the model writes in place: {in_one_line(error)}"

@@ -285,3 +285,21 @@ def test_a_long_reason_leaves_room_for_the_place_and_what_to_do() -> None:
     exec(compile("def fails(x):\n    raise ValueError('no')", torchvision, "exec"), scope)
     with pytest.raises(ExportError, match=r"torchvision/ops/boxes\.py:2"):
         penstock.lower(Call(scope["fails"]), (X,))
+
+
+@pytest.mark.parametrize(
+    ("branch", "reason"),
+    [
+        (lambda x: x.t().contiguous().t(), "contiguous\\(\\)"),
+        (lambda x: x.double(), "expected same dtype but got torch.float64 and torch.float32"),
+        (lambda x: (x * 1, x * 2), "Unmatched output spec"),
+    ],
+)
+def test_why_branches_do_not_go_together_is_said(branch: Any, reason: str) -> None:
+    """Not the operands of ``cond``, which PyTorch lists before."""
+
+    def chosen(x: Any) -> Any:
+        return torch.cond(x.sum() > 0, branch, lambda x: x.clone(), (x,))
+
+    with pytest.raises(ExportError, match=f"TorchRuntimeError: (?!RuntimeError).*{reason}"):
+        penstock.lower(Call(chosen), (X,))

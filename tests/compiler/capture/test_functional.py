@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 from torch.export import Dim
 from torch.nn import functional as F
 
@@ -137,3 +138,46 @@ class Stateful(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self.v.squeeze_()
         return self.v + x
+
+
+def repeated(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    _, found = while_loop(
+        lambda i, y: i < 3, lambda i, y: (i + 1, step(y)), (torch.tensor(0), x.clone())
+    )
+    assert isinstance(found, Tensor)
+    return found
+
+
+#: What holds tensors of its own within a branch or loop.
+BODIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "rows by a tensor": lambda x: x[torch.tensor([1, 0, 2])],
+    "a loop": lambda x: repeated(lambda y: y * 2, x),
+    "a loop with one": lambda x: repeated(lambda y: y + torch.tensor([1.0, 2.0, 3.0]), x),
+    "two, in both": lambda x: torch.cond(
+        x.mean() > 4,
+        lambda x: x * torch.tensor([1.0, 2.0, 3.0]) + torch.tensor(0.5),
+        lambda x: x - torch.tensor([3.0, 2.0, 1.0]),
+        (x,),
+    ),
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_branches_with_tensors_of_their_own(body: str) -> None:
+    """Beside a write through a view, for which torch traces all of the model once more."""
+
+    def write(x: Tensor) -> Any:
+        chosen = torch.cond(x.sum() > 0, BODIES[body], lambda x: x + torch.tensor(1.0), (x,))
+        hidden = x.clone()
+        hidden.view(-1)[1:] += 0.5
+        return chosen, hidden
+
+    x = torch.arange(9.0).reshape(3, 3)
+    exported = torch.export.export(Call(write), (x,), strict=False)
+    for model in (Call(write), exported, exported):
+        program = penstock.load(
+            penstock.lower(model, None if model is exported else (x,)).to_bytes()
+        )
+        for given in (x, -x, x + 9):
+            for one, other in zip(program(given), write(given), strict=True):
+                np.testing.assert_array_equal(one, other.numpy())

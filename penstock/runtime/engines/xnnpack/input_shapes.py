@@ -52,9 +52,10 @@ class ShapeChecker:
             raise InvalidProgramError(f"{error} (in an XNNPACK graph)") from None
         if has_empty(self.bounds):
             raise InvalidProgramError("an XNNPACK graph has tensors without elements at its bounds")
-        # Sizes may differ: a file states those of an upper bound, rounded in its own way.
+        # Sizes may differ: a file states those of an upper bound, rounded in its own way. What
+        # has no dimensions, the stock compiler declares with one, of size 1.
         for i, shape in self.bounds.items() if self.bounds is not declared else ():
-            if len(shape) != len(declared[i]):
+            if len(shape) != len(declared[i]) and (shape or declared[i] != (1,)):
                 raise InvalidProgramError(
                     f"value {i} of an XNNPACK graph is declared {list(declared[i])},"
                     f" but its node gives {list(shape)}"
