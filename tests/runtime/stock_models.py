@@ -134,6 +134,13 @@ class Pool(nn.Module):
         return nn.functional.max_pool2d(torch.relu(x), 2), torch.argmax(x, 1)
 
 
+class Number(nn.Module):
+    """One that the delegate declares with a dimension."""
+
+    def forward(self, x):
+        return x.reshape(1).relu().reshape(()).exp()
+
+
 class Numbers(nn.Module):
     """Tensors without dimensions go into a delegate and come out of it."""
 
@@ -230,7 +237,7 @@ def main(directory: Path) -> None:
 
     pooled = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
     make("average_pool", nn.Sequential(nn.Conv2d(3, 4, 1), pooled), (image,), partitioner=delegate)
-    make("number", nn.PReLU(), (torch.tensor(-0.3),), (torch.tensor(2.0),), partitioner=delegate)
+    make("number", Number(), (torch.tensor(-0.3),), (torch.tensor(2.0),), partitioner=delegate)
     make("numbers", Numbers(), (torch.randn(2, 4), torch.tensor(0.3)), partitioner=delegate)
     dynamic = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     quantizer = XNNPACKQuantizer().set_global(dynamic)
