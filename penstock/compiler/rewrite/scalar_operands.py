@@ -59,8 +59,19 @@ def _dtype(node: Node, value: Any) -> torch.dtype:
     for argument, parameter in zip(node.args, node.target._schema.arguments, strict=False):
         tensor = argument.meta.get("val") if isinstance(argument, Node) else None
         if isinstance(tensor, torch.Tensor) and parameter.name not in CONDITIONS:
-            return torch.result_type(torch.empty(1, dtype=tensor.dtype), number)
+            dtype = torch.result_type(torch.empty(1, dtype=tensor.dtype), number)
+            # PyTorch divides bytes by -1 in floating point, in which they are divided here too.
+            result = node.meta.get("val")
+            if isinstance(result, torch.Tensor) and result.is_floating_point():
+                return dtype if _holds(dtype, number) else result.dtype
+            return dtype
     return torch.tensor(number).dtype
+
+
+def _holds(dtype: torch.dtype, number: Any) -> bool:
+    if dtype is torch.bool or dtype.is_floating_point or dtype.is_complex:
+        return True
+    return bool(torch.iinfo(dtype).min <= number <= torch.iinfo(dtype).max)
 
 
 def _constant(
