@@ -12,8 +12,8 @@
 
 #include "core.h"
 
-/* Channels of the weights are filled up with zeros to a multiple of so many. */
-#define PK_F32_CELL_CHANNELS 16
+/* Channels of a panel of weights, the last one filled up with zeros. */
+#define PK_F32_CELL_CHANNELS 32
 
 enum pk_f32_cell_form { PK_F32_LSTM = 0, PK_F32_GRU = 1 };
 
@@ -21,7 +21,7 @@ struct pk_f32_cell_task {
     uint32_t isa, form;
     size_t rows, hidden;
     size_t input_offset, input_stride; /* of the first row, from row to row, in elements */
-    const float *weights;              /* [hidden][all gates, filled up] */
+    const float *weights;              /* [panels][hidden][PK_F32_CELL_CHANNELS] */
     const float *bias;                 /* [hidden], of a GRU */
     const float *input;
     const float *h;      /* [rows][hidden] */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define ROWS PK_F32_CELL_ROWS
+#define PANEL PK_F32_CELL_CHANNELS
 #define SUMS 8 /* vectors, as each has to wait for the one before it */
 
 #ifndef PK_OWN_SIGMOID
@@ -38,18 +39,22 @@ PK_INLINE vec tanh_of(vec x)
     return a * p / q;
 }
 
-/* gates = bias + h @ weights for `rows` rows by `vectors` vectors of gates, both constants; `to` has the
- * bias. */
+/* gates = bias + h @ weights for `rows` rows by `vectors` vectors of gates from `first` on, all constants
+ * but that; `to` has the bias. */
 PK_INLINE void multiply_block(const size_t rows, const size_t vectors, const float *h, size_t hidden,
-                              const float *weights, size_t gates, float *to)
+                              const float *weights, size_t first, size_t gates, float *to)
 {
+    const float *panels[SUMS];
     vec sums[ROWS][SUMS];
-    PK_UNROLL for (size_t r = 0; r < rows; r++)
-        PK_UNROLL for (size_t v = 0; v < vectors; v++)
-            sums[r][v] = at(to + r * gates + v * PK_LANES);
-    for (size_t k = 0; k < hidden; k++, weights += gates) {
+    PK_UNROLL for (size_t v = 0; v < vectors; v++)
+    {
+        const size_t channel = first + v * PK_LANES;
+        panels[v] = weights + channel / PANEL * PANEL * hidden + channel % PANEL;
+        PK_UNROLL for (size_t r = 0; r < rows; r++) sums[r][v] = at(to + r * gates + channel);
+    }
+    for (size_t k = 0; k < hidden; k++) {
         vec w[SUMS];
-        PK_UNROLL for (size_t v = 0; v < vectors; v++) w[v] = at(weights + v * PK_LANES);
+        PK_UNROLL for (size_t v = 0; v < vectors; v++) w[v] = at(panels[v] + k * PANEL);
         PK_UNROLL for (size_t r = 0; r < rows; r++) {
             const vec x = all(h[r * hidden + k]);
             PK_UNROLL for (size_t v = 0; v < vectors; v++) sums[r][v] = fused(x, w[v], sums[r][v]);
@@ -57,28 +62,35 @@ PK_INLINE void multiply_block(const size_t rows, const size_t vectors, const flo
     }
     PK_UNROLL for (size_t r = 0; r < rows; r++)
         PK_UNROLL for (size_t v = 0; v < vectors; v++)
-            *(vec *)(to + r * gates + v * PK_LANES) = sums[r][v];
+            *(vec *)(to + r * gates + first + v * PK_LANES) = sums[r][v];
+}
+
+PK_INLINE void multiply_rows(const size_t rows, const float *h, size_t hidden, const float *weights,
+                             size_t gates, float *to)
+{
+    for (size_t c = 0; c < gates; c += 2 * PK_LANES)
+        multiply_block(rows, 2, h, hidden, weights, c, gates, to);
 }
 
 static void multiply(size_t rows, const float *h, size_t hidden, const float *weights, size_t gates,
                      float *to)
 {
-    if (rows == ROWS) {
-        size_t c = 0;
-        for (; c + 2 * PK_LANES <= gates; c += 2 * PK_LANES)
-            multiply_block(ROWS, 2, h, hidden, weights + c, gates, to + c);
-        for (; c < gates; c += PK_LANES)
-            multiply_block(ROWS, 1, h, hidden, weights + c, gates, to + c);
-        return;
-    }
-    for (size_t r = 0; r < rows; r++, h += hidden, to += gates) {
-        size_t c = 0;
+    size_t c = 0;
+    switch (rows) {
+    case 4:
+        multiply_rows(4, h, hidden, weights, gates, to);
+        break;
+    case 3:
+        multiply_rows(3, h, hidden, weights, gates, to);
+        break;
+    case 2:
+        multiply_rows(2, h, hidden, weights, gates, to);
+        break;
+    default:
         for (; c + SUMS * PK_LANES <= gates; c += SUMS * PK_LANES)
-            multiply_block(1, SUMS, h, hidden, weights + c, gates, to + c);
-        for (; c + 4 * PK_LANES <= gates; c += 4 * PK_LANES)
-            multiply_block(1, 4, h, hidden, weights + c, gates, to + c);
-        for (; c < gates; c += PK_LANES)
-            multiply_block(1, 1, h, hidden, weights + c, gates, to + c);
+            multiply_block(1, SUMS, h, hidden, weights, c, gates, to);
+        for (; c < gates; c += 2 * PK_LANES)
+            multiply_block(1, 2, h, hidden, weights, c, gates, to);
     }
 }
 

@@ -281,8 +281,10 @@ def group_norm_gain(shape: Shape) -> float:
 
 
 #: What the nodes of a recurrent layer's step take for being a dozen or more, and the rates of its
-#: product: XNNPACK's of few rows and of many, ours.
-_CELL_NODES, _CELL_FEW, _CELL_MANY, _CELL_OURS = 5.0, 35.0, {True: 200.0, False: 85.0}, 60.0
+#: product, XNNPACK's of few rows and of many.
+_CELL_NODES, _CELL_FEW, _CELL_MANY = 5.0, 35.0, {True: 200.0, False: 85.0}
+#: Ours of one row and of more, with AVX-512 and without.
+_CELL_ROW, _CELL_ROWS = 55.0, {True: 170.0, False: 95.0}
 
 
 def cell_gain(shape: Shape, gates: int, library: Library) -> float:
@@ -290,8 +292,10 @@ def cell_gain(shape: Shape, gates: int, library: Library) -> float:
     rows, hidden = prod(shape[:-1]), shape[-1]
     operations = 2 * rows * gates * hidden * hidden / 1000
     few = rows < 6
-    theirs = operations / (_CELL_FEW if few else _CELL_MANY[library.has(Isa.AVX512)])
-    return _CELL_NODES + theirs - operations / _CELL_OURS - _STEP
+    wide = library.has(Isa.AVX512)
+    theirs = operations / (_CELL_FEW if few else _CELL_MANY[wide])
+    ours = operations / (_CELL_ROW if rows == 1 else _CELL_ROWS[wide])
+    return _CELL_NODES + theirs - ours - _STEP
 
 
 def sum_gain(node: Node, values: Values, library: Library) -> float | None:

@@ -23,7 +23,7 @@ from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.memory import PackedWeights
 
 #: ``PK_F32_CELL_CHANNELS``.
-CHANNELS = 16
+CHANNELS = 32
 #: ``enum pk_f32_cell_form``.
 LSTM, GRU = 0, 1
 
@@ -52,6 +52,15 @@ class CTask(Structure):
 FAMILY = family_of_chains("f32_cell", {"pk_f32_cell_scratch_size": (c_size_t, (POINTER(CTask),))})
 
 
+def in_panels(weights: np.ndarray) -> np.ndarray:
+    """Weights [outputs, hidden] as the kernel reads them: [panels, hidden, CHANNELS]."""
+    outputs, hidden = weights.shape
+    panels = -(-outputs // CHANNELS)
+    filled = np.zeros((panels * CHANNELS, hidden), np.float32)
+    filled[:outputs] = weights
+    return np.ascontiguousarray(filled.reshape(panels, CHANNELS, hidden).transpose(0, 2, 1))
+
+
 @dataclass(eq=False)
 class _Weights:
     """The constants that all steps of a layer multiply with: [outputs, hidden] of each product, and
@@ -63,12 +72,9 @@ class _Weights:
     _packed: tuple[PackedWeights, int, int | None] | None = None
 
     def packed(self, workshop: Workshop) -> tuple[int, int | None]:
-        """The addresses of the weights, transposed and filled up, and of the bias."""
+        """The addresses of the weights in panels and of the bias."""
         if self._packed is None or self._packed[0] is not workshop.packed:
-            outputs = sum(len(product) for product in self.products)
-            hidden = self.products[0].shape[1]
-            weights = np.zeros((hidden, -(-outputs // CHANNELS) * CHANNELS), np.float32)
-            weights[:, :outputs] = np.concatenate(self.products).T
+            weights = in_panels(np.concatenate(self.products))
             bias = None if self.bias is None else workshop.packed.keep(np.array(self.bias))
             self._packed = workshop.packed, workshop.packed.keep(weights), bias
         return self._packed[1:]

@@ -14,7 +14,7 @@ from penstock.graph.graph import INVALID_VALUE_ID, Node
 from penstock.graph.kinds import NodeKind, SliceAttributes
 from penstock.runtime.blocks import address, empty
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.recurrent import CHANNELS, GRU, LSTM, CTask
+from penstock.runtime.engines.native.recurrent import GRU, LSTM, CTask, in_panels
 from penstock.runtime.engines.xnnpack.examples import computed
 
 #: More than a vector of every instruction set, and a part of one.
@@ -48,11 +48,10 @@ def _ours(
     functions: ctypes.CDLL, isa: int, form: int, given: np.ndarray, h: np.ndarray, c: np.ndarray,
     weights: np.ndarray, bias: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    padded = np.zeros((_HIDDEN, -(-len(weights) // CHANNELS) * CHANNELS), np.float32)
-    padded[:, : len(weights)] = weights.T
+    packed = in_panels(weights)
     found, cell = np.empty_like(h), np.empty_like(c)
     task = CTask(
-        isa, form, len(h), _HIDDEN, 0, given.shape[1], address(padded),
+        isa, form, len(h), _HIDDEN, 0, given.shape[1], address(packed),
         address(bias) if form == GRU else None,
         *map(address, (given, h, c, cell, found)),
     )  # fmt: skip

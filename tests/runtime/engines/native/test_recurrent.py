@@ -199,9 +199,7 @@ def test_every_size(isa: str, form: int) -> None:
         rows, gates = hidden % 7 + 1, (4, 3)[form] * hidden
         x, h, c = (numbers((rows, size), hidden) * 3 for size in (gates, hidden, hidden))
         w, b = numbers((hidden, gates), 1), numbers((hidden,), 2)
-        padded = np.zeros((hidden, -(-gates // 16) * 16), np.float32)
-        padded[:, :gates] = w
-        arrays = [x, h, c, padded, b, np.zeros_like(c), np.zeros_like(h)]
+        arrays = [x, h, c, recurrent.in_panels(w.T), b, np.zeros_like(c), np.zeros_like(h)]
         with guarded(arrays) as (gx, gh, gc, gw, gb, cell, output):
             task = recurrent.CTask(
                 int(library.isa), form, rows, hidden, 0, gates, address(gw),
