@@ -109,6 +109,7 @@ class OwnBias(nn.Module):
 
 @pytest.mark.parametrize("quantize", [None, "static", "dynamic"])
 def test_a_computed_bias(quantize: str | None) -> None:
+    torch.manual_seed(0)
     model, inputs = OwnBias().eval(), (torch.randn(2, 3, 8, 8), torch.randn(4))
     lowered = penstock.lower(model, inputs, quantize=quantize)
     assert len(lowered.delegation.subgraphs) == 1 and not lowered.delegation.undelegated
@@ -116,10 +117,10 @@ def test_a_computed_bias(quantize: str | None) -> None:
         quantized = {layer.operator for layer in lowered.quantization.quantized}
         assert "general convolution" in quantized
     (found,) = penstock.load(lowered.to_bytes())(*inputs)
-    tolerance = 1e-4 if quantize is None else 0.2
-    torch.testing.assert_close(
-        torch.from_numpy(found), model(*inputs), rtol=tolerance, atol=tolerance
-    )
+    expected = model(*inputs).detach()
+    # Int8 has 127 steps up to the largest value; the sum and what goes into it are rounded.
+    tolerance = 1e-4 if quantize is None else 3 * float(expected.abs().max()) / 127
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=tolerance)
 
 
 def test_dynamic_batch_and_size() -> None:
