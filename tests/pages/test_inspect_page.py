@@ -190,10 +190,14 @@ def test_on_a_phone_in_the_dark(quantized: Path, opened: Any) -> None:
     one.picture("inspect-phone")
     page.fill("input[type=search]", "fully_connected")
     page.keyboard.press("Enter")
-    # What was picked is not under the panel.
-    node = page.locator(".node.picked").bounding_box()
-    panel = page.locator("aside.details").bounding_box()
-    assert node["y"] + node["height"] <= panel["y"]
+    # What was picked is not under the panel, once the next frame has moved it to the middle.
+    page.wait_for_function(
+        """() => {
+            const box = (name) => document.querySelector(name).getBoundingClientRect();
+            return box(".node.picked").bottom <= box("aside.details").top;
+        }""",
+        timeout=5000,
+    )
     page.locator(".workspace").scroll_into_view_if_needed()
     one.picture("inspect-phone-details", full=False)
     check_page(page)
