@@ -3,11 +3,10 @@
 
 #define PK_LANES 4
 #define fused(a, b, c) ((a) * (b) + (c))
-#define inverse_root(x) root_of(x)
 
 #include "f32_vectors.h"
 
-PK_INLINE vec root_of(vec x)
+PK_INLINE vec inverse_root(vec x)
 {
     vec y;
     for (int i = 0; i < PK_LANES; i++)

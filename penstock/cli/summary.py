@@ -65,7 +65,10 @@ def as_table(outcome: Outcome) -> Table:
     )
     for text in outside(delegation):
         table.add_row("outside", escape(text))
+    report = outcome.lowered.quantization
     for notice in outcome.lowered.notices:
+        if report is not None and notice.text == report.calibration:
+            continue  # its row says so
         table.add_row("notice", escape(str(notice)))
     for a in outcome.agreement:
         shape = "x".join(map(str, a.shape)) or "scalar"

@@ -44,6 +44,7 @@ class Notice:
 
 CONSTANTS = "constants"
 NAMES = "unused names"
+CALIBRATION = "calibration"
 
 
 @dataclass(frozen=True)

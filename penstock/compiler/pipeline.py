@@ -20,7 +20,7 @@ from penstock.compiler.fx.all_sizes import for_all_sizes
 from penstock.compiler.fx.control_flow import all_graphs
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.fx.layout import Dynamic
-from penstock.compiler.notices import NAMES, Ledger, Notice
+from penstock.compiler.notices import CALIBRATION, NAMES, Ledger, Notice
 from penstock.compiler.one_thread import one_thread
 from penstock.compiler.program.constant_methods import constant_methods as constant_methods_of
 from penstock.compiler.program.emit import emit, sources_of
@@ -193,19 +193,22 @@ def lower(
             with timed.stage("rewrite"):
                 pipelines.run(module)
             report: QuantizationReport | None = None
-            unused: list[str] = []
+            advice: list[Notice] = []
             if quantize is not None:
                 quantize = Quantization.parse(quantize)
                 unused = unused_names(captured.module, quantize)
+                advice += (Notice(NAMES, text) for text in unused)
                 module, report = _quantized(
                     captured, quantize, calibration, held_out, accuracy, timed
                 )
                 captured.module = module
+                if report.example_inputs_alone:
+                    advice.append(Notice(CALIBRATION, report.calibration))
             program, graph, delegation, said = _delegated(
                 captured, delegate, sources, record, timed
             )
     program.methods += constants
-    said = (*(Notice(NAMES, text) for text in unused), *said)
+    said = (*advice, *said)
     return LoweredProgram(program, graph, delegation, report, timed.timings, said, record)
 
 

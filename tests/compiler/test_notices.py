@@ -90,7 +90,9 @@ def test_weights_are_no_notice(name: str, scheme: Any) -> None:
     model, inputs = MODELS[name]
     if scheme is not None and name == "embedding":
         pytest.skip("nothing to quantize")
-    assert penstock.lower(model.eval(), inputs, quantize=scheme).notices == ()
+    data = [inputs] if scheme == "static" else None
+    lowered = penstock.lower(model.eval(), inputs, quantize=scheme, calibration=data)
+    assert lowered.notices == ()
 
 
 def test_a_tied_table_is_there_once() -> None:
@@ -130,9 +132,18 @@ def test_names_that_fit_nothing() -> None:
         operators={"conv9d": None, "linear": "static"},
     )
     x = torch.randn(3, 4)
-    said = [str(n) for n in penstock.lower(Named(), (x,), quantize=mistyped).notices]
+    lowered = penstock.lower(Named(), (x,), quantize=mistyped, calibration=[(x,)])
+    said = [str(n) for n in lowered.notices]
     names = ["skip names 'haed',", "overrides names 'body.7',", "'Conv2d',", "'conv9d',"]
     assert len(said) == len(names)
     assert all(name in text for name, text in zip(names, said, strict=True)), said
     right = penstock.Quantization("static", skip=("head",), overrides={"body.0": "dynamic"})
-    assert penstock.lower(Named(), (x,), quantize=right).notices == ()
+    assert penstock.lower(Named(), (x,), quantize=right, calibration=[(x,)]).notices == ()
+
+
+def test_no_calibration_data() -> None:
+    """Ranges of one batch, which is often torch.randn, are what most bad int8 models come from."""
+    x = torch.randn(3, 4)
+    (notice,) = penstock.lower(Named(), (x,), quantize="static").notices
+    assert notice.kind == "calibration" and "give calibration data" in notice.text
+    assert penstock.lower(Named(), (x,), quantize="dynamic").notices == ()

@@ -20,6 +20,7 @@ For quantization-aware training, a quantizer for ``prepare_qat_pt2e``::
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -48,6 +49,7 @@ from penstock.compiler.quantize.quantization import (
     type_name,
 )
 from penstock.compiler.quantize.training import make_trainable
+from penstock.compiler.quantize.unused_names import unused_names
 from penstock.compiler.rewrite import pipelines
 from penstock.errors import QuantizationError
 
@@ -128,11 +130,13 @@ class XNNPACKQuantizer(Quantizer):  # type: ignore[misc]
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Gives the graph the form that the compiler's own graphs have (in-place operators become
         functional ones, no-ops vanish, constants are folded; for training, only the first), then
-        see :meth:`legalize`."""
+        see :meth:`legalize`. Warns of names that fit nothing in it."""
         if self.is_qat:
             make_trainable(model)
         else:
             pipelines.run(model)
+        for text in unused_names(model, self.quantization):
+            warnings.warn(text, stacklevel=2)
         return self.legalize(model)
 
     def legalize(self, model: GraphModule) -> GraphModule:

@@ -152,6 +152,15 @@ def test_a_filter_leaves_nodes_in_float(program: torch.export.ExportedProgram) -
     assert "linear_1" in names
 
 
+def test_names_that_fit_nothing_are_warned_of(program: torch.export.ExportedProgram) -> None:
+    quantizer = XNNPACKQuantizer().set_module_name("bdoy", None).set_module_name("body", None)
+    quantizer.set_module_type(nn.LSTM, None)
+    with pytest.warns(UserWarning, match="fits no operator") as found:
+        prepare_pt2e(program.module(), quantizer)
+    mine = [str(one.message) for one in found if "fits no operator" in str(one.message)]
+    assert ["'bdoy'" in mine[0], "'body'" in mine[0], "LSTM" in mine[1]] == [True, False, True]
+
+
 def test_all_of_an_operators_overloads_are_named_by_their_packet() -> None:
     quantizer = XNNPACKQuantizer().set_operator_type(torch.ops.aten.add, None)
     assert quantizer.quantization.operators == {"add": None}

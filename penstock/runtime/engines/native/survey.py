@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.graph.dtypes import DataType
@@ -61,6 +61,10 @@ def _chains(
     # the same bits on every engine: beside int8, only what gives XNNPACK's bits here.
     made = {value.dtype for value in graph.values if value.data is None}
     fp32 = made.isdisjoint(_INT8)
+
+    def kept(chains: list[Match], agree: Callable[[Library], bool]) -> list[Match]:
+        return chains if chains and (fp32 or agree(library)) else []
+
     combs = (fp32 or made.isdisjoint(_STATIC)) and any(is_comb(node) for node in graph.nodes)
     norms = any(node.kind is NodeKind.RECIPROCAL_SQUARE_ROOT for node in graph.nodes)
     cells = any(node.kind is NodeKind.TANH for node in graph.nodes)
@@ -69,25 +73,20 @@ def _chains(
     if combs:
         found += comb_chains(pattern, taken, library)
     if cells:
-        steps = cell_chains(pattern, taken, library)
-        if steps and (fp32 or cells_agree(library)):
-            found += steps
+        found += kept(cell_chains(pattern, taken, library), cells_agree)
     taken.update(id(node) for chain in found for node in chain.nodes)
     if heads:
         layers = decoder_chains(pattern)
         found += layers
         taken.update(id(node) for chain in layers for node in chain.nodes)
-        attention = [] if layers else sdpa_chains(pattern, taken, library)
-        if attention and (fp32 or attention_agrees(library)):
-            found += attention
+        if not layers:
+            found += kept(sdpa_chains(pattern, taken, library), attention_agrees)
             taken.update(id(node) for chain in found for node in chain.nodes)
         found += activation_chains(pattern, taken)
     if norms and (fp32 or layers):
         found += layer_norm_chains(pattern, taken)
     elif norms:
-        exact = layer_norm_chains(pattern, taken, exact=True)
-        if exact and norms_agree(library):
-            found += exact
+        found += kept(layer_norm_chains(pattern, taken, exact=True), norms_agree)
     if norms and fp32:
         taken.update(id(node) for chain in found for node in chain.nodes)
         found += group_norm_chains(pattern, taken)
