@@ -32,7 +32,10 @@ class Limit:
         return self.not_a_number if math.isnan(value) else self.low <= abs(value) <= self.high
 
 
-COMPARISONS = ("gt", "lt", "ge", "le", "eq", "ne", "and", "or", "xor", "not", "mask to numbers")
+COMPARISONS = (
+    "gt", "lt", "ge", "le", "eq", "ne", "and", "or", "xor", "not", "mask to numbers",
+    "isinf", "isposinf", "isneginf",
+)  # fmt: skip
 
 LIMITS = (
     Limit(

@@ -301,4 +301,16 @@ def _stand_in(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         shape, strides = ([_stand_in(n) for n in sizes] for sizes in (value.shape, value.stride()))
         return torch.empty_strided(shape, strides, dtype=value.dtype, device="meta")
-    return value.node.hint if isinstance(value, (torch.SymInt, torch.SymFloat)) else value
+    return _number(value) if isinstance(value, (torch.SymInt, torch.SymFloat)) else value
+
+
+def _number(value: torch.SymInt | torch.SymFloat) -> Any:
+    """The example's; of what only a run knows, as many rows as a mask chooses, any will do."""
+    if value.node.has_hint():
+        return value.node.hint
+    known = value.node.shape_env.backed_var_to_val
+    expression = value.node.expr
+    found = expression.xreplace(
+        {symbol: known.get(symbol, 3) for symbol in expression.free_symbols}
+    )
+    return int(found) if isinstance(value, torch.SymInt) else float(found)

@@ -181,3 +181,26 @@ def test_branches_with_tensors_of_their_own(body: str) -> None:
         for given in (x, -x, x + 9):
             for one, other in zip(program(given), write(given), strict=True):
                 np.testing.assert_array_equal(one, other.numpy())
+
+
+class RowsOfExperts(nn.Module):
+    """Each expert reads the rows that a mask gives it, and adds to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(4, 2)
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.gate(x).softmax(-1)
+        out = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            mask = scores.argmax(-1) == number
+            out[mask] += expert(x[mask]).to(x.dtype) * scores[mask][:, number, None]
+        return out
+
+
+def test_rows_as_many_as_a_mask_shows() -> None:
+    model, x = RowsOfExperts().eval(), torch.randn(6, 4)
+    (found,) = penstock.load(penstock.lower(model, (x,)).to_bytes())(x)
+    torch.testing.assert_close(torch.from_numpy(found), model(x).detach())

@@ -26,7 +26,7 @@ from penstock.compiler.delegate.operators.constraints import (
 from penstock.compiler.delegate.operators.registry import operator
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
-from penstock.compiler.fx.finiteness import may_be_nan
+from penstock.compiler.fx.finiteness import LARGEST, may_be_nan
 from penstock.compiler.fx.marks import FINITE_IF_NOT_CHOSEN, NUMBERS_IF_NOT_CHOSEN
 from penstock.graph.kinds import NodeKind
 
@@ -41,6 +41,10 @@ def _greater(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
 
 def _different(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
     return choices.differs(b, choices.difference(b, left, right))
+
+
+def _infinite(b: GraphBuilder, x: Tensor) -> Tensor:
+    return choices.step(b, ex.subtract(b, x, ex.scalar(b, LARGEST)))
 
 
 def _exclusive(b: GraphBuilder, left: Tensor, right: Tensor) -> Tensor:
@@ -80,6 +84,12 @@ CONNECTIVES: dict[str, tuple[tuple[Any, ...], Compare]] = {
         _exclusive,
     ),
 }
+#: Of one tensor: the largest number is subtracted, and what is left is infinite or nothing.
+INFINITE: dict[str, tuple[Any, Callable[[GraphBuilder, Tensor], Tensor]]] = {
+    "isinf": (aten.isinf.default, lambda b, x: _infinite(b, b.unary(NodeKind.ABS, x))),
+    "isposinf": (aten.isposinf.default, lambda b, x: _infinite(b, x)),
+    "isneginf": (aten.isneginf.default, lambda b, x: _infinite(b, b.unary(NodeKind.NEGATE, x))),
+}
 NOT = (aten.logical_not.default, aten.bitwise_not.default)
 WHERE = (
     aten.where.self,
@@ -93,6 +103,7 @@ CONVERSIONS = (aten.to.dtype, aten._to_copy.default)
 MAKERS = {
     *(target for targets, _ in COMPARISONS.values() for target in targets),
     *(target for targets, _ in CONNECTIVES.values() for target in targets),
+    *(target for target, _ in INFINITE.values()),
     *NOT,
 }
 READERS = {
@@ -139,7 +150,7 @@ def _compares_floats(node: Node) -> str | None:
             return f"it compares {_name(_type_of(source))}, XNNPACK has float32 only"
         if may_be_nan(source):
             return "it compares what may be NaN (a logarithm, root or quotient), as XNNPACK cannot"
-    other = arguments(node)["other"]
+    other = arguments(node).get("other")
     if other is node.args[0]:
         return "it compares a tensor with itself (what is NaN?), which XNNPACK cannot tell"
     if isinstance(other, (int, float)) and math.isnan(other):
@@ -202,6 +213,21 @@ for _word, (_targets, _compare) in COMPARISONS.items():
     _register(_word, _targets, _compare, of_masks=False)
 for _word, (_targets, _compare) in CONNECTIVES.items():
     _register(_word, _targets, _compare, of_masks=True)
+
+
+def _register_infinite(
+    name: str, target: Any, tell: Callable[[GraphBuilder, Tensor], Tensor]
+) -> None:
+    @operator(
+        name, target, constraints=(*MASKS, _compares_floats),
+        notes="where only masks' readers read it",
+    )  # fmt: skip
+    def lower(b: GraphBuilder, node: Node) -> Tensor:
+        return tell(b, b.tensor(node.args[0]))
+
+
+for _word, (_target, _tell) in INFINITE.items():
+    _register_infinite(_word, _target, _tell)
 
 
 @operator(

@@ -180,6 +180,11 @@ for _entry, _compare in {
 case("and", lambda x, y: torch.where((x > 0) & (y > 0), x, -1.0), A, B)
 case("or", lambda x, y: torch.where(torch.logical_or(x > 0, y > 0), x, y), A, B)
 case("xor", lambda x, y: ((x > 0) ^ (y > 0)).float(), A, B)
+for _entry, _tell in {
+    "isinf": torch.isinf, "isposinf": torch.isposinf, "isneginf": torch.isneginf,
+}.items():  # fmt: skip
+    case(_entry, lambda x, f=_tell: torch.where(f(x), 2.0, x), numbers(2, 3))  # type: ignore[misc]
+    case(_entry, lambda x, f=_tell: f(x.relu() ** -0.5).float(), numbers(2, 3))  # type: ignore[misc]
 case("not", lambda x, y: torch.where(~(x > y), 2.0, y), A, B)
 case("mask to numbers", lambda x: (x > 0).float() * 3, A)
 case("where", lambda x: torch.where(x > 0, -math.inf, x), B)
