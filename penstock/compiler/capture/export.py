@@ -38,6 +38,7 @@ from penstock.compiler.capture.failures import in_one_line
 from penstock.compiler.capture.functional import functional
 from penstock.compiler.capture.given import (
     load_archive,
+    register_dataclasses,
     require_as_exported,
     require_examples_of,
     require_inputs,
@@ -45,11 +46,13 @@ from penstock.compiler.capture.given import (
     require_one_type,
     require_shapes,
     require_values,
+    scripted,
     several_devices,
 )
+from penstock.compiler.capture.looks import Looks
 from penstock.compiler.capture.older_quantization import quantized_otherwise
 from penstock.compiler.capture.quietly import quietly
-from penstock.compiler.capture.stand_ins import without_stand_ins
+from penstock.compiler.capture.stand_ins import called_as_it_is, without_stand_ins
 from penstock.compiler.capture.unasked import unasked
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.control_flow import all_graphs, graph_names, is_control_flow
@@ -217,6 +220,7 @@ def _exported(
     require_inputs(model, args, kwargs)
     require_shapes(dynamic_shapes)
     assert args is not None
+    register_dataclasses((args, kwargs))
     name = type(model).__name__
     distinct = _distinct((tuple(args), dict(kwargs or {})))
     (distinct_args, distinct_kwargs), widening = widened(model, distinct, dynamic_shapes)
@@ -234,12 +238,13 @@ def _exported(
                 strict=False,
             )
 
-    def call() -> None:
-        with torch.no_grad(), _evaluating(model):
-            model(*distinct_args, **distinct_kwargs)
+    def call() -> Any:
+        with torch.no_grad(), quietly(), _evaluating(model):
+            return model(*distinct_args, **distinct_kwargs)
 
     fixed: list[str] = []
-    try:
+
+    def attempt() -> ExportedProgram:
         try:
             return without_stand_ins(model, export, call)
         except RuntimeError as error:
@@ -256,6 +261,21 @@ def _exported(
                     except Exception as other:
                         raise (other if guards.SYMPTOM in str(other) else error) from None
             raise
+
+    try:
+        try:
+            return attempt()
+        except ExportError:
+            raise
+        except Exception:
+            looks, named = Looks(model), False
+            with contextlib.suppress(Exception):
+                result = called_as_it_is(model, lambda: looks.watch(call))
+                named = register_dataclasses(result)
+            if not looks and not named:
+                raise
+            with looks.again():
+                return attempt()
     except ExportError:
         raise
     except Exception as error:
@@ -266,7 +286,7 @@ def _exported(
                 "(by len or int, say; x.shape[0] stays dynamic)"
             )
         devices = several_devices(model, distinct)
-        otherwise = quantized_otherwise(model)
+        otherwise = quantized_otherwise(model) or scripted(model)
         if otherwise is not None:
             text = f"torch.export cannot capture {name}: {otherwise}"
         elif SYMPTOM in str(error):

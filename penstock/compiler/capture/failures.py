@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
@@ -93,7 +94,7 @@ def place(error: BaseException) -> str:
             isinstance(value, PackedSequence) for value in trace.tb_frame.f_locals.values()
         ):
             advice = PACKED
-        if not file.startswith((*_LIBRARIES, "<")):
+        if not _is_library(file):
             found = f" ({file}:{trace.tb_lineno})"
         trace = trace.tb_next
     return found + advice
@@ -101,7 +102,18 @@ def place(error: BaseException) -> str:
 
 def calling_line() -> str:
     """``"file:line"`` of the innermost caller that is neither PyTorch's nor Penstock's."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((*_LIBRARIES, "<")):
-        frame = frame.f_back
+    frame = calling_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def calling_frame() -> FrameType:
+    """The innermost caller that is neither PyTorch's nor Penstock's."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def _is_library(file: str) -> bool:
+    """Code without a file too, but for what is typed into IPython."""
+    return file.startswith((*_LIBRARIES, "<")) and not file.startswith("<ipython-input")

@@ -3,6 +3,7 @@ captured is refused here in the caller's words; PyTorch would speak in its own, 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import operator
 import os
@@ -65,6 +66,14 @@ def require_module(model: Any) -> None:
     raise InputError(f"expected a torch.nn.Module, got {what}")
 
 
+def scripted(model: torch.nn.Module) -> str | None:
+    """Which part of ``model`` is TorchScript, if any is, and what to do."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            return f"its {name} is TorchScript; give it the module that was scripted or traced"
+    return None
+
+
 def require_inputs(
     model: torch.nn.Module, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
 ) -> None:
@@ -87,6 +96,19 @@ def require_inputs(
                     f"the example input {name} is a NumPy {type(leaf).__name__};"
                     " give a tensor: torch.as_tensor(x)"
                 )
+
+
+def register_dataclasses(values: Any) -> bool:
+    """Makes the dataclasses among ``values`` known to PyTorch, as containers; whether there were
+    unknown ones."""
+    found = False
+    for leaf in pytree.tree_leaves(values):
+        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            if type(leaf) not in pytree.SUPPORTED_NODES:
+                torch.export.register_dataclass(type(leaf))
+            register_dataclasses([leaf])
+            found = True
+    return found
 
 
 def several_devices(model: torch.nn.Module, inputs: Any) -> str | None:

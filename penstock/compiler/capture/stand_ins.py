@@ -29,12 +29,25 @@ def without_stand_ins(
             raise
     if not stored:
         return exported
-    contents = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with _left_as_it_was(model, []):
-        call()
-        for buffer, content in contents:
-            buffer.copy_(content)
+        _call_on_copies(model, call)
         return export()
+
+
+def called_as_it_is(model: torch.nn.Module, call: Callable[[], Result]) -> Result:
+    """What ``call`` gives, with the model left as it was."""
+    with _left_as_it_was(model, []):
+        return _call_on_copies(model, call)
+
+
+def _call_on_copies(model: torch.nn.Module, call: Callable[[], Result]) -> Result:
+    contents = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        return call()
+    finally:
+        with torch.no_grad():
+            for buffer, content in contents:
+                buffer.copy_(content)
 
 
 @contextmanager

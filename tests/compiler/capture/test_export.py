@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ MISTAKES: list[tuple[str, type[PenstockError], str, Callable[[], Any]]] = [
      lambda: penstock.lower(nn.Linear(3, 2), (X,), dynamic_shapes={"zz": {0: Dim("b", max=4)}})),
     ("a scripted model", ExportError, "TorchScript",
      lambda: penstock.lower(torch.jit.script(nn.Linear(3, 2)), (X,))),
+    ("a scripted part", ExportError, "its 1 is TorchScript", lambda: penstock.lower(
+        nn.Sequential(nn.ReLU(), torch.jit.script(nn.Linear(3, 2))), (X,))),
     ("no kernel", UnsupportedError, "test_export.py:",
      lambda: penstock.lower(Call(torch.linalg.eigh), (torch.eye(3),))),
     ("a generator", UnsupportedError, "torch.Generator", lambda: penstock.lower(
@@ -303,3 +306,25 @@ def test_why_branches_do_not_go_together_is_said(branch: Any, reason: str) -> No
 
     with pytest.raises(ExportError, match=f"TorchRuntimeError: (?!RuntimeError).*{reason}"):
         penstock.lower(Call(chosen), (X,))
+
+
+@dataclass
+class Pair:
+    x: torch.Tensor
+    more: tuple[torch.Tensor, ...] = ()
+    loss: torch.Tensor | None = None
+
+
+def test_dataclasses_are_dicts() -> None:
+    """Also those that PyTorch was not told of."""
+
+    class Model(torch.nn.Module):
+        def forward(self, pair: Pair) -> list[Pair]:
+            return [Pair(pair.x + 1, (pair.x, pair.more[0]))]
+
+    a, b = torch.randn(2), torch.randn(3)
+    program = penstock.load(penstock.lower(Model(), (Pair(a, (b,)),)).to_bytes())
+    (found,) = program({"x": a, "more": (b,)})
+    assert list(found) == ["x", "more"]
+    torch.testing.assert_close(torch.from_numpy(found["x"]), a + 1)
+    torch.testing.assert_close(torch.from_numpy(found["more"][1]), b)
