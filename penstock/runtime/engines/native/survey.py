@@ -156,7 +156,20 @@ class Survey:
         for maker in self.makers(node) if self._makers else ():  # which goes with this node
             if isinstance(self.found(maker), str):
                 return f"what makes its input is of kind {maker.kind.name}"
-        return None
+        return self._rounded_once(node)
+
+    def _rounded_once(self, node: Node) -> str | None:
+        """XNNPACK makes one node of a node and the clamp that alone reads it: in int8 with two
+        scales it rounds once, and a clamp in another part would round a second time."""
+        result = self.values[node.outputs[0]]
+        readers = self._readers.get(result.id, ())
+        if result.dtype not in _STATIC or result.is_output or len(readers) != 1:
+            return None
+        (clamp,) = readers
+        if clamp.kind is not NodeKind.CLAMP:
+            return None
+        scales = result.quantization, self.values[clamp.outputs[0]].quantization
+        return None if scales[0] == scales[1] else "XNNPACK rounds it and its clamp at once"
 
     def slower(self, node: Node) -> str | None:
         """Why another engine should have ``node`` all the same, if our kernels can run it."""
