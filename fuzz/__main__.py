@@ -1,6 +1,7 @@
 """``make fuzz``: mutated programs, loaded and run; and other files that Penstock reads.
 
     python -m fuzz [--runtime auto|xnnpack|native|executorch] [--files 1000000] [--seconds N]
+    python -m fuzz --runtime graphs                 # sound graphs: our kernels beside XNNPACK
     python -m fuzz --runtime checkpoints|inputs     # GGUF files and folders; arrays, pictures ...
     python -m fuzz --show 123456     # writes the file of that case, and tries it here
 
@@ -18,19 +19,22 @@ from pathlib import Path
 from fuzz.checkpoints import checkpoint_tries
 from fuzz.checkpoints import make as make_checkpoints
 from fuzz.corpus import ROOT, corpus, make
-from fuzz.drive import Tally, digest, drive
+from fuzz.drive import PROGRAMS, Tally, digest, drive
+from fuzz.graphs import graph_tries
 from fuzz.inputs import input_tries
 from fuzz.worker import case, penstock_run
 
 FOLDER = ROOT / "build" / "fuzz"
 RUNTIMES = ("auto", "xnnpack", "native", "executorch")
+#: Graphs, in place of the files that hold them.
+GRAPHS = "graphs"
 #: What else is read, by the module that mutates and reads it.
 OTHERS = ("checkpoints", "inputs")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("--runtime", choices=(*RUNTIMES, *OTHERS), default="auto")
+    parser.add_argument("--runtime", choices=(*RUNTIMES, GRAPHS, *OTHERS), default="auto")
     parser.add_argument("--files", type=int, default=1_000_000, help="cases in all")
     parser.add_argument("--seconds", type=float, help="stop after so long")
     parser.add_argument("--workers", type=int, default=1)
@@ -46,8 +50,12 @@ def main() -> int:
         part.rename(files)
     seeds = corpus(files)
     if asked.show is not None:
+        if asked.runtime == GRAPHS:
+            print(graph_tries(files)(asked.show))
+            return 0
         return show(asked.show, asked.runtime, FOLDER)
-    return run(asked, files, digest(seeds))
+    code = ("graphs.py",) if asked.runtime == GRAPHS else PROGRAMS
+    return run(asked, files, digest(seeds, code))
 
 
 def others(asked: argparse.Namespace) -> int:

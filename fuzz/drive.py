@@ -58,10 +58,10 @@ class Tally:
 
 
 #: The code that makes a case of a program.
-_CODE = ("mutations.py", "sites.py", "worker.py")
+PROGRAMS = ("mutations.py", "sites.py", "worker.py")
 
 
-def digest(seeds: Sequence[Seed], code: Sequence[str] = _CODE) -> str:
+def digest(seeds: Sequence[Seed], code: Sequence[str] = PROGRAMS) -> str:
     """Names a corpus and the code that mutates it: cases have the same numbers as long as it is
     the same."""
     found = hashlib.sha256()

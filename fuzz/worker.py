@@ -123,6 +123,11 @@ def main(runtime: str, folder: str, board_path: str) -> None:
 
         serve(input_tries(), board_path)
         return
+    if runtime == "graphs":
+        from fuzz.graphs import graph_tries
+
+        serve(graph_tries(Path(folder)), board_path)
+        return
     seeds = corpus(Path(folder))
     run = _stock_run() if runtime == "executorch" else penstock_run(runtime)
     serve(lambda number: run(case(seeds, number)[1]), board_path)

@@ -53,6 +53,20 @@ def test_other_files_bring_nothing_down(kind: str, count: int, tmp_path: Path) -
         assert tally.outcomes[outcome] > count // 20, tally.outcomes
 
 
+@pytest.mark.parametrize("isa", [None, "avx2", "scalar"])
+def test_sound_graphs_have_the_same_answers(
+    isa: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On our kernels and on XNNPACK, whatever their attributes, ranges and sizes."""
+    if isa is not None:
+        monkeypatch.setenv("PENSTOCK_ISA", isa)
+    tally = Tally("")
+    drive("graphs", NOWHERE, tally, until=400)
+    assert not (tally.crashes or tally.hangs or tally.failures)
+    assert tally.tried == 400
+    assert tally.outcomes["ran"] > 200, tally.outcomes
+
+
 def test_crashes_hangs_and_failures_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driving, "HANG", 0.5)
     tally = Tally("")
