@@ -50,6 +50,7 @@ change to Penstock.
   values that theirs may not;
 - *fixed*: the output's parameters are known beforehand, and used where calibration sees half of
   that range or more;
+- *dynamic alone*: int8 weights in the dynamic schemes, in float in the static ones;
 - float: not at all.
 
 Complex tensors have no entries: each becomes a pair of real ones, so that their arithmetic is that
@@ -183,6 +184,8 @@ def _quantization_kind(rule: Any) -> str:
         if callable(rule.dynamic):
             return "weights, some also dynamic"
         return "weights, also dynamic" if rule.dynamic else "weights"
+    if kind == "Recurrent":
+        return "dynamic alone"
     names = {"Independent": "own", "Shared": "shared", "OutputRange": "own output"}
     return {**names, "FixedOutput": "fixed"}[kind]
 

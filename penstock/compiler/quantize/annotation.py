@@ -18,6 +18,7 @@ from penstock.compiler.delegate.operators.registry import (
     FixedOutput,
     Independent,
     OutputRange,
+    Recurrent,
     Shared,
     Weighted,
 )
@@ -37,6 +38,7 @@ from penstock.compiler.quantize.training import in_training
 from penstock.compiler.quantize.values import is_constant
 from penstock.compiler.quantize.weight_observers import (
     PerChannelWeightObserver,
+    RecurrentWeightObserver,
     TensorWeightObserver,
 )
 
@@ -115,7 +117,12 @@ def annotate(
         output: QuantizationSpecBase | None = None
         if node in heads:
             decision = heads[node]
-            for value in decision.inputs:
+            if isinstance(decision.rule, Recurrent):
+                # It quantizes what its weights are multiplied with by itself.
+                for weight in decision.weights:
+                    place = (weight, node)
+                    inputs[weight] = _once(first, ("recurrent", weight), place, _recurrent_weight())
+            for value in () if inputs else decision.inputs:
                 if decision.is_dynamic:
                     inputs[value] = _once(first, ("dynamic", value), (value, node), _dynamic())
                 else:
@@ -255,12 +262,19 @@ def _dynamic() -> QuantizationSpec:
 
 def _weight(axis: int | None) -> QuantizationSpec:
     per_channel = axis is not None
-    kind = PerChannelWeightObserver if per_channel else TensorWeightObserver
+    return _weight_spec(PerChannelWeightObserver if per_channel else TensorWeightObserver, axis)
+
+
+def _recurrent_weight() -> QuantizationSpec:
+    return _weight_spec(RecurrentWeightObserver, 0)
+
+
+def _weight_spec(kind: Any, axis: int | None) -> QuantizationSpec:
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-127,
         quant_max=127,
-        qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+        qscheme=torch.per_tensor_symmetric if axis is None else torch.per_channel_symmetric,
         ch_axis=axis,
         observer_or_fake_quant_ctr=kind.with_args(eps=WEIGHT_EPSILON),
     )

@@ -9,9 +9,8 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the op
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx.attributes import attribute
-from penstock.compiler.fx.edit import call, get_attribute
 from penstock.compiler.quantize.pt2e import UniformQuantizationObserverBase
-from penstock.compiler.quantize.weight_observers import not_to_be_trained
+from penstock.compiler.quantize.weight_observers import not_to_be_trained, replace_by_integers
 
 #: The integers of 4 bits.
 LOWEST, HIGHEST = -8, 7
@@ -53,18 +52,12 @@ class BlockObserver(UniformQuantizationObserverBase):  # type: ignore[misc]
         assert isinstance(source, Node)
         value = attribute(module, str(source.target)).detach()
         scales, zero_points = self.calculate_qparams()
-        tensors = {"int4": self.integers(value), "scale": scales, "zero_point": zero_points}
-        constants = [
-            get_attribute(module, node, tensor, f"{source.name}_{kind}")
-            for kind, tensor in tensors.items()
-        ]
-        for reader in list(node.users):
-            real = call(
-                module, reader, torch.ops.quantized_decomposed.dequantize_per_channel_group.default,
-                *constants, self.quant_min, self.quant_max, self.dtype, self.block, torch.float32,
-            )  # fmt: skip
-            reader.replace_input_with(node, real)
-        module.graph.erase_node(node)
+        replace_by_integers(
+            module, node,
+            {"int4": self.integers(value), "scale": scales, "zero_point": zero_points},
+            torch.ops.quantized_decomposed.dequantize_per_channel_group.default,
+            self.quant_min, self.quant_max, self.dtype, self.block, torch.float32,
+        )  # fmt: skip
 
 
 def block_scales(matrix: torch.Tensor, block: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from torch.fx import GraphModule
 
-from penstock.compiler.delegate.operators.registry import Weighted
+from penstock.compiler.delegate.operators.registry import Recurrent, Weighted
 from penstock.compiler.progress import Progress
 from penstock.compiler.quantize.accuracy import AccuracyBudget, BudgetOutcome, KeptLayer
 from penstock.compiler.quantize.calibrate import Batches
@@ -170,7 +170,7 @@ class _Run:
     def _alone(self) -> set[str]:
         """The operators that can be the only ones in int8."""
         done = self.base.plan.quantized
-        return {d.node.name for d in done if isinstance(d.rule, Weighted)}
+        return {d.node.name for d in done if isinstance(d.rule, (Weighted, Recurrent))}
 
     def _score(self, floats: Floats) -> float | None:
         mixture = self.mixtures.make(floats, self.observers)

@@ -21,7 +21,6 @@ from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.edit import add_attribute, copy_origin, fake, fake_mode
-from penstock.compiler.quantize.blocks import BlockObserver
 from penstock.compiler.quantize.pt2e import Q_ANNOTATION_KEY
 from penstock.compiler.quantize.values import is_constant
 
@@ -81,7 +80,7 @@ class _Conversion:
         self.source = source
 
     def run(self) -> None:
-        if isinstance(self.observer, BlockObserver):
+        if hasattr(self.observer, "convert"):
             self.observer.convert(self.module, self.node)
             return
         with self.graph.inserting_before(self.node):

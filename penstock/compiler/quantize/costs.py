@@ -12,7 +12,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils.flop_counter import FlopCounterMode
 
-from penstock.compiler.delegate.operators.registry import QuantizationRule, Weighted
+from penstock.compiler.delegate.operators.registry import QuantizationRule, Recurrent, Weighted
 from penstock.compiler.quantize.convert import DEQUANTIZE
 from penstock.compiler.quantize.cost import (
     BYTES_RATE,
@@ -57,9 +57,9 @@ class Described(Protocol):
 
 def dynamic_input(node: Node, rule: QuantizationRule | None) -> str | None:
     """The name of the value that a dynamic layer quantizes as it runs."""
-    if not isinstance(rule, Weighted):
+    if not isinstance(rule, (Weighted, Recurrent)):
         return None
-    source = argument(node, rule.input)
+    source = argument(node, rule.input if isinstance(rule, Weighted) else rule.inputs[0])
     return source.name if isinstance(source, Node) else None
 
 
@@ -92,16 +92,10 @@ class Costs:
         return {node.name: node for node in self.graphs.quantized.graph.nodes}
 
     def _layer(self, layer: Described) -> LayerCost:
-        weight, bias = self._weight(layer)
+        weight = self._weight(layer)
         stored, scales = self._stored(layer)
-        float_bytes = (
-            4 * sum(t.numel() for t in (weight, bias) if t is not None)
-            if layer.quantized
-            else self._constants(layer)
-        )
-        bytes_ = (
-            float_bytes if stored is None else stored + (0 if bias is None else 4 * bias.numel())
-        )
+        float_bytes = self._float_bytes(layer)
+        bytes_ = float_bytes if stored is None else stored
         macs, moved = self._work(layer, weight)
         seconds = _seconds(macs, 4 * moved + float_bytes, FLOAT_RATE)
         faster = seconds
@@ -135,14 +129,24 @@ class Costs:
             found = Errors(found.own_db, found.accumulated_db, None, shown)
         return found
 
-    def _weight(self, layer: Described) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """(weight, bias) in float32, of layers that have them."""
+    def _weight(self, layer: Described) -> torch.Tensor | None:
+        """In float32, of layers that have one."""
         if not isinstance(layer.rule, Weighted):
-            return None, None
-        node = self._floating[layer.head]
-        positions = (layer.rule.weight, layer.rule.bias)
-        found = [None if p is None else self._constant(argument(node, p)) for p in positions]
-        return found[0], found[1]
+            return None
+        return self._constant(argument(self._floating[layer.head], layer.rule.weight))
+
+    def _float_bytes(self, layer: Described) -> int:
+        """Of the weight and the bias of a quantized layer; of all constants of others."""
+        if not layer.quantized or isinstance(layer.rule, Recurrent):
+            return self._constants(layer)
+        weight = self._weight(layer)
+        return (0 if weight is None else 4 * weight.numel()) + self._bias_bytes(layer)
+
+    def _bias_bytes(self, layer: Described) -> int:
+        if not isinstance(layer.rule, Weighted) or layer.rule.bias is None:
+            return 0
+        bias = self._constant(argument(self._floating[layer.head], layer.rule.bias))
+        return 0 if bias is None else 4 * bias.numel()
 
     def _constant(self, node: Any) -> torch.Tensor | None:
         if not isinstance(node, Node) or node.op != "get_attr":
@@ -156,12 +160,27 @@ class Costs:
         return sum(t.nbytes for t in read if t is not None and t.is_floating_point())
 
     def _stored(self, layer: Described) -> tuple[int | None, tuple[float, float] | None]:
-        """(bytes, (least, largest) scale) of the weight as integers."""
-        if not layer.quantized or not isinstance(layer.rule, Weighted):
+        """(bytes with the biases, (least, largest) scale) of weights as integers."""
+        if not layer.quantized:
             return None, None
-        node = argument(self._quantized[layer.head], layer.rule.weight)
-        if not isinstance(node, Node) or node.op != "call_function":
+        node = self._quantized[layer.head]
+        if isinstance(layer.rule, Recurrent):
+            each = [self._integers(n) for n in layer.rule.weights(node)]
+            matrices = layer.rule.weights(self._floating[layer.head])
+            floats = [t for t in map(self._constant, dict.fromkeys(matrices)) if t is not None]
+            biases = self._constants(layer) - sum(t.nbytes for t in floats)
+            ends = [scale for _, pair in each for scale in pair]
+            return sum(size for size, _ in each) + biases, (min(ends), max(ends))
+        if not isinstance(layer.rule, Weighted):
             return None, None
+        weight = argument(node, layer.rule.weight)
+        if not isinstance(weight, Node) or weight.op != "call_function":
+            return None, None
+        size, scales = self._integers(weight)
+        return size + self._bias_bytes(layer), scales
+
+    def _integers(self, node: Node) -> tuple[int, tuple[float, float]]:
+        """(bytes, (least, largest) scale) of what ``node`` dequantizes."""
         known = self.graphs.quantized.attributes
         integers = known[str(node.args[0].target)]  # type: ignore[union-attr]
         scale = node.args[1]

@@ -13,6 +13,7 @@ from penstock.compiler.delegate.operators.registry import (
     Independent,
     OutputRange,
     QuantizationRule,
+    Recurrent,
     Shared,
     Weighted,
 )
@@ -69,6 +70,13 @@ class Decision:
         positions = (self.rule.input,) if isinstance(self.rule, Weighted) else self.rule.inputs
         found = (n for p in positions for n in nodes_in(argument(self.node, p)))
         return list(dict.fromkeys(found))
+
+    @property
+    def weights(self) -> list[Node]:
+        """The weights that enter quantized."""
+        if isinstance(self.rule, Recurrent):
+            return list(dict.fromkeys(self.rule.weights(self.node)))
+        return [] if self.weight is None else [self.weight]
 
     @property
     def weight(self) -> Node | None:

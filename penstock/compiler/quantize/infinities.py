@@ -14,7 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.delegate.operators import registry
-from penstock.compiler.delegate.operators.registry import Weighted
+from penstock.compiler.delegate.operators.registry import Recurrent, Weighted
 from penstock.compiler.fx.origins import describe_origin
 from penstock.compiler.quantize.decision import Decision, Plan, operator_name
 from penstock.compiler.quantize.interpreter import GraphInterpreter
@@ -74,7 +74,7 @@ def may_be_mask(value: Node) -> bool:
             continue
         seen.add(node)
         entry = registry.find(node.target) if node.op == "call_function" else None
-        if entry is not None and isinstance(entry.quantization, Weighted):
+        if entry is not None and isinstance(entry.quantization, (Weighted, Recurrent)):
             return False
         waiting.extend(user for user in node.users if _holds_floats(user))
     return True

@@ -223,11 +223,12 @@ class _SideBySide:
                 (ahead[original.name],) = self.reference.values(original)
             expected = ahead.pop(name, None)
             (found,), (alone,) = self.accumulated.values(node), own.values(node)
-            if all(is_float(value) for value in (expected, found, alone)):
+            results = [_joined(value) for value in (expected, found, alone)]
+            if all(is_float(value) for value in results):
                 source = node if node.target not in DEQUANTIZE else node.args[0].args[0]  # type: ignore[union-attr]
                 assert isinstance(source, Node)
-                yield name, expected, alone, found, ranges_of(source)
-            if isinstance(expected, torch.Tensor):
+                yield name, results[0], results[2], results[1], ranges_of(source)
+            if isinstance(expected, (torch.Tensor, tuple, list)):
                 self._feed(own, node, expected)
         while self.reference.step() is not None:
             pass
@@ -236,7 +237,7 @@ class _SideBySide:
         """(float, quantized) results of the batch that was run."""
         return list(zip(_results(self.reference), _results(self.accumulated), strict=True))
 
-    def _feed(self, own: Stepper, node: Node, expected: torch.Tensor) -> None:
+    def _feed(self, own: Stepper, node: Node, expected: Any) -> None:
         """Lets what reads ``node`` see the float value, quantized if it reads integers."""
         if node.target not in DEQUANTIZE:
             own.replace(node, [expected])
@@ -250,6 +251,13 @@ class _SideBySide:
             rounded = torch.fake_quantize_per_tensor_affine(expected, scale, zero_point, low, high)
             own.replace(quantize, [rounded])
         own.replace(node, [rounded])
+
+
+def _joined(value: Any) -> Any:
+    """One tensor of what an operator gives, where that are several of floats."""
+    if isinstance(value, (tuple, list)) and value and all(map(is_float, value)):
+        return torch.cat([one.flatten() for one in value])
+    return value
 
 
 def _results(stepper: Stepper) -> list[Any]:

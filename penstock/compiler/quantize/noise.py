@@ -21,6 +21,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from penstock.compiler.delegate.operators.registry import Shared, Weighted
+from penstock.compiler.fx.dynamic_recurrence import FLOATING
 from penstock.compiler.quantize.convert import DEQUANTIZE, QUANTIZE
 from penstock.compiler.quantize.decision import Decision, Plan
 from penstock.compiler.quantize.interpreter import (
@@ -197,6 +198,9 @@ class _Exact(SnapshotInterpreter):
                 return self._constant(n)
             if source.target in QUANTIZE:
                 return self.value(n, source)
+        if n.target in FLOATING and n.op == "call_function":
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            return self.call_function(FLOATING[n.target], args, kwargs)
         return super().run_node(n)
 
     def bias(self, n: Node, decision: Decision, original: Node) -> torch.Tensor:

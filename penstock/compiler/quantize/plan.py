@@ -25,6 +25,7 @@ from penstock.compiler.delegate.operators.registry import (
     Independent,
     Operator,
     OutputRange,
+    Recurrent,
     Shared,
     Weighted,
 )
@@ -59,6 +60,8 @@ def make_plan(module: GraphModule, quantization: Quantization, *, is_qat: bool =
         if node.op != "call_function" or node in taken or _comes_out_of_body(node):
             continue
         decision = _decide(node, quantization, masks)
+        if is_qat and decision.quantized and isinstance(decision.rule, Recurrent):
+            decision.reason = "training for int8 does not round its state"
         if decision.quantized:
             if is_qat and not decision.is_dynamic:
                 decision.norm = _following_norm(node)
@@ -159,19 +162,20 @@ def _reason_against(
     if is_control_flow(decision.node):
         return "branches and loops stay in float"
     tensor = tensor_of(decision.node)
-    if tensor is None:
+    recurrent = entry is not None and isinstance(entry.quantization, Recurrent)
+    if tensor is None and not recurrent:
         several = isinstance(decision.node.meta.get("val"), (tuple, list))
         return (
             "it gives several tensors: XNNPACK's int8 operators give one, so its parts run in float"
             if several
             else "its result is a number, not a tensor"
         )
-    if tensor.dtype != torch.float32:
+    if tensor is not None and tensor.dtype != torch.float32:
         return f"its result is {str(tensor.dtype).removeprefix('torch.')}, not float32"
     if FLOAT_ONLY in decision.node.meta:
         return str(decision.node.meta[FLOAT_ONLY])
     if decision.node.target is operator.getitem:
-        return "it picks a result of an operator in float"
+        return "it picks a result, which is in float"
     if entry is None:
         return "XNNPACK has no operator for it"
     if decision.node.name in quantization.float_nodes:
@@ -185,13 +189,26 @@ def _reason_against(
     decision.rule = entry.rule_for(decision.node)
     if decision.rule is None:
         return "XNNPACK has it in float only"
-    if decision.is_dynamic and not (
-        isinstance(decision.rule, Weighted) and decision.rule.is_dynamic(decision.node)
-    ):
+    if isinstance(decision.rule, Recurrent) and not decision.is_dynamic:
+        return (
+            "its state is quantized at run time or not at all: "
+            f"operators={{{entry.name!r}: 'dynamic'}} gives it int8 weights"
+        )
+    if decision.is_dynamic and not _has_dynamic_form(decision):
         return (
             "XNNPACK cannot quantize its activations at run time (a static scheme may quantize it)"
         )
-    return _reason_against_inputs(decision, masks) or entry.reason_against(decision.node)
+    reason = _reason_against_inputs(decision, masks)
+    if reason is not None or isinstance(decision.rule, Recurrent):
+        return reason
+    return entry.reason_against(decision.node)
+
+
+def _has_dynamic_form(decision: Decision) -> bool:
+    """Whether XNNPACK has the operator with activations that are quantized at run time."""
+    if isinstance(decision.rule, Weighted):
+        return decision.rule.is_dynamic(decision.node)
+    return isinstance(decision.rule, Recurrent)
 
 
 def _scheme(node: Node, entry: Operator, quantization: Quantization) -> Scheme | None:
@@ -210,6 +227,12 @@ def _reason_against_inputs(decision: Decision, masks: set[Node]) -> str | None:
             return "its weight is a single row, without channels to have scales of their own"
         if decision.bias is not None and not is_constant(decision.bias):
             return "its bias is computed at run time, int8 needs a constant one"
+    if isinstance(rule, Recurrent):
+        reason = rule.against(decision.node)
+        if reason is not None:
+            return reason
+        if not all(is_constant(weight) for weight in decision.weights):
+            return "its weights are computed at run time, int8 needs constant ones"
     inputs = decision.inputs
     if not inputs or all(is_constant(value) for value in inputs):
         return "it reads constants alone"

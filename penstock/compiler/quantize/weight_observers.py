@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
+from torch.fx import GraphModule, Node
 
+from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.dynamic_recurrence import DYNAMIC
+from penstock.compiler.fx.edit import call, get_attribute
 from penstock.compiler.quantize.pt2e import (
     MinMaxObserver,
     PerChannelMinMaxObserver,
@@ -76,6 +82,50 @@ class _Weight(UniformQuantizationObserverBase):  # type: ignore[misc]
 class PerChannelWeightObserver(_Weight, PerChannelMinMaxObserver):  # type: ignore[misc]
     """Symmetric parameters for each output channel of a weight, from its extremes. (torchao passes
     the channel axis to observers with "PerChannel" in their name.)"""
+
+
+class RecurrentWeightObserver(PerChannelWeightObserver):
+    """Of recurrent layers and cells, which become those that quantize their state as they run."""
+
+    def convert(self, module: GraphModule, node: Node) -> None:
+        """Puts the integers and their dequantization in the place of ``node``, which observes a
+        constant. (torchao's ``convert_pt2e`` calls it too.)"""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        value, recurrent = attribute(module, str(source.target)).detach(), list(node.users)
+        self(value)  # a dynamic scheme needs no data: the prepared graph may not have been run
+        scale, zero_point = self.calculate_qparams()
+        limits = (self.quant_min, self.quant_max, self.dtype)
+        integers = torch.ops.quantized_decomposed.quantize_per_channel(
+            value, scale, zero_point, 0, *limits
+        )
+        replace_by_integers(
+            module, node, {"int8": integers, "scale": scale, "zero_point": zero_point},
+            torch.ops.quantized_decomposed.dequantize_per_channel.default, 0, *limits,
+        )  # fmt: skip
+        for reader in recurrent:
+            reader.target = DYNAMIC.get(reader.target, reader.target)
+
+
+def replace_by_integers(
+    module: GraphModule,
+    node: Node,
+    tensors: Mapping[str, torch.Tensor],
+    dequantize: Any,
+    *arguments: Any,
+) -> None:
+    """Puts ``dequantize`` of new constants, named by their kind, and of ``arguments`` in the place
+    of ``node``, which observes a constant: each reader gets its own."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    constants = [
+        get_attribute(module, node, tensor, f"{source.name}_{kind}")
+        for kind, tensor in tensors.items()
+    ]
+    for reader in list(node.users):
+        real = call(module, reader, dequantize, *constants, *arguments)
+        reader.replace_input_with(node, real)
+    module.graph.erase_node(node)
 
 
 class TensorWeightObserver(_Weight, MinMaxObserver):  # type: ignore[misc]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from penstock.compiler.fx import layout
+from penstock.compiler.fx import dynamic_recurrence, layout
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, attention_of_parts
 from penstock.compiler.rewrite import (
@@ -192,6 +192,7 @@ def of_floats(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    **dynamic_recurrence.DEFINITIONS,
     ATTENTION_OF_PARTS: attention_of_parts,
     aten.sort.default: sorting.sort,
     aten.sort.stable: sorting.sort_stable,

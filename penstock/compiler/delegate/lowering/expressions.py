@@ -17,7 +17,7 @@ from penstock.compiler.delegate.lowering.tensor import ConstantQuantization, Low
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.layout import Dim, Shape
 from penstock.graph import weights
-from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor
+from penstock.graph.dtypes import Blockwise, DataType, PerChannel, PerTensor, PerToken
 from penstock.graph.graph import FLAG_TRANSPOSE_B, Value
 from penstock.graph.kinds import (
     CONCATENATE,
@@ -151,6 +151,18 @@ def innermost(b: GraphBuilder, x: Tensor, dim: int) -> Tensor:
         return b.place(x)
     order = (*(d for d in x.order if d != dim), dim)
     return b.place(x, order)
+
+
+def quantized_rows(b: GraphBuilder, x: Tensor) -> Tensor:
+    """``x`` in int8, each row with parameters that are chosen at run time."""
+    x = innermost(b, x, x.rank - 1)
+    output = b.result(x.shape, x.order, DataType.QDINT8, PerToken(1))
+    return b.add_node(NodeKind.CONVERT, [x], output)
+
+
+def real_rows(b: GraphBuilder, x: Tensor) -> Tensor:
+    """What :func:`quantized_rows` gave, in float32."""
+    return b.add_node(NodeKind.CONVERT, [x], b.result(x.shape, x.order))
 
 
 def linear(b: GraphBuilder, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

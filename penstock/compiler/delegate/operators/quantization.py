@@ -8,6 +8,7 @@ import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import Node
 
+from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
 from penstock.compiler.delegate.lowering.tensor import (
     ConstantQuantization,
@@ -18,7 +19,7 @@ from penstock.compiler.delegate.lowering.tensor import (
 from penstock.compiler.delegate.operators.constraints import is_constant, rank_fits
 from penstock.compiler.delegate.operators.registry import operator
 from penstock.compiler.fx.arguments import arguments
-from penstock.graph.dtypes import DataType, PerTensor, PerToken
+from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.kinds import NodeKind
 
 quantized = torch.ops.quantized_decomposed
@@ -205,13 +206,7 @@ def _zero_point(named: dict[str, Any]) -> Any:
     constraints=(rank_fits, _dynamic_pair),
 )
 def lower_dynamic_quantize(b: GraphBuilder, node: Node) -> Tensor:
-    x = b.dense(b.tensor(node.args[0]))
-    last = x.rank - 1
-    if x.order[-1] != last:
-        x = b.place(x, (*(dim for dim in x.order if dim != last), last))
-    x = b.place(x)
-    output = b.result(x.shape, x.order, DataType.QDINT8, PerToken(1))
-    return b.add_node(NodeKind.CONVERT, [x], output)
+    return ex.quantized_rows(b, b.tensor(node.args[0]))
 
 
 @operator(
@@ -223,5 +218,4 @@ def lower_dynamic_dequantize(b: GraphBuilder, node: Node) -> Tensor:
     x = b.tensor(node.args[0])
     if b.value_of(x).dtype is not DataType.QDINT8:
         raise LoweringError("its input is not quantized by the operator before it")
-    output = b.result(x.shape, x.order)
-    return b.add_node(NodeKind.CONVERT, [x], output)
+    return ex.real_rows(b, x)

@@ -1,25 +1,36 @@
 """Recurrent layers over a fixed length, unrolled; and their cells.
 
-The inputs' part of the gates is one product for all steps; each step adds the hidden state's part.
 Every product of a step keeps its own packed copy of the weights in XNNPACK's runtime, which
-bounds how long a layer may be.
+bounds how long a layer may be. With int8 weights (``penstock::dynamic_lstm`` …) all products read
+rows that are quantized at run time.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch.fx import Node
 
 from penstock.compiler.delegate.lowering import expressions as ex
 from penstock.compiler.delegate.lowering.builder import GraphBuilder
+from penstock.compiler.delegate.lowering.recurrence import (
+    Make,
+    State,
+    gru,
+    lstm,
+    plain,
+    unrolled,
+    weights_of,
+)
 from penstock.compiler.delegate.lowering.tensor import LoweringError, Tensor
 from penstock.compiler.delegate.operators.constraints import is_constant, rank_fits, tensors_of
-from penstock.compiler.delegate.operators.registry import operator
+from penstock.compiler.delegate.operators.registry import Constraint, Recurrent, operator
+from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.dynamic_recurrence import DYNAMIC, FLOATING
 from penstock.graph.kinds import NodeKind
 
 aten = torch.ops.aten
@@ -42,14 +53,23 @@ def _only_floats(node: Node) -> str | None:
     return None
 
 
-def _constant_parameters(node: Node) -> str | None:
-    """Constant weights."""
+def _parameters(node: Node) -> list[Node]:
+    """The weights and biases, in the order of the arguments."""
     named = arguments(node)
     if "params" in named:
-        parameters = list(named["params"])
-    else:
-        parameters = [named[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
-    if all(item is None or is_constant(item) for item in parameters):
+        return list(named["params"])
+    found = [named[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    return [item for item in found if item is not None]
+
+
+def _matrices(node: Node) -> list[Node]:
+    """The weights: of the inputs, of the state, of projections."""
+    return [item for item in _parameters(node) if item.meta["val"].dim() == 2]
+
+
+def _constant_parameters(node: Node) -> str | None:
+    """Constant weights."""
+    if all(map(is_constant, _parameters(node))):
         return None
     return "its weights are computed at run time, XNNPACK needs constants"
 
@@ -65,168 +85,37 @@ LAYER = (_batched, _only_floats, rank_fits, _constant_parameters)
 CELL = (_only_floats, rank_fits, _constant_parameters)
 
 
-# --- one direction of one layer ----------------------------------------------------------------
+def _reason_against_unrolling(node: Node, itemsize: int) -> str | None:
+    """Why the steps of a layer, with weights of so many bytes, cannot be written out. (No
+    constraint: it would be taken apart before it is lowered, into the same steps.)"""
+    named = arguments(node)
+    if named["train"] and named["dropout"]:
+        return "it drops out at random (training mode)"
+    shape = layout.shape_of(node.meta["val"][0])
+    steps = shape[1 if len(shape) == 3 and named["batch_first"] else 0]
+    if not isinstance(steps, int):
+        return "its sequence has a dynamic length: its steps are unrolled, which takes a fixed one"
+    if steps > MOST_STEPS:
+        return f"its {steps} steps would be unrolled, at most {MOST_STEPS} are"
+    runs = int(named["num_layers"]) * (2 if named["bidirectional"] else 1)
+    sizes = [math.prod(item.meta["val"].shape) for item in _matrices(node)]
+    packed = steps * itemsize * (sum(sizes) - sum(sizes[:: len(sizes) // runs]))
+    if packed > MOST_PACKED_BYTES:
+        return f"its weights would take {packed >> 20} MiB when it is unrolled"
+    return None
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Of one direction of one layer: [gates * H, I], [gates * H, H or P], biases, [P, H]."""
-
-    input: torch.Tensor
-    hidden: torch.Tensor
-    input_bias: torch.Tensor
-    hidden_bias: torch.Tensor
-    projection: torch.Tensor | None = None
+def _first_reason(*constraints: Constraint) -> Constraint:
+    return lambda node: next(filter(None, (check(node) for check in constraints)), None)
 
 
-class Product:
-    """``x @ weight.T + bias`` many times with one weight."""
-
-    def __init__(
-        self, b: GraphBuilder, weight: torch.Tensor, bias: torch.Tensor | None = None
-    ) -> None:
-        self.builder = b
-        constant = b.constant(weight.contiguous())
-        value = ex.weight_value(b, constant, (0, 1))
-        self.weight = Tensor(constant.shape, (0, 1), constant.shape, value)
-        self.bias = None
-        if bias is not None and bool(bias.any()):
-            self.bias = ex.bias_value(b, b.constant(bias.contiguous()))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """``x`` is [..., in], in any order of memory."""
-        b = self.builder
-        x = ex.innermost(b, x, x.rank - 1)
-        output = b.result((*x.shape[:-1], self.weight.shape[0]), x.order)
-        return b.add_node(NodeKind.FULLY_CONNECTED, [x, self.weight, self.bias], output)
-
-
-#: The hidden (and cell) state.
-State: TypeAlias = "tuple[Tensor, ...]"
-#: From the inputs' part of the gates and the state, the next state.
-Step: TypeAlias = "Callable[[Tensor, State], State]"
-
-
-def _is_zero(tensor: Tensor) -> bool:
-    return tensor.constant is not None and not bool(tensor.real().any())
-
-
-def _piece(b: GraphBuilder, x: Tensor, start: int, size: int) -> Tensor:
-    return ex.cut(b, x, x.rank - 1, start, size)
-
-
-def _lstm(b: GraphBuilder, weights: Weights) -> tuple[Product, Step]:
-    """Gates in the order input, forget, output, cell: the first three share one sigmoid."""
-    size = weights.input.shape[0] // 4
-    order = torch.cat([torch.arange(2 * size), torch.arange(3 * size, 4 * size),
-                       torch.arange(2 * size, 3 * size)])  # fmt: skip
-    bias = (weights.input_bias + weights.hidden_bias)[order]
-    inputs = Product(b, weights.input[order], bias)
-    hidden = Product(b, weights.hidden[order])
-    projection = None if weights.projection is None else Product(b, weights.projection)
-
-    def step(gates: Tensor, state: State) -> State:
-        h, c = state
-        if not _is_zero(h):
-            gates = ex.add(b, gates, hidden(h))
-        open_ = b.unary(NodeKind.SIGMOID, _piece(b, gates, 0, 3 * size))
-        new = b.unary(NodeKind.TANH, _piece(b, gates, 3 * size, size))
-        enter, forget, leave = (_piece(b, open_, i * size, size) for i in range(3))
-        cell = ex.multiply(b, enter, new)
-        if not _is_zero(c):
-            cell = ex.add(b, ex.multiply(b, forget, c), cell)
-        out = ex.multiply(b, leave, b.unary(NodeKind.TANH, cell))
-        return (out if projection is None else projection(out), cell)
-
-    return inputs, step
-
-
-def _gru(b: GraphBuilder, weights: Weights) -> tuple[Product, Step]:
-    """``n = tanh(x_n + r * h_n)``, ``h' = n + z * (h - n)``; reset and update share one sigmoid."""
-    size = weights.input.shape[0] // 3
-    gates_bias = weights.input_bias.clone()
-    gates_bias[: 2 * size] += weights.hidden_bias[: 2 * size]
-    inputs = Product(b, weights.input, gates_bias)
-    hidden_gates = Product(b, weights.hidden[: 2 * size])
-    hidden_new = Product(b, weights.hidden[2 * size :], weights.hidden_bias[2 * size :])
-
-    def step(gates: Tensor, state: State) -> State:
-        (h,) = state
-        opening = _piece(b, gates, 0, 2 * size)
-        if not _is_zero(h):
-            opening = ex.add(b, opening, hidden_gates(h))
-        open_ = b.unary(NodeKind.SIGMOID, opening)
-        reset, update = (_piece(b, open_, i * size, size) for i in range(2))
-        remembered = ex.multiply(b, reset, hidden_new(h))
-        new = b.unary(NodeKind.TANH, ex.add(b, _piece(b, gates, 2 * size, size), remembered))
-        return (ex.add(b, new, ex.multiply(b, update, ex.subtract(b, h, new))),)
-
-    return inputs, step
-
-
-def _plain(kind: NodeKind) -> Callable[[GraphBuilder, Weights], tuple[Product, Step]]:
-    def make(b: GraphBuilder, weights: Weights) -> tuple[Product, Step]:
-        inputs = Product(b, weights.input, weights.input_bias + weights.hidden_bias)
-        hidden = Product(b, weights.hidden)
-
-        def step(gates: Tensor, state: State) -> State:
-            (h,) = state
-            if not _is_zero(h):
-                gates = ex.add(b, gates, hidden(h))
-            return (b.unary(kind, gates, None, ex.RELU if kind is NodeKind.CLAMP else None),)
-
-        return inputs, step
-
-    return make
-
-
-Make: TypeAlias = "Callable[[GraphBuilder, Weights], tuple[Product, Step]]"
-
-
-def unrolled(
-    b: GraphBuilder, x: Tensor, state: State, make: Make, weights: Weights, backwards: bool
-) -> tuple[Tensor, State]:
-    """One direction over ``x`` [T, N, I]: its outputs [T, N, H] and the last state."""
-    steps = x.shape[0]
-    assert isinstance(steps, int)
-    product, step = make(b, weights)
-    gates = product(x)
-    outputs: list[Tensor] = []
-    for time in range(steps - 1, -1, -1) if backwards else range(steps):
-        now = ex.cut(b, gates, 0, time, 1)
-        state = step(b.reshape(now, now.shape[1:]), state)
-        outputs.append(b.reshape(state[0], (1, *state[0].shape)))
-    if backwards:
-        outputs.reverse()
-    return ex.concatenate(b, outputs, 0), state
+QUANTIZED_LAYER = Recurrent(
+    _matrices, _first_reason(*LAYER, lambda node: _reason_against_unrolling(node, 1))
+)
+QUANTIZED_CELL = Recurrent(_matrices, _first_reason(*CELL))
 
 
 # --- layers ------------------------------------------------------------------------------------
-
-
-def _weights(b: GraphBuilder, parameters: Sequence[Any], has_biases: bool) -> Weights:
-    tensors = [b.tensor(item).real().to(torch.float32) for item in parameters]
-    count = 4 if has_biases else 2
-    gates = tensors[0].shape[0]
-    biases = tensors[2:4] if has_biases else [torch.zeros(gates)] * 2
-    projection = tensors[count] if len(tensors) > count else None
-    return Weights(tensors[0], tensors[1], biases[0], biases[1], projection)
-
-
-def _check_size(steps: object, all_weights: Sequence[Weights]) -> None:
-    if not isinstance(steps, int):
-        raise LoweringError(
-            "its sequence has a dynamic length: its steps are unrolled, which takes a fixed one"
-        )
-    if steps > MOST_STEPS:
-        raise LoweringError(f"its {steps} steps would be unrolled, at most {MOST_STEPS} are")
-    packed = steps * sum(
-        weights.hidden.numel() * 4
-        + (0 if weights.projection is None else weights.projection.numel() * 4)
-        for weights in all_weights
-    )
-    if packed > MOST_PACKED_BYTES:
-        raise LoweringError(f"its weights would take {packed >> 20} MiB when it is unrolled")
 
 
 def lower_layers(
@@ -234,9 +123,11 @@ def lower_layers(
 ) -> tuple[Tensor, ...]:
     """The outputs of the last layer, then the last states of all layers and directions, each
     [layers * directions, N, H]."""
+    dynamic = node.target in FLOATING
+    reason = _reason_against_unrolling(node, 1 if dynamic else 4)
+    if reason is not None:
+        raise LoweringError(reason)
     named = arguments(node)
-    if named["train"] and named["dropout"]:
-        raise LoweringError("it drops out at random (training mode)")
     x = b.tensor(named["input"])
     states = [b.tensor(item) for item in hidden]
     unbatched = x.rank == 2
@@ -250,10 +141,14 @@ def lower_layers(
     parameters = list(named["params"])
     each = len(parameters) // runs
     weights = [
-        _weights(b, parameters[i * each : (i + 1) * each], bool(named["has_biases"]))
+        weights_of(
+            b,
+            parameters[i * each : (i + 1) * each],
+            bool(named["has_biases"]),
+            dynamic,
+        )
         for i in range(runs)
     ]
-    _check_size(x.shape[0], weights)
     last: list[State] = []
     for layer in range(int(named["num_layers"])):
         outputs = []
@@ -281,27 +176,44 @@ def _row(b: GraphBuilder, state: Tensor, index: int) -> Tensor:
     return b.reshape(row, row.shape[1:])
 
 
-LAYERS: dict[str, tuple[Any, Make]] = {
-    "gru": (aten.gru.input, _gru),
-    "rnn_tanh": (aten.rnn_tanh.input, _plain(NodeKind.TANH)),
-    "rnn_relu": (aten.rnn_relu.input, _plain(NodeKind.CLAMP)),
-}
 NOTES = "over a fixed length, unrolled; several layers, both directions"
+IN_INT8 = "int8 weights; rows of the input are quantized at run time, and in each step of the state"
 
 
-@operator("lstm", aten.lstm.input, constraints=LAYER, notes=f"{NOTES}; projected states")
-def lower_lstm(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
-    return lower_layers(b, node, _lstm, arguments(node)["hx"])
+def _register(
+    name: str,
+    target: Any,
+    lower: Callable[[GraphBuilder, Node], Tensor | tuple[Tensor, ...]],
+    constraints: Sequence[Constraint],
+    rule: Recurrent,
+    notes: str = "",
+) -> None:
+    """The entry of an operator, and that of the one that it becomes with int8 weights."""
+    operator(name, target, constraints=constraints, quantization=rule, notes=notes)(lower)
+    operator(
+        f"{name} (dynamic)", DYNAMIC[target], constraints=constraints,
+        notes="; ".join(filter(None, (notes, IN_INT8))),
+    )(lower)  # fmt: skip
 
 
 def _register_layer(name: str, target: Any, make: Make) -> None:
-    @operator(name, target, constraints=LAYER, notes=NOTES)
     def lower(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
-        return lower_layers(b, node, make, [arguments(node)["hx"]])
+        hidden = arguments(node)["hx"]
+        return lower_layers(b, node, make, hidden if name == "lstm" else [hidden])
+
+    notes = f"{NOTES}; projected states" if name == "lstm" else NOTES
+    _register(name, target, lower, LAYER, QUANTIZED_LAYER, notes)
 
 
-for _name, (_target, _make) in LAYERS.items():
-    _register_layer(_name, _target, _make)
+MAKERS: dict[str, Make] = {
+    "lstm": lstm,
+    "gru": gru,
+    "rnn_tanh": plain(NodeKind.TANH),
+    "rnn_relu": plain(NodeKind.CLAMP),
+}
+
+for _name, _make in MAKERS.items():
+    _register_layer(_name, getattr(aten, _name).input, _make)
 
 
 # --- cells -------------------------------------------------------------------------------------
@@ -311,40 +223,27 @@ def lower_one_step(
     b: GraphBuilder, node: Node, make: Make, hidden: Sequence[Any]
 ) -> tuple[Tensor, ...]:
     named = arguments(node)
-    weights, hidden_weights, *biases = (
-        None if named[name] is None else b.tensor(named[name]).real().to(torch.float32)
-        for name in ("w_ih", "w_hh", "b_ih", "b_hh")
-    )
-    assert weights is not None and hidden_weights is not None
-    zeros = torch.zeros(weights.shape[0])
-    first, second = (zeros if bias is None else bias for bias in biases)
+    has_biases = named["b_ih"] is not None
+    weights = weights_of(b, _parameters(node), has_biases, node.target in FLOATING)
     x = b.tensor(named["input"])
     states = [b.tensor(item) for item in hidden]
     unbatched = x.rank == 1
     if unbatched:
         x, *states = (b.reshape(item, (1, *item.shape)) for item in (x, *states))
-    product, step = make(b, Weights(weights, hidden_weights, first, second))
+    product, step = make(b, weights)
     results = step(product(x), tuple(states))
     return tuple(b.reshape(r, r.shape[1:]) if unbatched else r for r in results)
 
 
-@operator("lstm_cell", aten.lstm_cell.default, constraints=CELL)
-def lower_lstm_cell(b: GraphBuilder, node: Node) -> tuple[Tensor, ...]:
-    return lower_one_step(b, node, _lstm, arguments(node)["hx"])
-
-
-CELLS: dict[str, tuple[Any, Make]] = {
-    "gru_cell": (aten.gru_cell.default, _gru),
-    "rnn_tanh_cell": (aten.rnn_tanh_cell.default, _plain(NodeKind.TANH)),
-    "rnn_relu_cell": (aten.rnn_relu_cell.default, _plain(NodeKind.CLAMP)),
-}
-
-
 def _register_cell(name: str, target: Any, make: Make) -> None:
-    @operator(name, target, constraints=CELL)
-    def lower(b: GraphBuilder, node: Node) -> Tensor:
-        return lower_one_step(b, node, make, [arguments(node)["hx"]])[0]
+    def lower(b: GraphBuilder, node: Node) -> Tensor | tuple[Tensor, ...]:
+        hidden = arguments(node)["hx"]
+        if name == "lstm":
+            return lower_one_step(b, node, make, hidden)
+        return lower_one_step(b, node, make, [hidden])[0]
+
+    _register(f"{name}_cell", target, lower, CELL, QUANTIZED_CELL)
 
 
-for _name, (_target, _make) in CELLS.items():
-    _register_cell(_name, _target, _make)
+for _name, _make in MAKERS.items():
+    _register_cell(_name, getattr(aten, f"{_name}_cell").default, _make)

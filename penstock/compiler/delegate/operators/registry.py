@@ -87,7 +87,21 @@ class FixedOutput:
     inputs: tuple[int, ...] = (0,)
 
 
-QuantizationRule: TypeAlias = "Weighted | Independent | Shared | OutputRange | FixedOutput"
+@dataclass(frozen=True)
+class Recurrent:
+    """Layers and cells whose weights are int8, with a scale for each output channel, and whose
+    inputs are quantized at run time: their state too, anew in each step.
+
+    ``weights`` gives the matrices of a node, ``against`` says why a node stays in float."""
+
+    weights: Callable[[Node], Sequence[Node]]
+    against: Constraint
+    inputs: tuple[int, ...] = (0,)
+
+
+QuantizationRule: TypeAlias = (
+    "Weighted | Independent | Shared | OutputRange | FixedOutput | Recurrent"
+)
 #: Returns the rule of a node that the entry's own rule does not fit, else ``None``.
 SpecialRule: TypeAlias = Callable[[Node], "QuantizationRule | None"]
 

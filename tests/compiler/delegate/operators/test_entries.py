@@ -15,6 +15,8 @@ QUANTIZED = {
     "quantize_per_tensor", "dequantize_per_tensor", "dequantize_per_channel",
     "dequantize_per_channel_group", "choose_qparams",
     "quantize_per_tensor (dynamic)", "dequantize_per_tensor (dynamic)",
+    *(f"{name}{kind} (dynamic)" for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+      for kind in ("", "_cell")),
 }  # fmt: skip
 
 

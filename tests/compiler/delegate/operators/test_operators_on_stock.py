@@ -18,6 +18,7 @@ from operator_cases import CASES
 from operator_harness import as_module
 from test_long_movement import MOVES, with_specials
 from test_quantized_entries import OPERATIONS, Between
+from test_quantized_recurrent import MODELS
 from test_quantized_volumes import CONVOLUTIONS, VOLUME
 from test_random_programs import SHAPES, RandomProgram
 from test_windowed import SIZES
@@ -67,6 +68,11 @@ def test_same_bits(tmp_path: Path) -> None:
     for name, model in CONVOLUTIONS.items():
         ours[f"int8 {name} volumes"] = write(
             tmp_path, f"int8 {name} volumes", model, (torch.randn(VOLUME),), quantize="static"
+        )
+    for name, (model, shapes, _) in MODELS.items():
+        given = tuple(torch.randn(shape) for shape in shapes)
+        ours[f"int8 {name}"] = write(
+            tmp_path, f"int8 {name}", model.eval(), given, quantize="dynamic"
         )
     for name, (function, shape) in MOVES.items():
         x = with_specials(shape)

@@ -12,6 +12,7 @@ from native_harness import ARM, ISAS, THREADS, guarded, native, numbers, xnnpack
 from torch import nn
 
 import penstock
+from penstock.compiler.quantize import Scheme
 from penstock.runtime.blocks import address
 from penstock.runtime.engines.native import recurrent
 from penstock.runtime.engines.native.families import bind_families
@@ -110,9 +111,9 @@ def test_batches_of_any_size(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("quantize", ["static", "dynamic"])
+@pytest.mark.parametrize("quantize", ["static_per_channel", "dynamic_per_channel"])
 @pytest.mark.parametrize("batch", [1, 6])
-def test_the_bits_of_xnnpack_beside_int8(kind: str, quantize: str, batch: int) -> None:
+def test_the_bits_of_xnnpack_beside_int8(kind: str, quantize: Scheme, batch: int) -> None:
     """What is quantized behind the steps would show another rounding."""
 
     class Classifier(nn.Module):
@@ -127,7 +128,8 @@ def test_the_bits_of_xnnpack_beside_int8(kind: str, quantize: str, batch: int) -
 
     torch.manual_seed(6)
     x = torch.randn(7, batch, 12) * 2
-    lowered = penstock.lower(Classifier().eval(), (x,), quantize=quantize, calibration=[(x,)])
+    kept = penstock.Quantization(quantize, operators={kind.lower(): None})
+    lowered = penstock.lower(Classifier().eval(), (x,), quantize=kept, calibration=[(x,)])
     data = lowered.to_bytes()
     (theirs,) = penstock.load(data, threads=1, engine="xnnpack")(x.numpy())
     for threads in (1, 2):
