@@ -95,6 +95,11 @@ def test_results_in_a_notebook(tmp_path: Path) -> None:
     assert ["precision", "fp32"] in shown
     (sorting,) = [row for row in shown if row[0] == "aten.sort.default"]
     assert sorting[1] == "1" and "test_notebook.py" in sorting[3] and sorting[4]
+    assert sorting in Cells(lowered.delegation._repr_html_()).rows
+    head, said = str(lowered.delegation).splitlines()
+    assert head == "80.0% of the graph in XNNPACK, in 2 pieces"
+    assert head in lowered.delegation._repr_html_()
+    assert said.startswith("outside: aten.sort.default (") and sorting[4] in said
     program = penstock.load(tmp_path / "model.pte", profile=True)
     assert str(tmp_path) in program._repr_html_()
     (heads, (name, inputs, outputs, backends)) = Cells(program._repr_html_()).rows

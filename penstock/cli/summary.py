@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from penstock.cli.pipeline import Outcome
 from penstock.text import counted
 
 if TYPE_CHECKING:
-    from penstock.compiler.delegate.report import Delegation, NodeReport
     from penstock.compiler.quantize.accuracy import BudgetOutcome
 
 
@@ -59,11 +57,9 @@ def as_table(outcome: Outcome) -> Table:
     if (budget := _budget(outcome)) is not None:
         first, *others = str(budget).splitlines()
         table.add_row("accuracy", escape("\n".join([first, *(line.strip() for line in others)])))
-    table.add_row(
-        "XNNPACK",
-        f"{delegation.share:.1%} of the graph in {counted(len(delegation.subgraphs), 'piece')}",
-    )
-    for text in outside(delegation):
+    pieces = counted(len(delegation.subgraphs), "piece")
+    table.add_row("XNNPACK", f"{delegation.share:.1%} of the graph in {pieces}")
+    for text in delegation.lines():
         table.add_row("outside", escape(text))
     report = outcome.lowered.quantization
     for notice in outcome.lowered.notices:
@@ -91,25 +87,6 @@ def _calibration(outcome: Outcome) -> str:
     """What the int8 ranges come from."""
     report = outcome.lowered.quantization
     return "" if report is None else report.calibration.removeprefix("calibrated on ")
-
-
-def outside(delegation: Delegation, limit: int = 12) -> list[str]:
-    """``operator x count (where): reason``, the most frequent first."""
-    ordered = delegation.outside()
-    lines = []
-    for operator, why, nodes in ordered[:limit]:
-        times = f" x {len(nodes)}" if len(nodes) > 1 else ""
-        lines.append(f"{operator}{times} ({_place(nodes)}): {why}")
-    if len(ordered) > limit:
-        lines.append(f"and {len(ordered) - limit} kinds more (--json lists them)")
-    return lines
-
-
-def _place(nodes: Sequence[NodeReport]) -> str:
-    """Where in the user's model the first of ``nodes`` comes from."""
-    first = nodes[0]
-    place = " at ".join(part for part in (first.module, first.source) if part) or first.name
-    return f"{place}, ..." if len(nodes) > 1 else place
 
 
 def megabytes(size: int) -> str:

@@ -41,7 +41,7 @@ from penstock.formats.program import Program
 from penstock.formats.program_writer import program_chunks, write_program
 from penstock.formats.sources import KEY as SOURCES
 from penstock.formats.sources import encode_sources
-from penstock.notebook import Table, facts, render
+from penstock.notebook import facts, render
 from penstock.text import counted
 
 BETWEEN_KERNELS = Reason(
@@ -95,15 +95,7 @@ class LoweredProgram:
                 *(("notice", notice) for notice in self.notices),
             ),
         )
-        outside = Table(
-            "Not in XNNPACK",
-            ("operator", "count", "module", "source", "why"),
-            [
-                (operator, len(nodes), nodes[0].module, nodes[0].source, why)
-                for operator, why, nodes in self.delegation.outside()
-            ],
-        )
-        return render(summary, *([outside] if outside.rows else []))
+        return render(summary, *self.delegation.tables())
 
     def to_bytes(self) -> bytes:
         """The ``.pte`` file."""
