@@ -1,5 +1,6 @@
 """Models that store what they compute in themselves, while ``torch.export`` runs them on stand-ins
-for tensors: a table made at the first call (``register_buffer`` in ``forward``), say."""
+for tensors: a table made at the first call (``register_buffer`` in ``forward``), say. Tensors that
+are neither parameters nor buffers have no stand-ins: what a model writes into them is written."""
 
 from __future__ import annotations
 
@@ -57,9 +58,13 @@ def _left_as_it_was(model: torch.nn.Module, stored: list[str]) -> Iterator[None]
     before = [
         (held, dict(held)) for module in model.modules() for held in _dictionaries(vars(module))
     ]
+    contents = [(held, held._version, held.detach().clone()) for held in _unregistered(model)]
     try:
         yield
     finally:
+        for tensor, version, content in contents:
+            if tensor._version != version:
+                tensor.detach().copy_(content)
         for held, values in before:
             stored += [name for name, value in held.items() if _new_stand_in(value, name, values)]
             for name in held.keys() - values.keys():
@@ -72,6 +77,20 @@ def _left_as_it_was(model: torch.nn.Module, stored: list[str]) -> Iterator[None]
 def _dictionaries(attributes: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield attributes
     yield from (value for value in attributes.values() if type(value) is dict)
+
+
+def _unregistered(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The tensors that modules hold as plain attributes, in lists and dictionaries too."""
+    registered = ("_parameters", "_buffers", "_modules")
+    held = [
+        {name: value for name, value in vars(module).items() if name not in registered}
+        for module in model.modules()
+    ]
+    return [
+        leaf
+        for leaf in pytree.tree_leaves(held)
+        if type(leaf) in (torch.Tensor, torch.nn.Parameter) and not leaf.is_inference()
+    ]
 
 
 def _new_stand_in(value: Any, name: str, before: dict[str, Any]) -> bool:

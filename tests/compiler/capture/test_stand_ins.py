@@ -58,3 +58,25 @@ def test_tables_in_dictionaries() -> None:
         (found,) = penstock.load(penstock.lower(model, (x,)).to_bytes())(x)
         assert not model.tables
     torch.testing.assert_close(torch.from_numpy(found), model(x))
+
+
+class Counting(nn.Module):
+    """Writes into tensors that it has not registered as buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.sums = torch.zeros(1), [torch.zeros(4), torch.ones(4)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)
+        self.sums[0].add_(x)
+        return x * self.calls + self.sums[0] + self.sums[1]
+
+
+def test_writes_into_plain_attributes() -> None:
+    model, x = Counting(), torch.randn(4)
+    program = penstock.load(penstock.lower(model, (x,)).to_bytes())
+    assert model.calls == 0 and not model.sums[0].any()
+    for _ in range(3):
+        (found,) = program(x)
+        torch.testing.assert_close(torch.from_numpy(found), model(x))
