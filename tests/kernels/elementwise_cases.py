@@ -35,9 +35,9 @@ PAIRS = (
 Rng = np.random.Generator
 
 UNARY = """
-    abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh erf exp expm1 floor isinf isnan
-    log log10 log1p log2 logical_not neg reciprocal relu round rsqrt sigmoid sign sin sinh sqrt tan
-    tanh trunc _conj_physical
+    abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh erf exp exp2 expm1 floor isinf
+    isnan log log10 log1p log2 logical_not neg reciprocal relu round rsqrt sigmoid sign signbit sin
+    sinh sqrt tan tanh trunc _conj_physical
 """
 
 
@@ -63,7 +63,8 @@ def complex_unary(rng: Rng) -> Iterator[Case]:
 
 
 BINARY = """
-    div atan2 fmod.Tensor remainder.Tensor pow.Tensor_Tensor mul maximum minimum floor_divide
+    div atan2 copysign fmax fmin fmod.Tensor remainder.Tensor pow.Tensor_Tensor mul maximum minimum
+    floor_divide
     logical_and logical_or logical_xor bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor
     eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor
 """

@@ -139,6 +139,19 @@ def scatter_add(rng: Rng) -> Iterator[Case]:
             yield Case([values(rng, shape, dtype), dim, index, source], tolerance=rough)
 
 
+@cases("aten::scatter_reduce.two_out")
+def scatter_reduce(rng: Rng) -> Iterator[Case]:
+    for dtype in DTYPES:
+        for shape, dim, index in positions(rng):
+            rough = {F16: (1e-2, 5e-2), BFLOAT16: (8e-2, 0.5), F32: (1e-5, 1e-5)}.get(dtype)
+            for reduce in ("sum", "prod", "mean", "amax", "amin"):
+                for include_self in (True, False):
+                    x = values(rng, shape, dtype, special=reduce.startswith("a"))
+                    source = values(rng, index.shape, dtype, special=reduce.startswith("a"))
+                    args = [x, dim, index, source, reduce, include_self]
+                    yield Case(args, tolerance=rough)
+
+
 @cases("aten::select_scatter.out")
 def select_scatter(rng: Rng) -> Iterator[Case]:
     for dtype in (F32, I64, BOOL):
@@ -194,20 +207,3 @@ def repeat_interleave(rng: Rng) -> Iterator[Case]:
         for repeats in ([2, 0, 3], [], [1]):
             yield Case([np.array(repeats, dtype), None])
             yield Case([np.array(repeats, dtype), sum(repeats)])
-
-
-@cases("aten::topk.values")
-def topk(rng: Rng) -> Iterator[Case]:
-    for dtype in (F32, F16, BFLOAT16, I64, U8):
-        for dim, size in ((0, 9), (-1, 11), (1, 10)):
-            for largest in (True, False):
-                for k in (0, 1, 3, size):
-                    # All different: the order of equals is open.
-                    count = 9 * 10 * 11
-                    x = rng.permutation(count).reshape(9, 10, 11)
-                    if dtype not in (F32, I64):
-                        x = np.argsort(x, dim)
-                    yield Case([x.astype(dtype), k, dim, largest, True])
-    yield Case([values(rng, (), F32), 1, 0, True, True])
-    yield Case([np.array([1, np.nan, 3, -np.inf], F32), 3, 0, True, True])
-    yield Case([np.array([1, np.nan, 3, -np.inf], F32), 4, 0, False, True])

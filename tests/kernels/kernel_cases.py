@@ -5,6 +5,7 @@ from __future__ import annotations
 import elementwise_cases
 import indexing_cases
 import kernel_shape_cases
+import order_cases
 import reduction_cases
 import spatial_cases
 
@@ -12,6 +13,7 @@ FAMILIES = (
     elementwise_cases,
     indexing_cases,
     kernel_shape_cases,
+    order_cases,
     reduction_cases,
     spatial_cases,
 )

@@ -61,7 +61,7 @@ def product(rng: Rng) -> Iterator[Case]:
                 yield Case([x, dim, True, None], tolerance=rough(dtype))
 
 
-@cases("aten::cumsum.out")
+@cases("aten::cumsum.out", "aten::cumprod.out")
 def cumsum(rng: Rng) -> Iterator[Case]:
     for dtype in DTYPES:
         for shape in SHAPES:

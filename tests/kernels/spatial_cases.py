@@ -249,6 +249,45 @@ def adaptive_avg_pool2d(rng: Rng) -> Iterator[Case]:
                 yield Case([values(rng, shape, dtype), size], tolerance=product(dtype))
 
 
+VOLUMES = ((2, 3, 5, 6, 4), (3, 4, 5, 6), (0, 2, 4, 5, 5))
+VOLUME_WINDOWS = (
+    ([3, 2, 2], [2, 1, 2], [1, 0, 1]),
+    ([2], [], [0]),
+    ([1, 3, 2], [1, 2, 3], [0, 1, 0]),
+)
+
+
+@cases("aten::avg_pool3d.out")
+def avg_pool3d(rng: Rng) -> Iterator[Case]:
+    for dtype in (F32, F64):
+        for shape in VOLUMES:
+            for window, stride, padding in VOLUME_WINDOWS:
+                for ceil, counted, divisor in itertools.product(
+                    (False, True), (False, True), (None, 5)
+                ):
+                    args = [window, stride, padding, ceil, counted, divisor]
+                    yield Case([values(rng, shape, dtype), *args], tolerance=product(dtype))
+
+
+@cases("aten::max_pool3d_with_indices.out")
+def max_pool3d(rng: Rng) -> Iterator[Case]:
+    for dtype in (F32, F64):
+        for shape in VOLUMES:
+            for window, stride, padding in VOLUME_WINDOWS:
+                for ceil, dilation in itertools.product((False, True), ([1, 1, 1], [2, 1, 1])):
+                    x = np.rint(values(rng, shape, dtype, low=-2, high=2))
+                    x[rng.random(shape) < 0.05] = np.nan
+                    yield Case([x, window, stride, padding, dilation, ceil])
+
+
+@cases("aten::_adaptive_avg_pool3d.out")
+def adaptive_avg_pool3d(rng: Rng) -> Iterator[Case]:
+    for dtype in (F32, F64):
+        for shape in VOLUMES:
+            for size in ([1, 1, 1], [3, 4, 2], [7, 2, 5]):
+                yield Case([values(rng, shape, dtype), size], tolerance=product(dtype))
+
+
 # -- padding ---------------------------------------------------------------------------------------
 
 

@@ -191,26 +191,36 @@ def power_scalar(a: Array, b: Scalar, out: Array) -> Array:
     return _power(a, b, dtype, out)
 
 
-@kernel("aten::atan2.out")
-def atan2(a: Array, b: Array, out: Array) -> Array:
-    """The angle of the point (b, a)."""
-    dtype = floating(result_type(a, b))
-    return _apply(np.arctan2, *_operands(a, b, dtype), dtype, out)
+_FLOATING: dict[str, tuple[np.ufunc, str]] = {
+    "atan2": (np.arctan2, "The angle of the point (b, a)."),
+    "copysign": (np.copysign, "The size of a with the sign of b."),
+}
+
+for _name, (_ufunc, _doc) in _FLOATING.items():
+
+    def _floating_pair(a: Array, b: Array, out: Array, ufunc: np.ufunc = _ufunc) -> Array:
+        dtype = floating(result_type(a, b))
+        return _apply(ufunc, *_operands(a, b, dtype), dtype, out)
+
+    kernel(f"aten::{_name}.out")(documented(_floating_pair, _name, _doc))
 
 
 # -- extremes --------------------------------------------------------------------------------------
 
-_EXTREMES: dict[str, np.ufunc] = {"maximum": np.maximum, "minimum": np.minimum}
+_EXTREMES: dict[str, tuple[np.ufunc, str]] = {
+    "maximum": (np.maximum, "The elementwise maximum of two tensors; NaN propagates."),
+    "minimum": (np.minimum, "The elementwise minimum of two tensors; NaN propagates."),
+    "fmax": (np.fmax, "The elementwise maximum of two tensors, of NaN and a number the number."),
+    "fmin": (np.fmin, "The elementwise minimum of two tensors, of NaN and a number the number."),
+}
 
-for _name, _ufunc in _EXTREMES.items():
+for _name, (_ufunc, _doc) in _EXTREMES.items():
 
     def _extreme(a: Array, b: Array, out: Array, ufunc: np.ufunc = _ufunc) -> Array:
         dtype = result_type(a, b)
         return _apply(ufunc, *_operands(a, b, dtype), dtype, out)
 
-    kernel(f"aten::{_name}.out")(
-        documented(_extreme, _name, f"The elementwise {_name} of two tensors; NaN propagates.")
-    )
+    kernel(f"aten::{_name}.out")(documented(_extreme, _name, _doc))
 
 
 # -- comparisons -----------------------------------------------------------------------------------

@@ -189,18 +189,6 @@ def shape_of(sizes: Iterable[int], count: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def pair(values: Sequence[int], name: str, default: int | None = None) -> tuple[int, int]:
-    """An ``int[2]``: one value stands for both, none for ``default``."""
-    given = [int(value) for value in values]
-    if not given and default is not None:
-        return default, default
-    if len(given) == 1:
-        return given[0], given[0]
-    if len(given) != 2:
-        raise KernelError(f"{name} has {len(given)} values, not 1 or 2")
-    return given[0], given[1]
-
-
 # -- copies ---------------------------------------------------------------------------------------
 
 #: Elements from which a transposing copy is worth its blocks, and the size of a block: 16 float32

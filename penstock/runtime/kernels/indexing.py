@@ -1,4 +1,4 @@
-"""Reading and writing at positions that are data: index, gather, scatter, masks, top k."""
+"""Reading and writing at positions that are data: index, gather, scatter, masks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from penstock.runtime.kernels.common import (
     Scalar,
     at_least_1d,
     axis_of,
+    is_integral,
     rounded,
     widened,
 )
@@ -253,6 +254,39 @@ def scatter_add(x: Array, dim: int, index: Array, source: Array, out: Array) -> 
     return rounded(total.reshape(x.shape), x.dtype)
 
 
+_REDUCTIONS: dict[str, np.ufunc] = {
+    "sum": np.add,
+    "mean": np.add,
+    "prod": np.multiply,
+    "amax": np.maximum,
+    "amin": np.minimum,
+}
+
+
+@kernel("aten::scatter_reduce.two_out")
+def scatter_reduce(
+    x: Array, dim: int, index: Array, source: Array, reduce: str, include_self: bool, out: Array
+) -> Array:
+    """x with values reduced into the given indices of one dimension."""
+    if reduce not in _REDUCTIONS:
+        raise KernelError(f"unknown reduction {reduce!r}")
+    rows, where = _position(x, dim, index)
+    result: Array = np.array(widened(rows, x.dtype))
+    values = widened(_source(index, source), x.dtype)
+    if not include_self:
+        # Whichever of the values comes last, for extremes; else what leaves the others as they are.
+        extreme = reduce in ("amax", "amin")
+        result[where] = values if extreme else reduce == "prod"
+    _REDUCTIONS[reduce].at(result, where, values)
+    if reduce == "mean":
+        counts = np.full(rows.shape, 1 if include_self else 0, INT64)
+        np.add.at(counts, where, 1)
+        counts = np.maximum(counts, 1)
+        divide = np.floor_divide if is_integral(x.dtype) else np.true_divide
+        result = divide(result, counts.astype(result.dtype))
+    return rounded(result.reshape(x.shape), x.dtype)
+
+
 @kernel("aten::select_scatter.out")
 def select_scatter(x: Array, source: Array, dim: int, index: int, out: Array) -> Array:
     """x with one index of a dimension replaced."""
@@ -337,31 +371,3 @@ def repeat_interleave(repeats: Array, output_size: int | None, out: Array) -> Ar
         raise KernelError(f"an output size of {output_size} for {total} repeats")
     reserve([total], out)
     return np.repeat(np.arange(len(repeats), dtype=INT64), repeats)
-
-
-# -- order -----------------------------------------------------------------------------------------
-
-
-def _descending(x: Array, axis: int) -> Array:
-    """A stable order from large to small, NaN first as ATen has it."""
-    flipped = np.flip(x, axis)
-    order = np.flip(np.argsort(flipped, axis, kind="stable"), axis)
-    return np.asarray(x.shape[axis] - 1 - order)
-
-
-@kernel("aten::topk.values", outs=2)
-def topk(
-    x: Array, k: int, dim: int, largest: bool, sort: bool, values: Array, indices: Array
-) -> tuple[Array, Array]:
-    """The k largest (or smallest) elements along a dimension and their positions, in order."""
-    axis = axis_of(dim, x.ndim)
-    rows = at_least_1d(widened(x, x.dtype))
-    size = rows.shape[axis]
-    if not 0 <= k <= size:
-        raise KernelError(f"the {k} largest of {size} elements")
-    head = (slice(None),) * axis + (slice(0, k),)
-    order = _descending(rows, axis) if largest else np.argsort(rows, axis, kind="stable")
-    where = order[head]
-    found = np.take_along_axis(rows, where, axis)
-    shape = x.shape if x.ndim == 0 else found.shape
-    return rounded(found.reshape(shape), x.dtype), where.reshape(shape).astype(INT64, copy=False)

@@ -6,13 +6,22 @@ height * width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from penstock.runtime.kernels.common import INT64, Array, Index, is_float, pair, rounded, widened
+from penstock.runtime.kernels.common import (
+    INT64,
+    Array,
+    Index,
+    documented,
+    is_float,
+    rounded,
+    widened,
+)
 from penstock.runtime.kernels.registry import KernelError, kernel, reserve
-from penstock.runtime.kernels.windows import Axis
+from penstock.runtime.kernels.windows import Axis, spatial
 
 #: A window has at most this many rows or columns that see real input.
 _MOST_TAPS = 1 << 20
@@ -38,22 +47,28 @@ def _pool_axis(
 
 def _axes(
     x: Array,
+    rank: int,
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     ceil_mode: bool,
-) -> tuple[Axis, Axis]:
-    if x.ndim not in (3, 4):
-        raise KernelError(f"2-d pooling of a tensor of rank {x.ndim}")
-    window = pair(kernel_size, "kernel_size")
-    steps = pair(stride, "stride") if len(stride) else window
-    pads, spread = pair(padding, "padding", 0), pair(dilation, "dilation", 1)
-    height, width = (
-        _pool_axis(x.shape[-2 + i], window[i], steps[i], pads[i], spread[i], ceil_mode)
-        for i in range(2)
-    )
-    return height, width
+) -> dict[int, Axis]:
+    """The window along each spatial dimension, which are counted from the last."""
+    if x.ndim not in (rank + 1, rank + 2):
+        raise KernelError(f"{rank}-d pooling of a tensor of rank {x.ndim}")
+    window = spatial(kernel_size, rank, "kernel_size")
+    steps = spatial(stride, rank, "stride") if len(stride) else window
+    pads = spatial(padding if len(padding) else [0], rank, "padding")
+    spread = spatial(dilation if len(dilation) else [1], rank, "dilation")
+    return {
+        i - rank: _pool_axis(x.shape[i - rank], window[i], steps[i], pads[i], spread[i], ceil_mode)
+        for i in range(rank)
+    }
+
+
+def _reserve(x: Array, axes: dict[int, Axis], out: Array) -> None:
+    reserve((*x.shape[: -len(axes)], *(axis.out for axis in axes.values())), out)
 
 
 def _along(axis: Axis, tap: int, position: int) -> tuple[Index, Index] | None:
@@ -88,47 +103,50 @@ def _window_counts(axis: Axis, include_padding: bool) -> Array:
     return np.asarray(stop - start)
 
 
-@kernel("aten::avg_pool2d.out")
-def avg_pool2d(
-    x: Array,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-    out: Array,
-) -> Array:
-    """The mean of each window of (N, C, H, W) or (C, H, W)."""
-    height, width = _axes(x, kernel_size, stride, padding, [1], ceil_mode)
-    if divisor_override == 0:
-        raise KernelError("a divisor of 0")
-    reserve((*x.shape[:-2], height.out, width.out), out)
-    total = _window_sums(_window_sums(widened(x, x.dtype), height, -2), width, -1)
-    if divisor_override is not None:
-        divisor = np.array(divisor_override)
-    else:
-        rows = _window_counts(height, count_include_pad)
-        divisor = rows[:, None] * _window_counts(width, count_include_pad)
-    if is_float(x.dtype):
-        total /= divisor.astype(total.dtype)
-        return rounded(total, x.dtype)
-    # Towards zero, as C divides.
-    return np.asarray(np.trunc(total / divisor), x.dtype)
+def _average(rank: int) -> Callable[..., Array]:
+    def call(
+        x: Array,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor_override: int | None,
+        out: Array,
+    ) -> Array:
+        axes = _axes(x, rank, kernel_size, stride, padding, [1], ceil_mode)
+        if divisor_override == 0:
+            raise KernelError("a divisor of 0")
+        _reserve(x, axes, out)
+        total = widened(x, x.dtype)
+        for position, axis in axes.items():
+            total = _window_sums(total, axis, position)
+        divisor = np.array(1 if divisor_override is None else divisor_override)
+        for axis in axes.values() if divisor_override is None else ():
+            divisor = np.multiply.outer(divisor, _window_counts(axis, count_include_pad))
+        if is_float(x.dtype):
+            total /= divisor.astype(total.dtype)
+            return rounded(total, x.dtype)
+        # Towards zero, as C divides.
+        return np.asarray(np.trunc(total / divisor), x.dtype)
+
+    return documented(call, f"avg_pool{rank}d", f"The mean of each window in {rank} dimensions.")
 
 
-@kernel("aten::_adaptive_avg_pool2d.out")
-def adaptive_avg_pool2d(x: Array, output_size: Sequence[int], out: Array) -> Array:
-    """Means over a grid of ``output_size`` windows that cover the input."""
-    if x.ndim not in (3, 4) or 0 in x.shape[-2:]:
-        raise KernelError(f"adaptive pooling of the shape {x.shape}")
-    height, width = pair(output_size, "output_size")
-    reserve((*x.shape[:-2], height, width), out)
-    reserve([max(height, width)], out)  # the product above is 0 for an empty batch
-    wide = widened(x, x.dtype)
-    for position, parts in ((-2, height), (-1, width)):
-        wide = _adaptive(wide, position, parts)
-    return rounded(wide, x.dtype)
+def _adaptive_average(rank: int) -> Callable[..., Array]:
+    def call(x: Array, output_size: Sequence[int], out: Array) -> Array:
+        if x.ndim not in (rank + 1, rank + 2) or 0 in x.shape[-rank:]:
+            raise KernelError(f"adaptive pooling of the shape {x.shape}")
+        sizes = spatial(output_size, rank, "output_size")
+        reserve((*x.shape[:-rank], *sizes), out)
+        reserve([max(sizes)], out)  # the product above is 0 for an empty batch
+        wide = widened(x, x.dtype)
+        for position, parts in zip(range(-rank, 0), sizes, strict=True):
+            wide = _adaptive(wide, position, parts)
+        return rounded(wide, x.dtype)
+
+    doc = "Means over a grid of ``output_size`` windows that cover the input."
+    return documented(call, f"adaptive_avg_pool{rank}d", doc)
 
 
 def _adaptive(x: Array, position: int, parts: int) -> Array:
@@ -177,27 +195,36 @@ def _window_maxima(x: Array, index: Array, axis: Axis, position: int) -> tuple[A
     return best, where
 
 
-@kernel("aten::max_pool2d_with_indices.out", outs=2)
-def max_pool2d_with_indices(
-    x: Array,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil_mode: bool,
-    out: Array,
-    indices: Array,
-) -> tuple[Array, Array]:
-    """The maximum of each window of (N, C, H, W) or (C, H, W), and its position in the plane."""
-    height, width = _axes(x, kernel_size, stride, padding, dilation, ceil_mode)
-    reserve((*x.shape[:-2], height.out, width.out), out)
-    wide = widened(x, x.dtype)
-    flat = np.arange(height.size * width.size, dtype=INT64).reshape(height.size, width.size)
-    index = np.broadcast_to(flat, x.shape)
-    # Columns first: then of equal maxima the first in reading order is kept.
-    best, where = _window_maxima(wide, index, width, -1)
-    best, where = _window_maxima(best, where, height, -2)
-    return rounded(best, x.dtype), where
+def _maximum(rank: int) -> Callable[..., tuple[Array, Array]]:
+    def call(
+        x: Array,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        ceil_mode: bool,
+        out: Array,
+        indices: Array,
+    ) -> tuple[Array, Array]:
+        axes = _axes(x, rank, kernel_size, stride, padding, dilation, ceil_mode)
+        _reserve(x, axes, out)
+        best = widened(x, x.dtype)
+        sizes = x.shape[-rank:]
+        where = np.arange(math.prod(sizes), dtype=INT64).reshape(sizes)
+        where = np.broadcast_to(where, x.shape)
+        # The last dimension first: then of equal maxima the first in reading order is kept.
+        for position in range(-1, -rank - 1, -1):
+            best, where = _window_maxima(best, where, axes[position], position)
+        return rounded(best, x.dtype), where
+
+    doc = f"The maximum of each window in {rank} dimensions, and its position among the elements."
+    return documented(call, f"max_pool{rank}d_with_indices", doc)
+
+
+for _rank in (2, 3):
+    kernel(f"aten::avg_pool{_rank}d.out")(_average(_rank))
+    kernel(f"aten::_adaptive_avg_pool{_rank}d.out")(_adaptive_average(_rank))
+    kernel(f"aten::max_pool{_rank}d_with_indices.out", outs=2)(_maximum(_rank))
 
 
 @kernel("aten::max_pool2d_with_indices_backward.grad_input")

@@ -78,14 +78,18 @@ def product_all(x: Array, dtype: int | None, out: Array) -> Array:
     return rounded(np.asarray(widened(x, kind).prod()), kind)
 
 
-@kernel("aten::cumsum.out")
-def cumsum(x: Array, dim: int, dtype: int | None, out: Array) -> Array:
-    """Running sums along a dimension; integers and bools sum in int64."""
-    kind = _sum_type(x, dtype, out)
-    axis = axis_of(dim, x.ndim)
-    if x.ndim == 0:
-        return rounded(widened(x, kind), kind)
-    return rounded(np.cumsum(widened(x, kind), axis), kind)
+def _running(name: str, function: Reduction, what: str) -> Reduction:
+    def call(x: Array, dim: int, dtype: int | None, out: Array) -> Array:
+        kind = _sum_type(x, dtype, out)
+        axis = axis_of(dim, x.ndim)
+        wide = widened(x, kind)
+        return rounded(function(wide, axis) if x.ndim else wide, kind)
+
+    return documented(call, name, f"Running {what} along a dimension; integers and bools in int64.")
+
+
+kernel("aten::cumsum.out")(_running("cumsum", np.cumsum, "sums"))
+kernel("aten::cumprod.out")(_running("cumprod", np.cumprod, "products"))
 
 
 # -- extremes --------------------------------------------------------------------------------------

@@ -86,6 +86,7 @@ for _name, _ufunc in {
     "cos": np.cos,
     "cosh": np.cosh,
     "exp": np.exp,
+    "exp2": np.exp2,
     "expm1": np.expm1,
     "log": np.log,
     "log10": np.log10,
@@ -137,6 +138,13 @@ def sign(x: Array, out: Array) -> Array:
     if is_float(x.dtype):
         value = np.where(np.isnan(wide), 0, value)
     return rounded(value, x.dtype)
+
+
+@kernel("aten::signbit.out")
+def signbit(x: Array, out: Array) -> Array:
+    """Whether each element has a minus, -0.0 included, as a bool."""
+    wide = widened(x, x.dtype)
+    return np.asarray(np.signbit(wide) if is_float(x.dtype) else wide < 0)
 
 
 @kernel("aten::relu.out")
