@@ -43,9 +43,13 @@ def require_model_name(source: str) -> None:
     for endings, hint in _HINTS:
         if source.endswith(endings):
             raise InputError(f"cannot compile {source!r}: {hint}")
-    from penstock.llm.export.named import require_program
+    from penstock.llm.export.named import is_checkpoint
 
-    require_program(source)
+    if is_checkpoint(source):
+        raise InputError(
+            f"{source} is a language model, which this command does not take; "
+            f"penstock compile {source} makes a .pte file of it"
+        )
     raise InputError(
         f"unknown model {source!r}{did_you_mean(source, names)}; the valid names are: "
         f"{', '.join(names)}; or give {FORM}, a .pt2 archive, or a language model: smollm2, a "

@@ -46,6 +46,6 @@ def test_bad_data(shell: Shell) -> None:
 
 
 def test_of_a_language_model_the_way_is_said(shell: Shell) -> None:
-    shell.fails("penstock", "quantize-report", "smollm2", message="smollm2 is no .pte file")
+    shell.fails("penstock", "quantize-report", "smollm2", message="smollm2 is a language model")
     shell.fails("penstock", "quantize-report", "m.pte", message="it is compiled already")
     shell.fails("penstock", "quantize-report", "m.pth", message="it holds weights, not what is")
