@@ -55,7 +55,7 @@ def test_maps_that_claim_to_be_huge_are_an_error() -> None:
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.features = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 20))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.features(x).sort().values.tanh()

@@ -55,7 +55,7 @@ LIMITS = (
     Limit(
         "not-a-number",
         "compared with anything is not a number: so is what is chosen by it",
-        (*COMPARISONS, "sign", "where", "copysign", "heaviside"),
+        (*COMPARISONS, "sign", "where", "copysign", "heaviside", "places_of_largest"),
         not_a_number=True,
     ),
     Limit(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
+from penstock.compiler.fx.marks import PLACES_OF_LARGEST
 
 aten = torch.ops.aten
+quantized = torch.ops.quantized_decomposed
 
 #: Gives the lower bound of an argument.
 Bound: TypeAlias = "Callable[[Any], float]"
@@ -28,7 +32,7 @@ _NOT_NEGATIVE = {
     aten.softplus.default, aten.norm.Scalar, aten.norm.ScalarOpt_dim, aten.cosh.default,
     aten.linalg_vector_norm.default, aten.eq.Scalar, aten.eq.Tensor, aten.ne.Scalar, aten.ne.Tensor,
     aten.gt.Tensor, aten.lt.Scalar, aten.lt.Tensor, aten.ge.Tensor, aten.le.Scalar, aten.le.Tensor,
-    aten.logical_not.default, aten.logical_or.default,
+    aten.logical_not.default, aten.logical_or.default, PLACES_OF_LARGEST,
 }  # fmt: skip
 #: What they give is among what they read.
 _SELECTIONS = {
@@ -38,8 +42,11 @@ _SELECTIONS = {
     aten.slice.Tensor, aten.select.int, aten.narrow.default, aten.clone.default,
     aten.contiguous.default, aten.detach.default, aten.repeat.default, aten.amax.default,
     aten.amin.default, aten.mean.default, aten.mean.dim, aten.to.dtype, aten._to_copy.default,
-    aten.unflatten.int, aten.movedim.int, aten.flip.default,
+    aten.unflatten.int, aten.movedim.int, aten.flip.default, aten.gather.default,
+    aten.take_along_dim.default, aten.index_select.default, aten.index.Tensor,
 }  # fmt: skip
+#: Of their results, the first is among what they read.
+_ORDERED = {aten.topk.default, aten.sort.default, aten.sort.stable, aten.max.dim, aten.min.dim}
 _SUMS = {aten.sum.default, aten.sum.dim_IntList, aten.cumsum.default}
 
 
@@ -64,16 +71,44 @@ def _lower_bound(value: Any, depth: int, known: dict[tuple[Node, int], float]) -
 def _of_node(node: Node, bound: Bound) -> float:
     if node.op == "get_attr":
         return _least_of_constant(node)
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+    if node.op != "call_function":
         return UNKNOWN
     if node.target in _NOT_NEGATIVE:
         return 0.0
     if node.target in _SELECTIONS:
         return bound(node.args[0])
+    if node.target is operator.getitem:
+        source = node.args[0]
+        ordered = isinstance(source, Node) and source.target in _ORDERED and node.args[1] == 0
+        return bound(source.args[0]) if ordered else UNKNOWN  # type: ignore[union-attr]
+    if node.target in _SUMS and (share := _share_of_largest(node)):
+        return share
     if node.target in _SUMS:
         return 0.0 if bound(node.args[0]) >= 0 else UNKNOWN
     rule = _RULES.get(node.target)
     return UNKNOWN if rule is None else rule(node, bound)
+
+
+def _share_of_largest(node: Node) -> float:
+    """Of the sum of a softmax's largest values: one of ``n`` is an ``n``-th at least (half of that,
+    for rounding); 0 of other sums."""
+    values, dims = node.args[0], arguments(node).get("dim")
+    source = values.args[0] if isinstance(values, Node) and values.args else None
+    if not isinstance(source, Node) or source.target is not aten.topk.default:
+        return 0.0
+    given = arguments(source)
+    chances: Any = given["self"]
+    if not given["largest"] or chances.target is not aten.softmax.int:
+        return 0.0
+    if values.args[1] != 0:  # type: ignore[union-attr]
+        return 0.0
+    rank = chances.meta["val"].dim()
+    along = given["dim"] % rank
+    size = chances.meta["val"].shape[along]
+    summed = dims is not None and [dim % rank for dim in dims] == [along]
+    if not summed or chances.args[1] % rank != along or not isinstance(size, int):
+        return 0.0
+    return 0.5 / size
 
 
 def _least_of_constant(node: Node) -> float:
@@ -185,6 +220,14 @@ def _joined(node: Node, bound: Bound) -> float:
     return min(map(bound, parts)) if isinstance(parts, (list, tuple)) and parts else UNKNOWN
 
 
+def _dequantized(node: Node, bound: Bound) -> float:
+    """Zero is a value of each quantization, and none that is more comes to less."""
+    source = node.args[0]
+    if not isinstance(source, Node) or source.target is not quantized.quantize_per_tensor.default:
+        return UNKNOWN
+    return 0.0 if bound(source.args[0]) >= 0 else UNKNOWN
+
+
 _RULES: dict[Any, Callable[[Node, Bound], float]] = {
     aten.add.Tensor: _sum, aten.add.Scalar: _sum,
     aten.sub.Tensor: _difference, aten.sub.Scalar: _difference,
@@ -202,4 +245,5 @@ _RULES: dict[Any, Callable[[Node, Bound], float]] = {
     aten.__and__.Tensor: _conjunction, aten.arange.default: _range, aten.arange.start: _range,
     aten.arange.start_step: _range,
     aten.cat.default: _joined, aten.stack.default: _joined,
+    quantized.dequantize_per_tensor.default: _dequantized,
 }  # fmt: skip

@@ -93,3 +93,23 @@ if not hasattr(torch.ops.penstock, "attention_of_parts"):
     _library.impl("attention_of_parts", attention_of_parts, "CompositeExplicitAutograd")
     _library.impl("attention_of_parts", lambda query, *others: torch.empty_like(query), "Meta")
 ATTENTION_OF_PARTS = torch.ops.penstock.attention_of_parts.default
+
+
+def places_of_largest(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.Tensor:
+    """Where the ``k`` largest (or smallest) of ``dim`` lie, of equal ones the first: ``dim`` has
+    ``k`` of them, largest first, and a new last dimension a 1 at the place of each."""
+    order = torch.sort(x, dim=dim, descending=largest, stable=True)[1].narrow(dim, 0, k)
+    return torch.nn.functional.one_hot(order, x.shape[dim]).to(x.dtype)
+
+
+def _empty_places(x: torch.Tensor, k: int, dim: int, largest: bool) -> torch.Tensor:
+    shape = [*x.shape, x.shape[dim]]
+    shape[dim % x.dim()] = k
+    return x.new_empty(shape)
+
+
+if not hasattr(torch.ops.penstock, "places_of_largest"):
+    _library.define("places_of_largest(Tensor x, int k, int dim, bool largest) -> Tensor")
+    _library.impl("places_of_largest", places_of_largest, "CompositeExplicitAutograd")
+    _library.impl("places_of_largest", _empty_places, "Meta")
+PLACES_OF_LARGEST = torch.ops.penstock.places_of_largest.default

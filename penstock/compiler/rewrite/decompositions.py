@@ -18,7 +18,12 @@ from torch.fx import Node
 
 from penstock.compiler.fx import dynamic_recurrence, layout
 from penstock.compiler.fx.arguments import arguments
-from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, attention_of_parts
+from penstock.compiler.fx.marks import (
+    ATTENTION_OF_PARTS,
+    PLACES_OF_LARGEST,
+    attention_of_parts,
+    places_of_largest,
+)
 from penstock.compiler.rewrite import (
     agreed_kernels,
     contraction,
@@ -194,6 +199,7 @@ def of_floats(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **dynamic_recurrence.DEFINITIONS,
     ATTENTION_OF_PARTS: attention_of_parts,
+    PLACES_OF_LARGEST: places_of_largest,
     aten.sort.default: sorting.sort,
     aten.sort.stable: sorting.sort_stable,
     aten.kthvalue.default: sorting.kth,

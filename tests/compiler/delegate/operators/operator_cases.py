@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penstock.compiler.fx.marks import ATTENTION_OF_PARTS
+from penstock.compiler.fx.marks import ATTENTION_OF_PARTS, PLACES_OF_LARGEST
 
 GENERATOR = torch.Generator().manual_seed(7)
 torch.manual_seed(7)  # for the weights of modules
@@ -193,6 +193,27 @@ MASK = torch.tensor([True, False, True, True])
 case("where", lambda x, y: (torch.where(MASK, x, y), torch.where(MASK, x, 3.0)), A, B)
 case("where", lambda x: torch.where(MASK, -math.inf, x).softmax(-1), B)
 case("masked_fill", lambda x: torch.ops.aten.masked_fill.Tensor(x, x > 0, torch.tensor(9.0)), B)
+
+# --- places ------------------------------------------------------------------------------------
+
+TIED = torch.tensor(
+    [[2.0, -1.0, 2.0, 0.0, -1.0, 1.0], [0.0] * 6, [math.inf, 1.0, math.inf, 2.0, 3.0, -math.inf]]
+)
+for _k, _dim, _largest in [
+    (1, -1, True),
+    (2, 1, False),
+    (5, 1, True),
+    (6, -1, False),
+    (2, 0, True),
+]:
+    case(
+        "places_of_largest",
+        lambda x, k=_k, d=_dim, f=_largest: PLACES_OF_LARGEST(x, k, d, f),  # type: ignore[misc]
+        TIED,
+    )
+case("places_of_largest", lambda x: PLACES_OF_LARGEST(x, 2, 1, True), numbers(2, 7, 3, 2))
+HIDDEN = torch.full((2, 9), -math.inf).index_fill(1, torch.tensor([4]), 1.0)
+case("places_of_largest", lambda x: PLACES_OF_LARGEST(x, 3, 1, True), HIDDEN)
 
 # --- products ----------------------------------------------------------------------------------
 
