@@ -82,7 +82,8 @@ def _chains(
         if not layers:
             found += kept(sdpa_chains(pattern, taken, library), attention_agrees)
             taken.update(id(node) for chain in found for node in chain.nodes)
-        found += activation_chains(pattern, taken)
+        if fp32 or layers:
+            found += activation_chains(pattern, taken)
     if norms and (fp32 or layers):
         found += layer_norm_chains(pattern, taken)
     elif norms:

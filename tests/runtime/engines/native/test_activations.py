@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from penstock.runtime.engines.planner import choose
 from penstock.runtime.engines.protocol import Engine
 
 FP32 = DataType.FP32
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
 def silu(shape: tuple[int, ...], swapped: bool = False, between: bool = False) -> XnnGraph:
@@ -169,3 +171,27 @@ def test_single_activations_go_where_their_neighbours_are() -> None:
     """One that nothing of ours makes or reads is XNNPACK's."""
     engines: list[Engine] = [NativeEngine(), xnnpack()]
     assert choose(single(NodeKind.SIGMOID, (3, 5)), engines) == [1]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("quantize", ["static", "dynamic"])
+@pytest.mark.parametrize("function", [torch.sigmoid, nn.functional.silu, nn.functional.hardswish])
+def test_beside_int8_bits_are_xnnpacks(isa: str, quantize: str, function: Activation) -> None:
+    model = nn.Sequential(nn.Linear(8, 250), Last(function)).eval()
+    x = torch.randn(16, 8)
+    data = penstock.lower(model, (x,), quantize=quantize).to_bytes()
+    (wanted,) = penstock.load(data, threads=1, engine="xnnpack")(x)
+    (found,) = penstock.load(data, threads=1, engine=[native(isa), xnnpack()])(x)
+    np.testing.assert_array_equal(found, wanted)
+
+
+class Last(nn.Module):
+    """Its result is the model's, and so is not quantized."""
+
+    def __init__(self, function: Activation) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.function(x)
+        return result
