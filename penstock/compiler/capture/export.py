@@ -48,6 +48,7 @@ from penstock.compiler.capture.given import (
     require_values,
     scripted,
     several_devices,
+    unwrapped,
 )
 from penstock.compiler.capture.looks import Looks
 from penstock.compiler.capture.older_quantization import quantized_otherwise
@@ -217,6 +218,7 @@ def _exported(
         require_as_exported(args, kwargs, dynamic_shapes)
         return model if isinstance(model, ExportedProgram) else load_archive(model)
     require_module(model)
+    model = unwrapped(model)
     require_inputs(model, args, kwargs)
     require_shapes(dynamic_shapes)
     assert args is not None

@@ -66,6 +66,17 @@ def require_module(model: Any) -> None:
     raise InputError(f"expected a torch.nn.Module, got {what}")
 
 
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """``model`` without what computes the same on several devices, or compiles it: their
+    ``forward`` takes anything, so that inputs have no names."""
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while isinstance(model, parallel) or hasattr(model, "_orig_mod"):
+        inner = model.module if isinstance(model, parallel) else model._orig_mod
+        assert isinstance(inner, torch.nn.Module)
+        model = inner
+    return model
+
+
 def scripted(model: torch.nn.Module) -> str | None:
     """Which part of ``model`` is TorchScript, if any is, and what to do."""
     for name, module in model.named_modules():

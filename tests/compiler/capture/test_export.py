@@ -328,3 +328,15 @@ def test_dataclasses_are_dicts() -> None:
     assert list(found) == ["x", "more"]
     torch.testing.assert_close(torch.from_numpy(found["x"]), a + 1)
     torch.testing.assert_close(torch.from_numpy(found["more"][1]), b)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrapped_models(wrap: Callable[[nn.Module], Any]) -> None:
+    """They are what they wrap, whose inputs have names."""
+    model = wrap(Sum())
+    shapes = {"x": {0: Dim("batch", max=8)}, "y": {0: Dim("batch", max=8)}}
+    program = penstock.load(penstock.lower(model, (X, X), dynamic_shapes=shapes).to_bytes())
+    (found,) = program(torch.ones(5, 3), torch.ones(5, 3))
+    np.testing.assert_array_equal(found, np.full((5, 3), 2, np.float32))
+    with pytest.raises(InputError, match=r"do not fit Sum\.forward"):
+        penstock.lower(model, (X,))
