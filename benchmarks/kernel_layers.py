@@ -1,5 +1,5 @@
-"""The layers of several nodes that ``benchmarks.kernels`` measures: attention and norms, as the
-compiler lowers them."""
+"""The layers of several nodes that ``benchmarks.kernels`` measures: attention, norms and
+convolutions of images that are quantized at run time, as the compiler lowers them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Layer:
     inputs: tuple[tuple[int, ...], ...]
     operations: int
     type: str = "fp32"
+    quantize: str | None = None
 
     def graph(self) -> XnnGraph:
         """The delegate's graph."""
@@ -33,7 +34,7 @@ class Layer:
     @cached_property
     def _graph(self) -> XnnGraph:
         example = tuple(torch.randn(shape) for shape in self.inputs)
-        program = penstock.lower(self.module.eval(), example).program
+        program = penstock.lower(self.module.eval(), example, quantize=self.quantize).program
         (delegate,) = program.methods[0].delegates
         return read_payload(delegate.payload, program.named_data)
 
@@ -47,14 +48,14 @@ class Attention(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """A norm of an image ``[batch, height, width, channels]``."""
+    """A layer of images ``[batch, height, width, channels]``."""
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.norm = norm
+        self.layer = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.norm(x.permute(0, 3, 1, 2))
+        found: torch.Tensor = self.layer(x.permute(0, 3, 1, 2))
         return found.permute(0, 2, 3, 1)
 
 
@@ -72,6 +73,16 @@ def _norm(module: nn.Module, name: str, *shape: int) -> Layer:
     return Layer(name, module, (shape,), count)
 
 
+def _convolution(layer: nn.Conv2d, size: int) -> Layer:
+    """Of a square image of ``size`` pixels a side."""
+    inputs, outputs, kernel = layer.in_channels, layer.out_channels, layer.kernel_size
+    side = (size + 2 * int(layer.padding[0]) - kernel[0]) // layer.stride[0] + 1
+    name = f"{kernel[0]}x{kernel[1]} s{layer.stride[0]}, {inputs} to {outputs}, {side}x{side}"
+    operations = 2 * side * side * outputs * inputs * kernel[0] * kernel[1]
+    shape = (1, size, size, inputs)
+    return Layer(name, ChannelsLast(layer), (shape,), operations, "int8 dynamic", "dynamic")
+
+
 def layers() -> Sequence[Layer]:
     """Those of the page."""
     groups, channels = ChannelsLast(nn.GroupNorm(32, 256)), ChannelsLast(nn.InstanceNorm2d(64))
@@ -85,4 +96,7 @@ def layers() -> Sequence[Layer]:
         _norm(channels, "norm of 64 channels on 128x128", 1, 128, 128, 64),
         _norm(nn.LayerNorm(384), "layer norm of 384, 128 rows", 1, 128, 384),
         _norm(nn.LayerNorm(768), "layer norm of 768, 197 rows", 1, 197, 768),
+        _convolution(nn.Conv2d(3, 768, 16, 16), 224),
+        _convolution(nn.Conv2d(96, 192, 2, 2), 56),
+        _convolution(nn.Conv2d(64, 64, 3, padding=1), 56),
     ]

@@ -1,7 +1,6 @@
 /* Rows quantized at run time, and their products with int8 weights. See qs8_conv.h. */
+#include "qd8_conv.h"
 #include "qs8_parts.h"
-
-#include <string.h>
 
 /* The product as a convolution of one line of pixels. */
 static struct pk_qs8_conv conv_of(const struct pk_qd8_product *p)
@@ -25,21 +24,7 @@ void pk_qd8_product_pack(const struct pk_qd8_product *product, const int8_t *wei
                          const float *bias, const float *scale, void *packed)
 {
     const struct pk_qs8_conv conv = conv_of(product);
-    const struct pk_qs8_kernels *k = pk_qs8_kernels_for(conv.isa);
-    const struct pk_qs8_layout l = pk_qs8_layout_of(&conv, k);
-    char *to = packed;
-    memset(packed, 0, l.panels * l.panel);
-    for (size_t p = 0; p < l.panels; p++, to += l.panel) {
-        const size_t first = p * k->lanes, channels = pk_min(k->lanes, product->outputs - first);
-        int32_t *const sums = (int32_t *)to;
-        float *const scales = (float *)(sums + k->lanes), *const biases = scales + k->lanes;
-        pk_qs8_pack_weights(k, &l, weights + first * product->inputs, channels, 0,
-                     (int8_t *)to + l.header, sums);
-        for (size_t c = 0; c < channels; c++) {
-            scales[c] = scale[first + c];
-            biases[c] = bias ? bias[first + c] : 0;
-        }
-    }
+    pk_qd8_conv_pack(&conv, weights, bias, scale, packed);
 }
 
 size_t pk_qd8_product_scratch_size(const struct pk_qd8_product *product)
@@ -48,18 +33,12 @@ size_t pk_qd8_product_scratch_size(const struct pk_qd8_product *product)
     return pk_qs8_conv_scratch_size(&conv);
 }
 
-/* Where the values of quantized rows begin. */
-static size_t values_at(size_t rows)
-{
-    return pk_round_up(rows * sizeof(struct pk_qd8_row), PK_ALIGNMENT);
-}
-
 void pk_qd8_product_run(const struct pk_qd8_product_task *task, const struct pk_pool *pool)
 {
     const struct pk_qs8_conv conv = conv_of(&task->product);
     const struct pk_qs8_product product = {
         .rows = task->input, .packed = task->packed,
-        .values = (const char *)task->input + values_at(task->product.rows),
+        .values = (const char *)task->input + pk_qd8_values_at(task->product.rows),
         .output = task->output, .scratch = task->scratch,
         .min = task->product.min, .max = task->product.max,
     };
@@ -73,7 +52,7 @@ const char *pk_qd8_product_kernel(uint32_t isa)
 
 size_t pk_qd8_quantize_size(const struct pk_qd8_quantize *q)
 {
-    return values_at(q->rows) + q->rows * q->channels * pk_qs8_kernels_for(q->isa)->element + PK_QS8_SLACK;
+    return pk_qd8_values_at(q->rows) + q->rows * q->channels * pk_qs8_kernels_for(q->isa)->element + PK_QS8_SLACK;
 }
 
 struct quantize_work {
@@ -87,7 +66,7 @@ static void quantize_chunk(void *context, size_t index)
     const struct quantize_work *w = context;
     const struct pk_qd8_quantize *q = &w->task->quantize;
     struct pk_qd8_row *const rows = w->task->output;
-    char *const values = (char *)w->task->output + values_at(q->rows);
+    char *const values = (char *)w->task->output + pk_qd8_values_at(q->rows);
     for (size_t r = q->rows * index / w->chunks; r < q->rows * (index + 1) / w->chunks; r++)
         w->k->quantize(values + r * q->channels * w->k->element, rows + r,
                        w->task->input + r * q->channels, q->channels);

@@ -40,6 +40,7 @@ struct work {
     const char *input;
     void *output;
     char *scratch, *wide;
+    size_t element; /* bytes of a value of the input */
     const struct pk_qd8_row *dynamic;
     float min, max; /* of a dynamic product */
 };
@@ -58,9 +59,14 @@ static size_t stripe_lines(const struct pk_qs8_plan *p, size_t stripe, size_t *i
     return line_of(p, stripe % p->per_image + 1) - *first;
 }
 
-static void fill(const struct work *w, char *to, size_t count)
+/* What a value of padding is, as kernels multiply it. */
+static int32_t padding_of(const struct work *w, size_t image)
 {
-    const int32_t value = w->conv->input_zero_point + w->k->flip;
+    return (w->dynamic ? w->dynamic[image].zero_point : w->conv->input_zero_point) + w->k->flip;
+}
+
+static void fill(const struct work *w, char *to, size_t count, int32_t value)
+{
     if (w->k->element == 1) {
         memset(to, value, count);
         return;
@@ -70,8 +76,18 @@ static void fill(const struct work *w, char *to, size_t count)
         values[i] = (int16_t)value;
 }
 
+/* Values of the input in the form of the kernels, which those quantized at run time have already. */
+static void prepare(const struct work *w, char *to, const char *from, size_t count)
+{
+    if (w->dynamic)
+        memcpy(to, from, count * w->k->element);
+    else
+        w->k->prepare(to, (const int8_t *)from, count);
+}
+
 /* One line of the image from column `first` (negative: padding on the left) to scratch memory. */
-static void prepare_line(const struct work *w, char *to, const int8_t *line, ptrdiff_t first)
+static void prepare_line(const struct work *w, char *to, const char *line, ptrdiff_t first,
+                         int32_t padding)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const size_t channels = conv->groups * conv->group_input, width = w->p.width;
@@ -81,23 +97,23 @@ static void prepare_line(const struct work *w, char *to, const int8_t *line, ptr
     const size_t there = conv->input_width > start ? conv->input_width - start : 0;
     const size_t body = pk_min(width - left, there);
     if (left)
-        fill(w, to, left * channels);
+        fill(w, to, left * channels, padding);
     if (body)
-        w->k->prepare(to + left * bytes, line + start * channels, body * channels);
+        prepare(w, to + left * bytes, line + start * channels * w->element, body * channels);
     if (left + body < width)
-        fill(w, to + (left + body) * bytes, (width - left - body) * channels);
+        fill(w, to + (left + body) * bytes, (width - left - body) * channels, padding);
 }
 
-static void prepare_points(const struct work *w, char *to, const int8_t *line)
+static void prepare_points(const struct work *w, char *to, const char *line, int32_t padding)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const size_t channels = conv->groups * conv->group_input;
     for (size_t x = 0; x < conv->output_width; x++, to += channels * w->k->element) {
         const ptrdiff_t at = (ptrdiff_t)(x * conv->stride_width) - (ptrdiff_t)conv->padding_left;
         if (at < 0 || (size_t)at >= conv->input_width)
-            fill(w, to, channels);
+            fill(w, to, channels, padding);
         else
-            w->k->prepare(to, line + (size_t)at * channels, channels);
+            prepare(w, to, line + (size_t)at * channels * w->element, channels);
     }
 }
 
@@ -105,31 +121,31 @@ static void copy_stripe(const struct work *w, size_t stripe, char *to)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const struct pk_qs8_plan *p = &w->p;
-    const size_t channels = conv->groups * conv->group_input;
-    const int8_t *const input = (const int8_t *)w->input;
+    const size_t channels = conv->groups * conv->group_input, pixel = channels * w->element;
     size_t image, first;
     const size_t lines = stripe_lines(p, stripe, &image, &first);
     if (p->flat) {
-        w->k->prepare(to, input + first * channels, lines * channels);
+        prepare(w, to, w->input + first * pixel, lines * channels);
         return;
     }
+    const int32_t padding = padding_of(w, image);
     const int point = conv->kernel_height == 1 && conv->kernel_width == 1;
     const size_t count = p->prepared - (p->stripe - lines) * p->step_height;
     const size_t size = p->width * channels * w->k->element;
-    const int8_t *from = input + image * conv->input_height * conv->input_width * channels;
+    const char *from = w->input + image * conv->input_height * conv->input_width * pixel;
     for (size_t i = 0; i < count; i++, to += size) {
         const size_t scaled = point ? (first + i) * conv->stride_height
                                     : first * conv->stride_height + i * p->apart;
         const ptrdiff_t y = (ptrdiff_t)scaled - (ptrdiff_t)conv->padding_top;
         if (y < 0 || (size_t)y >= conv->input_height) {
-            fill(w, to, p->width * channels);
+            fill(w, to, p->width * channels, padding);
             continue;
         }
-        const int8_t *line = from + (size_t)y * conv->input_width * channels;
+        const char *line = from + (size_t)y * conv->input_width * pixel;
         if (point)
-            prepare_points(w, to, line);
+            prepare_points(w, to, line, padding);
         else
-            prepare_line(w, to, line, -(ptrdiff_t)conv->padding_left);
+            prepare_line(w, to, line, -(ptrdiff_t)conv->padding_left, padding);
     }
 }
 
@@ -145,16 +161,21 @@ static void prepare_stripe(const struct work *w, size_t stripe, char *slot)
     size_t image, first;
     const size_t lines = stripe_lines(p, stripe, &image, &first);
     const char *start = slot;
-    if (p->form == PK_QS8_PREPARED)
+    if (p->copied)
         copy_stripe(w, stripe, slot);
     else
-        start = w->input + first * pixel;
+        start = w->input + (image * conv->input_height + first * p->step_height) * line;
     if (p->form == PK_QS8_SIGNED)
         w->k->sum_rows((int32_t *)(slot + p->corrections), (const int8_t *)start, lines, channels);
     if (p->flat) { /* one loop, which needs no multiplication: there may be little to do for a row */
         for (size_t i = 0; i < lines; i++, start += pixel)
             rows[i] = start;
         return;
+    }
+    if (w->dynamic) {
+        struct pk_qd8_row *const dynamic = (struct pk_qd8_row *)(slot + p->corrections);
+        for (size_t i = 0; i < lines * conv->output_width; i++)
+            dynamic[i] = w->dynamic[image];
     }
     for (size_t y = 0; y < lines; y++)
         for (size_t x = 0; x < conv->output_width; x++)
@@ -215,7 +236,8 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
         .panel_size = p->wide ? p->wide / k->panels : l->panel, .output_stride = apart,
         .zero_point = conv->output_zero_point, .min = conv->output_min, .max = conv->output_max,
         .corrections = (const int32_t *)(slot + p->corrections),
-        .dynamic = w->dynamic ? w->dynamic + before : NULL,
+        .dynamic = p->flat && w->dynamic ? w->dynamic + before
+                                         : (const struct pk_qd8_row *)(slot + p->corrections),
         .float_min = w->min, .float_max = w->max,
     };
     const pk_qs8_tiles tiles = p->wide ? k->wide_tiles : k->tiles;
@@ -283,6 +305,7 @@ static void run(const struct pk_qs8_conv *conv, const struct pk_qs8_product *pro
                      .output = product->output, .scratch = product->scratch,
                      .dynamic = product->rows, .min = product->min, .max = product->max};
     w.k = pk_qs8_kernels_for(conv->isa);
+    w.element = product->rows ? w.k->element : 1;
     w.l = pk_qs8_layout_of(conv, w.k);
     w.p = pk_qs8_plan_of(conv, w.k);
     w.wide = w.scratch + w.p.slots * w.p.slot;

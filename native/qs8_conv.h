@@ -33,7 +33,7 @@ struct pk_qs8_conv {
     size_t output_height, output_width;
     size_t threads, cache; /* of the pool; bytes of level 2 of a core */
     uint32_t flat;         /* 1: a 1x1 kernel without stride and padding */
-    uint32_t dynamic;      /* 0, but for pk_qd8_product */
+    uint32_t dynamic;      /* 0, but for pk_qd8_product and pk_qd8_conv */
     /* From pixel to pixel, from line to line and from image to image of the output, in elements; 0
      * where they lie one behind the other. */
     size_t output_pixel, output_line, output_image;

@@ -34,9 +34,11 @@ struct pk_qs8_plan {
     size_t step_height, step_width; /* strides over the prepared lines and pixels */
     size_t apart;        /* lines of the image from one prepared line to the next */
     enum pk_qs8_form form;
+    int copied;          /* the input to scratch memory; else rows lie where it does */
     size_t slot;         /* bytes of a stripe in scratch memory: what is prepared, */
     size_t rows;         /* ... from here on the pointers to the rows, */
-    size_t corrections;  /* ... and from here on what PK_QS8_SIGNED takes back */
+    size_t corrections;  /* ... and from here on what PK_QS8_SIGNED takes back, or the struct
+                          * pk_qd8_row of each pixel of images quantized at run time */
     size_t wide;         /* bytes of the widened panels of a task, 0 if none are */
     size_t tasks;        /* that have a place in scratch memory for them */
 };
@@ -57,6 +59,12 @@ void pk_qs8_pack_weights(const struct pk_qs8_kernels *k, const struct pk_qs8_lay
                          const int8_t *weights, size_t channels, uint8_t flip, int8_t *to,
                          int32_t *sums);
 
+/* Where the values of `rows` quantized rows begin, behind what pk_qd8_quantize_run says of each. */
+static inline size_t pk_qd8_values_at(size_t rows)
+{
+    return pk_round_up(rows * sizeof(struct pk_qd8_row), PK_ALIGNMENT);
+}
+
 /* The operands of a product of rows with packed weights. */
 struct pk_qs8_product {
     const void *packed, *values;
@@ -66,7 +74,8 @@ struct pk_qs8_product {
     float min, max;
 };
 
-/* A product of rows that were quantized at run time, as a convolution of one line of pixels. */
+/* A product of rows that were quantized at run time, as a convolution of one line of pixels; or a
+ * convolution of images that were, each as one row. */
 void pk_qs8_conv_run_dynamic(const struct pk_qs8_conv *conv, const struct pk_qs8_product *product,
                              const struct pk_pool *pool);
 #endif

@@ -8,6 +8,14 @@ static size_t wide_size(const struct pk_qs8_conv *conv, const struct pk_qs8_kern
     return pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth * k->wide, PK_ALIGNMENT);
 }
 
+/* Whether windows reach beyond the image. */
+static int reaches_out(const struct pk_qs8_conv *conv, size_t reach_h, size_t reach_w)
+{
+    return conv->padding_top || conv->padding_left ||
+           (conv->output_height - 1) * conv->stride_height + reach_h > conv->input_height ||
+           (conv->output_width - 1) * conv->stride_width + reach_w > conv->input_width;
+}
+
 /* The stripes of each of some images for several threads: of at most `most` lines, better of `least`
  * or more, about four a thread, and so many that every thread has the same number of them. */
 static size_t shared_out(size_t images, size_t lines, size_t most, size_t least, size_t threads)
@@ -30,21 +38,25 @@ struct pk_qs8_plan pk_qs8_plan_of(const struct pk_qs8_conv *conv, const struct p
     const size_t outputs = conv->groups * conv->group_output;
     p.flat = (int)conv->flat;
     p.form = pk_qs8_form_of(conv, k);
-    /* A 1x1 kernel with strides needs the pixels that it reads, and no others. */
-    p.step_height = point ? 1 : conv->stride_height;
-    p.step_width = point ? 1 : conv->stride_width;
     size_t reach_h = (conv->kernel_height - 1) * conv->dilation_height + 1;
     const size_t reach_w = (conv->kernel_width - 1) * conv->dilation_width + 1;
+    const int images_dynamic = p.form == PK_QS8_DYNAMIC && !p.flat;
+    p.copied = p.form == PK_QS8_PREPARED || (images_dynamic && reaches_out(conv, reach_h, reach_w));
+    /* Of a 1x1 kernel with strides the copy has the pixels that it reads, and no others. */
+    p.step_height = point && p.copied ? 1 : conv->stride_height;
+    p.step_width = point && p.copied ? 1 : conv->stride_width;
     const size_t images = p.flat ? 1 : conv->batch;
     const size_t lines = p.flat ? conv->batch * conv->output_height * conv->output_width
                                 : conv->output_height;
     const size_t pixels = p.flat ? 1 : conv->output_width; /* of an output line */
     p.width = p.flat ? 1 : (conv->output_width - 1) * p.step_width + reach_w;
+    if (images_dynamic && !p.copied)
+        p.width = conv->input_width;
     const size_t line = p.width * channels * k->element; /* bytes */
     /* Half of the cache for a stripe's input and output. */
     const size_t budget = pk_max(conv->cache / 2, (size_t)64 << 10);
     p.apart = 1;
-    if (conv->dilation_height > 1 && reach_h * line > budget) {
+    if (p.copied && conv->dilation_height > 1 && reach_h * line > budget) {
         /* One line of output at a time, and of the input the lines that it needs. */
         p.apart = conv->dilation_height;
         reach_h = conv->kernel_height;
@@ -66,11 +78,13 @@ struct pk_qs8_plan pk_qs8_plan_of(const struct pk_qs8_conv *conv, const struct p
     p.stripe = stripe;
     p.stripes = images * p.per_image;
     p.prepared = p.flat ? stripe : (stripe - 1) * p.step_height + reach_h;
-    p.rows = p.form == PK_QS8_PREPARED ? pk_round_up(p.prepared * line + PK_QS8_SLACK, PK_ALIGNMENT) : 0;
+    p.rows = p.copied ? pk_round_up(p.prepared * line + PK_QS8_SLACK, PK_ALIGNMENT) : 0;
     p.corrections = p.rows + pk_round_up(stripe * pixels * sizeof(void *), PK_ALIGNMENT);
     p.slot = p.corrections;
     if (p.form == PK_QS8_SIGNED)
         p.slot += pk_round_up(stripe * pixels * sizeof(int32_t), PK_ALIGNMENT);
+    if (images_dynamic)
+        p.slot += pk_round_up(stripe * pixels * sizeof(struct pk_qd8_row), PK_ALIGNMENT);
     p.splits = 1;
     if (conv->threads > 1 && p.stripes < 2 * conv->threads) {
         const size_t panels = conv->groups * pk_divide_up(conv->group_output, k->lanes * k->panels);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor, PerToken
@@ -22,7 +24,7 @@ def apply(graph: XnnGraph) -> None:
     wanted = _lift(index)
     if not wanted:
         return
-    converted: dict[tuple[int, int, bool], int] = {}
+    converted: dict[tuple[int, int], int] = {}
     for node in index.walk():
         dims = node.kind.traits.per_token_dims
         if dims is None:
@@ -32,10 +34,12 @@ def apply(graph: XnnGraph) -> None:
             continue
         if not _reaches(index, node.inputs[0], wanted):
             continue
-        key = (node.inputs[0], dims, _is_pointwise(node))
-        if key not in converted:
-            converted[key] = _convert_before(index, node, *key[:2])
         weight = _per_channel(weight)
+        if _is_pointwise(node):
+            weight, dims = _as_fully_connected(node, weight), 1
+        key = (node.inputs[0], dims)
+        if key not in converted:
+            converted[key] = _convert_before(index, node, *key)
         if node.kind is NodeKind.FULLY_CONNECTED:
             weight = narrowed(weight)
         filters = weight.id if weight is given else index.new_value(weight)
@@ -77,15 +81,24 @@ def _reaches(index: Index, value: int, wanted: set[int]) -> bool:
 
 
 def _is_pointwise(node: Node) -> bool:
-    """Whether XNNPACK makes a fully-connected node of a convolution. It changes the parameters of
-    the input with it, so that no other convolution can read that any more."""
+    """Whether a convolution is a product of each pixel by itself. XNNPACK makes a fully-connected
+    node of it and quantizes each pixel by itself, which changes its input for other readers."""
     conv = node.attributes
     return (
         isinstance(conv, Conv2dAttributes)
+        and node.kind is NodeKind.CONV_2D
         and conv.kernel == conv.stride == (1, 1)
         and not any(conv.padding)
         and conv.groups == 1
     )
+
+
+def _as_fully_connected(node: Node, filter: Value) -> Value:
+    """Makes ``node`` say so itself; returns its filter ``[O, 1, 1, I]`` as ``[O, I]``."""
+    node.kind, node.attributes = NodeKind.FULLY_CONNECTED, None
+    outputs, _, _, inputs = filter.shape
+    assert isinstance(filter.data, np.ndarray)
+    return replace(filter, id=0, shape=(outputs, inputs), data=filter.data.reshape(outputs, inputs))
 
 
 def _convert_before(index: Index, node: Node, source: int, dims: int) -> int:

@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from penstock.graph.dtypes import DataType, PerChannel
-from penstock.graph.graph import Node, Shape
+from penstock.graph.dtypes import DataType, PerChannel, PerToken
+from penstock.graph.graph import Node, Shape, Value
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native import int4
 from penstock.runtime.engines.native.family import (
@@ -30,7 +30,6 @@ from penstock.runtime.engines.native.row_products import (
     pack,
     prototypes,
     reason_against_product,
-    reason_against_rows,
 )
 from penstock.runtime.engines.native.rules import slower_dynamic_product, slower_quantize
 
@@ -113,17 +112,18 @@ class CQuantizeTask(Structure):
 
 @dataclass(frozen=True)
 class Quantize:
-    """A conversion to rows that are quantized at run time."""
+    """A conversion to rows of ``dims`` dimensions that are quantized at run time."""
 
     node: Node
+    dims: int
     workshop: Workshop
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         source, result = self.node.inputs[0], self.node.outputs[0]
-        *batch, channels = shapes[source]
-        library = self.workshop.library
-        quantize = CQuantize(int(library.isa), math.prod(batch), channels, self.workshop.threads)
+        batch, row = shapes[source][: -self.dims], shapes[source][-self.dims :]
+        library, threads = self.workshop.library, self.workshop.threads
+        quantize = CQuantize(int(library.isa), math.prod(batch), math.prod(row), threads)
         size: int = library.functions.pk_qd8_quantize_size(byref(quantize))
         return Step(
             "pk_qd8_quantize_run",
@@ -138,19 +138,25 @@ def examine_quantize(node: Node, values: Values) -> Packer | str:
     source, result = values[node.inputs[0]], values[node.outputs[0]]
     if source.dtype is not DataType.FP32 or result.dtype is not DataType.QDINT8:
         return "it is no conversion of float32 to what is quantized at run time"
-    return reason_against_rows(result.quantization) or partial(Quantize, node)
+    assert isinstance(result.quantization, PerToken)
+    return partial(Quantize, node, result.quantization.nonbatch_dims)
 
 
 def examine_product(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`."""
-    filter = values[node.inputs[1]]
+    reason = reason_against_weights(values[node.inputs[1]]) or reason_against_product(node, values)
+    return reason or partial(prepare_product, node, values)
+
+
+def reason_against_weights(filter: Value) -> str | None:
+    """Why ``filter`` is not int8 as products of rows quantized at run time take it."""
     if filter.dtype is not DataType.QCINT8 or filter.data is None:
         return "its weights are not constant int8 with scales for each channel"
     quantization = filter.quantization
     assert isinstance(quantization, PerChannel)
     if quantization.axis != 0 or quantization.scales.min() < SMALLEST_SCALE:
         return "its scales are out of XNNPACK's range"
-    return reason_against_product(node, values) or partial(prepare_product, node, values)
+    return None
 
 
 def prepare_product(node: Node, values: Values, workshop: Workshop) -> Prepared:

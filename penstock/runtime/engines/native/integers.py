@@ -127,23 +127,28 @@ class Convolution:
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
-        source, result = self.node.inputs[0], self.node.outputs[0]
-        read, written = shapes[source], shapes[result]
-        a, padding = self.node.attributes, (0, 0, 0, 0)
-        if isinstance(a, Conv2dAttributes):
-            padding = padding_of(self.node, read, written)
-        else:
-            read = (1, 1, math.prod(read[:-1]), read[-1])
-            written = (1, 1, read[2], written[-1])
         conv = type(self.conv).from_buffer_copy(self.conv)
-        conv.batch, conv.input_height, conv.input_width = read[:3]
-        conv.output_height, conv.output_width = written[1:3]
-        conv.padding_top, conv.padding_left = padding[0], padding[3]
+        set_sizes(conv, self.node, shapes)
         functions = self.workshop.library.functions
         name, kind = _KINDS[type(conv)]
         scratch = getattr(functions, f"pk_{name}_scratch_size")(byref(conv))
         task = kind(conv, self.packed, None, None, None)
-        return Step(f"pk_{name}_run", task, ((source, "input"), (result, "output")), scratch)
+        fields = ((self.node.inputs[0], "input"), (self.node.outputs[0], "output"))
+        return Step(f"pk_{name}_run", task, fields, scratch)
+
+
+def set_sizes(conv: CConv | CDepthwise, node: Node, shapes: Mapping[int, Shape]) -> None:
+    """Those of the node's input and output, which depend on the call."""
+    read, written = shapes[node.inputs[0]], shapes[node.outputs[0]]
+    padding = (0, 0, 0, 0)
+    if isinstance(node.attributes, Conv2dAttributes):
+        padding = padding_of(node, read, written)
+    else:
+        read = (1, 1, math.prod(read[:-1]), read[-1])
+        written = (1, 1, read[2], written[-1])
+    conv.batch, conv.input_height, conv.input_width = read[:3]
+    conv.output_height, conv.output_width = written[1:3]
+    conv.padding_top, conv.padding_left = padding[0], padding[3]
 
 
 def structure(
@@ -234,7 +239,7 @@ def float32(number: float) -> float:
     return c_float(number).value
 
 
-def _is_depthwise(node: Node) -> bool:
+def is_depthwise(node: Node) -> bool:
     """Whether each output channel has an input channel of its own: as a depthwise convolution, or
     as one with so many groups."""
     a = node.attributes
@@ -246,15 +251,22 @@ def _is_depthwise(node: Node) -> bool:
     )
 
 
+def reason_against_windows(node: Node, a: Conv2dAttributes) -> str | None:
+    """Why our kernels cannot run the windows of ``node``, whatever its types."""
+    if node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or math.prod(a.kernel) > MAX_TAPS:
+        return f"its kernel has more than {MAX_TAPS} taps, or flags that our kernels do not know"
+    return None
+
+
 def examine_convolution(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`."""
     a = node.attributes
     if not isinstance(a, Conv2dAttributes):
         if node.flags:
             return "its weights are transposed"
-    elif node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or math.prod(a.kernel) > MAX_TAPS:
-        return f"its kernel has more than {MAX_TAPS} taps, or flags that our kernels do not know"
-    if _is_depthwise(node):
+    elif reason := reason_against_windows(node, a):
+        return reason
+    if is_depthwise(node):
         return "it is depthwise"
     found = quantities_of(node, values)
     return found if isinstance(found, str) else partial(prepare, node, values, found)
@@ -263,10 +275,10 @@ def examine_convolution(node: Node, values: Values) -> Packer | str:
 def examine_depthwise(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`."""
     a = node.attributes
-    if not _is_depthwise(node) or not isinstance(a, Conv2dAttributes):
+    if not is_depthwise(node) or not isinstance(a, Conv2dAttributes):
         return "it is no depthwise convolution with a multiplier of 1"
-    if node.flags & ~FLAG_TENSORFLOW_SAME_PADDING or math.prod(a.kernel) > MAX_TAPS:
-        return f"its kernel has more than {MAX_TAPS} taps, or flags that our kernels do not know"
+    if reason := reason_against_windows(node, a):
+        return reason
     found = quantities_of(node, values)
     return found if isinstance(found, str) else partial(prepare, node, values, found)
 
@@ -278,7 +290,7 @@ def prepare(node: Node, values: Values, quantities: Quantities, workshop: Worksh
     bias_at = None if bias is None else workshop.constant_at(bias)
     channels: tuple[int, ...] = (1, filter.shape[-1], filter.shape[0])
     by_tap: np.ndarray | None = None
-    if a is not None and _is_depthwise(node):
+    if a is not None and is_depthwise(node):
         channels = (a.groups,)
         if node.kind is NodeKind.CONV_2D:
             by_channel = workshop.constant(filter).reshape(a.groups, math.prod(a.kernel))

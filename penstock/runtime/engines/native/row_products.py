@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from penstock.graph.dtypes import DataType, PerToken
-from penstock.graph.graph import Node, Shape
+from penstock.graph.graph import FLAG_TENSORFLOW_SAME_PADDING, Node, Shape
 from penstock.runtime.blocks import address
 from penstock.runtime.engines.native.family import Step, Values, Workshop, bias_of
 from penstock.runtime.engines.native.library import Prototype
@@ -95,9 +95,10 @@ def prototypes(name: str, product: type[Structure]) -> Mapping[str, Prototype]:
     }
 
 
-def reason_against_product(node: Node, values: Values) -> str | None:
-    """Why ``node`` is no product of rows that are quantized at run time, whatever its weights."""
-    if node.flags:
+def reason_against_product(node: Node, values: Values, dims: int = 1) -> str | None:
+    """Why ``node`` is no product of rows that are quantized at run time, whatever its weights.
+    ``dims`` is the number of dimensions that a row has: 3 of an image."""
+    if node.flags & ~FLAG_TENSORFLOW_SAME_PADDING:
         return "its weights are transposed"
     source, result = values[node.inputs[0]], values[node.outputs[0]]
     if source.dtype is not DataType.QDINT8 or result.dtype is not DataType.FP32:
@@ -107,11 +108,7 @@ def reason_against_product(node: Node, values: Values) -> str | None:
         return "its bias is not constant float32"
     if node.clamp is not None and not node.clamp[0] < node.clamp[1]:
         return "its output range is empty"
-    return reason_against_rows(source.quantization)
-
-
-def reason_against_rows(quantization: object) -> str | None:
-    """Why what is quantized together is no single row."""
-    if not isinstance(quantization, PerToken) or quantization.nonbatch_dims != 1:
-        return "what is quantized together is more than one row"
+    quantization = source.quantization
+    if not isinstance(quantization, PerToken) or quantization.nonbatch_dims != dims:
+        return f"what is quantized together is not what {dims} dimensions have"
     return None

@@ -24,6 +24,8 @@ _AS_FAST = "XNNPACK is as fast with it on processors with AVX-512 VNNI"
 _NARROW = 16
 #: Means of fewer channels of more images are XNNPACK's: fewer images cost less than a cut.
 _MEAN_CHANNELS, _MEAN_IMAGES = 12, 64
+#: Channels at a tap, and pixels, with which a dynamic convolution is ours with AVX-512 VNNI.
+_FEW_CHANNELS, _PIXELS = 6, 256
 
 
 def no_vectors(node: Node, values: Values, library: Library) -> str | None:
@@ -98,6 +100,21 @@ def slower_dynamic_product(node: Node, values: Values, library: Library) -> str 
         return rules_arm.slower_dynamic_product(node, values, library)
     if library.has(Isa.AVX512VNNI):
         return _AS_FAST
+    return None if library.has(VECTORS) else _NO_VECTORS
+
+
+def slower_dynamic_convolution(node: Node, values: Values, library: Library) -> str | None:
+    """Of convolutions of images that are quantized at run time: ours are 1.1 to 1.3 times as fast
+    with AVX2 alone, 2.5 to 2.8 times with AVX-VNNI. With AVX-512 VNNI XNNPACK is as fast, but for
+    few channels, which it fills up to 8 at each tap: there ours are 1.3 to 3.6 times as fast, where
+    there are pixels enough to be worth a part. On ARM this has not been measured."""
+    if library.has(Isa.NEON):
+        return "it has not been measured on ARM"
+    if library.has(Isa.AVX512VNNI):
+        a, result = node.attributes, values[node.outputs[0]].shape
+        assert isinstance(a, Conv2dAttributes)
+        pays = a.group_input_channels <= _FEW_CHANNELS and prod(result[:-1]) >= _PIXELS
+        return None if pays and prod(a.kernel) > 1 else _AS_FAST
     return None if library.has(VECTORS) else _NO_VECTORS
 
 
