@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -28,6 +28,9 @@ from penstock.compiler.quantize.measure import Measured, Sums, histogram_of, ran
 from penstock.compiler.quantize.values import argument, nodes_in
 
 quantized = torch.ops.quantized_decomposed
+
+#: Of such a part of a range, a value has 4 bits.
+COARSE = 16
 
 
 class Graphs(Protocol):
@@ -81,7 +84,26 @@ class Costs:
             held_out_db=self.held_out.worst_db if self.held_out else None,
             batches=self.calibration.batches,
             held_out_batches=self.held_out.batches if self.held_out else 0,
+            notes=tuple(self._coarse()),
         )
+
+    def _coarse(self) -> Iterator[str]:
+        """What is joined with so much larger values that it has less than 4 of the 8 bits: the
+        error shows in the layer before, which does not say whose scale it has."""
+        for layer in self.layers:
+            ranges = ranges_of(self._quantized[layer.node]) if layer.hands_on else []
+            if not ranges:
+                continue
+            low, high = ranges[0]
+            for source in dict.fromkeys(nodes_in(list(self._floating[layer.head].args))):
+                sums = self.calibration.values.get(source.name)
+                seen = sums.spread.histogram() if sums is not None and sums.spread else None
+                if seen is not None and COARSE * (seen.high - seen.low) < high - low:
+                    share = (seen.high - seen.low) / (high - low)
+                    yield (
+                        f"coarse   {source.name} takes {share:.1%} of the range that {layer.node} "
+                        f"gives it: leave {layer.node} in float (float_nodes)"
+                    )
 
     @cached_property
     def _floating(self) -> dict[str, Node]:

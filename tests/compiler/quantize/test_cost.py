@@ -149,6 +149,37 @@ def test_what_only_moves_values_has_no_error_of_its_own() -> None:
         assert layer.calibration.accumulated_db is not None, name
 
 
+class Unlike(nn.Module):
+    """Joins large values with small ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.small, self.last = (
+            nn.Conv2d(3, 4, 1),
+            nn.Conv2d(3, 4, 1),
+            nn.Conv2d(8, 4, 1),
+        )
+        with torch.no_grad():
+            self.small.weight.mul_(0.005)
+            self.small.bias.zero_()  # type: ignore[union-attr]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(torch.cat([self.large(x), self.small(x)], 1))
+        return result
+
+
+def test_a_coarse_concatenation_is_named() -> None:
+    torch.manual_seed(0)
+    model, inputs = Unlike().eval(), (torch.randn(1, 3, 8, 8),)
+    report = penstock.lower(model, inputs, quantize="static").quantization
+    assert report is not None
+    (note,) = report.cost().notes
+    assert "conv2d_1 takes" in note and "leave cat in float" in note and note in str(report.cost())
+    apart = penstock.Quantization("static", float_nodes=("cat",))
+    report = penstock.lower(model, inputs, quantize=apart).quantization
+    assert report is not None and report.cost().notes == ()
+
+
 def test_one_reason_is_said_once_with_a_count() -> None:
     model = nn.Sequential(nn.Linear(8, 8), *[nn.Softmax(-1) for _ in range(5)])
     lowered = penstock.lower(model, data(1)[0], quantize="dynamic")
