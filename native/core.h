@@ -27,7 +27,7 @@
 #define PK_INLINE static inline __attribute__((always_inline))
 
 /* Changes with every change of a structure or a function that Python sees. */
-#define PK_ABI_VERSION 18
+#define PK_ABI_VERSION 19
 
 /* Instruction sets, one bit each. A mask has the bits of all that may be used: they are no chain (a
  * processor may have AVX-512 without AVX-VNNI, and the reverse). */

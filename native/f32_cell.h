@@ -29,6 +29,8 @@ struct pk_f32_cell_task {
     float *cell;         /* c', of an LSTM */
     float *output;
     void *scratch;
+    /* [rows][gates * hidden]: h @ weights, with the bias of a GRU, where that is known; else NULL. */
+    const float *product;
 };
 
 struct pk_f32_cell_kernels {

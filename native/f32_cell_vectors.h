@@ -125,22 +125,30 @@ static void gru(const struct pk_f32_cell_task *t, const float *given, const floa
     }
 }
 
+PK_INLINE void finish(const struct pk_f32_cell_task *t, const float *product, size_t row)
+{
+    const float *const given = t->input + t->input_offset + row * t->input_stride;
+    if (t->form == PK_F32_LSTM)
+        lstm(t, given, product, row);
+    else
+        gru(t, given, product, row);
+}
+
 static void cell(const struct pk_f32_cell_task *t)
 {
     const size_t n = t->hidden, gates = pk_f32_cell_gates(t);
     float *const scratch = t->scratch;
+    if (t->product) {
+        for (size_t r = 0; r < t->rows; r++)
+            finish(t, t->product + r * n * (t->form == PK_F32_LSTM ? 4 : 3), r);
+        return;
+    }
     for (size_t first = 0; first < t->rows; first += ROWS) {
         const size_t rows = pk_min(t->rows - first, ROWS);
         memset(scratch, 0, rows * gates * sizeof(float));
         for (size_t r = 0; t->bias && r < rows; r++)
             memcpy(scratch + r * gates + 2 * n, t->bias, n * sizeof(float));
         multiply(rows, t->h + first * n, n, t->weights, gates, scratch);
-        for (size_t r = 0; r < rows; r++) {
-            const float *const given = t->input + t->input_offset + (first + r) * t->input_stride;
-            if (t->form == PK_F32_LSTM)
-                lstm(t, given, scratch + r * gates, first + r);
-            else
-                gru(t, given, scratch + r * gates, first + r);
-        }
+        for (size_t r = 0; r < rows; r++) finish(t, scratch + r * gates, first + r);
     }
 }

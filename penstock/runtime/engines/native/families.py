@@ -9,6 +9,7 @@ from penstock.errors import DISTRIBUTION, BackendUnavailableError
 from penstock.graph.kinds import NodeKind
 from penstock.runtime.engines.native import (
     binary,
+    cells,
     conversions,
     decoder,
     depthwise,
@@ -26,7 +27,6 @@ from penstock.runtime.engines.native import (
     plan,
     products,
     program_tasks,
-    recurrent,
     sdpa,
     sums,
     transposed,
@@ -55,7 +55,8 @@ FAMILIES: tuple[Family, ...] = (
     *decoder.FAMILIES,
     *int8_rows.FAMILIES,
     *conversions.FAMILIES,
-    recurrent.FAMILY,
+    cells.FAMILY,
+    cells.INT8,
     sdpa.FAMILY,
     group_norms.FAMILY,
     norms.FAMILY,

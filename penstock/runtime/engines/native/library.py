@@ -24,7 +24,7 @@ from penstock.runtime.engines.shared_objects import open_shared
 VARIABLE = "PENSTOCK_NATIVE_LIBRARY"
 FOLDER = Path(__file__).parent / "lib"
 #: ``PK_ABI_VERSION`` of ``native/core.h``.
-ABI_VERSION = 18
+ABI_VERSION = 19
 
 #: A prototype: what a function returns, and its arguments.
 Prototype = tuple[Any, tuple[Any, ...]]

@@ -4,136 +4,32 @@ nodes for each element of the sequence."""
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
-from ctypes import POINTER, Structure, byref, c_size_t, c_uint32, c_void_p
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Container, Sequence
 
 import numpy as np
 
-from penstock.errors import InputError
 from penstock.graph.dtypes import DataType
-from penstock.graph.graph import INVALID_VALUE_ID, Node, Shape
+from penstock.graph.graph import INVALID_VALUE_ID, Node
 from penstock.graph.kinds import NodeKind, SliceAttributes
+from penstock.runtime.engines.native.cells import (
+    FAMILY,
+    GRU,
+    INT8,
+    LSTM,
+    Cell,
+    Int8Weights,
+    Source,
+    Weights,
+)
 from penstock.runtime.engines.native.chains import Match, Pattern
 from penstock.runtime.engines.native.costs import cell_gain
-from penstock.runtime.engines.native.decoder import family_of_chains
-from penstock.runtime.engines.native.family import Step, Workshop
+from penstock.runtime.engines.native.dynamic import examine_product, examine_quantize
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.memory import PackedWeights
-
-#: ``PK_F32_CELL_CHANNELS``.
-CHANNELS = 32
-#: ``enum pk_f32_cell_form``.
-LSTM, GRU = 0, 1
-
-
-class CTask(Structure):
-    """``struct pk_f32_cell_task``."""
-
-    _fields_ = [
-        ("isa", c_uint32),
-        ("form", c_uint32),
-        ("rows", c_size_t),
-        ("hidden", c_size_t),
-        ("input_offset", c_size_t),
-        ("input_stride", c_size_t),
-        ("weights", c_void_p),
-        ("bias", c_void_p),
-        ("input", c_void_p),
-        ("h", c_void_p),
-        ("c", c_void_p),
-        ("cell", c_void_p),
-        ("output", c_void_p),
-        ("scratch", c_void_p),
-    ]
-
-
-FAMILY = family_of_chains("f32_cell", {"pk_f32_cell_scratch_size": (c_size_t, (POINTER(CTask),))})
-
-
-def in_panels(weights: np.ndarray) -> np.ndarray:
-    """Weights [outputs, hidden] as the kernel reads them: [panels, hidden, CHANNELS]."""
-    outputs, hidden = weights.shape
-    panels = -(-outputs // CHANNELS)
-    filled = np.zeros((panels * CHANNELS, hidden), np.float32)
-    filled[:outputs] = weights
-    return np.ascontiguousarray(filled.reshape(panels, CHANNELS, hidden).transpose(0, 2, 1))
-
-
-@dataclass(eq=False)
-class _Weights:
-    """The constants that all steps of a layer multiply with: [outputs, hidden] of each product, and
-    the bias of a GRU's last."""
-
-    products: tuple[np.ndarray, ...]
-    bias: np.ndarray | None
-    #: where they lie for the executable that was made last
-    _packed: tuple[PackedWeights, int, int | None] | None = None
-
-    def packed(self, workshop: Workshop) -> tuple[int, int | None]:
-        """The addresses of the weights in panels and of the bias."""
-        if self._packed is None or self._packed[0] is not workshop.packed:
-            weights = in_panels(np.concatenate(self.products))
-            bias = None if self.bias is None else workshop.packed.keep(np.array(self.bias))
-            self._packed = workshop.packed, workshop.packed.keep(weights), bias
-        return self._packed[1:]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a step's input [rows, gates] lies: in ``value``, or of a sequence there the element
-    ``index`` along ``axis`` (0 or 1)."""
-
-    value: int
-    axis: int | None = None
-    index: int = 0
-
-    def place(self, shape: Shape) -> tuple[int, int, int]:
-        """How many rows there are; the first one's offset and their distance, in elements."""
-        gates = shape[-1]
-        if self.axis is None:
-            return shape[0], 0, gates
-        if self.axis == 0:
-            return shape[1], self.index * shape[1] * gates, gates
-        return shape[0], self.index * gates, shape[1] * gates
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A step of which ``h`` is the state before it, and of an LSTM ``c``; ``cell`` is the new c."""
-
-    form: int
-    hidden: int
-    source: Source
-    h: int
-    output: int
-    weights: int
-    bias: int | None
-    c: int
-    cell: int
-    workshop: Workshop
-
-    def step(self, shapes: Mapping[int, Shape]) -> Step:
-        """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
-        rows, offset, stride = self.source.place(shapes[self.source.value])
-        gates = (4 if self.form == LSTM else 3) * self.hidden
-        states = [self.h, self.output, *((self.c, self.cell) if self.form == LSTM else ())]
-        fits = shapes[self.source.value][-1] >= gates
-        if not fits or any(math.prod(shapes[i]) != rows * self.hidden for i in states):
-            raise InputError("the shapes of a call do not fit each other in a recurrent layer")
-        isa = int(self.workshop.library.isa)
-        task = CTask(isa, self.form, rows, self.hidden, offset, stride, self.weights, self.bias)
-        fields = [(self.source.value, "input"), (self.h, "h"), (self.output, "output")]
-        if self.form == LSTM:
-            fields += [(self.c, "c"), (self.cell, "cell")]
-        scratch: int = self.workshop.library.functions.pk_f32_cell_scratch_size(byref(task))
-        return Step("pk_f32_cell_run", task, tuple(fields), scratch)
 
 
 def cell_chains(pattern: Pattern, taken: Container[int], library: Library) -> list[Match]:
     """The chains of a graph of which no node's identity is in ``taken``."""
-    layers: dict[tuple[int, ...], _Weights] = {}
+    layers: dict[tuple[int, ...], Weights | Int8Weights] = {}
     found = []
     for node in pattern.graph.nodes:
         if pattern.made(node.outputs[0], NodeKind.TANH):
@@ -147,7 +43,7 @@ def cell_chains(pattern: Pattern, taken: Container[int], library: Library) -> li
 
 
 def _lstm(
-    p: Pattern, bent: Node, layers: dict[tuple[int, ...], _Weights], library: Library
+    p: Pattern, bent: Node, layers: dict[tuple[int, ...], Weights | Int8Weights], library: Library
 ) -> Match | None:
     """sigmoid(o) * tanh(c'), of which c' = sigmoid(f) * c + sigmoid(i) * tanh(g)"""
     last = p.reader(bent.outputs[0], NodeKind.MULTIPLY)
@@ -175,7 +71,7 @@ def _lstm_of(
     chosen: tuple[int, int, int],
     fourth: int,
     c: int,
-    layers: dict[tuple[int, ...], _Weights],
+    layers: dict[tuple[int, ...], Weights | Int8Weights],
     library: Library,
 ) -> Match | None:
     """The step whose gates i, f and o are ``chosen`` after, ``fourth`` before its function."""
@@ -205,20 +101,23 @@ def _lstm_of(
             continue
         if p.shapes[given] != p.shapes[product]:
             continue
-        h, weights = multiplied.inputs[:2]
+        state = _state(p, [multiplied])
+        if state is None:
+            continue
+        h, rounding = state
         source, before = _source(p, given)
         parts = [*(n for n in slices if n), rest, sigmoid, first]
-        ordered = p.ordered([*before, *inner, *parts, gates, multiplied])
+        ordered = p.ordered([*before, *inner, *parts, gates, multiplied, *rounding])
         if same != {p.shapes[h]} or not _ends(p, ordered, last, total, {source.value, h, c}):
             return None
-        layer = layers.setdefault((weights,), _Weights((_matrix(p, weights),), None))
-        pack = partial(_packed, LSTM, hidden, source, h, output, layer, c, cell)
-        return Match(ordered, FAMILY, pack, cell_gain(p.shapes[output], 4, library))
+        layer = _weights(p, [multiplied], None, layers)
+        found = Cell(LSTM, hidden, source, h, output, c, cell, layer)
+        return _match(p, ordered, found, 4, library)
     return None
 
 
 def _gru(
-    p: Pattern, bent: Node, layers: dict[tuple[int, ...], _Weights], library: Library
+    p: Pattern, bent: Node, layers: dict[tuple[int, ...], Weights | Int8Weights], library: Library
 ) -> Match | None:
     """n + sigmoid(z) * (h - n), of which n = tanh(input_n + sigmoid(r) * (h @ weights + bias))"""
     n = bent.outputs[0]
@@ -260,7 +159,7 @@ def _gru_of(
     rest: Node,
     other: Node,
     h: int,
-    layers: dict[tuple[int, ...], _Weights],
+    layers: dict[tuple[int, ...], Weights | Int8Weights],
     library: Library,
 ) -> Match | None:
     last = nodes[3]
@@ -270,34 +169,70 @@ def _gru_of(
         start, multiplied = _slice(p, given, 0, 2 * hidden), _product(p, product)
         if start is None or multiplied is None or start.inputs != rest.inputs:
             continue
-        if multiplied.inputs[0] != h or other.inputs[0] != h:
+        state = _state(p, [multiplied, other])
+        if state is None or state[0] != h:
             continue
         sizes = [p.shapes[node.inputs[1]] for node in (multiplied, other)]
         if sizes != [(2 * hidden, hidden), (hidden, hidden)]:
             continue
         source, before = _source(p, start.inputs[0])
-        ordered = p.ordered([*before, *nodes, start, multiplied])
+        ordered = p.ordered([*before, *nodes, start, multiplied, *state[1]])
         if p.shapes[h] != p.shapes[output]:
             continue
         if not _ends(p, ordered, last, None, {source.value, h}):
             continue
-        names = (multiplied.inputs[1], other.inputs[1], other.inputs[2])
-        bias = None if names[2] == INVALID_VALUE_ID else p.constant(names[2])
-        if bias is None:
-            bias = np.zeros(hidden, np.float32)
-        matrices = (_matrix(p, names[0]), _matrix(p, names[1]))
-        layer = layers.setdefault(names, _Weights(matrices, bias))
-        pack = partial(_packed, GRU, hidden, source, h, output, layer, h, output)
-        return Match(ordered, FAMILY, pack, cell_gain(p.shapes[output], 3, library))
+        bias = np.zeros(hidden, np.float32)
+        if other.inputs[2] != INVALID_VALUE_ID:
+            known = p.constant(other.inputs[2])
+            assert known is not None
+            bias = known
+        layer = _weights(p, [multiplied, other], bias, layers)
+        found = Cell(GRU, hidden, source, h, output, h, output, layer)
+        return _match(p, ordered, found, 3, library)
     return None
 
 
-def _packed(
-    form: int, hidden: int, source: Source, h: int, output: int, layer: _Weights, c: int,
-    cell: int, workshop: Workshop,
-) -> Cell:  # fmt: skip
-    weights, bias = layer.packed(workshop)
-    return Cell(form, hidden, source, h, output, weights, bias, c, cell, workshop)
+def _match(
+    p: Pattern, ordered: tuple[Node, ...], cell: Cell, gates: int, library: Library
+) -> Match:
+    if isinstance(cell.weights, Int8Weights):
+        return Match(ordered, INT8, cell.prepared)  # beside int8 rules decide, not gains
+    gain = cell_gain(p.shapes[cell.output], gates, library)
+    return Match(ordered, FAMILY, cell.prepared, gain)
+
+
+def _state(p: Pattern, products: Sequence[Node]) -> tuple[int, list[Node]] | None:
+    """What ``products`` multiply with their weights, and of int8 weights what quantizes it."""
+    (source, *others) = {node.inputs[0] for node in products}
+    dtypes = {p.values[node.inputs[1]].dtype for node in products}
+    if others or len(dtypes) != 1:
+        return None
+    if p.values[source].dtype is DataType.FP32:
+        return source, []
+    convert = p.maker(source)
+    if convert is None or convert.kind is not NodeKind.CONVERT:
+        return None
+    if isinstance(examine_quantize(convert, p.values), str):
+        return None
+    return convert.inputs[0], [convert]
+
+
+def _weights(
+    p: Pattern,
+    products: Sequence[Node],
+    bias: np.ndarray | None,
+    layers: dict[tuple[int, ...], Weights | Int8Weights],
+) -> Weights | Int8Weights:
+    """The constants of ``products``, the same for all steps that have them."""
+    names = tuple(i for node in products for i in node.inputs[1:])
+    if names not in layers:
+        values = [p.values[node.inputs[1]] for node in products]
+        layers[names] = (
+            Weights(tuple(_matrix(p, value.id) for value in values), bias)
+            if values[0].dtype is DataType.FP32
+            else Int8Weights(tuple(values), bias)
+        )
+    return layers[names]
 
 
 def _found(p: Pattern, node: Node | None, value: int) -> int | None:
@@ -322,7 +257,9 @@ def _product(p: Pattern, value: int, bias: bool = False) -> Node | None:
         return None
     if node.inputs[2] != INVALID_VALUE_ID and p.constant(node.inputs[2]) is None:
         return None
-    return None if p.constant(node.inputs[1]) is None else node
+    if p.constant(node.inputs[1]) is None and isinstance(examine_product(node, p.values), str):
+        return None
+    return node
 
 
 def _matrix(p: Pattern, value: int) -> np.ndarray:

@@ -13,8 +13,8 @@ import numpy as np
 from penstock.graph.graph import INVALID_VALUE_ID, Node
 from penstock.graph.kinds import NodeKind, SliceAttributes
 from penstock.runtime.blocks import address, empty
+from penstock.runtime.engines.native.cells import GRU, LSTM, CTask, in_panels
 from penstock.runtime.engines.native.library import Library
-from penstock.runtime.engines.native.recurrent import GRU, LSTM, CTask, in_panels
 from penstock.runtime.engines.xnnpack.examples import computed
 
 #: More than a vector of every instruction set, and a part of one.

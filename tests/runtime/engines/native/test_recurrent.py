@@ -14,7 +14,7 @@ from torch import nn
 import penstock
 from penstock.compiler.quantize import Scheme
 from penstock.runtime.blocks import address
-from penstock.runtime.engines.native import recurrent
+from penstock.runtime.engines.native import cells
 from penstock.runtime.engines.native.families import bind_families
 from penstock.runtime.engines.native.library import open_library, shared_library
 from penstock.runtime.engines.native.plan import pool_of
@@ -39,7 +39,7 @@ def steps_of(data: bytes, x: np.ndarray) -> int:
     program = penstock.load(data, threads=1, engine="native", profile=True)
     program(x)
     nodes = [n for i in program.profile().instructions for n in i.nodes]
-    return sum(n.operators[0].startswith("f32_cell") for n in nodes)
+    return sum(n.operators[0].startswith(("f32_cell", "qd8_cell")) for n in nodes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,6 +139,58 @@ def test_the_bits_of_xnnpack_beside_int8(kind: str, quantize: Scheme, batch: int
         assert steps_of(data, x.numpy()) == 24
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", [1, 6])
+def test_int8_weights(kind: str, batch: int) -> None:
+    """The state is quantized and multiplied in the same call; the bits are XNNPACK's where both
+    use the same instruction set, else the answer is near."""
+    torch.manual_seed(7)
+    options: dict[str, Any] = {"bias": batch == 1, "bidirectional": True}
+    model, x = Layer(kind, 20, 37, **options).eval(), torch.randn(7, batch, 20) * 2
+    data = penstock.lower(model, (x,), quantize="dynamic").to_bytes()
+    theirs = penstock.load(data, threads=1, engine="xnnpack")(x.numpy())
+    exact = has_the_same_bits(shared_library())
+    for threads in (1, 2):
+        program = penstock.load(data, threads=threads)
+        for _ in range(2):
+            for y, z in zip(program(x.numpy()), theirs, strict=True):
+                np.testing.assert_array_equal(y.view(np.int32), z.view(np.int32))
+    if exact:
+        assert steps_of(data, x.numpy()) == 12
+    expected = [y.detach().numpy() for y in model(x)]
+    for isa in ISAS:
+        program = penstock.load(data, threads=1, engine=[native(isa), xnnpack()])
+        for y, z in zip(program(x.numpy()), expected, strict=True):
+            np.testing.assert_allclose(y, z, atol=0.05)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("form", [0, 1])
+def test_a_product_that_is_known(isa: str, form: int) -> None:
+    """As a step with int8 weights has it: the same as where the step multiplies by itself."""
+    library = open_library(shared_library().path, isa)
+    bind_families(library)
+    for hidden in (1, 5, 16, 33):
+        rows, gates = 3, (4, 3)[form] * hidden
+        x, product, h, c = (numbers((rows, n), hidden) for n in (gates, gates, hidden, hidden))
+        with guarded([x, product, h, c, np.zeros_like(c), np.zeros_like(h)]) as arrays:
+            gx, given, gh, gc, cell, output = arrays
+            task = cells.CTask(
+                int(library.isa), form, rows, hidden, 0, gates, None, None, address(gx),
+                address(gh), address(gc), address(cell), address(output), None, address(given),
+            )  # fmt: skip
+            library.functions.pk_f32_cell_run(ctypes.byref(task), None)
+            weights = np.zeros((hidden, gates))
+            wanted, _ = exact(form, x + product, h, c, weights, np.zeros(hidden))
+            if form == 0:
+                np.testing.assert_allclose(output, wanted, rtol=2e-5, atol=2e-5)
+            else:
+                n = hidden
+                r, z = (1 / (1 + np.exp(-(x + product)[:, k * n : (k + 1) * n])) for k in range(2))
+                made = np.tanh(x[:, 2 * n :] + r * product[:, 2 * n :])
+                np.testing.assert_allclose(output, made + z * (h - made), rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.skipif(ARM or not VECTOR_ISAS, reason="XNNPACK's sigmoid is another one there")
 def test_the_highest_instruction_set_has_the_same_bits() -> None:
     assert has_the_same_bits(shared_library())
@@ -201,9 +253,9 @@ def test_every_size(isa: str, form: int) -> None:
         rows, gates = hidden % 7 + 1, (4, 3)[form] * hidden
         x, h, c = (numbers((rows, size), hidden) * 3 for size in (gates, hidden, hidden))
         w, b = numbers((hidden, gates), 1), numbers((hidden,), 2)
-        arrays = [x, h, c, recurrent.in_panels(w.T), b, np.zeros_like(c), np.zeros_like(h)]
+        arrays = [x, h, c, cells.in_panels(w.T), b, np.zeros_like(c), np.zeros_like(h)]
         with guarded(arrays) as (gx, gh, gc, gw, gb, cell, output):
-            task = recurrent.CTask(
+            task = cells.CTask(
                 int(library.isa), form, rows, hidden, 0, gates, address(gw),
                 address(gb) if form else None, address(gx), address(gh), address(gc),
                 address(cell), address(output),
@@ -229,7 +281,7 @@ def test_extremes(isa: str) -> None:
     x = x.astype(np.float32)[None]
     zeros, cell, output = np.zeros((1, n), np.float32), np.empty(n, "f4"), np.empty(n, "f4")
     weights, scratch = np.zeros((n, 4 * n), np.float32), np.empty(16 * n, np.float32)
-    task = recurrent.CTask(
+    task = cells.CTask(
         int(library.isa), 0, 1, n, 0, 4 * n, address(weights), None, address(x), address(zeros),
         address(zeros), address(cell), address(output), address(scratch),
     )  # fmt: skip
