@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,25 @@ os.environ.setdefault("PENSTOCK_CHECK_STEPS", "1")
 # drawn in every run so that a failure can be repeated.
 settings.register_profile("penstock", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("penstock")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Fixtures draw the same numbers whichever test asks for them first."""
+    _seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Each test draws the same numbers in every run, alone or among others: one that fails can be
+    repeated."""
+    _seed(1)
+
+
+def _seed(seed: int) -> None:
+    # Tests of the runtime do without PyTorch.
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

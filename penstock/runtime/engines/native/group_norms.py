@@ -51,7 +51,8 @@ FAMILY = family_of_chains(
 @dataclass(frozen=True)
 class Norm:
     """The norm of ``input``, of which ``batch`` dimensions count images and the last one channels;
-    ``scale`` and ``shift`` are addresses."""
+    ``scale`` and ``shift`` are addresses. ``alike``: what is done is the same for all channels, so
+    that a call may have fewer of them: the last dimension of an image may be its width."""
 
     input: int
     output: int
@@ -61,18 +62,21 @@ class Norm:
     groups: int
     scale: int
     shift: int
+    alike: bool
     clamp: tuple[float, float]
     workshop: Workshop
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         shape = shapes[self.input]
-        if shape[-1] != self.channels or math.prod(shape) != math.prod(shapes[self.output]):
+        channels = shape[-1]
+        fits = channels == self.channels or (self.alike and channels < self.channels)
+        if not fits or math.prod(shape) != math.prod(shapes[self.output]):
             raise InputError("the shapes of a call do not fit each other in a norm")
         images, places = math.prod(shape[: self.batch]), math.prod(shape[self.batch : -1])
         library = self.workshop.library
         task = CGroupNorm(
-            int(library.isa), self.epsilon, *self.clamp, images, places, self.channels,
+            int(library.isa), self.epsilon, *self.clamp, images, places, channels,
             self.groups, self.scale, self.shift,
         )  # fmt: skip
         scratch = library.functions.pk_f32_group_norm_scratch_size(byref(task))
@@ -90,9 +94,6 @@ class _Statistics:
 
 def group_norm_chains(pattern: Pattern, taken: Container[int]) -> list[Match]:
     """The norms of a graph of which no node's identity is in ``taken``."""
-    # At other sizes the same reshapes might take other elements together.
-    if not pattern.graph.fixed_sizes:
-        return []
     return matches(pattern, NodeKind.RECIPROCAL_SQUARE_ROOT, taken, partial(_norm, pattern))
 
 
@@ -242,10 +243,11 @@ def _packed(
     x: int, output: int, epsilon: float, over: _Statistics, scale: np.ndarray, shift: np.ndarray,
     clamp: tuple[float, float], workshop: Workshop,
 ) -> Norm:  # fmt: skip
-    places = [
+    scale_at, shift_at = (
         workshop.packed.keep(np.array(array, np.float32, order="C")) for array in (scale, shift)
-    ]
+    )
+    alike = over.groups == 1 and all((array == array[0]).all() for array in (scale, shift))
     return Norm(
-        x, output, epsilon, over.batch, scale.size, over.groups, places[0], places[1], clamp,
-        workshop,
+        x, output, epsilon, over.batch, scale.size, over.groups, scale_at, shift_at, alike,
+        clamp, workshop,
     )  # fmt: skip

@@ -111,3 +111,17 @@ def test_int8_keeps_its_bits() -> None:
         for engine in (NativeEngine(), xnnpack())
     ]
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("layer", [nn.InstanceNorm2d(8, affine=True), nn.GroupNorm(4, 8)])
+def test_a_width_that_varies(layer: nn.Module) -> None:
+    """Of one image whose channels come first, the last dimension is its width: it may vary."""
+    width = torch.export.Dim("width", min=2, max=40)
+    model, x = lively(layer).eval(), torch.randn(1, 8, 6, 19)
+    data = penstock.lower(model, (x,), dynamic_shapes=({3: width},)).to_bytes()
+    for engine in ("auto", "native"):
+        program = penstock.load(data, threads=1, engine=engine)
+        for size in (2, 5, 19, 33, 40):
+            y = torch.randn(1, 8, 6, size)
+            (found,) = program(y.numpy())
+            np.testing.assert_allclose(found, model(y).detach().numpy(), rtol=2e-4, atol=2e-5)
