@@ -45,6 +45,20 @@ class Notice:
 CONSTANTS = "constants"
 NAMES = "unused names"
 CALIBRATION = "calibration"
+STATE = "state"
+
+
+def of_state(names: Sequence[str]) -> tuple[Notice, ...]:
+    """One where a model remembers something in plain attributes of these names."""
+    if not names:
+        return ()
+    listed = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+    text = (
+        f"the model stores values in {listed} as it runs; the program does not, each of its calls "
+        "begins with what was there when it was compiled. It keeps what is written into buffers "
+        "(register_buffer)"
+    )
+    return (Notice(STATE, text),)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from penstock.compiler.fx.all_sizes import for_all_sizes
 from penstock.compiler.fx.control_flow import all_graphs
 from penstock.compiler.fx.culprits import locate
 from penstock.compiler.fx.layout import Dynamic
-from penstock.compiler.notices import CALIBRATION, NAMES, Ledger, Notice
+from penstock.compiler.notices import CALIBRATION, NAMES, Ledger, Notice, of_state
 from penstock.compiler.one_thread import one_thread
 from penstock.compiler.program.constant_methods import constant_methods as constant_methods_of
 from penstock.compiler.program.emit import emit, sources_of
@@ -185,7 +185,7 @@ def lower(
             with timed.stage("rewrite"):
                 pipelines.run(module)
             report: QuantizationReport | None = None
-            advice: list[Notice] = []
+            advice = [*of_state(captured.forgotten)]
             if quantize is not None:
                 quantize = Quantization.parse(quantize)
                 unused = unused_names(captured.module, quantize)

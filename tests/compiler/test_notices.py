@@ -147,3 +147,38 @@ def test_no_calibration_data() -> None:
     (notice,) = penstock.lower(Named(), (x,), quantize="static").notices
     assert notice.kind == "calibration" and "give calibration data" in notice.text
     assert penstock.lower(Named(), (x,), quantize="dynamic").notices == ()
+
+
+class Remembering(nn.Module):
+    """Remembers its state in plain attributes; one table is made at the first call."""
+
+    def __init__(self, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.cell, self.inner = nn.Linear(4, 4), inner
+        self.h, self.calls, self.table = torch.zeros(1, 4), 0, None
+        self.register_buffer("kept", torch.zeros(1, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            self.table = torch.arange(4.0)
+        self.h = torch.tanh(self.cell(x) + self.h)
+        self.calls += 1
+        self.kept.add_(x)
+        y = self.h + self.table + self.kept
+        return y if self.inner is None else self.inner(y)
+
+
+def test_state_that_no_program_keeps_is_said() -> None:
+    model, x = Remembering(Remembering()).eval(), torch.randn(1, 4)
+    h = model.h
+    lowered = penstock.lower(model, (x,))
+    (notice,) = [n for n in lowered.notices if n.kind == "state"]
+    assert "stores values in h, calls, inner.h, inner.calls as" in str(notice)
+    assert "register_buffer" in str(notice)
+    assert model.h is h and model.calls == 0, "the model is as it was"
+    assert torch.nn.Module.__setattr__.__module__ == "torch.nn.modules.module"
+
+
+def test_a_model_without_state_has_no_such_notice() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)).eval()
+    assert not penstock.lower(model, (torch.randn(1, 3, 8, 8),)).notices

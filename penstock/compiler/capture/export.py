@@ -35,6 +35,7 @@ from penstock.compiler.capture.dynamo import independent_of_other_models
 from penstock.compiler.capture.examples import widened
 from penstock.compiler.capture.failed_calls import failed_calls_end
 from penstock.compiler.capture.failures import in_one_line
+from penstock.compiler.capture.forgotten import noting_state
 from penstock.compiler.capture.functional import functional
 from penstock.compiler.capture.given import (
     load_archive,
@@ -77,7 +78,8 @@ class Captured:
     ``input_structure`` / ``output_structure`` are the pytree specs of ``(args, kwargs)`` and of
     the result; ``bounds`` the upper bounds of the dynamic dimensions' symbols, ``least`` the lower
     ones; ``weights`` says how large the model's own constants are; ``exported`` is what
-    ``torch.export`` made, if it was to be kept.
+    ``torch.export`` made, if it was to be kept; ``forgotten`` names the attributes in which the
+    model remembers what the program does not.
     """
 
     module: GraphModule
@@ -89,6 +91,7 @@ class Captured:
     least: dict[Any, int] = field(default_factory=dict)
     weights: Weights = field(default_factory=Weights)
     exported: ExportedProgram | None = None
+    forgotten: tuple[str, ...] = ()
 
     @property
     def placeholders(self) -> list[Node]:
@@ -110,7 +113,9 @@ def capture(
     Raises :class:`ExportError` where ``torch.export`` cannot capture the model, and
     :class:`InputError` where example inputs are missing.
     """
-    program = _exported(model, args, kwargs, dynamic_shapes)
+    forgotten: list[str] = []
+    with noting_state(model, forgotten):
+        program = _exported(model, args, kwargs, dynamic_shapes)
     if program.example_inputs is None and args is None:
         raise InputError("the exported program carries no example inputs: pass them as args")
     example_args, example_kwargs = (
@@ -145,6 +150,7 @@ def capture(
         least=_lower_bounds(program),
         weights=weights,
         exported=program if keep else None,
+        forgotten=tuple(forgotten),
     )
 
 

@@ -53,11 +53,12 @@ def _call_on_copies(model: torch.nn.Module, call: Callable[[], Result]) -> Resul
 
 @contextmanager
 def _left_as_it_was(model: torch.nn.Module, stored: list[str]) -> Iterator[None]:
-    """Takes back what is stored in modules meanwhile, and in dictionaries of theirs (tables by
-    device or size); ``stored`` are the names of the stand-ins among it."""
+    """Takes back what is stored in modules meanwhile, in dictionaries of theirs (tables by device
+    or size) and in lists; ``stored`` are the names of the stand-ins among it, but in lists."""
     before = [
         (held, dict(held)) for module in model.modules() for held in _dictionaries(vars(module))
     ]
+    lists = [(held, list(held)) for _, values in before for held in _lists(values)]
     contents = [(held, held._version, held.detach().clone()) for held in _unregistered(model)]
     try:
         yield
@@ -65,6 +66,8 @@ def _left_as_it_was(model: torch.nn.Module, stored: list[str]) -> Iterator[None]
         for tensor, version, content in contents:
             if tensor._version != version:
                 tensor.detach().copy_(content)
+        for items, kept in lists:
+            items[:] = kept
         for held, values in before:
             stored += [name for name, value in held.items() if _new_stand_in(value, name, values)]
             for name in held.keys() - values.keys():
@@ -77,6 +80,10 @@ def _left_as_it_was(model: torch.nn.Module, stored: list[str]) -> Iterator[None]
 def _dictionaries(attributes: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield attributes
     yield from (value for value in attributes.values() if type(value) is dict)
+
+
+def _lists(values: dict[str, Any]) -> Iterator[list[Any]]:
+    yield from (value for value in values.values() if type(value) is list)
 
 
 def _unregistered(model: torch.nn.Module) -> list[torch.Tensor]:

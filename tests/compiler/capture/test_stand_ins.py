@@ -80,3 +80,22 @@ def test_writes_into_plain_attributes() -> None:
     for _ in range(3):
         (found,) = program(x)
         torch.testing.assert_close(torch.from_numpy(found), model(x))
+
+
+class Collecting(nn.Module):
+    """Keeps what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x)
+        return x * 2
+
+
+def test_lists_are_left_as_they_were() -> None:
+    model, x = Collecting(), torch.ones(3)
+    model(x)
+    penstock.lower(model, (x,))
+    assert len(model.seen) == 1 and type(model.seen[0]) is torch.Tensor
