@@ -59,6 +59,11 @@ LIMITS = (
         not_a_number=True,
     ),
     Limit(
+        "minus zero",
+        "is zero where it is picked from a row",
+        ("places_of_largest",),
+    ),
+    Limit(
         "not-a-number",
         "stays where it is not chosen",
         ("where", "triangle", "heaviside"),

@@ -61,7 +61,7 @@ CASES = [
     Case("stable_sort_of_one", _sorted(lambda: _ties(3, 1, 4), 1, False)),
     Case("stable_sort_of_a_scalar", _sorted(lambda: torch.tensor(3.0), -1, False)),
     Case("stable_sort_of_signed_zeros",
-         lambda: (Signs(), [(torch.tensor([[0.0, -0.0, 1, -0.0, 0.0, -1]]),)])),
+         lambda: (Signs(), [(torch.tensor([[0.0, -0.0, 1, -0.0, 0.0, -1] * 3]),)])),
     Case("stable_sort_dynamic", lambda: (
         Call(lambda x: tuple(torch.sort(x, stable=True))),
         [(_ties(3, 9),), (_ties(2, 30),), (_ties(5, 2),)]),
