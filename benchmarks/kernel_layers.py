@@ -80,7 +80,14 @@ def _convolution(layer: nn.Conv2d, size: int) -> Layer:
     name = f"{kernel[0]}x{kernel[1]} s{layer.stride[0]}, {inputs} to {outputs}, {side}x{side}"
     operations = 2 * side * side * outputs * inputs * kernel[0] * kernel[1]
     shape = (1, size, size, inputs)
-    return Layer(name, ChannelsLast(layer), (shape,), operations, "int8 dynamic", "dynamic")
+    return Layer(
+        name,
+        ChannelsLast(layer),
+        (shape,),
+        operations,
+        "int8, images quantized at run time",
+        "dynamic",
+    )
 
 
 def layers() -> Sequence[Layer]:
@@ -96,7 +103,7 @@ def layers() -> Sequence[Layer]:
         _norm(channels, "norm of 64 channels on 128x128", 1, 128, 128, 64),
         _norm(nn.LayerNorm(384), "layer norm of 384, 128 rows", 1, 128, 384),
         _norm(nn.LayerNorm(768), "layer norm of 768, 197 rows", 1, 197, 768),
-        _convolution(nn.Conv2d(3, 768, 16, 16), 224),
+        _convolution(nn.Conv2d(3, 64, 3, padding=1), 112),
         _convolution(nn.Conv2d(96, 192, 2, 2), 56),
         _convolution(nn.Conv2d(64, 64, 3, padding=1), 56),
     ]

@@ -105,9 +105,10 @@ def slower_dynamic_product(node: Node, values: Values, library: Library) -> str 
 
 def slower_dynamic_convolution(node: Node, values: Values, library: Library) -> str | None:
     """Of convolutions of images that are quantized at run time: ours are 1.1 to 1.3 times as fast
-    with AVX2 alone, 2.5 to 2.8 times with AVX-VNNI. With AVX-512 VNNI XNNPACK is as fast, but for
-    few channels, which it fills up to 8 at each tap: there ours are 1.3 to 3.6 times as fast, where
-    there are pixels enough to be worth a part. On ARM this has not been measured."""
+    with AVX2 alone, 2.5 to 2.8 times with AVX-VNNI, more with few channels. With AVX-512 VNNI
+    XNNPACK is as fast, but for few channels, which it fills up to 8 at each tap: there ours are 1.3
+    to 3.6 times as fast, where there are pixels enough to be worth a part. On ARM this has not been
+    measured."""
     if library.has(Isa.NEON):
         return "it has not been measured on ARM"
     if library.has(Isa.AVX512VNNI):
