@@ -24,6 +24,7 @@ from penstock.graph.shapes import infer
 from penstock.runtime import blocks
 from penstock.runtime.engines.native.engine import NativeEngine
 from penstock.runtime.engines.native.library import open_library, shared_library
+from penstock.runtime.engines.planner import choose
 from penstock.runtime.engines.protocol import Engine
 from penstock.runtime.engines.threads import Threads
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
@@ -108,6 +109,20 @@ def answer(engine: Engine, graph: XnnGraph, x: np.ndarray, threads: int = 1) -> 
     output = np.full(shape, np.nan, np.float32)
     executable.run([roomy(x)], [output])
     return output
+
+
+def check_bits(graph: XnnGraph, x: np.ndarray) -> None:
+    """A product of what is quantized at run time: every instruction set has XNNPACK's bits."""
+    assert choose(graph, [native("scalar"), xnnpack()]) == [0, 0]
+    expected = answer(xnnpack(), graph, x)
+    if ARM:  # XNNPACK scales to fp32 in another order there
+        scalar = answer(native("scalar"), graph, x)
+        np.testing.assert_allclose(scalar, expected, rtol=1e-5, atol=1e-5 * np.abs(scalar).max())
+        expected = scalar
+    for isa in ISAS:
+        for threads in (1, 2):
+            found = answer(native(isa), graph, x, threads)
+            np.testing.assert_array_equal(found, expected, err_msg=f"{isa}, {threads} threads")
 
 
 def nodes_of(family: str, data: bytes, inputs: Sequence[np.ndarray]) -> int:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_cases import convolution
-from native_harness import ARM, ISAS, answer, guarded, native, xnnpack
+from native_harness import ISAS, answer, check_bits, guarded, native, xnnpack
 
 from penstock.graph.dtypes import DataType, PerChannel, PerToken
 from penstock.graph.graph import INVALID_VALUE_ID, Node, Value, XnnGraph
@@ -70,23 +70,10 @@ def layer(seed: int) -> tuple[XnnGraph, np.ndarray]:
     return graph_of(shape, replace(a, padding=(0, 0, 0, 0)), seed)
 
 
-def check(graph: XnnGraph, x: np.ndarray) -> None:
-    assert choose(graph, [native("scalar"), xnnpack()]) == [0, 0]
-    expected = answer(xnnpack(), graph, x)
-    if ARM:  # XNNPACK scales to fp32 in another order there
-        scalar = answer(native("scalar"), graph, x)
-        np.testing.assert_allclose(scalar, expected, rtol=1e-5, atol=1e-5 * np.abs(scalar).max())
-        expected = scalar
-    for isa in ISAS:
-        for threads in (1, 2):
-            found = answer(native(isa), graph, x, threads)
-            np.testing.assert_array_equal(found, expected, err_msg=f"{isa}, {threads} threads")
-
-
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 1 << 30))
 def test_convolutions(seed: int) -> None:
-    check(*layer(seed))
+    check_bits(*layer(seed))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +95,7 @@ def test_layers(
     outputs: int,
 ) -> None:
     a = Conv2dAttributes(padding, kernel, stride, (1, 1), 1, shape[-1], outputs)
-    check(*graph_of(shape, a, outputs))
+    check_bits(*graph_of(shape, a, outputs))
 
 
 @pytest.mark.parametrize("isa", ISAS)
