@@ -11,7 +11,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn, cast
 
+import typer
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -27,6 +29,8 @@ from penstock.cli.safe_console import SafeConsole
 from penstock.errors import InputError, PenstockError, for_missing_package, shorten
 from penstock.faults import fault
 from penstock.text import one_line
+
+_INTERRUPTED = 130
 
 
 class Stage:
@@ -104,10 +108,34 @@ def errors_in_one_line() -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if is_interrupt(error):
             print("interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
+            raise SystemExit(_INTERRUPTED) from None
         assert isinstance(error, Exception)
         print(f"error: {one_line(str(known_error(error)))}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+#: What typer raises about a command line: click's base class, which newer versions bring along.
+_USAGE_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
+
+
+def run_app(app: typer.Typer, name: str | None = None) -> NoReturn:
+    """Runs the commands of ``app`` and ends the process: whatever goes wrong is one line on stderr.
+    The exit code is 1, for a command line that cannot be read 2, after Ctrl-C 130."""
+    with errors_in_one_line():
+        try:
+            code = app(prog_name=name, standalone_mode=False)
+        except _USAGE_ERROR as error:
+            text = one_line(error.format_message()).rstrip(".")
+            context = getattr(error, "ctx", None)
+            hint = "" if context is None else f" (see {context.command_path} --help)"
+            if text:  # else nothing was given, and the help is printed already
+                print(f"error: {text}{hint}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except typer.Abort:
+            raise KeyboardInterrupt from None
+        if code == _INTERRUPTED:  # typer's own answer to Ctrl-C
+            raise KeyboardInterrupt
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 def is_interrupt(error: BaseException) -> bool:

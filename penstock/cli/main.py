@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import rich_utils
-from typer.core import TyperGroup
 
 from penstock import __version__
 from penstock.cli.bench import bench_command
@@ -15,7 +13,7 @@ from penstock.cli.chat import chat_command
 from penstock.cli.command import Command
 from penstock.cli.compare import compare_command
 from penstock.cli.compile import CompileCommand, compile_command
-from penstock.cli.console import errors_in_one_line
+from penstock.cli.console import run_app
 from penstock.cli.generate import generate_command
 from penstock.cli.inspect import inspect_command
 from penstock.cli.models import models_command
@@ -24,20 +22,7 @@ from penstock.cli.quantize_report import quantize_report_command
 from penstock.cli.run import run_command
 from penstock.cli.safe_console import no_color
 
-
-class Commands(TyperGroup):
-    """Ctrl-C ends a command with one line and exit code 130, whatever typer makes of it."""
-
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
-
-
 app = typer.Typer(
-    cls=Commands,
     name="penstock",
     help="Compiles PyTorch models into .pte files in which XNNPACK does the work, and runs them.",
     no_args_is_help=True,
@@ -77,11 +62,10 @@ app.command("chat", cls=Command)(chat_command)
 
 
 def main() -> None:
-    """The entry point: errors of Penstock come out as one line."""
+    """The entry point."""
     if no_color():
-        rich_utils.COLOR_SYSTEM = None  # typer's own help and errors
-    with errors_in_one_line():
-        app(prog_name="penstock")
+        rich_utils.COLOR_SYSTEM = None  # typer's own help
+    run_app(app, "penstock")
 
 
 if __name__ == "__main__":

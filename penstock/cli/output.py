@@ -27,6 +27,12 @@ def writable(path: Path, option: str = "--output-dir") -> Path:
     Called before the work begins. Raises ``InputError``, which names the ``option`` that changes
     it, when it cannot be written.
     """
+    folder = path.parent
+    if folder.suffix == ".pte" and not folder.exists():
+        raise InputError(
+            f"the output directory {folder} is named like a file; give a directory to {option}, or "
+            "the file to penstock compile --output"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

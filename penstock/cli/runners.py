@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Optional
 
 import typer
 
-from penstock.cli.console import is_interrupt, known_error, provide_streams
+from penstock.cli.command import SafeCommand
+from penstock.cli.console import run_app
 from penstock.cli.run_file import PRINT_CHOICES, RunRequest, run_file, show, show_json, split_names
-from penstock.errors import InputError, PenstockError
-from penstock.text import one_line
+from penstock.errors import InputError
 
 # typer reads these at run time, hence Optional and not "| None".
 _ModelPath = Annotated[
@@ -104,8 +103,6 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and 
 #: How ExecuTorch's runner writes the default number of threads.
 _BY_DEFAULT = -1
 
-_ClickException = typer.BadParameter.__mro__[2]
-
 
 def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
     app = typer.Typer(
@@ -115,7 +112,7 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
-    @app.command(help=help)
+    @app.command(help=help, cls=SafeCommand)
     def run(
         model_path: _ModelPath,
         data_path: _DataPath = None,
@@ -155,39 +152,11 @@ def _app(help: str, delegates: frozenset[str] | None) -> typer.Typer:
     return app
 
 
-def _main(app: typer.Typer) -> None:
-    """Run the command; whatever goes wrong is one line on stderr and a non-zero exit code."""
-    provide_streams()
-    try:
-        code = app(standalone_mode=False)
-    except PenstockError as error:
-        _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # else Python complains once more at exit
-        raise SystemExit(1) from None
-    except MemoryError:
-        _fail("out of memory", 1)
-    except Exception as error:
-        if isinstance(error, _ClickException):
-            _fail(error.format_message(), 2)  # type: ignore[attr-defined]
-        if type(error).__name__ == "Abort" or is_interrupt(error):
-            _fail("interrupted", 130)
-        _fail(str(known_error(error)), 1)
-    raise SystemExit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"error: {one_line(message)}", file=sys.stderr)
-    raise SystemExit(code)
-
-
 def xnn_executor_runner() -> None:
     """Entry point: runs programs with XNNPACK and the kernels."""
-    _main(_app("Run a .pte file with XNNPACK and the kernels.", None))
+    run_app(_app("Run a .pte file with XNNPACK and the kernels.", None))
 
 
 def executor_runner() -> None:
     """Entry point: runs programs with the kernels, without any delegate."""
-    _main(_app("Run a .pte file that needs no delegate, with the kernels alone.", frozenset()))
+    run_app(_app("Run a .pte file that needs no delegate, with the kernels alone.", frozenset()))

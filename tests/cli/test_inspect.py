@@ -31,6 +31,9 @@ def test_a_page(shell: Shell) -> None:
     assert shown.strip() == "written: l.html"
     page = (shell.folder / "l.html").read_text()
     assert "<title>l.pte</title>" in page and "fully_connected" in page
+    before = (shell.folder / "l.pte").read_bytes()
+    shell.fails("penstock", "inspect", "l.pte", "--html", "./l.pte", message="the argument file")
+    assert (shell.folder / "l.pte").read_bytes() == before
     (shell.folder / "p.json").write_text("{}")
     shell.fails(
         "penstock", "inspect", "l.pte", "--html", "no/l.html", message="cannot write the page"

@@ -63,6 +63,48 @@ def test_an_empty_value_is_an_error(given: list[str], option: str, shell: Shell)
     shell.fails("penstock", *given, message=f"{option} is empty; give it a value or leave it out")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--bogus"], "No such option: --bogus"),
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'? (see penstock --help)"),
+        (["compile"], "Missing argument 'model' (see penstock compile --help)"),
+        (["run", "m.pte", "--threads", "x"], "Invalid value for '--threads'"),
+        (["compile", "add", "--output-dir"], "Option '--output-dir' requires an argument"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line(
+    given: list[str], message: str, shell: Shell
+) -> None:
+    done = shell.call("penstock", *given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+
+
+def test_no_file_is_written_over_one_that_is_read(shell: Shell) -> None:
+    """Nor over another one of the same command."""
+    for name in ("x.npy", "m.pte", "w.pt"):
+        (shell.folder / name).write_text("mine")
+    for given, message in (
+        (["run", "m.pte", "--inputs", "x.npy", "--output", "x.npy"], "which --inputs names too"),
+        (["profile", "m.pte", "--trace", "m.pte"], "--trace would write to m.pte"),
+        (["profile", "m.pte", "--html", "a", "--trace", "./a"], "which --html names too"),
+        (["compile", "add", "--weights", "w.pt", "--output", "w.pt"], "which --weights names too"),
+    ):
+        shell.fails("penstock", *given, message=message)
+    assert {path.read_text() for path in shell.folder.glob("?.*")} == {"mine"}
+    shell.compiled("add", "--output", "add")  # the name of the model is no file
+
+
+def test_a_directory_is_not_named_like_a_file(shell: Shell) -> None:
+    """``-o`` is the directory, as in ExecuTorch's script."""
+    shell.fails(
+        "penstock", "compile", "add", "-o", "add.pte", message="add.pte is named like a file"
+    )
+    (shell.folder / "old.pte").mkdir()
+    assert shell.call("penstock", "compile", "add", "-o", "old.pte").returncode == 0
+
+
 def test_an_empty_name_in_a_list_is_an_error(shell: Shell) -> None:
     given = ["run", "m.pte", "--inputs", "a.npy,"]
     shell.fails("penstock", *given, message="'a.npy,' has an empty name in it")

@@ -148,6 +148,7 @@ def test_command_says_latency_and_nothing_when_quiet(doubles: Path) -> None:
         (["--model_path", "{model}", "--print_output", "x"], "none, summary or all", 1),
         (["--model_path", "{model}", "--output_file", "/no/where/y.npy"], "cannot write", 1),
         (["--model_path", "{model}", "--etdump_path", "{text}/e"], "cannot write to", 1),
+        (["--model_path", "{model}", "--etdump_path", "{model}"], "--model_path names too", 1),
         (["--model_path", "{delegated}"], "run it with: xnn_executor_runner --model_path", 1),
     ],
 )
