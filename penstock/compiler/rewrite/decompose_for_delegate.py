@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_aggregate
+from torch.fx.node import map_aggregate, map_arg
 
 from penstock.compiler.delegate.operators import registry
 from penstock.compiler.delegate.partition import reason_against
@@ -23,7 +23,8 @@ from penstock.compiler.rewrite.inline import inline
 from penstock.compiler.rewrite.remove_no_ops import NO_OPS
 from penstock.errors import UnsupportedError
 
-#: An operator that was left alone this often is not tried again.
+#: An operator that was left alone this often, with the same options and as many dimensions, is not
+#: tried again.
 MOST_REFUSALS = 3
 
 
@@ -35,17 +36,20 @@ def apply(module: GraphModule) -> int:
     if not candidates:
         return 0
     sizes = SizeNodes(module)
-    refusals: Counter[Any] = Counter()
+    refusals: Counter[str] = Counter()
+    said: dict[str, str | None] = {}
     changes = 0
     with fake_mode(module):
         for node in candidates:
-            if refusals[node.target] >= MOST_REFUSALS:
+            use = _use(node)
+            if refusals[use] >= MOST_REFUSALS:
+                node.meta[REFUSED_IN_DEFINITION] = said[use]
                 continue
             recording = _recorded(node)
             refused = None if recording is None else _reason_against(node, recording)
             if recording is None or refused is not None:
-                refusals[node.target] += 1
-                node.meta[REFUSED_IN_DEFINITION] = refused
+                refusals[use] += 1
+                node.meta[REFUSED_IN_DEFINITION] = said[use] = refused
                 continue
             inline(module, node, sizes, recording)
             changes += 1
@@ -67,6 +71,16 @@ def _is_candidate(node: Node) -> bool:
     if not any(isinstance(s.meta.get("val"), torch.Tensor) for s in node.all_input_nodes):
         return False
     return reason_against(node) is not None and definition(target) is not None
+
+
+def _use(node: Node) -> str:
+    """The operator with its options and the ranks of its tensors: what mostly decides about it."""
+
+    def shown(source: Node) -> str:
+        value = source.meta.get("val")
+        return f"{value.dim()}d" if isinstance(value, torch.Tensor) else "computed"
+
+    return f"{node.target} {map_arg((node.args, node.kwargs), shown)}"
 
 
 def _stops(target: torch._ops.OpOverload) -> bool:

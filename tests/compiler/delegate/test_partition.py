@@ -282,6 +282,23 @@ class Einsum(torch.nn.Module):
         return torch.einsum("ij,kj->ik", x, x)
 
 
+class Diagonals(torch.nn.Module):
+    """Four sums that PyTorch defines by tensors of seven dimensions, and one that it does not."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        wide = [torch.einsum("aab,cdefg->abcdeg", x * n, y) for n in range(4)]
+        return (*wide, torch.einsum("aab,cb->ac", x, x[0]))
+
+
+def test_what_is_refused_in_one_use_of_an_operator_is_not_in_others() -> None:
+    lowered = penstock.lower(Diagonals(), (torch.randn(3, 3, 2), torch.randn(2, 2, 3, 2, 2)))
+    reasons = [
+        str(reason) for node, reason in lowered.delegation.undelegated if "einsum" in node.name
+    ]
+    assert len(reasons) == 4
+    assert all("a tensor has 7 dimensions" in reason for reason in reasons)
+
+
 def test_reasons_name_a_float_that_xnnpack_lacks() -> None:
     lowered = penstock.lower(Einsum(), (torch.randn(5, 4, dtype=torch.float64),))
     ((_, reason),) = lowered.delegation.undelegated

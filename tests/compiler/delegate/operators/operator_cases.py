@@ -230,13 +230,18 @@ case("matmul", torch.matmul, numbers(3, 1, 4, 5), numbers(2, 5, 3))
 case("matmul", lambda x, y: (x @ y, y @ x[0], x[0] @ y), numbers(4, 4), numbers(4))
 case("matmul", lambda x: x @ x.transpose(-1, -2), numbers(2, 3, 4))
 case("matmul", lambda x: torch.einsum("bchw,bcxy->bhwxy", x, x), numbers(1, 3, 2, 4))
-for equation, left, right in (  # more labels than XNNPACK's tensors have dimensions
+for equation, *shapes in (  # more labels than XNNPACK's tensors have dimensions
     ("bildsk,biokl->bolsd", (2, 3, 5, 1, 4, 3), (2, 3, 6, 3, 5)),
     ("abcdef, ghabc -> ghdef", (2, 3, 4, 5, 2, 3), (2, 3, 2, 3, 4)),
     ("abcdef,xyz->xa", (2, 3, 4, 5, 2, 3), (3, 4, 2)),
     ("abcdef,bcdefg", (2, 1, 2, 2, 2, 3), (1, 2, 2, 2, 3, 4)),
+    ("...abst,...asd->...abtd", (2, 3, 2, 2, 4, 5), (2, 3, 2, 4, 3)),
+    ("a...bst,a...sdw->...btd", (2, 3, 2, 4, 5), (2, 1, 4, 3, 3)),
+    ("...abst,csd", (1, 2, 2, 4, 5), (3, 4, 2)),
+    ("blhn,bshn,bhls,bshp,cdq->blhp", *[(2, 4, 2, 5)] * 2, (2, 2, 4, 4), (2, 4, 2, 6), (2, 1, 3)),
+    ("ab,cde,fgh,bcfh->adeg", (2, 3), (2, 3, 4), (3, 2, 5), (3, 2, 3, 5)),
 ):
-    case("matmul", partial(torch.einsum, equation), numbers(*left), numbers(*right))
+    case("matmul", partial(torch.einsum, equation), *[numbers(*shape) for shape in shapes])
 case("baddbmm", lambda x, y, z: torch.baddbmm(x, y, z, beta=0.5, alpha=2.0),
      numbers(2, 3, 4), numbers(2, 3, 5), numbers(2, 5, 4))  # fmt: skip
 case("scaled_dot_product_attention", lambda x: F.scaled_dot_product_attention(x, x, x),
