@@ -11,7 +11,10 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch._subclasses.fake_tensor import DynamicOutputShapeException
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+)
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.utils.rnn import PackedSequence
 
@@ -56,7 +59,7 @@ def in_one_line(error: BaseException) -> str:
     text = shorten(" ".join(lines[:blank]), MAX_REASON)
     culprit = CULPRIT.search(str(error))
     text += f" ({culprit[1]}:{culprit[2]})" if culprit is not None else place(error)
-    if isinstance(error, GuardOnDataDependentSymNode):
+    if isinstance(error, (GuardOnDataDependentSymNode, DataDependentOutputException)):
         text += (
             "; what a model computes may decide which operators it runs only by torch.cond and "
             "while_loop; or use torch.where"

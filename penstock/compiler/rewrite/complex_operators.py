@@ -365,8 +365,9 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten.istft.default: spectrogram.istft,
 }
 
-#: They make complex tensors of real ones.
+#: They make complex tensors of real ones, if only on their way to real ones.
 MAKERS = {
+    aten.fft_hfft.default, aten.fft_hfft2.default, aten.fft_hfftn.default,
     aten.complex.default, aten.polar.default, aten.view_as_complex.default,
     aten.view_as_complex_copy.default, aten._fft_r2c.default, aten.stft.default,
 }  # fmt: skip

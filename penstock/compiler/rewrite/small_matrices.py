@@ -197,3 +197,61 @@ def cholesky_solve(right: Tensor, x: Tensor, upper: bool = False) -> Tensor:
 
 def cholesky_inverse(x: Tensor, upper: bool = False) -> Tensor:
     return cholesky_solve(torch.eye(x.shape[-1], dtype=x.dtype).expand(x.shape), x, upper)
+
+
+def linalg_qr(x: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
+    """By Householder's reflections, with LAPACK's signs: a column that is zero below its diagonal
+    is left as it is, any other ends in a diagonal entry of the other sign."""
+    rows, columns = x.shape[-2:]
+    if not all(isinstance(size, int) and size <= LARGEST for size in (rows, columns)):
+        raise OtherSizeError(
+            f"matrices of at most {LARGEST} rows and columns, numbers that are fixed"
+        )
+    steps = min(rows, columns)
+    q = torch.eye(rows, dtype=x.dtype).expand(*x.shape[:-2], rows, rows)
+    r = x
+    for step in range(min(steps, rows - 1)):
+        column = r[..., step:, step]
+        head, tail = column[..., :1], column[..., 1:]
+        # Squares of entries as they are might be too large or too small.
+        size = column.abs().amax(-1, keepdim=True)
+        unit = column / torch.where(size > 0, size, 1)
+        length = size * unit.square().sum(-1, keepdim=True).sqrt()
+        turned = (tail != 0).any(-1, keepdim=True)
+        end = torch.where(head < 0, length, -length)
+        pivot = torch.where(turned, head - end, 1)
+        factor = torch.where(turned, -pivot / torch.where(turned, end, 1), 0)
+        rest = torch.where(turned, tail / pivot, 0)
+        vector = torch.nn.functional.pad(torch.cat([torch.ones_like(head), rest], -1), [step, 0])
+        along, scaled = vector.unsqueeze(-1), (factor * vector).unsqueeze(-1)
+        r = r - scaled * (along * r).sum(-2, keepdim=True)
+        q = q - (q * vector.unsqueeze(-2)).sum(-1, keepdim=True) * scaled.mT
+    kept = rows if mode == "complete" else steps
+    upper = r[..., :kept, :].triu()
+    return (torch.zeros(0, dtype=x.dtype) if mode == "r" else q[..., :kept]), upper
+
+
+#: Powers in the series of an exponential; with its argument's norm below 1/2 the next is 2e-11.
+POWERS = 9
+#: Squarings of an exponential: norms of up to 512, whose exponential float32 does not hold.
+SQUARINGS = 10
+
+
+def matrix_exp(x: Tensor) -> Tensor:
+    """By its series for a small part of ``x``, squared as often as that part fits in."""
+    size = _size(x, LARGEST_TRIANGLE)
+    if not size:
+        return x.clone()
+    unit = torch.eye(size, dtype=x.dtype)
+    part, norm = x, x.abs().sum(-2).amax(-1)[..., None, None]
+    needed = []
+    for _ in range(SQUARINGS):
+        large = norm > 0.5
+        part, norm = (torch.where(large, one * 0.5, one) for one in (part, norm))
+        needed.append(large)
+    result = unit + part / POWERS
+    for power in range(POWERS - 1, 0, -1):
+        result = unit + part @ result / power
+    for large in needed:
+        result = torch.where(large, result @ result, result)
+    return result

@@ -273,6 +273,11 @@ def test_results_whose_sizes_pytorch_does_not_tell() -> None:
         penstock.lower(Fitted(), (torch.randn(5, 3), torch.randn(5, 1)))
 
 
+def test_a_decision_by_what_is_computed_says_what_to_use() -> None:
+    with pytest.raises(ExportError, match=r"aten\.equal.*test_export\.py.*torch\.where"):
+        penstock.lower(Call(lambda x: x if torch.equal(x, x * 2) else x + 1), (X,))
+
+
 def test_a_long_reason_leaves_room_for_the_place_and_what_to_do() -> None:
     """torchvision's folder begins with the name of torch's."""
 

@@ -76,6 +76,7 @@ TRANSFORMS: dict[str, Callable[[torch.Tensor], Any]] = {
     "fftn": lambda x: torch.fft.fftn(x.to(C64)),
     "real_of_two": lambda x: torch.fft.fft(torch.fft.fft(x, dim=-1), dim=-2).real,
     "hfft": lambda x: (torch.fft.hfft(x.to(C64)), torch.fft.ihfft(x)),
+    "hfft_of_real": lambda x: (torch.fft.hfft(x), torch.fft.hfft2(x, norm="ortho")),
     "shifted": lambda x: torch.fft.fftshift(torch.fft.rfft(x, n=20)),
 }
 
@@ -165,7 +166,7 @@ CASES = [
         {"dynamic_shapes": (({0: Dim("n", max=8)},),)}),
     *(Case(f"transform_{name}_{size}", of(function, (2, 3, size)), sweep=size not in SIZES)
       for name, function in TRANSFORMS.items() for size in SIZES + MORE_SIZES
-      if size > 1 or name not in ("irfft", "rfft2", "hfft")),
+      if size > 1 or name not in ("irfft", "rfft2", "hfft", "hfft_of_real")),
     Case("transform_kernels", of(TRANSFORMS["ifft"], (2, 3, 10)), KERNELS_ONLY),
     Case("transform_of_doubles", lambda: (
         Call(TRANSFORMS["ifft"]), [(torch.randn(2, 3, 10, dtype=torch.float64),)])),

@@ -42,6 +42,9 @@ POSITIVE = MATRICES[7] @ MATRICES[7].mT + torch.eye(7)
 FACTOR = torch.linalg.cholesky(POSITIVE)
 LABELS = torch.tensor([[1, 2, -1, 0, 0, 3, 0, 0], [-1] * 8, [7, 6, 5, 4, 3, 2, 1, 0]])
 SCALAR = torch.tensor(1.5)
+TAILS = torch.tensor(
+    [-math.inf, -9, -2.5, -1, -0.3, -0.0, 1e-8, 0.5, 0.7, 3, 8, math.inf, math.nan]
+)
 #: One that is positive definite, and two that are neither that nor can be inverted.
 ODD = torch.stack([torch.eye(6), torch.diag(torch.tensor([1.0, 2, 3, 4, 5, 0])), torch.zeros(6, 6)])
 ODD[2, :5, :5] = torch.diag(torch.tensor([1.0, 1, -1, 1, 1]))
@@ -105,6 +108,7 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
     "erfinv": (
         torch.erfinv, (torch.tensor([-1.0, -0.99999, -0.5, 0.0, 1e-6, 0.3, 0.999, 1.0, 1.5]),)
     ),
+    **{name: (getattr(torch.special, name), (TAILS,)) for name in ("erfcx", "log_ndtr")},
     "ndtri": (torch.special.ndtri, (torch.tensor([0.0, 0.01, 0.5, 0.9, 1.0]),)),
     "lgamma": (torch.lgamma, (LINE,)),
     "lgamma_extremes": (torch.lgamma, (torch.tensor([-math.inf, math.inf, 1.0, 2.0, math.nan]),)),
@@ -144,6 +148,15 @@ CASES: dict[str, tuple[Any, tuple[torch.Tensor, ...]]] = {
            "solve": lambda x: torch.linalg.solve_ex(x, x),
        }.items()},
     "cholesky": (torch.linalg.cholesky, (POSITIVE,)),
+    **{f"qr_{mode}_{x.shape[-2]}x{x.shape[-1]}": (
+        lambda x, mode=mode: tuple(torch.linalg.qr(x, mode))[mode == "r" :], (x,))
+       for mode in ("reduced", "complete", "r")
+       for x in (_random(1, 1), _random(2, 5, 3), _random(3, 5), _random(4, 4) * 1e25)},
+    "qr_of_zeros_below": (lambda x: tuple(torch.linalg.qr(x)), (torch.eye(3) * -2,)),
+    "qr_singular": (lambda x: tuple(torch.linalg.qr(x)), (torch.zeros(2, 4, 3),)),
+    "matrix_exp": (torch.linalg.matrix_exp, (MATRICES[7] - 2 * torch.eye(7),)),
+    "matrix_exp_large": (torch.matrix_exp, (_random(4, 4) * 3 - torch.eye(4) * 8,)),
+    "matrix_exp_of_one": (torch.matrix_exp, (torch.tensor([[[-3.0]], [[0.0]]]),)),
     "cholesky_upper": (lambda x: torch.linalg.cholesky(x, upper=True), (POSITIVE,)),
     "cholesky_old": (torch.cholesky, (POSITIVE,)),
     "cholesky_of_one": (torch.linalg.cholesky, (torch.full((2, 1, 1), 4.0),)),
@@ -241,10 +254,20 @@ def test_against_eager(name: str, delegate: bool) -> None:
         np.testing.assert_allclose(one, other.numpy(), rtol=3e-5, atol=3e-6)
 
 
+def test_the_tail_of_erfc_keeps_its_digits() -> None:
+    """1 - erf(x) is zero from 4 on."""
+    x = torch.linspace(0.4, 9, 100)
+    lowered = penstock.lower(Call(torch.erfc).eval(), (x,))
+    assert lowered.delegation.share == 1
+    (actual,) = penstock.load(lowered.to_bytes(), threads=1)(x.numpy())
+    np.testing.assert_allclose(actual, torch.erfc(x).numpy(), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("function", "inputs", "message"),
     [
         (torch.linalg.inv, (torch.eye(33)[None],), "at most 32 rows.*test_decompositions.py"),
+        (torch.linalg.qr, (_random(2, 33),), "at most 32 rows and columns.*test_decompositions.py"),
         (torch.linalg.eigvals, (LARGE,), "linalg_eigvals.default gives complex numbers"),
         (torch.gcd, (torch.arange(4), torch.arange(4)), "gcd.*test_decompositions.py"),
         (lambda x: F.fractional_max_pool2d(x, 2, (2, 2)), (_random(1, 1, 5, 5),), "fractional"),
