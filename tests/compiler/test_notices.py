@@ -177,6 +177,28 @@ def test_state_that_no_program_keeps_is_said() -> None:
     assert "register_buffer" in str(notice)
     assert model.h is h and model.calls == 0, "the model is as it was"
     assert torch.nn.Module.__setattr__.__module__ == "torch.nn.modules.module"
+    assert "__getattribute__" not in vars(torch.nn.Module)
+
+
+class Storing(nn.Module):
+    """Stores what it computes in each call anew, for its hooks or for whoever looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.utils.weight_norm(nn.Linear(4, 4))
+        self.scores, self.rows = torch.zeros(1), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            self.rows = x.shape[0]
+            x = self.layer(x) * self.rows
+        self.scores = x.softmax(-1)
+        return x + self.scores
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_what_each_call_writes_before_it_reads_it_is_no_state() -> None:
+    assert penstock.lower(Storing().eval(), (torch.randn(3, 4),)).notices == ()
 
 
 def test_a_model_without_state_has_no_such_notice() -> None:

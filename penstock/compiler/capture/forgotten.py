@@ -11,28 +11,44 @@ import torch
 
 @contextmanager
 def noting_state(model: object, forgotten: list[str]) -> Iterator[None]:
-    """While ``model`` runs, notes in ``forgotten`` the attributes (``layer.h``) that were tensors
-    or numbers and get others. Buffers are none of them: programs keep what is written into those.
-    Nor is what was not there before, or None: a table that a first call makes, say."""
+    """While ``model`` runs, notes in ``forgotten`` the attributes (``layer.h``) whose tensors or
+    numbers it reads, and that get others then. Buffers are none of them: programs keep what is
+    written into those. Nor is what was not there before, or None (a table that a first call makes,
+    say), nor what each call writes before it reads it (a weight out of its norm and direction)."""
     if not isinstance(model, torch.nn.Module):
         yield
         return
-    names = {id(module): name for name, module in model.named_modules()}
+    # By their attributes, which what stands for a module while it is captured shares with it.
+    names = {id(vars(module)): name for name, module in model.named_modules()}
+    read: set[tuple[int, str]] = set()
+    written: set[tuple[int, str]] = set()
     original = torch.nn.Module.__setattr__
 
+    def reading(module: torch.nn.Module, name: str) -> Any:
+        value = object.__getattribute__(module, name)
+        if isinstance(value, (torch.Tensor, int, float)):
+            place = (id(object.__getattribute__(module, "__dict__")), name)
+            if place[0] in names and place not in written:
+                read.add(place)
+        return value
+
     def noting(module: torch.nn.Module, name: str, value: Any) -> None:
-        before = vars(module).get(name)
-        if id(module) in names and _is_another(before, value):
-            path = ".".join(filter(None, (names[id(module)], name)))
+        attributes = vars(module)
+        place = (id(attributes), name)
+        if place[0] in names and place in read and _is_another(attributes.get(name), value):
+            path = ".".join(filter(None, (names[place[0]], name)))
             if path not in forgotten:
                 forgotten.append(path)
+        written.add(place)
         original(module, name, value)
 
     torch.nn.Module.__setattr__ = noting  # type: ignore[method-assign, assignment]
+    torch.nn.Module.__getattribute__ = reading  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         torch.nn.Module.__setattr__ = original  # type: ignore[method-assign]
+        del torch.nn.Module.__getattribute__
 
 
 def _is_another(before: Any, value: Any) -> bool:
