@@ -41,11 +41,12 @@ from penstock.compiler.quantize.values import (
     is_float32,
     tensor_of,
 )
+from penstock.compiler.rewrite.fold_batch_norm import weighted_before
 
 aten = torch.ops.aten
 
 #: Whose batch norms torchao folds after the training.
-_WITH_NORM: set[object] = {
+FOLDED_BY_TORCHAO: set[object] = {
     aten.conv1d.default, aten.conv2d.default,
     aten.conv_transpose1d.default, aten.conv_transpose2d.input,
 }  # fmt: skip
@@ -249,11 +250,15 @@ def _reason_against_inputs(decision: Decision, masks: set[Node]) -> str | None:
 
 
 def _following_norm(node: Node) -> Node | None:
-    """The batch norm that alone reads a convolution, and is folded into it after the training."""
-    if node.target not in _WITH_NORM or len(node.users) != 1:
+    """The batch norm that alone reads a convolution or linear layer, and is folded into it after
+    the training: by torchao, or when the program is lowered."""
+    if len(node.users) != 1:
         return None
     (user,) = node.users
-    return user if user.target is aten.batch_norm.default and user.args[0] is node else None
+    if user.target is not aten.batch_norm.default or user.args[0] is not node:
+        return None
+    folded = node.target in FOLDED_BY_TORCHAO or weighted_before(node, 1) is node
+    return user if folded else None
 
 
 def _following_clamp(decision: Decision, quantization: Quantization) -> Node | None:

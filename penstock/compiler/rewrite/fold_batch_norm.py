@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the operators
 from torch.fx import GraphModule, Node
 
 from penstock.compiler.fx.arguments import arguments
 from penstock.compiler.fx.attributes import attribute
 from penstock.compiler.fx.batch_norm import batch_norm_affine
-from penstock.compiler.fx.edit import copy_origin, get_attribute
+from penstock.compiler.fx.edit import call, copy_origin, get_attribute
 from penstock.compiler.rewrite.unmerge_views import PERMUTES, VIEWS
 
 aten = torch.ops.aten
+quantized = torch.ops.quantized_decomposed
 
 #: target -> the weight's output-channel dimension
 WEIGHTED: dict[Any, int] = {
@@ -33,6 +35,10 @@ WEIGHTED: dict[Any, int] = {
 }
 
 
+_BY_CHANNEL = quantized.dequantize_per_channel.default
+_BY_TENSOR = quantized.dequantize_per_tensor.default
+
+
 def put_together(module: GraphModule) -> int:
     """Given ``_native_batch_norm_legit_no_training(x, ...)[0]``, as torch makes it functional
     → Result ``batch_norm(x, ...)``."""
@@ -44,13 +50,13 @@ def put_together(module: GraphModule) -> int:
 def apply(module: GraphModule) -> int:
     """Given ``batch_norm(conv(x, w, b))`` in evaluation mode, the convolution read by nothing else
     → Result ``conv(x, w * s, (b - mean) * s + beta)`` with ``s = gamma / sqrt(var + eps)`` per
-    output channel. Views and permutes may stand between the two, if they keep channels apart."""
+    output channel. Views and permutes may stand between the two, if they keep channels apart. Of
+    int8 weights (as training leaves them beside a norm) the scales take ``s``, the integers stay."""
     changes = 0
     for node in list(module.graph.nodes):
         producer = _producer(node) if node.target is aten.batch_norm.default else None
         if producer is not None:
-            _fold(module, node, producer)
-            changes += 1
+            changes += _fold(module, node, producer)
     return changes
 
 
@@ -98,8 +104,17 @@ def weighted_before(value: Node, axis: int) -> Node | None:
         return None
     if WEIGHTED[producer.target] == 1 and source["groups"] != 1:
         return None
-    constant = _is_constant(source["weight"]) and _is_constant(source["bias"])
-    return producer if constant else None
+    weight = _is_constant(source["weight"]) or _is_small(source["weight"])
+    return producer if weight and _is_constant(source["bias"]) else None
+
+
+def _is_small(value: object) -> bool:
+    """Whether a weight is the real numbers of constant integers."""
+    return (
+        isinstance(value, Node)
+        and value.target in (_BY_CHANNEL, _BY_TENSOR)
+        and all(_is_constant(item) for item in value.args if isinstance(item, Node))
+    )
 
 
 def _is_constant(value: object) -> bool:
@@ -168,11 +183,11 @@ def _channel_axis(producer: Node) -> int:
 PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 
 
-def _fold(module: GraphModule, node: Node, producer: Node) -> None:
+def _fold(module: GraphModule, node: Node, producer: Node) -> bool:
     named = arguments(node)
     weight, bias, mean, variance = (_value(module, named[key]) for key in PARAMETERS)
     scale, shift = batch_norm_affine(weight, bias, mean, variance, named["eps"])
-    fold_affine(module, node, named["input"], producer, scale, shift)
+    return fold_affine(module, node, named["input"], producer, scale, shift)
 
 
 def fold_affine(
@@ -182,26 +197,71 @@ def fold_affine(
     producer: Node,
     scale: torch.Tensor,
     shift: torch.Tensor | None,
-) -> None:
+) -> bool:
     """Given ``node == value * scale + shift`` (float32 [channels]), ``producer`` what
-    :func:`weighted_before` found → Result ``producer`` does that, ``value`` replaces ``node``."""
+    :func:`weighted_before` found → Result ``producer`` does that, ``value`` replaces ``node``.
+    False, and nothing changed, where int8 has no such weight."""
     source = arguments(producer)
-    weight, bias = _value(module, source["weight"]), _value(module, source["bias"])
-    assert weight is not None
-    view = [1] * weight.dim()
-    view[WEIGHTED[producer.target]] = -1
-    new_bias = shift
+    axis, dtype = WEIGHTED[producer.target], source["weight"].meta["val"].dtype
+    make = _scaled_small if _is_small(source["weight"]) else _scaled
+    weight = make(module, producer, source["weight"], scale, axis)
+    if weight is None:
+        return False
+    bias, new_bias = _value(module, source["bias"]), shift
     if bias is not None:
         new_bias = bias * scale if shift is None else bias * scale + shift
-    new_weight = weight * scale.to(weight.dtype).view(view)
-    weight_node = get_attribute(module, producer, new_weight, "_folded_weight")
     bias_node = None
     if new_bias is not None:
-        bias_node = get_attribute(module, producer, new_bias.to(weight.dtype), "_folded_bias")
-    producer.args = (producer.args[0], weight_node, bias_node, *producer.args[3:])
+        bias_node = get_attribute(module, producer, new_bias.to(dtype), "_folded_bias")
+    producer.args = (producer.args[0], weight, bias_node, *producer.args[3:])
     producer.kwargs = {k: v for k, v in producer.kwargs.items() if k not in ("weight", "bias")}
     node.replace_all_uses_with(value)
     module.graph.erase_node(node)
+    return True
+
+
+def _scaled(
+    module: GraphModule, before: Node, weight: Node, factors: torch.Tensor, axis: int
+) -> Node:
+    """``weight`` with each channel times its factor."""
+    value = _value(module, weight)
+    assert value is not None
+    product = value * _along(factors.to(value.dtype), axis, value.dim())
+    return get_attribute(module, before, product, "_folded_weight")
+
+
+def _scaled_small(
+    module: GraphModule, before: Node, weight: Node, factors: torch.Tensor, axis: int
+) -> Node | None:
+    """The same for dequantized integers: their scales are multiplied, and what a negative factor
+    does to a channel its integers do. ``None`` where they cannot (-128, other zero points)."""
+    named = arguments(weight)
+    integers, low, high = _value(module, named["input"]), named["quant_min"], named["quant_max"]
+    assert integers is not None
+    if weight.target is _BY_CHANNEL:
+        scales, points = _value(module, named["scales"]), _value(module, named["zero_points"])
+        if named["axis"] != axis or scales is None or points is not None and bool(points.any()):
+            return None
+    else:
+        if named["zero_point"] != 0:
+            return None
+        scales = torch.full_like(factors, named["scale"], dtype=torch.float32)
+    signs = _along(factors.sign(), axis, integers.dim())
+    turned = integers.to(torch.int32) * signs.to(torch.int32)
+    if bool((turned > high).any()):
+        return None
+    # (A channel times 0 has zeros of any scale.)
+    scales = torch.where(factors == 0.0, scales, scales * factors.abs().to(scales.dtype))
+    constants = [
+        get_attribute(module, before, tensor, "_folded_weight")
+        for tensor in (turned.to(integers.dtype), scales, torch.zeros(len(scales)).long())
+    ]
+    return call(module, before, _BY_CHANNEL, *constants, axis, low, high, integers.dtype)
+
+
+def _along(values: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:
+    """One value for each channel, to be broadcast."""
+    return values.view([-1 if dim == axis else 1 for dim in range(dimensions)])
 
 
 def _value(module: GraphModule, argument: Any) -> torch.Tensor | None:

@@ -24,9 +24,10 @@ def apply(module: GraphModule) -> int:
         for value, factor in (node.args, node.args[::-1]):
             axis = _axis(node, value, factor)
             producer = None if axis is None else weighted_before(value, axis)
-            if producer is not None:
-                scale = attribute(module, str(factor.target)).detach().flatten()
-                fold_affine(module, node, value, producer, scale, None)
+            if producer is None:
+                continue
+            scale = attribute(module, str(factor.target)).detach().flatten()
+            if fold_affine(module, node, value, producer, scale, None):
                 changes += 1
                 break
     return changes

@@ -21,6 +21,9 @@ from penstock.compiler.quantize.training import (
     MovingRangeObserver,
 )
 from penstock.errors import QuantizationError
+from penstock.formats.payload_reader import read_payload
+from penstock.formats.program_reader import read_program
+from penstock.graph.dtypes import DataType
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(8, 3, 8, 8, generator=GENERATOR)
@@ -92,6 +95,52 @@ def test_what_is_trained_is_what_runs(norm: type[nn.Module], scheme: str) -> Non
     assert not lowered.delegation.undelegated and len(lowered.delegation.subgraphs) == 1
     (found,) = penstock.load(lowered.to_bytes())(IMAGES)
     assert sqnr_db(expected, torch.from_numpy(found)) > 35
+
+
+class Volumes(nn.Module):
+    """Layers before batch norms that torchao does not fold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv3d(2, 8, 3, padding=1, bias=False), nn.BatchNorm3d(8), nn.ReLU(),
+            nn.Conv3d(8, 8, 3, padding=1, groups=8), nn.BatchNorm3d(8), nn.ReLU(),
+            nn.ConvTranspose3d(8, 8, 2, 2), nn.BatchNorm3d(8), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.body(x).mean((2, 3, 4)))
+        return result
+
+
+@pytest.mark.parametrize("scheme", ["static", "static_per_tensor"])
+def test_norms_that_torchao_leaves(scheme: str) -> None:
+    torch.manual_seed(0)
+    model, x = Volumes().train(), torch.randn(4, 2, 4, 6, 6)
+    for part in model.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm3d)):
+            part.weight.data[::3].neg_()
+    module = prepared(model, x, scheme=scheme)
+    optimizer = torch.optim.SGD(module.parameters(), 0.02)
+    for _ in range(4):
+        loss = (module(x) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    converted = convert_pt2e(module)
+    move_exported_model_to_eval(converted)
+    with torch.no_grad():
+        expected = converted(x)
+    lowered = penstock.lower(torch.export.export(converted, (x,)))
+    assert not lowered.delegation.undelegated and len(lowered.delegation.subgraphs) == 1
+    program = read_program(lowered.to_bytes())
+    (delegate,) = program.methods[0].delegates
+    graph = read_payload(delegate.payload, program.named_data)
+    made = [graph.values[number].dtype for node in graph.nodes for number in node.outputs]
+    assert made.count(DataType.FP32) == 1, "more than the result is in float"
+    (found,) = penstock.load(lowered.to_bytes())(x)
+    assert sqnr_db(expected, torch.from_numpy(found)) > 30
 
 
 def test_layers_and_their_norms_have_one_range() -> None:

@@ -137,6 +137,62 @@ def test_batch_norms_of_something_else_stay(model: nn.Module, x: torch.Tensor) -
     assert targets["aten.batch_norm.default"] == 1
 
 
+quantized = torch.ops.quantized_decomposed
+INTEGERS = torch.randint(-127, 128, (4, 3, 3, 3), dtype=torch.int8)
+SCALES = torch.rand(4) + 0.5
+
+
+class Int8Normed(nn.Module):
+    """A convolution with dequantized weights, and a batch norm with factors of either sign."""
+
+    def __init__(self, integers: torch.Tensor, points: int = 0, axis: int | None = 0) -> None:
+        super().__init__()
+        self.register_buffer("integers", integers)
+        self.register_buffer("scales", SCALES.clone())
+        self.register_buffer("points", torch.full((4,), points))
+        self.axis, self.norm = axis, spread(nn.BatchNorm2d(4))
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        self.norm.weight.data = torch.tensor([1.5, -0.5, 0.0, -2.0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        limits = (-128, 127, torch.int8)
+        if self.axis is None:
+            weight = quantized.dequantize_per_tensor(self.integers, 0.02, 0, *limits)
+        else:
+            weight = quantized.dequantize_per_channel(
+                self.integers, self.scales, self.points, self.axis, *limits
+            )
+        if self.axis == 1:
+            y = torch.conv_transpose2d(x, weight, self.scales)
+        else:
+            y = torch.conv2d(x, weight)
+        result: torch.Tensor = self.norm(y)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("model", "channels"),
+    [
+        (Int8Normed(INTEGERS), 3),
+        (Int8Normed(INTEGERS, axis=None), 3),
+        (Int8Normed(INTEGERS.transpose(0, 1).contiguous(), axis=1), 3),
+    ],
+)
+def test_batch_norms_are_folded_into_scales(model: nn.Module, channels: int) -> None:
+    module, targets = rewritten(model, (torch.randn(2, channels, 6, 6),), fold_batch_norm.apply)
+    assert "aten.batch_norm.default" not in targets
+    dequantize = quantized.dequantize_per_channel.default
+    (weight,) = [node for node in module.graph.nodes if node.target is dequantize]
+    integers, scales = (getattr(module, str(node.target)) for node in weight.args[:2])
+    assert integers.dtype == torch.int8 and bool((scales > 0).all())
+
+
+@pytest.mark.parametrize("model", [Int8Normed(INTEGERS.clamp(max=-128)), Int8Normed(INTEGERS, 3)])
+def test_batch_norms_that_integers_cannot_take_stay(model: nn.Module) -> None:
+    _, targets = rewritten(model, (torch.randn(2, 3, 6, 6),), fold_batch_norm.apply)
+    assert targets["aten.batch_norm.default"] == 1
+
+
 def test_a_view_that_others_read_keeps_its_batch_norm() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
