@@ -51,7 +51,7 @@ from penstock.compiler.quantize.quantization import (
 from penstock.compiler.quantize.training import make_trainable
 from penstock.compiler.quantize.unused_names import unused_names
 from penstock.compiler.rewrite import pipelines
-from penstock.errors import QuantizationError
+from penstock.errors import QuantizationError, shorten
 
 #: The lowest integers that a specification may name, and the highest.
 WHOLE = ((None, -127, -128), 127)
@@ -235,6 +235,11 @@ def _names_of(operator_type: object) -> list[str]:
     overloads: list[object] = [operator_type]
     if isinstance(operator_type, torch._ops.OpOverloadPacket):
         overloads = [getattr(operator_type, name) for name in operator_type.overloads()]
+    if not all(isinstance(overload, torch._ops.OpOverload) for overload in overloads):
+        raise QuantizationError(
+            f"{shorten(repr(operator_type))} is no operator; give one of torch.ops.aten "
+            "(torch.ops.aten.linear.default), or its name in docs/operators.md"
+        )
     entries = [entry for entry in map(registry.find, overloads) if entry is not None]
     if not entries:
         raise QuantizationError(

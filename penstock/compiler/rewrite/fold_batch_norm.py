@@ -51,7 +51,7 @@ def apply(module: GraphModule) -> int:
     """Given ``batch_norm(conv(x, w, b))`` in evaluation mode, the convolution read by nothing else
     → Result ``conv(x, w * s, (b - mean) * s + beta)`` with ``s = gamma / sqrt(var + eps)`` per
     output channel. Views and permutes may stand between the two, if they keep channels apart. Of
-    int8 weights (as training leaves them beside a norm) the scales take ``s``, the integers stay."""
+    int8 weights (as training leaves them beside a norm) the scales take ``s``; integers stay."""
     changes = 0
     for node in list(module.graph.nodes):
         producer = _producer(node) if node.target is aten.batch_norm.default else None

@@ -201,6 +201,8 @@ def test_a_configuration_that_no_scheme_is(config: object, message: str) -> None
 def test_what_is_no_operator_and_no_type() -> None:
     with pytest.raises(QuantizationError, match=r"no operator for aten\.randn"):
         XNNPACKQuantizer().set_operator_type(torch.ops.aten.randn, "static")
+    with pytest.raises(QuantizationError, match=r"is no operator; give one of torch\.ops\.aten"):
+        XNNPACKQuantizer().set_operator_type(nn.functional.linear, "static")
     with pytest.raises(QuantizationError, match="module_types has 3"):
         XNNPACKQuantizer().set_module_type(3, "static")  # type: ignore[arg-type]
 

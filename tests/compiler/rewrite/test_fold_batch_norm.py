@@ -162,10 +162,7 @@ class Int8Normed(nn.Module):
             weight = quantized.dequantize_per_channel(
                 self.integers, self.scales, self.points, self.axis, *limits
             )
-        if self.axis == 1:
-            y = torch.conv_transpose2d(x, weight, self.scales)
-        else:
-            y = torch.conv2d(x, weight)
+        y = torch.conv_transpose2d(x, weight) if self.axis == 1 else torch.conv2d(x, weight)
         result: torch.Tensor = self.norm(y)
         return result
 
