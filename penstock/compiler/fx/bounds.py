@@ -93,22 +93,35 @@ def _share_of_largest(node: Node) -> float:
     """Of the sum of a softmax's largest values: one of ``n`` is an ``n``-th at least (half of that,
     for rounding); 0 of other sums."""
     values, dims = node.args[0], arguments(node).get("dim")
-    source = values.args[0] if isinstance(values, Node) and values.args else None
-    if not isinstance(source, Node) or source.target is not aten.topk.default:
+    found = _largest(values) if isinstance(values, Node) and values.args else None
+    if found is None or found[0].target is not aten.softmax.int:
         return 0.0
-    given = arguments(source)
-    chances: Any = given["self"]
-    if not given["largest"] or chances.target is not aten.softmax.int:
-        return 0.0
-    if values.args[1] != 0:  # type: ignore[union-attr]
-        return 0.0
+    chances, along = found
     rank = chances.meta["val"].dim()
-    along = given["dim"] % rank
     size = chances.meta["val"].shape[along]
-    summed = dims is not None and [dim % rank for dim in dims] == [along]
-    if not summed or chances.args[1] % rank != along or not isinstance(size, int):
+    summed = dims is not None and [dim % rank for dim in dims] == [along % rank]
+    along_too: Any = chances.args[1]
+    if not summed or along_too % rank != along % rank or not isinstance(size, int):
         return 0.0
     return 0.5 / size
+
+
+def _largest(values: Node) -> tuple[Node, int] | None:
+    """Of what, and along which dimension, these are the largest: ``topk``'s, or what is picked by
+    the places of the largest."""
+    source: Any = values.args[0]
+    if source.target is aten.topk.default and values.args[1] == 0:
+        given = arguments(source)
+        return (given["self"], given["dim"]) if given["largest"] else None
+    if values.target is not aten.sum.dim_IntList or source.target is not aten.mul.Tensor:
+        return None
+    places, line = source.args
+    if not isinstance(places, Node) or places.target is not PLACES_OF_LARGEST:
+        return None
+    while isinstance(line, Node) and line.target in (aten.unsqueeze.default, aten.movedim.int):
+        line = line.args[0]
+    found, _, dim, largest = places.args
+    return (found, dim) if largest and line is found else None  # type: ignore[return-value]
 
 
 def _least_of_constant(node: Node) -> float:

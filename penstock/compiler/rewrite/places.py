@@ -12,6 +12,7 @@ from torch.fx import Node
 from penstock.compiler.delegate.operators.comparison import CONVERSIONS
 from penstock.compiler.fx import layout
 from penstock.compiler.fx.arguments import arguments
+from penstock.compiler.fx.attributes import is_zero
 from penstock.compiler.fx.bounds import lower_bound
 from penstock.compiler.fx.finiteness import SMALLEST, SOFTMAXES, may_be_nan
 from penstock.compiler.fx.marks import PLACES_OF_LARGEST
@@ -36,7 +37,6 @@ WIDEST_ROW = 1024
 
 _BOUNDED = {*SOFTMAXES, aten.sigmoid.default, aten.tanh.default, aten.clamp.default}
 _PASSED_ON = {aten.gather.default, aten.view.default, aten.reshape.default, aten.unsqueeze.default}
-_ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
 _INTEGERS = (torch.int64, torch.int32)
 
 
@@ -357,7 +357,7 @@ def _scattered(m: Maker, node: Node) -> Twin | Node | None:
         return m.call(node, aten.movedim.int, total, -1, dim)
 
     hit = written(rows)
-    empty = _is_zero(m, base)
+    empty = is_zero(m.module, base)
     if base.meta["val"].dtype is not torch.float32:
         one = not isinstance(source, Node) and source == 1
         return Number(hit, 0, 1) if empty and one else None
@@ -375,13 +375,6 @@ def _scattered(m: Maker, node: Node) -> Twin | Node | None:
     if node.target is aten.scatter_add.default:
         return m.call(node, aten.add.Tensor, base, sums)
     return m.call(node, aten.where.self, m.mask(node, hit), sums, base)
-
-
-def _is_zero(m: Maker, base: Node) -> bool:
-    constant = m.known(base)
-    if constant is not None:
-        return not bool(constant.any())
-    return base.target in _ZEROS
 
 
 _MOVES = (
