@@ -174,10 +174,12 @@ def _viewed(s: RowWise, node: Node) -> Node | None:
 
 def _same(s: RowWise, node: Node) -> Node | None:
     value = s.value(node.args[0])
-    return value if isinstance(value, Node) else None
+    return value if isinstance(value, Node) and s.is_first(node) else None
 
 
 def _converted(s: RowWise, node: Node) -> Node | None:
+    if not s.is_first(node):
+        return None
     return s.make(node, s.value(node.args[0]), *node.args[1:], **node.kwargs)
 
 

@@ -88,7 +88,7 @@ class _Selection(RowWise):
                 continue
             if node.target is aten.index_put.default and not self._is_of_rows(node.args[2]):
                 continue  # one value for all: a choice by itself
-            if not self._visit(node):
+            if node.op != "call_function" or not self._visit(node):
                 return False
             if node in self._twins:
                 waiting = sorted({*waiting, *node.users})
@@ -133,9 +133,9 @@ class _Selection(RowWise):
         if node.target is aten.index_select.default and node.args[1] == 0:
             return self._at_places(node, node.args[0], [node.args[2]])
         if any(isinstance(twin, (Coordinate, Coordinates)) for twin in twins):
-            return self._coordinate(node) if len(twins) == 1 else None
+            return self._coordinate(node) if len(node.all_input_nodes) == 1 else None
         if any(isinstance(twin, Rows) and twin.ahead for twin in twins):
-            return self._without_ones(node) if len(twins) == 1 else None
+            return self._without_ones(node) if len(node.all_input_nodes) == 1 else None
         return self.of_each_row(node)
 
     def _coordinate(self, node: Node) -> Twin | None:
@@ -143,7 +143,7 @@ class _Selection(RowWise):
         twin = self._twins[node.all_input_nodes[0]]
         if isinstance(twin, Coordinate):
             return twin if node.target in UNCHANGED else None
-        source: Any = node.args[0]
+        (source,) = node.all_input_nodes
         if source.target in _FINDERS[1:]:
             return Coordinate(int(node.args[1])) if node.target is operator.getitem else None  # type: ignore[arg-type]
         dim = node.args[1] if len(node.args) > 1 else None

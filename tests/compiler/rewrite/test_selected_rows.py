@@ -202,6 +202,15 @@ def _last_of_several(x: Tensor) -> Tensor:
     return y
 
 
+def _places(x: Tensor) -> Tensor:
+    places = torch.nonzero(x > 0)
+    return torch.cat([torch.zeros(1, 2, dtype=torch.int64), places, places])
+
+
+def test_places_alone_stay() -> None:
+    assert "aten.nonzero.default" in _operators(_places, X)
+
+
 @pytest.mark.parametrize(
     "form", [_mean_of_rows, _sorted_rows, _two_masks, _also_returned, _last_of_several]
 )
