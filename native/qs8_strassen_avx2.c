@@ -22,8 +22,8 @@
 
 /* With fewer rows the right matrix is transformed for too little, with fewer inputs the left one
  * and the outputs (`benchmarks/kernels.py`). */
-#define LEAST_ROWS 64
-#define LEAST_INPUTS 256
+#define LEAST_ROWS 48
+#define LEAST_INPUTS 160
 
 /* How the work is cut. */
 struct plan {
@@ -179,11 +179,23 @@ PK_INLINE void transform_quad(const struct work *w, size_t quad, const int wide)
     }
 }
 
+/* Fetches part `index` of `count` of the weights of `group`: read only when they are needed, they
+ * would be waited for. */
+static void fetch(const struct work *w, size_t group, size_t index, size_t count)
+{
+    const size_t first = pk_min(8 * group, w->l.panels);
+    const size_t size = pk_min(8, w->l.panels - first) * w->l.panel;
+    const char *const from = (const char *)w->product->packed + first * w->l.panel;
+    for (size_t at = size * index / count / 64; at < size * (index + 1) / count / 64; at++)
+        _mm_prefetch(from + at * 64, _MM_HINT_T1);
+}
+
 static void left_task(void *context, size_t index)
 {
     const struct work *w = context;
     const size_t end = w->count * (index + 1) / w->parts;
     for (size_t quad = w->count * index / w->parts; quad < end; quad++) {
+        fetch(w, 0, quad, w->count);
         if (w->conv->dynamic)
             transform_quad(w, quad, 1);
         else
@@ -369,6 +381,7 @@ static void groups_task(void *context, size_t index)
             right_blocks(i, panels, p, right);
             for (int j = 0; j < 7; j++) {
                 const size_t block = (size_t)(7 * i + j);
+                fetch(w, group + 1, block, PRODUCTS);
                 multiply(w->left + block * p->left_step, w->count, p->depth,
                          right + (size_t)j * p->right_step, sums + block * p->sums_step);
             }
