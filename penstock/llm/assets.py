@@ -65,7 +65,8 @@ def find(program: Program, path: str) -> Assets:
     if data is None:
         raise InputError(
             f"{path} is no language model that Penstock compiled: it has no tokenizer in it; "
-            "penstock compile makes one from a checkpoint, or give tokenizer="
+            "penstock compile makes one from a checkpoint, or give its tokenizer (tokenizer=, "
+            "--tokenizer)"
         )
     return decode(data)
 

@@ -201,6 +201,23 @@ def test_what_each_call_writes_before_it_reads_it_is_no_state() -> None:
     assert penstock.lower(Storing().eval(), (torch.randn(3, 4),)).notices == ()
 
 
+class Branching(Storing):
+    """TorchDynamo traces its branches, between what it reads and what it stores."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = self.rows
+        x = torch.cond(x.sum() > 0, torch.tanh, torch.relu, (self.layer(x),))
+        self.rows = before + 1
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_state_around_branches_is_said() -> None:
+    (notice,) = penstock.lower(Branching().eval(), (torch.randn(3, 4),)).notices
+    assert "stores values in rows as" in str(notice)
+    assert "__getattribute__" not in vars(torch.nn.Module)
+
+
 def test_a_model_without_state_has_no_such_notice() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)).eval()
     assert not penstock.lower(model, (torch.randn(1, 3, 8, 8),)).notices

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 #: Where PyTorch's own functions are that it compiles for control flow.
 OPERATORS = "/torch/_higher_order_ops/"
@@ -24,3 +25,28 @@ def independent_of_other_models() -> Iterator[None]:
             reset_code(code)
     with torch._dynamo.config.patch(automatic_dynamic_shapes=False):
         yield
+
+
+@contextmanager
+def around_compilations(before: Callable[[], None], after: Callable[[], None]) -> Iterator[None]:
+    """Within this context ``before`` and ``after`` run around each compilation of TorchDynamo."""
+    from torch._dynamo.callback import callback_handler
+
+    def start(_: Any) -> None:
+        before()
+
+    def end(_: Any) -> None:
+        after()
+
+    callback_handler.register_start_callback(start)
+    callback_handler.register_end_callback(end)
+    try:
+        yield
+    finally:
+        # Each may be gone: torch._dynamo.reset() forgets all.
+        for callbacks, own in (
+            (callback_handler.start_callbacks, start),
+            (callback_handler.end_callbacks, end),
+        ):
+            if own in callbacks:
+                callbacks.remove(own)

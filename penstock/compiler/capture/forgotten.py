@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from penstock.compiler.capture.dynamo import around_compilations
+
 
 @contextmanager
 def noting_state(model: object, forgotten: list[str]) -> Iterator[None]:
@@ -42,13 +44,22 @@ def noting_state(model: object, forgotten: list[str]) -> Iterator[None]:
         written.add(place)
         original(module, name, value)
 
-    torch.nn.Module.__setattr__ = noting  # type: ignore[method-assign, assignment]
-    torch.nn.Module.__getattribute__ = reading  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
+    def look() -> None:
+        torch.nn.Module.__setattr__ = noting  # type: ignore[method-assign, assignment]
+        torch.nn.Module.__getattribute__ = reading  # type: ignore[method-assign, assignment]
+
+    def look_away() -> None:
         torch.nn.Module.__setattr__ = original  # type: ignore[method-assign]
-        del torch.nn.Module.__getattribute__
+        if "__getattribute__" in vars(torch.nn.Module):
+            del torch.nn.Module.__getattribute__
+
+    look()
+    try:
+        # TorchDynamo, which traces branches and loops, would trace this, too.
+        with around_compilations(look_away, look):
+            yield
+    finally:
+        look_away()
 
 
 def _is_another(before: Any, value: Any) -> bool:
