@@ -120,6 +120,19 @@ def _ordered(x: Tensor, term: Sequence[str], result: Sequence[str]) -> Tensor:
     return x if order == sorted(order) else x.permute(order)
 
 
+def _kinds(
+    left: Sequence[str], right: Sequence[str], read: Collection[str]
+) -> tuple[list[str], list[str], list[str], list[str]]:
+    """The labels of a product's operands: in both and ``read`` after it, in both and summed over,
+    of the first alone, and of the second alone."""
+    return (
+        [label for label in left if label in right and label in read],
+        [label for label in left if label in right and label not in read],
+        [label for label in left if label not in right],
+        [label for label in right if label not in left],
+    )
+
+
 def _matmul(
     first: _Named, second: _Named, result: Sequence[str], sizes: Mapping[str, Any]
 ) -> _Named | None:
@@ -128,10 +141,7 @@ def _matmul(
     as the other."""
     x, left = _summed(*first, {*second[1], *result})
     y, right = _summed(*second, {*left, *result})
-    batch = [label for label in left if label in right and label in result]
-    within = [label for label in left if label in right and label not in result]
-    rows = [label for label in left if label not in right]
-    columns = [label for label in right if label not in left]
+    batch, within, rows, columns = _kinds(left, right, result)
     if not within or (batch and not rows):
         return None
     if batch:  # more rows are more matrices, each multiplied with the same
@@ -157,10 +167,7 @@ def _product(
     """The product of two operands, summed over the labels that are not ``read`` after it."""
     x, left = _summed(*first, {*second[1], *read})
     y, right = _summed(*second, {*left, *read})
-    batch = [label for label in left if label in right and label in read]
-    within = [label for label in left if label in right and label not in read]
-    rows = [label for label in left if label not in right]
-    columns = [label for label in right if label not in left]
+    batch, within, rows, columns = _kinds(left, right, read)
 
     def matrices(value: Tensor, term: Sequence[str], *groups: Sequence[str]) -> Tensor:
         order = [term.index(label) for group in groups for label in group]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,17 @@ from torch.fx import GraphModule
 from penstock.compiler.capture.export import capture
 from penstock.compiler.rewrite import pipelines
 from penstock.compiler.steps import Step
+
+
+class Model(nn.Module):
+    """``function`` as a model."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *x: torch.Tensor) -> Any:
+        return self.function(*x)
 
 
 def apply(module: GraphModule, *rewrites: Callable[[GraphModule], int]) -> None:

@@ -12,18 +12,9 @@ from torch import Tensor, nn
 
 import penstock
 from penstock.compiler.rewrite import fold_constants, functionalize, mask_writes
-from tests.compiler.rewrite.rewrites_harness import rewritten
+from tests.compiler.rewrite.rewrites_harness import Model, rewritten
 
 X = torch.tensor([[-1.0, 0.0, 2.0], [3.0, -4.0, 0.5]])
-
-
-class Model(nn.Module):
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *x: Tensor) -> Any:
-        return self.function(*x)
 
 
 def _operators(function: Callable[..., Any], *inputs: Tensor) -> Counter[str]:

@@ -18,7 +18,7 @@ from penstock.compiler.rewrite import (
     remove_no_ops,
     selected_rows,
 )
-from tests.compiler.rewrite.rewrites_harness import rewritten
+from tests.compiler.rewrite.rewrites_harness import Model, rewritten
 
 
 class Experts(nn.Module):
@@ -121,15 +121,6 @@ def test_large_experts_get_their_rows_alone() -> None:
     model.experts = nn.ModuleList(nn.Linear(512, 512) for _ in range(2))
     lowered = penstock.lower(model, (torch.randn(64, 512),))
     assert any("selects by a mask" in reason for _, reason, _ in lowered.delegation.outside())
-
-
-class Model(nn.Module):
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *x: Tensor) -> Any:
-        return self.function(*x)
 
 
 def _operators(function: Callable[..., Any], *inputs: Tensor) -> dict[str, int]:
