@@ -32,7 +32,7 @@ class SafeCommand(TyperCommand):
         # Those that are read come first.
         for name in sorted(given, key=_WRITTEN.__contains__):
             said = self._names().get(name, f"the argument {name}")
-            for value in given[name]:
+            for value in (one for text in given[name] for one in text.split(",")):
                 place = os.path.realpath(value)
                 if name not in _WRITTEN:
                     read[place] = said
@@ -46,15 +46,13 @@ class SafeCommand(TyperCommand):
                 written[place] = said
 
     def _given(self, ctx: Any, args: list[str]) -> dict[str, list[str]]:
-        """The texts that were given, by parameter; those of a list one by one."""
+        """The texts that were given, by parameter."""
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
-        result: dict[str, list[str]] = {}
-        for name, value in given.items():
-            texts = value if isinstance(value, list) else [value]
-            result[name] = [
-                one for text in texts if isinstance(text, str) for one in text.split(",")
-            ]
-        return result
+        return {
+            name: [text for text in values if isinstance(text, str)]
+            for name, value in given.items()
+            for values in [value if isinstance(value, list) else [value]]
+        }
 
     def _names(self) -> dict[str, str]:
         """The first name of each option, by its parameter's."""
@@ -71,6 +69,6 @@ class Command(SafeCommand):
 
     def _check(self, given: dict[str, list[str]]) -> None:
         for name, values in given.items():
-            if values == [""] and name not in MAY_BE_EMPTY and name in self._names():
+            if "" in values and name not in MAY_BE_EMPTY and name in self._names():
                 raise InputError(f"{self._names()[name]} is empty; give it a value or leave it out")
         super()._check(given)

@@ -55,6 +55,7 @@ def test_version(shell: Shell) -> None:
         (["inspect", "m.pte", "--html="], "--html"),
         (["compile", "add", "--output-dir", ""], "--output-dir"),
         (["bench", "m.pte", "--model", ""], "--model"),
+        (["generate", "m.pte", "hello", "--stop", "a", "--stop", ""], "--stop"),
         (["compare", "a.pte", "b.pte", "--data-path-a", ""], "--data-path-a"),
     ],
 )

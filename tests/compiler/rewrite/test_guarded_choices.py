@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from rewrites_harness import rewritten
-from torch import nn
+from rewrites_harness import Model, rewritten
 
 import penstock
 from penstock.compiler.rewrite import guarded_choices
@@ -18,15 +17,6 @@ from penstock.compiler.rewrite import guarded_choices
 where = torch.where
 X = torch.tensor([[0.0, -1.5, 2.5, 0.5], [1.0, -0.0, math.inf, -math.inf]])
 Y = torch.tensor([[3.0, 0.0, -2.0, 0.0], [0.0, 1.0, 4.0, -1.0]])
-
-
-class Function(nn.Module):
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: torch.Tensor) -> Any:
-        return self.function(*inputs)
 
 
 GUARDED: dict[str, Callable[..., Any]] = {
@@ -58,7 +48,7 @@ OUTSIDE: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("name", GUARDED)
 def test_guarded(name: str) -> None:
     """One delegate; infinite inputs too."""
-    model = Function(GUARDED[name])
+    model = Model(GUARDED[name])
     _, targets = rewritten(model, (X, Y), guarded_choices.apply)
     assert sum(count for target, count in targets.items() if "where" in target) >= 2 - (
         "filled" in name
@@ -74,7 +64,7 @@ def test_guarded(name: str) -> None:
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_left_alone(name: str) -> None:
-    model = Function(OUTSIDE[name])
+    model = Model(OUTSIDE[name])
     before, _ = rewritten(model, (X, Y))
     after, _ = rewritten(model, (X, Y), guarded_choices.apply)
     assert len(after.graph.nodes) == len(before.graph.nodes)
@@ -96,5 +86,5 @@ def test_masks_of_masks() -> None:
             mask = (mask & (x < 10 + number)) | (mask & (y < number))
         return where(mask, x.log(), y)
 
-    _, targets = rewritten(Function(chosen), (X, Y), guarded_choices.apply)
+    _, targets = rewritten(Model(chosen), (X, Y), guarded_choices.apply)
     assert sum(count for target, count in targets.items() if "where" in target) == 2
