@@ -24,6 +24,7 @@
  * and the outputs (`benchmarks/kernels.py`). */
 #define LEAST_ROWS 48
 #define LEAST_INPUTS 160
+#define LEAST_SHARE 6 /* quads */
 
 /* How the work is cut. */
 struct plan {
@@ -31,8 +32,22 @@ struct plan {
     size_t depth;                            /* inputs of a block */
     size_t left_step, right_step, sums_step; /* elements from one of the blocks to the next */
     size_t left, right, sums;                /* bytes */
+    size_t shares;                           /* of a chunk, each with right blocks of its own */
     size_t slots;                            /* tasks, each with its right blocks and sums */
+    size_t lefts;                            /* 1, or `slots` if each task has chunks of its own */
 };
+
+/* Where there are few groups, and no multiple of the threads, tasks take shares of the rows too:
+ * making the right blocks more than once costs less than threads that wait. */
+static size_t shares_of(const struct pk_qs8_conv *conv, size_t groups, size_t quads)
+{
+    if (conv->threads <= 1 || groups % conv->threads == 0 || groups >= 4 * conv->threads)
+        return 1;
+    size_t shares = 2;
+    while (groups * shares % conv->threads)
+        shares++;
+    return quads / shares >= LEAST_SHARE ? shares : 1;
+}
 
 int pk_qs8_strassen_suits(const struct pk_qs8_conv *conv)
 {
@@ -55,6 +70,9 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     p.depth = conv->group_input / 4;
     const size_t most = CHUNK_BYTES / (PRODUCTS * 2 * p.depth);
     p.chunks = pk_divide_up(p.quads, pk_max(pk_min(most, CHUNK), 1));
+    const int apart = conv->threads > 1 && p.chunks >= conv->threads;
+    if (apart)
+        p.chunks = pk_min(pk_round_up(p.chunks, conv->threads), p.quads);
     p.groups = pk_divide_up(conv->group_output, CHANNELS);
     const size_t chunk = pk_divide_up(p.quads, p.chunks); /* at most */
     /* No multiples of the size of a way of the cache, or blocks push each other out. */
@@ -64,14 +82,18 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     p.left = pk_round_up(PRODUCTS * p.left_step * 2, PK_ALIGNMENT);
     p.right = pk_round_up(7 * p.right_step * 2, PK_ALIGNMENT);
     p.sums = pk_round_up(PRODUCTS * p.sums_step * 4, PK_ALIGNMENT);
-    p.slots = pk_min(p.groups, conv->threads > 1 ? 2 * conv->threads : 1);
+    p.shares = apart ? 1 : shares_of(conv, p.groups, chunk);
+    p.slots = conv->threads > 1 ? pk_min(p.groups * p.shares, 2 * conv->threads) : 1;
+    if (apart)
+        p.slots = conv->threads;
+    p.lefts = apart ? p.slots : 1;
     return p;
 }
 
 size_t pk_qs8_strassen_scratch_size(const struct pk_qs8_conv *conv)
 {
     const struct plan p = plan_of(conv);
-    return p.left + p.slots * (p.right + p.sums);
+    return p.lefts * p.left + p.slots * (p.right + p.sums);
 }
 
 /* Factor `i` of the seven products on the left side, from the blocks of a 2x2 matrix. */
@@ -309,8 +331,9 @@ PK_INLINE void put_block(const struct pk_qs8_tile *t, size_t row, size_t rows,
     }
 }
 
-/* The outputs of a group. */
-PK_INLINE void put_group(const struct work *w, size_t group, const int32_t *sums, const int dynamic)
+/* The outputs of a group, of the quads from `first` to `end` of the chunk. */
+PK_INLINE void put_group(const struct work *w, size_t group, size_t first, size_t end,
+                         const int32_t *sums, const int dynamic)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const size_t outputs = conv->group_output, step = w->p.sums_step;
@@ -327,7 +350,7 @@ PK_INLINE void put_group(const struct work *w, size_t group, const int32_t *sums
             .float_min = w->product->min, .float_max = w->product->max,
         };
     }
-    for (size_t quad = 0; quad < w->count; quad++, sums += 16) {
+    for (size_t quad = first; quad < end; quad++, sums += 16) {
         __m256i out[4][4][2]; /* rows, blocks, panels */
         for (int p = 0; p < 2; p++) {
             __m256i inner[4][7];
@@ -365,31 +388,58 @@ PK_INLINE void put_group(const struct work *w, size_t group, const int32_t *sums
     }
 }
 
+/* The quads from `first` to `end` of the chunk by the weights of a group. */
+static void multiply_group(const struct work *w, size_t group, size_t first, size_t end,
+                           int16_t *right, int32_t *sums)
+{
+    const struct plan *p = &w->p;
+    const char *panels[8];
+    for (size_t i = 0; i < 8; i++) /* of what is no panel the outputs are not stored */
+        panels[i] = (const char *)w->product->packed +
+                    pk_min(8 * group + i, w->l.panels - 1) * w->l.panel + w->l.header;
+    for (int i = 0; i < 7; i++) {
+        right_blocks(i, panels, p, right);
+        for (int j = 0; j < 7; j++) {
+            const size_t block = (size_t)(7 * i + j);
+            fetch(w, group + 1, block, PRODUCTS);
+            multiply(w->left + block * p->left_step + first * p->depth, end - first, p->depth,
+                     right + (size_t)j * p->right_step, sums + block * p->sums_step);
+        }
+    }
+    if (w->conv->dynamic)
+        put_group(w, group, first, end, sums, 1);
+    else
+        put_group(w, group, first, end, sums, 0);
+}
+
 static void groups_task(void *context, size_t index)
 {
     const struct work *w = context;
     const struct plan *p = &w->p;
     int16_t *const right = (int16_t *)(w->slots + index * (p->right + p->sums));
     int32_t *const sums = (int32_t *)((char *)right + p->right);
-    const size_t end = p->groups * (index + 1) / p->slots;
-    for (size_t group = p->groups * index / p->slots; group < end; group++) {
-        const char *panels[8];
-        for (size_t i = 0; i < 8; i++) /* of what is no panel the outputs are not stored */
-            panels[i] = (const char *)w->product->packed +
-                        pk_min(8 * group + i, w->l.panels - 1) * w->l.panel + w->l.header;
-        for (int i = 0; i < 7; i++) {
-            right_blocks(i, panels, p, right);
-            for (int j = 0; j < 7; j++) {
-                const size_t block = (size_t)(7 * i + j);
-                fetch(w, group + 1, block, PRODUCTS);
-                multiply(w->left + block * p->left_step, w->count, p->depth,
-                         right + (size_t)j * p->right_step, sums + block * p->sums_step);
-            }
-        }
-        if (w->conv->dynamic)
-            put_group(w, group, sums, 1);
-        else
-            put_group(w, group, sums, 0);
+    const size_t all = p->groups * p->shares, end = all * (index + 1) / p->slots;
+    for (size_t i = all * index / p->slots; i < end; i++) {
+        const size_t share = i % p->shares;
+        multiply_group(w, i / p->shares, w->count * share / p->shares,
+                       w->count * (share + 1) / p->shares, right, sums);
+    }
+}
+
+/* Chunks from the first to the last, with what is the task's own. */
+static void chunks_task(void *context, size_t index)
+{
+    struct work w = *(const struct work *)context;
+    const struct plan *p = &w.p;
+    w.left = (int16_t *)((char *)w.left + index * p->left);
+    int16_t *const right = (int16_t *)(w.slots + index * (p->right + p->sums));
+    const size_t end = p->chunks * (index + 1) / p->slots;
+    for (size_t chunk = p->chunks * index / p->slots; chunk < end; chunk++) {
+        w.first = quad_of(p, chunk);
+        w.count = quad_of(p, chunk + 1) - w.first;
+        left_task(&w, 0);
+        for (size_t group = 0; group < p->groups; group++)
+            multiply_group(&w, group, 0, w.count, right, (int32_t *)((char *)right + p->right));
     }
 }
 
@@ -399,7 +449,12 @@ void pk_qs8_strassen_run(const struct pk_qs8_conv *conv, const struct pk_qs8_pro
     struct work w = {.conv = conv, .product = product, .p = plan_of(conv), .left = product->scratch};
     w.l = pk_qs8_layout_of(conv, &pk_qs8_avx2);
     w.rows = conv->batch * conv->output_height * conv->output_width;
-    w.slots = (char *)product->scratch + w.p.left;
+    w.slots = (char *)product->scratch + w.p.lefts * w.p.left;
+    w.parts = 1;
+    if (w.p.lefts > 1) {
+        pk_parallelize(pool, chunks_task, &w, w.p.slots);
+        return;
+    }
     for (size_t chunk = 0; chunk < w.p.chunks; chunk++) {
         w.first = quad_of(&w.p, chunk);
         w.count = quad_of(&w.p, chunk + 1) - w.first;

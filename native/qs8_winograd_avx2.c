@@ -17,7 +17,7 @@
  * (y, y + d) x (x, x + d). */
 struct plan {
     size_t across, down, tiles; /* of an image, of an image, of all images */
-    size_t chunks;
+    size_t chunks, shares;      /* of the outputs of a chunk */
     size_t depth;               /* input channels, rounded up to vectors */
     /* From one of the 16 positions to the next, in elements: no multiples of the size of a way of
      * the cache, or they push each other out. */
@@ -42,8 +42,12 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     const size_t cache = pk_max(conv->cache / 2, (size_t)128 << 10);
     size_t chunk = pk_max(cache / (p.depth * 32), 16);
     p.chunks = pk_divide_up(p.tiles, pk_min(chunk, 128));
-    /* The same number for every thread; not many, for each has its own copy of the weights. */
-    if (conv->threads > 1)
+    p.shares = 1;
+    /* The same number for every thread; not many, for each has its own copy of the weights. Where
+     * one takes all tiles, the input is what each share of the outputs has its own copy of. */
+    if (conv->threads > 1 && p.chunks == 1)
+        p.shares = pk_min(2 * conv->threads, pk_divide_up(conv->group_output, 2 * LANES));
+    else if (conv->threads > 1)
         p.chunks = pk_min(pk_round_up(p.chunks, conv->threads), pk_divide_up(p.tiles, 2 * ROWS));
     chunk = pk_min(pk_divide_up(p.tiles, pk_max(p.chunks, 1)) + ROWS, p.tiles); /* at most */
     chunk = pk_round_up(chunk, ROWS);
@@ -54,7 +58,7 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     p.weights = 16 * p.weights_step * 2;
     p.sums = 16 * p.sums_step * 4;
     p.slot = p.input + p.weights + p.sums;
-    p.slots = pk_min(p.chunks, conv->threads > 1 ? 4 * conv->threads : 1);
+    p.slots = pk_min(p.chunks * p.shares, conv->threads > 1 ? 4 * conv->threads : 1);
     return p;
 }
 
@@ -248,7 +252,7 @@ static size_t tile_of(const struct plan *p, size_t index)
     return pk_part_begin(p->tiles, p->chunks, ROWS, index);
 }
 
-static void run_chunk(const struct work *w, size_t chunk, char *slot)
+static void run_chunk(const struct work *w, size_t chunk, size_t share, char *slot)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const struct plan *p = &w->p;
@@ -276,7 +280,8 @@ static void run_chunk(const struct work *w, size_t chunk, char *slot)
         transform_input(pixels, p->depth, input + t * p->depth, p->input_step);
     }
     const size_t pairs = channels / 2, panels = pk_divide_up(conv->group_output, LANES);
-    for (size_t panel = 0; panel < panels; panel += 2) {
+    const size_t twos = pk_divide_up(panels, 2), end = 2 * (twos * (share + 1) / p->shares);
+    for (size_t panel = 2 * (twos * share / p->shares); panel < end; panel += 2) {
         const char *const first = w->packed + panel * w->panel;
         const int both = panel + 1 < panels;
         const char *const two[2] = {first, both ? first + w->panel : first};
@@ -293,9 +298,9 @@ static void run_chunk(const struct work *w, size_t chunk, char *slot)
 static void chunks_task(void *context, size_t index)
 {
     const struct work *w = context;
-    const size_t end = w->p.chunks * (index + 1) / w->p.slots;
-    for (size_t chunk = w->p.chunks * index / w->p.slots; chunk < end; chunk++)
-        run_chunk(w, chunk, w->slots + index * w->p.slot);
+    const size_t all = w->p.chunks * w->p.shares, end = all * (index + 1) / w->p.slots;
+    for (size_t i = all * index / w->p.slots; i < end; i++)
+        run_chunk(w, i / w->p.shares, i % w->p.shares, w->slots + index * w->p.slot);
 }
 
 void pk_qs8_winograd_run(const struct pk_qs8_conv_task *task, const struct pk_pool *pool)

@@ -1,4 +1,5 @@
-"""int8 products by Strassen's algorithm (``native/qs8_strassen.h``): the bits of plain ones."""
+"""int8 products by Strassen's algorithm (``native/qs8_strassen.h``) and convolutions by Winograd's
+(``native/qs8_winograd.h``): the bits of plain ones."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from penstock.graph.kinds import Conv2dAttributes
 pytestmark = pytest.mark.skipif("avx2" not in ISAS, reason="it is for AVX2")
 
 #: Rows, inputs and outputs: whole quads of rows and groups of outputs, and what does not divide;
-#: several chunks of rows (of many inputs sooner); the fewest that go this way, and one less.
+#: several chunks of rows (of many inputs sooner), which threads share or have by themselves; the
+#: fewest that go this way, and one less.
 SIZES = (
     (64, 256, 64), (65, 264, 64), (66, 280, 61), (67, 256, 124), (68, 512, 188), (63, 256, 64),
     (77, 2048, 190), (197, 384, 250), (257, 256, 64), (300, 1032, 128), (521, 264, 60),
-    (120, 6016, 64), (48, 160, 64), (47, 160, 64), (51, 168, 190), (48, 152, 64),
+    (120, 6016, 64), (48, 160, 64), (47, 160, 64), (51, 168, 190), (48, 152, 64), (196, 192, 320),
+    (784, 168, 124),
 )  # fmt: skip
 
 
@@ -72,3 +75,15 @@ def test_nothing_outside_is_touched() -> None:
         with guarded([x, np.zeros_like(expected)]) as (image, output):
             executable.run([image], [output])
             np.testing.assert_array_equal(output, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", [7, 8, 15])
+@pytest.mark.parametrize("channels", [(32, 16), (36, 100), (512, 61)], ids=str)
+def test_winograds_convolution(channels: tuple[int, int], size: int, threads: int) -> None:
+    """Few tiles, whose outputs threads share, and more."""
+    inputs, outputs = channels
+    a = Conv2dAttributes((1, 1, 1, 1), (3, 3), (1, 1), (1, 1), 1, inputs, outputs)
+    graph, x = Product((1, size, size, inputs), outputs, a, size).graph()
+    expected = static_answer(native("scalar"), graph, x)
+    np.testing.assert_array_equal(static_answer(native("avx2"), graph, x, threads), expected)
