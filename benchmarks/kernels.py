@@ -2,8 +2,9 @@
 
 Each shape is one node, run by both engines by turns on one thread; the best of many runs counts, in
 CPU time, so that other work on the machine disturbs little. Writes ``docs/kernels.md``, one section
-an instruction set. XNNPACK has no switch for a lower one, so for the section of AVX2 the features
-beyond are hidden from its library: it finds them in a table of the ``cpuinfo`` library.
+an instruction set, or ``docs/kernels-avx2.md`` where the processor has no more than AVX2. XNNPACK
+has no switch for a lower one, so for the section of AVX2 the features beyond are hidden from its
+library: it finds them in a table of the ``cpuinfo`` library.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,6 @@ from penstock.runtime.engines.xnnpack import library as xnnpack
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
 from penstock.tools.profiling.machine import fp32_peak
 
-PAGE = Path(__file__).parent.parent / "docs" / "kernels.md"
 #: The instruction sets that get a section, where the machine has them.
 SECTIONS = ("avx512vnni", "avx512", "avxvnni", "avx2")
 ROUNDS, SECONDS = 15, 0.4
@@ -182,9 +181,10 @@ def text_of(found: dict[str, Any]) -> Iterator[str]:
 
 
 def page(sections: list[dict[str, Any]]) -> str:
-    """``docs/kernels.md``."""
+    """``docs/kernels.md``, or ``docs/kernels-avx2.md``."""
+    narrow = [found["isa"] for found in sections] == ["avx2"]
     lines = [
-        "# Kernels",
+        "# Kernels with AVX2 alone" if narrow else "# Kernels",
         "",
         "Made by `python -m benchmarks.kernels`. Our own kernels beside XNNPACK's on the same"
         " node, or the nodes of a layer, by turns, one thread, batch 1: billions of operations a"
@@ -225,7 +225,7 @@ def main() -> None:
     text = page(sections)
     print(text)
     if not options.only:
-        PAGE.write_text(text)
+        machine.page_for("kernels", machine.describe()).write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""``make bench``: speed, memory and size beside every peer -> docs/benchmarks.md.
+"""``make bench``: speed, memory and size beside every peer -> docs/benchmarks.md, or
+docs/benchmarks-avx2.md where the processor has no more than AVX2.
 
     python -m benchmarks.run [MODEL ... | start]
 
@@ -24,7 +25,7 @@ from typing import Any
 from benchmarks import ROOT
 from benchmarks.arguments import names_given
 from benchmarks.flows import both_flows, run_flow, samples
-from benchmarks.machine import describe
+from benchmarks.machine import describe, page_for
 from benchmarks.page import STARTS, page
 from benchmarks.start import overhead, starts
 from benchmarks.whole_pages import write_page
@@ -140,7 +141,8 @@ def main(names: list[str]) -> None:
         results["starts"] = starts(FOLDER / "mv2_fp32_ours.pte")
         results["overhead"] = overhead(latency("add", "fp32", 1))
         store.write_text(json.dumps(results, indent=1))
-    write_page(PAGE, page(results), [*(f"{n} {p}" for n in MODELS for p in PRECISIONS), STARTS])
+    page_at = page_for("benchmarks", results["machine"])
+    write_page(page_at, page(results), [*(f"{n} {p}" for n in MODELS for p in PRECISIONS), STARTS])
 
 
 def _versions() -> str:

@@ -1,7 +1,8 @@
 """Functions that XNNPACK's own nodes get wrong at zero, at infinity or for not-a-number.
 
 Its square root is a product with a reciprocal square root, which is not a number for zero and
-loses all digits beyond 2**126; its exponential gives 0 for not-a-number on some machines.
+loses all digits beyond 2**126; its exponential gives 0 for not-a-number on some machines, its
+logarithm 88 for not-a-number and for infinity on those without AVX-512.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ def exponential(b: GraphBuilder, x: Tensor) -> Tensor:
     """``exp(x)``, not-a-number kept: what is added is lost in any result, except for that."""
     kept = b.unary(NodeKind.CLAMP, x, None, (0.0, 1e-30))
     return ex.add(b, b.unary(NodeKind.EXP, x), kept)
+
+
+def logarithm(b: GraphBuilder, x: Tensor) -> Tensor:
+    """``log(x)``, infinity and not-a-number kept: what they are more than the largest number is
+    added, which is 0 for all others."""
+    rest = b.binary(NodeKind.SUBTRACT, x, ex.scalar(b, LARGEST), (0.0, math.inf))
+    return ex.add(b, b.unary(NodeKind.LOG, x), rest)
 
 
 def nan_kept(b: GraphBuilder, x: Tensor, result: Tensor) -> Tensor:

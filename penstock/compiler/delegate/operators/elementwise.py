@@ -108,7 +108,6 @@ UNARY: dict[str, tuple[Any, NodeKind]] = {
     "ceil": (aten.ceil.default, NodeKind.CEILING),
     "cos": (aten.cos.default, NodeKind.COS),
     "floor": (aten.floor.default, NodeKind.FLOOR),
-    "log": (aten.log.default, NodeKind.LOG),
     "neg": (aten.neg.default, NodeKind.NEGATE),
     "sin": (aten.sin.default, NodeKind.SIN),
     "square": (aten.square.default, NodeKind.SQUARE),
@@ -128,6 +127,11 @@ for _name, (_target, _kind) in UNARY.items():
 @operator("exp", aten.exp.default, constraints=FLOATS)
 def lower_exp(b: GraphBuilder, node: Node) -> Tensor:
     return extremes.exponential(b, b.tensor(node.args[0]))
+
+
+@operator("log", aten.log.default, constraints=FLOATS)
+def lower_log(b: GraphBuilder, node: Node) -> Tensor:
+    return extremes.logarithm(b, b.tensor(node.args[0]))
 
 
 @operator("sqrt", aten.sqrt.default, constraints=FLOATS)
@@ -178,7 +182,7 @@ def lower_pow(b: GraphBuilder, node: Node) -> Tensor:
 
 def _exponential(b: GraphBuilder, base: Tensor, exponent: Tensor) -> Tensor:
     """``exp(exponent * log(base))``: not a number where the base is negative, as it should."""
-    logarithm = b.unary(NodeKind.LOG, base)
+    logarithm = extremes.logarithm(b, base)
     return extremes.exponential(b, ex.multiply(b, exponent, logarithm))
 
 

@@ -39,12 +39,12 @@ def lower_exp2(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator("log2", aten.log2.default, constraints=FLOATS)
 def lower_log2(b: GraphBuilder, node: Node) -> Tensor:
-    return ex.affine(b, _unary(b, b.tensor(node.args[0]), NodeKind.LOG), 1 / math.log(2), 0.0)
+    return ex.affine(b, extremes.logarithm(b, b.tensor(node.args[0])), 1 / math.log(2), 0.0)
 
 
 @operator("log10", aten.log10.default, constraints=FLOATS)
 def lower_log10(b: GraphBuilder, node: Node) -> Tensor:
-    return ex.affine(b, _unary(b, b.tensor(node.args[0]), NodeKind.LOG), 1 / math.log(10), 0.0)
+    return ex.affine(b, extremes.logarithm(b, b.tensor(node.args[0])), 1 / math.log(10), 0.0)
 
 
 @operator("expm1", aten.expm1.default, constraints=FLOATS)
@@ -57,7 +57,7 @@ def lower_expm1(b: GraphBuilder, node: Node) -> Tensor:
 
 @operator("log1p", aten.log1p.default, constraints=FLOATS, notes="within 2e-7")
 def lower_log1p(b: GraphBuilder, node: Node) -> Tensor:
-    return _unary(b, ex.affine(b, b.tensor(node.args[0]), 1.0, 1.0), NodeKind.LOG)
+    return extremes.logarithm(b, ex.affine(b, b.tensor(node.args[0]), 1.0, 1.0))
 
 
 @operator("logit", aten.logit.default, constraints=FLOATS)
@@ -66,7 +66,7 @@ def lower_logit(b: GraphBuilder, node: Node) -> Tensor:
     if eps is not None:
         x = b.unary(NodeKind.CLAMP, x, None, (float(eps), 1 - float(eps)))
     rest = ex.subtract(b, ex.scalar(b, 1.0), x)
-    return _unary(b, ex.divide(b, x, rest), NodeKind.LOG)
+    return extremes.logarithm(b, ex.divide(b, x, rest))
 
 
 # --- powers ------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def lower_xlogy(b: GraphBuilder, node: Node) -> Tensor:
         y = ex.add(b, y, is_zero)
     else:
         y = choices.choose(b, is_zero, ex.scalar(b, 1.0), y)
-    return ex.multiply(b, x, b.unary(NodeKind.LOG, y))
+    return ex.multiply(b, x, extremes.logarithm(b, y))
 
 
 def _are_ordinary(constant: Tensor) -> bool:

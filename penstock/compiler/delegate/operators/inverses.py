@@ -141,7 +141,7 @@ def _log1p(b: GraphBuilder, u: Tensor) -> Tensor:
     near = ex.affine(b, _odd(b, t, b.unary(NodeKind.SQUARE, t), ATANH), 2.0, 0.0)
     far = b.unary(NodeKind.CLAMP, ex.affine(b, u, 1.0, 1.0), None, (1 + border, math.inf))
     large = choices.step(b, ex.affine(b, u, 1.0, -border))
-    return _select(b, large, b.unary(NodeKind.LOG, far), near)
+    return _select(b, large, extremes.logarithm(b, far), near)
 
 
 #: Beyond it, 1 is nothing beside a square.
@@ -152,7 +152,7 @@ def _far(b: GraphBuilder, x: Tensor) -> tuple[Tensor, Tensor]:
     """(``x`` up to FAR, the logarithm of how often ``x`` is that)."""
     near = b.unary(NodeKind.CLAMP, x, None, (-math.inf, FAR))
     times = b.unary(NodeKind.CLAMP, ex.affine(b, x, 1 / FAR, 0.0), None, (1.0, math.inf))
-    return near, b.unary(NodeKind.LOG, times)
+    return near, extremes.logarithm(b, times)
 
 
 @operator("asinh", aten.asinh.default, constraints=FLOATS, notes="within 1e-6 of the result")
@@ -187,7 +187,7 @@ def lower_atanh(b: GraphBuilder, node: Node) -> Tensor:
     near = _odd(b, small, b.unary(NodeKind.SQUARE, small), ATANH)
     rest = b.unary(NodeKind.CLAMP, size, None, (border, math.inf))
     ratio = ex.divide(b, ex.affine(b, rest, 1.0, 1.0), ex.affine(b, rest, -1.0, 1.0))
-    far = ex.affine(b, b.unary(NodeKind.LOG, ratio), 0.5, 0.0)
+    far = ex.affine(b, extremes.logarithm(b, ratio), 0.5, 0.0)
     large = choices.step(b, ex.affine(b, size, 1.0, -border))
     return ex.multiply(b, choices.sign(b, x), _select(b, large, far, near))
 
@@ -202,7 +202,7 @@ def _log_add(b: GraphBuilder, node: Node, base: float) -> Tensor:
     left, right = (b.unary(NodeKind.CLAMP, side, None, (-1e38, 1e38)) for side in sides)
     apart = _absolute(b, ex.subtract(b, left, right))
     small = extremes.exponential(b, ex.affine(b, apart, -math.log(base), 0.0))
-    rest = b.unary(NodeKind.LOG, ex.affine(b, small, 1.0, 1.0))
+    rest = extremes.logarithm(b, ex.affine(b, small, 1.0, 1.0))
     return ex.add(b, larger, ex.affine(b, rest, 1 / math.log(base), 0.0))
 
 

@@ -143,7 +143,7 @@ def shifted_log_sum(
     # Differences are at most 0, powers at least: what is not a number stays, which is all of this.
     powers = b.binary(NodeKind.MAXIMUM, b.unary(NodeKind.EXP, shifted), shifted)
     total = reductions.total(b, powers, dims, True)
-    return shifted, b.unary(NodeKind.LOG, total), shift, most
+    return shifted, extremes.logarithm(b, total), shift, most
 
 
 @operator("logsumexp", aten.logsumexp.default, constraints=FLOATS)

@@ -167,7 +167,7 @@ def test_sizes_beside_the_ends_of_memory(
         with guarded([*inputs, np.empty_like(theirs)]) as (*placed, output):
             executable.run(placed, [output])
             np.testing.assert_allclose(output, theirs, rtol=1e-4, atol=1e-5)
-            if same and ("avx512" in isa) == ("avx512" in ISAS):
+            if same and isa != "scalar" and ("avx512" in isa) == ("avx512" in ISAS):
                 np.testing.assert_array_equal(output.view(np.int32), theirs.view(np.int32))
 
 
