@@ -19,6 +19,8 @@
 /* The most quads of a chunk, and bytes of their transformed rows. */
 #define CHUNK 64
 #define CHUNK_BYTES ((size_t)4 << 20)
+/* ... and of the chunks that threads have at a time. */
+#define CHUNKS_BYTES (4 * CHUNK_BYTES)
 
 /* With fewer rows the right matrix is transformed for too little, with fewer inputs the left one
  * and the outputs (`benchmarks/kernels.py`). */
@@ -68,9 +70,11 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     struct plan p;
     p.quads = pk_divide_up(conv->batch * conv->output_height * conv->output_width, 4);
     p.depth = conv->group_input / 4;
-    const size_t most = CHUNK_BYTES / (PRODUCTS * 2 * p.depth);
-    p.chunks = pk_divide_up(p.quads, pk_max(pk_min(most, CHUNK), 1));
-    const int apart = conv->threads > 1 && p.chunks >= conv->threads;
+    const size_t quad = PRODUCTS * 2 * p.depth; /* bytes */
+    const size_t most = pk_max(pk_min(CHUNK_BYTES / quad, CHUNK), 1);
+    p.chunks = pk_divide_up(p.quads, most);
+    const int apart = conv->threads > 1 && p.chunks >= conv->threads &&
+                      conv->threads * most * quad <= CHUNKS_BYTES;
     if (apart)
         p.chunks = pk_min(pk_round_up(p.chunks, conv->threads), p.quads);
     p.groups = pk_divide_up(conv->group_output, CHANNELS);
