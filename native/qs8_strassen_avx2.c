@@ -26,7 +26,9 @@
  * and the outputs (`benchmarks/kernels.py`). */
 #define LEAST_ROWS 48
 #define LEAST_INPUTS 160
-#define LEAST_SHARE 6 /* quads */
+
+/* Quads of a share of a chunk, at least. */
+#define LEAST_SHARE 6
 
 /* How the work is cut. */
 struct plan {
@@ -86,11 +88,14 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     p.left = pk_round_up(PRODUCTS * p.left_step * 2, PK_ALIGNMENT);
     p.right = pk_round_up(7 * p.right_step * 2, PK_ALIGNMENT);
     p.sums = pk_round_up(PRODUCTS * p.sums_step * 4, PK_ALIGNMENT);
-    p.shares = apart ? 1 : shares_of(conv, p.groups, chunk);
+    if (apart) {
+        p.shares = 1;
+        p.slots = p.lefts = conv->threads;
+        return p;
+    }
+    p.shares = shares_of(conv, p.groups, chunk);
     p.slots = conv->threads > 1 ? pk_min(p.groups * p.shares, 2 * conv->threads) : 1;
-    if (apart)
-        p.slots = conv->threads;
-    p.lefts = apart ? p.slots : 1;
+    p.lefts = 1;
     return p;
 }
 
