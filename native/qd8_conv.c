@@ -24,6 +24,8 @@ void pk_qd8_conv_pack(const struct pk_qs8_conv *conv, const int8_t *weights, con
             biases[c] = bias ? bias[first + c] : 0;
         }
     }
+    if (l.own)
+        k->pack_own(conv, &l, packed);
 }
 
 void pk_qd8_conv_run(const struct pk_qd8_conv_task *task, const struct pk_pool *pool)

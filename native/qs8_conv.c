@@ -117,7 +117,8 @@ static void prepare_points(const struct work *w, char *to, const char *line, int
     }
 }
 
-static void copy_stripe(const struct work *w, size_t stripe, char *to)
+/* To `to`; the end of the copy. */
+static char *copy_stripe(const struct work *w, size_t stripe, char *to)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const struct pk_qs8_plan *p = &w->p;
@@ -126,7 +127,7 @@ static void copy_stripe(const struct work *w, size_t stripe, char *to)
     const size_t lines = stripe_lines(p, stripe, &image, &first);
     if (p->flat) {
         prepare(w, to, w->input + first * pixel, lines * channels);
-        return;
+        return to + lines * channels * w->k->element;
     }
     const int32_t padding = padding_of(w, image);
     const int point = conv->kernel_height == 1 && conv->kernel_width == 1;
@@ -147,11 +148,39 @@ static void copy_stripe(const struct work *w, size_t stripe, char *to)
         else
             prepare_line(w, to, line, -(ptrdiff_t)conv->padding_left, padding);
     }
+    return to;
+}
+
+/* Where the taps of a group lie from the first one on, in bytes. */
+static void segments_of(const struct work *w, size_t group, size_t *segments)
+{
+    const struct pk_qs8_conv *conv = w->conv;
+    const size_t pixel = conv->groups * conv->group_input * w->k->element;
+    const size_t line = w->p.width * pixel;
+    for (size_t s = 0; s < w->l.count; s++)
+        segments[s] = s / w->l.per_line * (conv->dilation_height / w->p.apart) * line +
+                      s % w->l.per_line * conv->dilation_width * pixel +
+                      group * conv->group_input * w->k->element;
+}
+
+/* The own products of each pixel of a stripe. */
+static void own_products(const struct work *w, size_t pixels, char *slot)
+{
+    const char *const *rows = (const char *const *)(slot + w->p.rows);
+    int32_t *const own = (int32_t *)(slot + w->p.own);
+    size_t segments[w->l.count];
+    segments_of(w, 0, segments);
+    for (size_t i = 0; i < pixels; i++) {
+        uint32_t sum = 0;
+        for (size_t s = 0; s < w->l.count; s++)
+            sum += (uint32_t)w->k->own_of_row(rows[i] + segments[s], w->l.depth);
+        own[i] = (int32_t)sum;
+    }
 }
 
 /* What all output channels of a stripe need: the input in the form of the kernels, where the rows
  * lie, and what is to be taken back. */
-static void prepare_stripe(const struct work *w, size_t stripe, char *slot)
+static void prepare_rows(const struct work *w, size_t stripe, char *slot)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const struct pk_qs8_plan *p = &w->p;
@@ -161,8 +190,8 @@ static void prepare_stripe(const struct work *w, size_t stripe, char *slot)
     size_t image, first;
     const size_t lines = stripe_lines(p, stripe, &image, &first);
     const char *start = slot;
-    if (p->copied)
-        copy_stripe(w, stripe, slot);
+    if (p->copied) /* an odd run of values has own products of the one behind it too */
+        memset(copy_stripe(w, stripe, slot), 0, w->k->depth * w->k->element);
     else
         start = w->input + (image * conv->input_height + first * p->step_height) * line;
     if (p->form == PK_QS8_SIGNED)
@@ -182,6 +211,16 @@ static void prepare_stripe(const struct work *w, size_t stripe, char *slot)
             *rows++ = start + y * p->step_height * line + x * p->step_width * pixel;
 }
 
+static void prepare_stripe(const struct work *w, size_t stripe, char *slot)
+{
+    prepare_rows(w, stripe, slot);
+    if (!w->p.own)
+        return;
+    size_t image, first;
+    const size_t lines = stripe_lines(&w->p, stripe, &image, &first);
+    own_products(w, lines * (w->p.flat ? 1 : w->conv->output_width), slot);
+}
+
 /* Copies panels to scratch memory, wider. */
 static const char *widened(const struct work *w, const char *panel, size_t panels, char *to)
 {
@@ -190,6 +229,9 @@ static const char *widened(const struct work *w, const char *panel, size_t panel
         memcpy(out, panel, w->l.header);
         w->k->widen(out + w->l.header, (const int8_t *)panel + w->l.header,
                     w->k->lanes * w->l.count * w->l.depth * w->k->depth);
+        const size_t own = w->k->lanes * PK_QS8_OWN; /* at the end */
+        if (w->p.own)
+            memcpy(out + w->p.wide / w->k->panels - own, panel + w->l.panel - own, own);
         panel += w->l.panel;
     }
     return to;
@@ -223,7 +265,6 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
     const struct pk_qs8_plan *p = &w->p;
     const struct pk_qs8_layout *l = &w->l;
     const size_t apart = conv->output_pixel ? conv->output_pixel : conv->groups * conv->group_output;
-    const size_t pixel = conv->groups * conv->group_input * k->element, line = p->width * pixel;
     const size_t width = p->flat ? 1 : conv->output_width;
     const size_t output_size = p->form == PK_QS8_DYNAMIC ? sizeof(float) : 1;
     size_t image, first;
@@ -235,21 +276,18 @@ static void multiply_stripe(const struct work *w, size_t stripe, size_t split, c
         .segment_count = l->count, .segment_depth = l->depth,
         .panel_size = p->wide ? p->wide / k->panels : l->panel, .output_stride = apart,
         .zero_point = conv->output_zero_point, .min = conv->output_min, .max = conv->output_max,
-        .corrections = (const int32_t *)(slot + p->corrections),
+        .corrections = (const int32_t *)(slot + (p->own ? p->own : p->corrections)),
         .dynamic = p->flat && w->dynamic ? w->dynamic + before
                                          : (const struct pk_qd8_row *)(slot + p->corrections),
         .float_min = w->min, .float_max = w->max,
     };
-    const pk_qs8_tiles tiles = p->wide ? k->wide_tiles : k->tiles;
+    const pk_qs8_tiles tiles = p->own ? k->own_tiles : p->wide ? k->wide_tiles : k->tiles;
     const size_t blocks = pk_divide_up(l->panels, k->panels), all = conv->groups * blocks;
     const size_t end = all * (split + 1) / p->splits;
     for (size_t b = all * split / p->splits; b < end; b++) {
         const size_t g = b / blocks, panel = b % blocks * k->panels;
         const size_t within = panel * k->lanes;
-        for (size_t s = 0; s < l->count; s++)
-            segments[s] = s / l->per_line * (conv->dilation_height / p->apart) * line +
-                          s % l->per_line * conv->dilation_width * pixel +
-                          g * conv->group_input * k->element;
+        segments_of(w, g, segments);
         const size_t count = pk_min(k->panels, l->panels - panel);
         tile.panel = w->packed + (g * l->panels + panel) * l->panel;
         tile.ahead = b + 1 < end ? count * l->panel : 0;

@@ -66,7 +66,7 @@ struct pk_qs8_tile {
     size_t output_stride;      /* from pixel to pixel, in elements */
     size_t channels;           /* to be written, at most lanes * panels */
     int32_t zero_point, min, max;
-    const int32_t *corrections;       /* of each pixel, for PK_QS8_SIGNED */
+    const int32_t *corrections;       /* of each pixel, for PK_QS8_SIGNED; or its own products */
     const struct pk_qd8_row *dynamic; /* of each pixel, for PK_QS8_DYNAMIC */
     float float_min, float_max;       /* for PK_QS8_DYNAMIC */
 };
@@ -95,6 +95,8 @@ static inline struct pk_qs8_tile pk_qs8_next_panel(const struct pk_qs8_tile *til
 
 typedef void (*pk_qs8_tiles)(const struct pk_qs8_tile *tile, size_t pixels, enum pk_qs8_form form);
 
+struct pk_qs8_layout;
+
 /* What each instruction set implements. */
 struct pk_qs8_kernels {
     const char *name;
@@ -113,6 +115,13 @@ struct pk_qs8_kernels {
     /* `count` weights. */
     void (*widen)(void *to, const int8_t *weights, size_t count);
     pk_qs8_tiles wide_tiles;
+    /* Of widened panels, by products that also have those of each pixel with itself and of each
+     * channel with itself, which are taken back (qs8_multiply_avx2.h); NULL for kernels without. */
+    pk_qs8_tiles own_tiles;
+    /* What is to be taken back of a row of `depth` groups, and of the channels: at the end of each
+     * packed panel PK_QS8_OWN bytes a channel. */
+    int32_t (*own_of_row)(const void *row, size_t depth);
+    void (*pack_own)(const struct pk_qs8_conv *conv, const struct pk_qs8_layout *l, void *packed);
     /* 128 times the sum of each row of `depth` values; NULL for kernels without PK_QS8_SIGNED. */
     void (*sum_rows)(int32_t *to, const int8_t *from, size_t rows, size_t depth);
     /* A row of `count` floats quantized at run time. */
@@ -123,6 +132,9 @@ struct pk_qs8_kernels {
  * the sum of the weights, scale and bias. */
 #define PK_QS8_HEADER 8
 #define PK_QD8_HEADER 12
+/* The own products of a channel: of the tiles, and of the four kinds of outputs that Strassen's and
+ * Winograd's algorithms put together. */
+#define PK_QS8_OWN 20
 
 extern const struct pk_qs8_kernels pk_qs8_scalar;
 #if PK_X86

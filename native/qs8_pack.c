@@ -46,7 +46,10 @@ struct pk_qs8_layout pk_qs8_layout_of(const struct pk_qs8_conv *conv,
     l.count = conv->kernel_height * l.per_line;
     l.depth = pk_divide_up(l.run, k->depth);
     l.header = k->lanes * (conv->dynamic ? PK_QD8_HEADER : PK_QS8_HEADER);
-    l.panel = pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth, PK_ALIGNMENT);
+    l.own = k->own_tiles && conv->groups == 1;
+    l.panel = pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth +
+                              (l.own ? k->lanes * PK_QS8_OWN : 0),
+                          PK_ALIGNMENT);
     l.panels = pk_divide_up(conv->group_output, k->lanes);
     return l;
 }
@@ -138,4 +141,6 @@ void pk_qs8_conv_pack(const struct pk_qs8_conv *conv, const int8_t *weights, con
             }
         }
     }
+    if (l.own)
+        k->pack_own(conv, &l, packed);
 }

@@ -16,6 +16,7 @@ struct pk_qs8_layout {
     size_t header;   /* bytes of a panel before its weights */
     size_t panel;    /* bytes of a packed panel */
     size_t panels;   /* of a group */
+    int own;         /* 1: panels end with PK_QS8_OWN */
 };
 
 /* How the work is cut. A stripe is a number of output lines of an image (of pixels, if the kernel is
@@ -38,7 +39,8 @@ struct pk_qs8_plan {
     size_t slot;         /* bytes of a stripe in scratch memory: what is prepared, */
     size_t rows;         /* ... from here on the pointers to the rows, */
     size_t corrections;  /* ... and from here on what PK_QS8_SIGNED takes back, or the struct
-                          * pk_qd8_row of each pixel of images quantized at run time */
+                          * pk_qd8_row of each pixel of images quantized at run time, */
+    size_t own;          /* ... and from here on the own products of each pixel; 0: none */
     size_t wide;         /* bytes of the widened panels of a task, 0 if none are */
     size_t tasks;        /* that have a place in scratch memory for them */
 };

@@ -1,11 +1,27 @@
 /* int8 convolution: how the work is cut. See qs8_parts.h. */
 #include "qs8_parts.h"
 
+/* What own products save of a run for each channel makes up for finding those of the run with so many
+ * channels; and what is left must make up for the rest of the work on a pixel. */
+#define OWN_LEAST 16
+#define OWN_WORTH 6144
+
 /* Bytes of a widened panel. */
 static size_t wide_size(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k)
 {
     const struct pk_qs8_layout l = pk_qs8_layout_of(conv, k);
-    return pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth * k->wide, PK_ALIGNMENT);
+    return pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth * k->wide +
+                           (l.own ? k->lanes * PK_QS8_OWN : 0),
+                       PK_ALIGNMENT);
+}
+
+/* Whether kernels' own products are worth finding those of each pixel, in time and for `odd` runs of
+ * values: kernels read one more, which must be there (`benchmarks/kernels.py`). */
+static int by_own_products(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k, int copied)
+{
+    const struct pk_qs8_layout l = pk_qs8_layout_of(conv, k);
+    return l.own && (copied || l.run % k->depth == 0) &&
+           conv->group_output > OWN_LEAST && l.run * (conv->group_output - OWN_LEAST) >= OWN_WORTH;
 }
 
 /* Whether windows reach beyond the image. */
@@ -85,6 +101,13 @@ struct pk_qs8_plan pk_qs8_plan_of(const struct pk_qs8_conv *conv, const struct p
         p.slot += pk_round_up(stripe * pixels * sizeof(int32_t), PK_ALIGNMENT);
     if (images_dynamic)
         p.slot += pk_round_up(stripe * pixels * sizeof(struct pk_qd8_row), PK_ALIGNMENT);
+    const size_t tiles = pk_divide_up(stripe * pixels, k->rows);
+    const int wide = k->wide && tiles >= 4;
+    p.own = 0;
+    if (wide && by_own_products(conv, k, p.copied)) {
+        p.own = p.slot;
+        p.slot += pk_round_up(stripe * pixels * sizeof(int32_t), PK_ALIGNMENT);
+    }
     p.splits = 1;
     if (conv->threads > 1 && p.stripes < 2 * conv->threads) {
         const size_t panels = conv->groups * pk_divide_up(conv->group_output, k->lanes * k->panels);
@@ -97,8 +120,7 @@ struct pk_qs8_plan pk_qs8_plan_of(const struct pk_qs8_conv *conv, const struct p
         p.slots = p.stripes;
     else
         p.slots = pk_min(p.stripes, conv->threads > 1 ? 4 * conv->threads : 1);
-    const size_t tiles = pk_divide_up(stripe * pixels, k->rows);
-    p.wide = k->wide && tiles >= 4 ? k->panels * wide_size(conv, k) : 0;
+    p.wide = wide ? k->panels * wide_size(conv, k) : 0;
     p.tasks = p.splits > 1 ? p.stripes * p.splits : p.slots;
     return p;
 }

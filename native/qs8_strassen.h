@@ -9,6 +9,11 @@
 
 #include "qs8_parts.h"
 
+/* Whether it may ever do `conv`, or one with more output channels, a part of which `conv` packs. */
+int pk_qs8_strassen_packs(const struct pk_qs8_conv *conv);
+/* The own products of the channels (qs8_multiply_avx2.h), for each of the four rows of a quad. */
+void pk_qs8_strassen_pack_own(const struct pk_qs8_conv *conv, const struct pk_qs8_layout *l,
+                              void *packed);
 /* Whether it can do `conv`, and is worth the additions. */
 int pk_qs8_strassen_suits(const struct pk_qs8_conv *conv);
 size_t pk_qs8_strassen_scratch_size(const struct pk_qs8_conv *conv);

@@ -12,20 +12,24 @@
 
 #include "qs8_multiply_avx2.h"
 #include "qs8_put_256.h"
+#include "qs8_strassen_blocks.h"
 
 #define PRODUCTS 49
 #define CHANNELS 64 /* of a group: four blocks of two panels */
 
 /* The most quads of a chunk, and bytes of their transformed rows. */
-#define CHUNK 64
+#define CHUNK 200
 #define CHUNK_BYTES ((size_t)4 << 20)
 /* ... and of the chunks that threads have at a time. */
 #define CHUNKS_BYTES (4 * CHUNK_BYTES)
 
-/* With fewer rows the right matrix is transformed for too little, with fewer inputs the left one
- * and the outputs (`benchmarks/kernels.py`). */
-#define LEAST_ROWS 48
-#define LEAST_INPUTS 160
+/* What is saved of a product's time, and what the transforms of the right matrix take of it for each
+ * row less, those of the left one for each output less, the outputs and the ends of loops for each
+ * input less: in thousandths, on Zen 3. */
+#define SAVED 190
+#define PER_ROW 10000
+#define PER_OUTPUT 16000
+#define PER_INPUT 24000
 
 /* Quads of a share of a chunk, at least. */
 #define LEAST_SHARE 6
@@ -35,7 +39,7 @@ struct plan {
     size_t quads, chunks, groups;
     size_t depth;                            /* inputs of a block */
     size_t left_step, right_step, sums_step; /* elements from one of the blocks to the next */
-    size_t left, right, sums;                /* bytes */
+    size_t left, own, right, sums;           /* bytes */
     size_t shares;                           /* of a chunk, each with right blocks of its own */
     size_t slots;                            /* tasks, each with its right blocks and sums */
     size_t lefts;                            /* 1, or `slots` if each task has chunks of its own */
@@ -53,12 +57,19 @@ static size_t shares_of(const struct pk_qs8_conv *conv, size_t groups, size_t qu
     return quads / shares >= LEAST_SHARE ? shares : 1;
 }
 
+int pk_qs8_strassen_packs(const struct pk_qs8_conv *conv)
+{
+    return conv->flat && conv->groups == 1 && conv->group_input % 8 == 0 &&
+           conv->group_input > PER_INPUT / SAVED;
+}
+
 int pk_qs8_strassen_suits(const struct pk_qs8_conv *conv)
 {
     const size_t rows = conv->batch * conv->output_height * conv->output_width;
-    return conv->flat && conv->groups == 1 && rows >= LEAST_ROWS &&
-           conv->group_input >= LEAST_INPUTS && conv->group_input % 8 == 0 &&
-           pk_round_up(conv->group_output, CHANNELS) * 15 <= conv->group_output * 16;
+    const size_t outputs = conv->group_output;
+    return pk_qs8_strassen_packs(conv) && rows && outputs &&
+           pk_round_up(outputs, CHANNELS) * 15 <= outputs * 16 &&
+           PER_ROW / rows + PER_OUTPUT / outputs + PER_INPUT / conv->group_input < SAVED;
 }
 
 /* The first quad of chunk `index`. */
@@ -86,6 +97,7 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     p.right_step = p.depth * 16 + 32;
     p.sums_step = chunk * 16 + 16;
     p.left = pk_round_up(PRODUCTS * p.left_step * 2, PK_ALIGNMENT);
+    p.own = pk_round_up(chunk * 16 * 4, PK_ALIGNMENT);
     p.right = pk_round_up(7 * p.right_step * 2, PK_ALIGNMENT);
     p.sums = pk_round_up(PRODUCTS * p.sums_step * 4, PK_ALIGNMENT);
     if (apart) {
@@ -102,61 +114,7 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
 size_t pk_qs8_strassen_scratch_size(const struct pk_qs8_conv *conv)
 {
     const struct plan p = plan_of(conv);
-    return p.lefts * p.left + p.slots * (p.right + p.sums);
-}
-
-/* Factor `i` of the seven products on the left side, from the blocks of a 2x2 matrix. */
-PK_INLINE __m256i left_factor(const int i, const __m256i a[4])
-{
-    const __m256i lower = _mm256_add_epi16(a[2], a[3]), all = _mm256_sub_epi16(lower, a[0]);
-    switch (i) {
-    case 0:
-        return a[0];
-    case 1:
-        return a[1];
-    case 2:
-        return _mm256_sub_epi16(a[1], all);
-    case 3:
-        return a[3];
-    case 4:
-        return lower;
-    case 5:
-        return all;
-    default:
-        return _mm256_sub_epi16(a[0], a[2]);
-    }
-}
-
-/* ... and on the right side. */
-PK_INLINE __m256i right_factor(const int i, const __m256i b[4])
-{
-    const __m256i upper = _mm256_sub_epi16(b[1], b[0]), all = _mm256_sub_epi16(b[3], upper);
-    switch (i) {
-    case 0:
-        return b[0];
-    case 1:
-        return b[2];
-    case 2:
-        return b[3];
-    case 3:
-        return _mm256_sub_epi16(all, b[2]);
-    case 4:
-        return upper;
-    case 5:
-        return all;
-    default:
-        return _mm256_sub_epi16(b[3], b[1]);
-    }
-}
-
-/* The blocks of the result from the seven products. */
-PK_INLINE void join(const __m256i p[7], __m256i out[4])
-{
-    const __m256i two = _mm256_add_epi32(p[0], p[5]), three = _mm256_add_epi32(two, p[6]);
-    out[0] = _mm256_add_epi32(p[0], p[1]);
-    out[1] = _mm256_add_epi32(_mm256_add_epi32(two, p[4]), p[2]);
-    out[2] = _mm256_sub_epi32(three, p[3]);
-    out[3] = _mm256_add_epi32(three, p[4]);
+    return p.lefts * (p.left + p.own) + p.slots * (p.right + p.sums);
 }
 
 struct work {
@@ -168,6 +126,7 @@ struct work {
     size_t first, count; /* quads of the chunk */
     size_t parts;        /* in which it is transformed */
     int16_t *left;
+    int32_t *own; /* of each quad, by rows and blocks of outputs */
     char *slots;
 };
 
@@ -221,6 +180,30 @@ static void fetch(const struct work *w, size_t group, size_t index, size_t count
         _mm_prefetch(from + at * 64, _MM_HINT_T1);
 }
 
+/* What the own products of a quad's factors put into its outputs. */
+static void own_of_quad(const struct work *w, size_t quad)
+{
+    const struct plan *p = &w->p;
+    const int16_t *const factors = w->left + quad * p->depth;
+    __m256i inner[4][7], out[4][4];
+    for (size_t i = 0; i < 7; i++) {
+        __m256i products[7], blocks[4];
+        for (size_t j = 0; j < 7; j++)
+            products[j] = pk_own_of_row(factors + (7 * i + j) * p->left_step, p->depth / 2);
+        join(products, blocks);
+        for (size_t block = 0; block < 4; block++)
+            inner[block][i] = blocks[block];
+    }
+    for (size_t block = 0; block < 4; block++) {
+        __m256i blocks[4];
+        join(inner[block], blocks);
+        for (size_t o = 0; o < 4; o++)
+            out[o / 2 * 2 + block / 2][o % 2 * 2 + block % 2] = blocks[o];
+    }
+    for (size_t r = 0; r < 4; r++)
+        _mm_storeu_si128((__m128i *)(w->own + quad * 16 + r * 4), pk_sums_of_lanes(out[r]));
+}
+
 static void left_task(void *context, size_t index)
 {
     const struct work *w = context;
@@ -231,30 +214,19 @@ static void left_task(void *context, size_t index)
             transform_quad(w, quad, 1);
         else
             transform_quad(w, quad, 0);
+        own_of_quad(w, quad);
     }
 }
 
-/* The seven blocks of outer factor `i`; `panels` are the weights of the eight panels of a group. */
+/* The seven blocks of outer factor `i`. */
 PK_INLINE void transform_right(const int i, const char *const panels[8], const struct plan *p,
                                int16_t *to)
 {
-    const size_t quarter = p->depth / 2 * 16; /* bytes */
     for (size_t k = 0; k < p->depth / 2; k++) {
         PK_UNROLL
         for (int panel = 0; panel < 2; panel++) {
             __m256i inner[4];
-            PK_UNROLL
-            for (int block = 0; block < 4; block++) {
-                __m256i b[4];
-                PK_UNROLL
-                for (int o = 0; o < 4; o++) {
-                    const size_t row = (size_t)(o / 2 * 2 + block / 2);
-                    const int column = o % 2 * 2 + block % 2;
-                    b[o] = _mm256_cvtepi8_epi16(_mm_load_si128(
-                        (const __m128i *)(panels[2 * column + panel] + row * quarter + k * 16)));
-                }
-                inner[block] = right_factor(i, b);
-            }
+            outer_right(i, panels, panel, p->depth, k, inner);
             PK_UNROLL
             for (int j = 0; j < 7; j++)
                 _mm256_storeu_si256(
@@ -347,6 +319,7 @@ PK_INLINE void put_group(const struct work *w, size_t group, size_t first, size_
     const struct pk_qs8_conv *conv = w->conv;
     const size_t outputs = conv->group_output, step = w->p.sums_step;
     struct pk_qs8_tile tiles[4] = {{0}};
+    const char *own[4]; /* of the channels */
     for (size_t x = 0; x < 4; x++) {
         const size_t channel = group * CHANNELS + x * 16;
         tiles[x] = (struct pk_qs8_tile){
@@ -359,7 +332,10 @@ PK_INLINE void put_group(const struct work *w, size_t group, size_t first, size_
             .float_min = w->product->min, .float_max = w->product->max,
         };
     }
+    for (size_t x = 0; x < 4; x++)
+        own[x] = (const char *)tiles[x].panel + w->l.panel - STRASSEN_OWN;
     for (size_t quad = first; quad < end; quad++, sums += 16) {
+        const int32_t *const own_of_rows = w->own + quad * 16;
         __m256i out[4][4][2]; /* rows, blocks, panels */
         for (int p = 0; p < 2; p++) {
             __m256i inner[4][7];
@@ -386,11 +362,20 @@ PK_INLINE void put_group(const struct work *w, size_t group, size_t first, size_
         }
         const size_t row = 4 * (w->first + quad);
         for (size_t x = 0; x < 4 && tiles[x].channels; x++) {
+            /* There may be no second panel. */
+            const size_t next = tiles[x].channels > LANES ? w->l.panel : 0;
             __m256i tile[ROWS][PANELS];
             PK_UNROLL
-            for (int r = 0; r < ROWS; r++) {
-                tile[r][0] = out[r][x][0];
-                tile[r][1] = out[r][x][1];
+            for (size_t r = 0; r < ROWS; r++) {
+                const __m256i own_of_row = _mm256_set1_epi32(own_of_rows[r * 4 + x]);
+                PK_UNROLL
+                for (size_t p = 0; p < 2; p++) {
+                    const char *const of_channels = own[x] + p * next + r * LANES * 4;
+                    tile[r][p] = _mm256_sub_epi32(
+                        out[r][x][p],
+                        _mm256_add_epi32(own_of_row,
+                                         _mm256_load_si256((const __m256i *)of_channels)));
+                }
             }
             put_block(&tiles[x], row, w->rows - row, tile, dynamic);
         }
@@ -403,9 +388,7 @@ static void multiply_group(const struct work *w, size_t group, size_t first, siz
 {
     const struct plan *p = &w->p;
     const char *panels[8];
-    for (size_t i = 0; i < 8; i++) /* of what is no panel the outputs are not stored */
-        panels[i] = (const char *)w->product->packed +
-                    pk_min(8 * group + i, w->l.panels - 1) * w->l.panel + w->l.header;
+    panels_of(&w->l, w->product->packed, group, panels);
     for (int i = 0; i < 7; i++) {
         right_blocks(i, panels, p, right);
         for (int j = 0; j < 7; j++) {
@@ -440,7 +423,8 @@ static void chunks_task(void *context, size_t index)
 {
     struct work w = *(const struct work *)context;
     const struct plan *p = &w.p;
-    w.left = (int16_t *)((char *)w.left + index * p->left);
+    w.left = (int16_t *)((char *)w.left + index * (p->left + p->own));
+    w.own = (int32_t *)((char *)w.left + p->left);
     int16_t *const right = (int16_t *)(w.slots + index * (p->right + p->sums));
     const size_t end = p->chunks * (index + 1) / p->slots;
     for (size_t chunk = p->chunks * index / p->slots; chunk < end; chunk++) {
@@ -458,7 +442,8 @@ void pk_qs8_strassen_run(const struct pk_qs8_conv *conv, const struct pk_qs8_pro
     struct work w = {.conv = conv, .product = product, .p = plan_of(conv), .left = product->scratch};
     w.l = pk_qs8_layout_of(conv, &pk_qs8_avx2);
     w.rows = conv->batch * conv->output_height * conv->output_width;
-    w.slots = (char *)product->scratch + w.p.lefts * w.p.left;
+    w.own = (int32_t *)((char *)w.left + w.p.left);
+    w.slots = (char *)product->scratch + w.p.lefts * (w.p.left + w.p.own);
     w.parts = 1;
     if (w.p.lefts > 1) {
         pk_parallelize(pool, chunks_task, &w, w.p.slots);

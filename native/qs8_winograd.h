@@ -8,12 +8,17 @@
 #ifndef PENSTOCK_QS8_WINOGRAD_H
 #define PENSTOCK_QS8_WINOGRAD_H
 
-#include "qs8_conv.h"
+#include "qs8_parts.h"
 
 /* Beyond so many input channels four times a sum could leave 32 bits:
  * 4 * 9 * 128 * 128 * 3584 < 2^31 (the input is taken without its zero point). */
 #define PK_WINOGRAD_CHANNELS 3584
 
+/* Whether it can do `conv` at some size of its input. */
+int pk_qs8_winograd_can(const struct pk_qs8_conv *conv);
+/* The own products of the channels (qs8_multiply_avx2.h), for each of the four outputs of a tile. */
+void pk_qs8_winograd_pack_own(const struct pk_qs8_conv *conv, const struct pk_qs8_layout *l,
+                              void *packed);
 /* Whether it can do `conv`, and is worth the transforms. */
 int pk_qs8_winograd_suits(const struct pk_qs8_conv *conv);
 size_t pk_qs8_winograd_scratch_size(const struct pk_qs8_conv *conv);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define LANES 8
+#define OWN (LANES * 4 * 4) /* bytes of the own products, at the end of a panel */
 #define ROWS 4 /* tiles that a product takes at a time */
 
 /* The chunks' scratch memory, and how tiles lie in the image. With dilation d a tile has the outputs
@@ -22,7 +23,7 @@ struct plan {
     /* From one of the 16 positions to the next, in elements: no multiples of the size of a way of
      * the cache, or they push each other out. */
     size_t input_step, weights_step, sums_step;
-    size_t input, weights, sums, slot; /* bytes */
+    size_t input, weights, sums, own, slot; /* bytes */
     size_t slots;
 };
 
@@ -57,9 +58,18 @@ static struct plan plan_of(const struct pk_qs8_conv *conv)
     p.input = 16 * p.input_step * 2;
     p.weights = 16 * p.weights_step * 2;
     p.sums = 16 * p.sums_step * 4;
-    p.slot = p.input + p.weights + p.sums;
+    p.own = pk_round_up(chunk * 4 * 4, PK_ALIGNMENT);
+    p.slot = p.input + p.weights + p.sums + p.own;
     p.slots = pk_min(p.chunks * p.shares, conv->threads > 1 ? 4 * conv->threads : 1);
     return p;
+}
+
+int pk_qs8_winograd_can(const struct pk_qs8_conv *conv)
+{
+    return conv->kernel_height == 3 && conv->kernel_width == 3 && conv->stride_height == 1 &&
+           conv->stride_width == 1 && conv->groups == 1 && conv->group_input % 2 == 0 &&
+           conv->group_input >= 16 && conv->group_input <= PK_WINOGRAD_CHANNELS &&
+           conv->group_output >= 16;
 }
 
 int pk_qs8_winograd_suits(const struct pk_qs8_conv *conv)
@@ -69,9 +79,7 @@ int pk_qs8_winograd_suits(const struct pk_qs8_conv *conv)
     const size_t tiles = tiles_along(conv->output_width, conv->dilation_width) *
                          tiles_along(conv->output_height, conv->dilation_height);
     const size_t outputs = conv->output_height * conv->output_width;
-    return tiles * 16 * 10 < outputs * 9 * 7 && conv->kernel_height == 3 && conv->kernel_width == 3 && conv->stride_height == 1 &&
-           conv->stride_width == 1 && conv->groups == 1 && conv->group_input % 2 == 0 && conv->group_input >= 16 &&
-           conv->group_input <= PK_WINOGRAD_CHANNELS && conv->group_output >= 16;
+    return tiles * 16 * 10 < outputs * 9 * 7 && pk_qs8_winograd_can(conv);
 }
 
 /* Pixels of padding lie before the slots. */
@@ -147,6 +155,29 @@ PK_INLINE void expand(__m256i g0, __m256i g1, __m256i g2, __m256i out[4])
     out[3] = _mm256_add_epi16(g2, g2);
 }
 
+/* 4 G g G^T of 8 channels, for two input channels. */
+PK_INLINE void weights_at(const char *taps, size_t pairs, size_t k, __m256i positions[4][4])
+{
+    __m256i rows[3][4];
+    PK_UNROLL
+    for (int y = 0; y < 3; y++) {
+        __m256i g[3];
+        PK_UNROLL
+        for (int x = 0; x < 3; x++)
+            g[x] = _mm256_cvtepi8_epi16(
+                _mm_loadu_si128((const __m128i *)(taps + ((size_t)(3 * y + x) * pairs + k) * 16)));
+        expand(g[0], g[1], g[2], rows[y]);
+    }
+    PK_UNROLL
+    for (int j = 0; j < 4; j++) {
+        __m256i u[4];
+        expand(rows[0][j], rows[1][j], rows[2][j], u);
+        PK_UNROLL
+        for (int i = 0; i < 4; i++)
+            positions[i][j] = u[i];
+    }
+}
+
 /* 4 G g G^T of two panels; position i lies at to + i * step: for each two input channels 16
  * output channels. `panels`: 1 if there is no second one. */
 static void transform_weights(const char *panel, size_t size, int panels, size_t pairs, int16_t *to,
@@ -155,34 +186,25 @@ static void transform_weights(const char *panel, size_t size, int panels, size_t
     for (int p = 0; p < 2; p++) {
         const char *const taps = panel + (p < panels ? p : 0) * size + LANES * 8;
         for (size_t k = 0; k < pairs; k++) {
-            __m256i rows[3][4];
-            PK_UNROLL
-            for (int y = 0; y < 3; y++) {
-                __m256i g[3];
-                PK_UNROLL
-                for (int x = 0; x < 3; x++)
-                    g[x] = _mm256_cvtepi8_epi16(_mm_loadu_si128(
-                        (const __m128i *)(taps + ((size_t)(3 * y + x) * pairs + k) * 16)));
-                expand(g[0], g[1], g[2], rows[y]);
-            }
+            __m256i positions[4][4];
+            weights_at(taps, pairs, k, positions);
             int16_t *const first = to + k * 32 + p * 16;
             PK_UNROLL
             for (int j = 0; j < 4; j++) {
-                __m256i u[4];
-                expand(rows[0][j], rows[1][j], rows[2][j], u);
                 PK_UNROLL
                 for (int i = 0; i < 4; i++)
-                    _mm256_storeu_si256((__m256i *)(first + (size_t)(4 * i + j) * step), u[i]);
+                    _mm256_storeu_si256((__m256i *)(first + (size_t)(4 * i + j) * step),
+                                        positions[i][j]);
             }
         }
     }
 }
 
-/* Four tiles by 16 output channels at one position. */
-static void multiply(const int16_t *input, size_t depth, const int16_t *weights, size_t pairs,
-                     int32_t *to)
+/* What the own products put into output `i` of a tile, of the panel that ends at `end`. */
+PK_INLINE __m256i own_of(const char *end, int i, const int32_t of_tile[4])
 {
-    pk_multiply_rows(ROWS, input, depth, weights, pairs, to);
+    return _mm256_add_epi32(_mm256_load_si256((const __m256i *)(end - OWN + i * LANES * 4)),
+                            _mm256_set1_epi32(of_tile[i]));
 }
 
 PK_INLINE __m256i quantized(__m256i sums, __m256i bias, __m256 scale, __m256 max)
@@ -191,8 +213,8 @@ PK_INLINE __m256i quantized(__m256i sums, __m256i bias, __m256 scale, __m256 max
     return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale), max));
 }
 
-/* A^T m A of 8 channels. */
-PK_INLINE void transform_output(const int32_t *sums, size_t step, __m256i out[4])
+/* A^T m A of 8 lanes; vector (i, j) lies at from + (4 i + j) * step. */
+PK_INLINE void transform_output(const int32_t *from, size_t step, __m256i out[4])
 {
     __m256i rows[2][4];
     PK_UNROLL
@@ -200,7 +222,7 @@ PK_INLINE void transform_output(const int32_t *sums, size_t step, __m256i out[4]
         __m256i m[4];
         PK_UNROLL
         for (int i = 0; i < 4; i++)
-            m[i] = _mm256_loadu_si256((const __m256i *)(sums + (size_t)(4 * i + j) * step));
+            m[i] = _mm256_loadu_si256((const __m256i *)(from + (size_t)(4 * i + j) * step));
         rows[0][j] = _mm256_add_epi32(_mm256_add_epi32(m[0], m[1]), m[2]);
         rows[1][j] = _mm256_sub_epi32(_mm256_sub_epi32(m[1], m[2]), m[3]);
     }
@@ -211,9 +233,45 @@ PK_INLINE void transform_output(const int32_t *sums, size_t step, __m256i out[4]
     }
 }
 
+/* What the own products of a tile put into its four outputs. */
+static void own_of_tile(const int16_t *input, size_t step, size_t pairs, int32_t own[4])
+{
+    int32_t sums[16][LANES];
+    for (size_t i = 0; i < 16; i++)
+        _mm256_storeu_si256((__m256i *)sums[i], pk_own_of_row(input + i * step, pairs));
+    __m256i out[4];
+    transform_output(sums[0], LANES, out);
+    _mm_storeu_si128((__m128i *)own, pk_sums_of_lanes(out));
+}
+
+void pk_qs8_winograd_pack_own(const struct pk_qs8_conv *conv, const struct pk_qs8_layout *l,
+                              void *packed)
+{
+    const size_t pairs = conv->group_input / 2;
+    for (size_t p = 0; p < l->panels; p++) {
+        char *const panel = (char *)packed + p * l->panel;
+        int32_t sums[16][LANES];
+        memset(sums, 0, sizeof sums);
+        for (size_t k = 0; k + 2 <= pairs; k += 2) {
+            __m256i first[4][4], second[4][4];
+            weights_at(panel + l->header, pairs, k, first);
+            weights_at(panel + l->header, pairs, k + 1, second);
+            for (size_t i = 0; i < 16; i++) {
+                __m256i *const sum = (__m256i *)sums[i];
+                const __m256i more = _mm256_madd_epi16(first[i / 4][i % 4], second[i / 4][i % 4]);
+                _mm256_storeu_si256(sum, _mm256_add_epi32(_mm256_loadu_si256(sum), more));
+            }
+        }
+        __m256i out[4];
+        transform_output(sums[0], LANES, out);
+        for (size_t i = 0; i < 4; i++)
+            _mm256_store_si256((__m256i *)(panel + l->panel - OWN + i * LANES * 4), out[i]);
+    }
+}
+
 /* The four outputs of one tile, 16 channels from `first` on. */
 static void put(const struct work *w, struct place place, const int32_t *sums, size_t step,
-                const char *const panels[2], size_t first)
+                const int32_t own[4], const char *const panels[2], size_t first)
 {
     const struct pk_qs8_conv *conv = w->conv;
     const size_t outputs = conv->group_output, count = pk_min(16, outputs - first);
@@ -228,7 +286,8 @@ static void put(const struct work *w, struct place place, const int32_t *sums, s
         transform_output(sums + p * LANES, step, q[p]);
         PK_UNROLL
         for (int i = 0; i < 4; i++)
-            q[p][i] = quantized(q[p][i], bias, scale, max);
+            q[p][i] = quantized(_mm256_sub_epi32(q[p][i], own_of(panels[p] + w->panel, i, own)),
+                                bias, scale, max);
     }
     PK_UNROLL
     for (int i = 0; i < 4; i++) {
@@ -261,6 +320,8 @@ static void run_chunk(const struct work *w, size_t chunk, size_t share, char *sl
     int16_t *const input = (int16_t *)slot;
     int16_t *const weights = (int16_t *)(slot + p->input);
     int32_t *const sums = (int32_t *)(slot + p->input + p->weights);
+    int32_t *const own = (int32_t *)(slot + p->input + p->weights + p->sums);
+    const size_t pairs = channels / 2, panels = pk_divide_up(conv->group_output, LANES);
     for (size_t t = 0; t < rows; t++) {
         const struct place place = place_of(w, begin + pk_min(t, count - 1));
         const int8_t *pixels[16];
@@ -278,8 +339,8 @@ static void run_chunk(const struct work *w, size_t chunk, size_t share, char *sl
             pixels[i] = inside ? w->input + pixel * channels : w->padding;
         }
         transform_input(pixels, p->depth, input + t * p->depth, p->input_step);
+        own_of_tile(input + t * p->depth, p->input_step, pairs, own + 4 * t);
     }
-    const size_t pairs = channels / 2, panels = pk_divide_up(conv->group_output, LANES);
     const size_t twos = pk_divide_up(panels, 2), end = 2 * (twos * (share + 1) / p->shares);
     for (size_t panel = 2 * (twos * share / p->shares); panel < end; panel += 2) {
         const char *const first = w->packed + panel * w->panel;
@@ -288,10 +349,11 @@ static void run_chunk(const struct work *w, size_t chunk, size_t share, char *sl
         transform_weights(first, w->panel, both ? 2 : 1, pairs, weights, p->weights_step);
         for (size_t i = 0; i < 16; i++)
             for (size_t t = 0; t < rows; t += ROWS)
-                multiply(input + i * p->input_step + t * p->depth, p->depth,
+                pk_multiply_rows(ROWS, input + i * p->input_step + t * p->depth, p->depth,
                          weights + i * p->weights_step, pairs, sums + i * p->sums_step + t * 16);
         for (size_t t = 0; t < count; t++)
-            put(w, place_of(w, begin + t), sums + t * 16, p->sums_step, two, panel * LANES);
+            put(w, place_of(w, begin + t), sums + t * 16, p->sums_step, own + 4 * t, two,
+                panel * LANES);
     }
 }
 

@@ -17,5 +17,6 @@
 #define PK_KEEP(vector) __asm__("" : "+v"(vector)) /* all 32 registers */
 #else
 #define PK_KEEP(vector) __asm__("" : "+x"(vector))
+#define PK_IN_ORDER(vector) __asm__ volatile("" : "+x"(vector))
 #endif
 #endif

@@ -15,13 +15,13 @@ from penstock.graph.kinds import Conv2dAttributes
 pytestmark = pytest.mark.skipif("avx2" not in ISAS, reason="it is for AVX2")
 
 #: Rows, inputs and outputs: whole quads of rows and groups of outputs, and what does not divide;
-#: several chunks of rows (of many inputs sooner), which threads share or have by themselves; the
-#: fewest that go this way, and one less.
+#: several chunks of rows (of many inputs sooner), which threads share or have by themselves; and
+#: what is too small to go this way, whose tiles have own products.
 SIZES = (
-    (64, 256, 64), (65, 264, 64), (66, 280, 61), (67, 256, 124), (68, 512, 188), (63, 256, 64),
-    (77, 2048, 190), (197, 384, 250), (257, 256, 64), (300, 1032, 128), (521, 264, 60),
-    (120, 6016, 64), (48, 160, 64), (47, 160, 64), (51, 168, 190), (48, 152, 64), (196, 192, 320),
-    (784, 168, 124),
+    (132, 768, 256), (133, 776, 250), (134, 520, 508), (135, 512, 508), (129, 2048, 190),
+    (197, 384, 250), (257, 512, 192), (300, 1032, 128), (521, 520, 188), (120, 6016, 192),
+    (784, 176, 508), (1001, 768, 128), (48, 160, 64), (47, 160, 128), (51, 168, 190),
+    (64, 768, 256), (66, 275, 61), (18, 1001, 100),
 )  # fmt: skip
 
 
@@ -45,8 +45,8 @@ def test_static(size: tuple[int, int, int], threads: int) -> None:
 
 def test_convolution() -> None:
     """Of several images, with kernels of one pixel."""
-    attributes = Conv2dAttributes((0,) * 4, (1, 1), (1, 1), (1, 1), 1, 320, 127)
-    graph, x = Product((3, 7, 9, 320), 127, attributes, 5).graph()
+    attributes = Conv2dAttributes((0,) * 4, (1, 1), (1, 1), (1, 1), 1, 640, 255)
+    graph, x = Product((3, 7, 9, 640), 255, attributes, 5).graph()
     expected = static_answer(native("scalar"), graph, x)
     np.testing.assert_array_equal(static_answer(native("avx2"), graph, x), expected)
 
@@ -55,13 +55,13 @@ def test_convolution() -> None:
 @pytest.mark.parametrize("value", [-128, 127])
 def test_extremes(weight: int, value: int) -> None:
     """Sums of blocks of the largest values there are, of one sign and of both."""
-    graph, x = Product((80, 512), 128, None, 1).graph()
+    graph, x = Product((136, 512), 256, None, 1).graph()
     weights = graph.values[1].data
     assert isinstance(weights, np.ndarray)
     rng = np.random.default_rng(2)
     weights[...], x[...] = weight, value
-    weights[64:] = np.where(rng.random(weights[64:].shape) < 0.5, weight, -weight - 1)
-    x[40:] = np.where(rng.random(x[40:].shape) < 0.5, value, -value - 1)
+    weights[128:] = np.where(rng.random(weights[128:].shape) < 0.5, weight, -weight - 1)
+    x[70:] = np.where(rng.random(x[70:].shape) < 0.5, value, -value - 1)
     expected = static_answer(native("scalar"), graph, x)
     np.testing.assert_array_equal(static_answer(native("avx2"), graph, x), expected)
 
