@@ -133,16 +133,15 @@ struct work {
 /* One quad. `wide`: the values are int16. */
 PK_INLINE void transform_quad(const struct work *w, size_t quad, const int wide)
 {
-    const struct plan *p = &w->p;
-    const size_t inputs = w->conv->group_input;
+    const size_t depth = w->p.depth, step = w->p.left_step, inputs = w->conv->group_input;
     const char *rows[4];
     PK_UNROLL
     for (size_t y = 0; y < 4; y++) /* of what is no row the outputs are not stored */
         rows[y] = (const char *)w->product->values +
                   pk_min(4 * (w->first + quad) + y, w->rows - 1) * inputs * (wide ? 2 : 1);
-    int16_t *const to = w->left + quad * p->depth;
-    for (size_t k = 0; k < p->depth; k += 16) {
-        const size_t at = pk_min(k, p->depth - 16);
+    int16_t *const to = w->left + quad * depth;
+    for (size_t k = 0; k < depth; k += 16) {
+        const size_t at = pk_min(k, depth - 16);
         __m256i inner[4][7];
         PK_UNROLL
         for (int block = 0; block < 4; block++) {
@@ -150,7 +149,7 @@ PK_INLINE void transform_quad(const struct work *w, size_t quad, const int wide)
             PK_UNROLL
             for (int i = 0; i < 4; i++) {
                 const char *const row = rows[block / 2 * 2 + i / 2];
-                const size_t value = (size_t)(block % 2 * 2 + i % 2) * p->depth + at;
+                const size_t value = (size_t)(block % 2 * 2 + i % 2) * depth + at;
                 a[i] = wide ? _mm256_loadu_si256((const __m256i *)(row + 2 * value))
                             : _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(row + value)));
             }
@@ -163,7 +162,7 @@ PK_INLINE void transform_quad(const struct work *w, size_t quad, const int wide)
             const __m256i a[4] = {inner[0][j], inner[1][j], inner[2][j], inner[3][j]};
             PK_UNROLL
             for (int i = 0; i < 7; i++)
-                _mm256_storeu_si256((__m256i *)(to + (size_t)(7 * i + j) * p->left_step + at),
+                _mm256_storeu_si256((__m256i *)(to + (size_t)(7 * i + j) * step + at),
                                     left_factor(i, a));
         }
     }
@@ -222,16 +221,21 @@ static void left_task(void *context, size_t index)
 PK_INLINE void transform_right(const int i, const char *const panels[8], const struct plan *p,
                                int16_t *to)
 {
-    for (size_t k = 0; k < p->depth / 2; k++) {
-        PK_UNROLL
-        for (int panel = 0; panel < 2; panel++) {
+    /* What a loop reads of a struct it reads each time anew, as vectors are stored meanwhile. */
+    const size_t pairs = p->depth / 2, quarter = pairs * 16, step = p->right_step;
+    for (int panel = 0; panel < 2; panel++, to += 16) {
+        const char *columns[4] = {panels[panel], panels[2 + panel], panels[4 + panel],
+                                  panels[6 + panel]};
+        int16_t *out = to;
+        for (size_t k = 0; k < pairs; k++, out += 32) {
             __m256i inner[4];
-            outer_right(i, panels, panel, p->depth, k, inner);
+            outer_right(i, columns, quarter, 0, inner);
             PK_UNROLL
-            for (int j = 0; j < 7; j++)
-                _mm256_storeu_si256(
-                    (__m256i *)(to + (size_t)j * p->right_step + k * 32 + panel * 16),
-                    right_factor(j, inner));
+            for (size_t j = 0; j < 7; j++)
+                _mm256_storeu_si256((__m256i *)(out + j * step), right_factor((int)j, inner));
+            PK_UNROLL
+            for (int c = 0; c < 4; c++)
+                columns[c] += 16;
         }
     }
 }

@@ -64,21 +64,20 @@ PK_INLINE void join(const __m256i p[7], __m256i out[4])
     out[3] = _mm256_add_epi32(three, p[4]);
 }
 
-/* The four blocks of outer factor `i` at pair `k` of a quarter of the inputs; `panels` are the weights
- * of the eight panels of a group. */
-PK_INLINE void outer_right(const int i, const char *const panels[8], const int panel, size_t depth,
-                           size_t k, __m256i inner[4])
+/* The four blocks of outer factor `i` from the weights of four panels, one of each column of blocks,
+ * `at` bytes from where these point to; `quarter`: bytes of a quarter of the inputs. */
+PK_INLINE void outer_right(const int i, const char *const columns[4], const size_t quarter,
+                           const size_t at, __m256i inner[4])
 {
-    const size_t quarter = depth / 2 * 16; /* bytes */
     PK_UNROLL
     for (int block = 0; block < 4; block++) {
         __m256i b[4];
         PK_UNROLL
         for (int o = 0; o < 4; o++) {
+            const char *const column = columns[o % 2 * 2 + block % 2];
             const size_t row = (size_t)(o / 2 * 2 + block / 2);
-            const int column = o % 2 * 2 + block % 2;
-            b[o] = _mm256_cvtepi8_epi16(_mm_load_si128(
-                (const __m128i *)(panels[2 * column + panel] + row * quarter + k * 16)));
+            b[o] = _mm256_cvtepi8_epi16(
+                _mm_load_si128((const __m128i *)(column + row * quarter + at)));
         }
         inner[block] = right_factor(i, b);
     }

@@ -5,17 +5,23 @@
 #include "qs8_strassen_blocks.h"
 
 /* What the own products of the channels of outer factor `i` put into the four blocks of outputs. */
-PK_INLINE void own_of_right(const int i, const char *const panels[8], const int panel, size_t depth,
+PK_INLINE void own_of_right(const int i, const char *const panels[8], int panel, size_t depth,
                             __m256i blocks[4])
 {
     __m256i products[7];
     PK_UNROLL
     for (int j = 0; j < 7; j++)
         products[j] = _mm256_setzero_si256();
+    const char *columns[4] = {panels[panel], panels[2 + panel], panels[4 + panel],
+                              panels[6 + panel]};
+    const size_t quarter = depth / 2 * 16;
     for (size_t k = 0; k + 2 <= depth / 2; k += 2) {
         __m256i first[4], second[4];
-        outer_right(i, panels, panel, depth, k, first);
-        outer_right(i, panels, panel, depth, k + 1, second);
+        outer_right(i, columns, quarter, 0, first);
+        outer_right(i, columns, quarter, 16, second);
+        PK_UNROLL
+        for (int c = 0; c < 4; c++)
+            columns[c] += 32;
         PK_UNROLL
         for (int j = 0; j < 7; j++)
             products[j] = _mm256_add_epi32(
@@ -36,10 +42,7 @@ void pk_qs8_strassen_pack_own(const struct pk_qs8_conv *conv, const struct pk_qs
 #define OUTER(i)                                                                                   \
     do {                                                                                           \
         __m256i blocks[4];                                                                         \
-        if (panel)                                                                                 \
-            own_of_right(i, panels, 1, depth, blocks);                                             \
-        else                                                                                       \
-            own_of_right(i, panels, 0, depth, blocks);                                             \
+        own_of_right(i, panels, panel, depth, blocks);                                             \
         for (int block = 0; block < 4; block++)                                                    \
             inner[block][i] = blocks[block];                                                       \
     } while (0)
