@@ -118,8 +118,8 @@ struct pk_qs8_kernels {
     /* Of widened panels, by products that also have those of each pixel with itself and of each
      * channel with itself, which are taken back (qs8_multiply_avx2.h); NULL for kernels without. */
     pk_qs8_tiles own_tiles;
-    /* What is to be taken back of a row of `depth` groups, and of the channels: at the end of each
-     * packed panel PK_QS8_OWN bytes a channel. */
+    /* What is to be taken back of a row of `depth` groups, and of the channels, at the end of each
+     * packed panel. */
     int32_t (*own_of_row)(const void *row, size_t depth);
     void (*pack_own)(const struct pk_qs8_conv *conv, const struct pk_qs8_layout *l, void *packed);
     /* 128 times the sum of each row of `depth` values; NULL for kernels without PK_QS8_SIGNED. */
@@ -132,9 +132,12 @@ struct pk_qs8_kernels {
  * the sum of the weights, scale and bias. */
 #define PK_QS8_HEADER 8
 #define PK_QD8_HEADER 12
-/* The own products of a channel: of the tiles, and of the four kinds of outputs that Strassen's and
- * Winograd's algorithms put together. */
+/* The own products of a channel, from here on to the end of its panel: of the tiles, of the four kinds
+ * of outputs that Strassen's algorithm and Winograd's of 2x2 outputs put together, and of the nine of
+ * Winograd's of 3x3, which 3x3 kernels alone have. */
 #define PK_QS8_OWN 20
+#define PK_QS8_OWN_TWO 16
+#define PK_QS8_OWN_THREE 56
 
 extern const struct pk_qs8_kernels pk_qs8_scalar;
 #if PK_X86

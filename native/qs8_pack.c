@@ -36,6 +36,13 @@ enum pk_qs8_form pk_qs8_form_of(const struct pk_qs8_conv *conv, const struct pk_
     return conv->group_output <= k->lanes ? PK_QS8_PREPARED : PK_QS8_SIGNED;
 }
 
+/* Bytes of a channel's own products. */
+static size_t own_size(const struct pk_qs8_conv *conv)
+{
+    const int three = conv->kernel_height == 3 && conv->kernel_width == 3;
+    return three ? PK_QS8_OWN_THREE : PK_QS8_OWN;
+}
+
 struct pk_qs8_layout pk_qs8_layout_of(const struct pk_qs8_conv *conv,
                                       const struct pk_qs8_kernels *k)
 {
@@ -48,7 +55,7 @@ struct pk_qs8_layout pk_qs8_layout_of(const struct pk_qs8_conv *conv,
     l.header = k->lanes * (conv->dynamic ? PK_QD8_HEADER : PK_QS8_HEADER);
     l.own = k->own_tiles && conv->groups == 1;
     l.panel = pk_round_up(l.header + k->lanes * l.count * l.depth * k->depth +
-                              (l.own ? k->lanes * PK_QS8_OWN : 0),
+                              (l.own ? k->lanes * own_size(conv) : 0),
                           PK_ALIGNMENT);
     l.panels = pk_divide_up(conv->group_output, k->lanes);
     return l;

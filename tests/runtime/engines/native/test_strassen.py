@@ -75,15 +75,3 @@ def test_nothing_outside_is_touched() -> None:
         with guarded([x, np.zeros_like(expected)]) as (image, output):
             executable.run([image], [output])
             np.testing.assert_array_equal(output, expected)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("size", [7, 8, 15])
-@pytest.mark.parametrize("channels", [(32, 16), (36, 100), (512, 61)], ids=str)
-def test_winograds_convolution(channels: tuple[int, int], size: int, threads: int) -> None:
-    """Few tiles, whose outputs threads share, and more."""
-    inputs, outputs = channels
-    a = Conv2dAttributes((1, 1, 1, 1), (3, 3), (1, 1), (1, 1), 1, inputs, outputs)
-    graph, x = Product((1, size, size, inputs), outputs, a, size).graph()
-    expected = static_answer(native("scalar"), graph, x)
-    np.testing.assert_array_equal(static_answer(native("avx2"), graph, x, threads), expected)
