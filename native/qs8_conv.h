@@ -13,7 +13,8 @@
  * channels. A 1x1 kernel is one run, and so is a fully-connected product.
  *
  * Weights are packed in panels of `lanes` output channels: bias and scale of each channel, then for
- * each segment and each group of `depth` values the weights of all channels.
+ * each segment and each group of `depth` values the weights of all channels. With AVX2 panels end with
+ * the channels' own products (qs8_multiply_avx2.h).
  */
 #ifndef PENSTOCK_QS8_CONV_H
 #define PENSTOCK_QS8_CONV_H
