@@ -24,9 +24,11 @@ TARGETS_AVX2 = {
 TITLE = "# Benchmarks"
 TITLE_AVX2 = "# Benchmarks with AVX2 alone"
 OTHERS = (
-    "The tables of another machine, an EPYC of the generation before with vector units half as "
-    "wide, are in [benchmarks-zen4.md](benchmarks-zen4.md); those of a machine like this one "
-    "before there were kernels of our own in [benchmarks-earlier.md](benchmarks-earlier.md). "
+    "The tables of a processor with AVX2 and no more are in "
+    "[benchmarks-avx2.md](benchmarks-avx2.md); those of an EPYC of the generation before, with "
+    "vector units half as wide, in [benchmarks-zen4.md](benchmarks-zen4.md); those of a machine "
+    "like this one before there were kernels of our own in "
+    "[benchmarks-earlier.md](benchmarks-earlier.md). "
     "[kernels.md](kernels.md) has each kernel by shape, [kernels-avx2.md](kernels-avx2.md) those "
     "of a processor with AVX2 and no more."
 )
