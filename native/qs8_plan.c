@@ -15,8 +15,8 @@ static size_t wide_size(const struct pk_qs8_conv *conv, const struct pk_qs8_kern
                        PK_ALIGNMENT);
 }
 
-/* Whether kernels' own products are worth finding those of each pixel, in time and for `odd` runs of
- * values: kernels read one more, which must be there (`benchmarks/kernels.py`). */
+/* Whether tiles by own products are worth finding those of each pixel (`benchmarks/kernels.py`). Of an
+ * odd run the value behind it counts too, which only a copy of the input is sure to have. */
 static int by_own_products(const struct pk_qs8_conv *conv, const struct pk_qs8_kernels *k, int copied)
 {
     const struct pk_qs8_layout l = pk_qs8_layout_of(conv, k);

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from native_harness import THREADS, roomy
+from native_harness import THREADS, guarded, native, roomy
 
 from penstock.graph.dtypes import DataType, PerChannel, PerTensor
 from penstock.graph.graph import (
@@ -121,3 +121,19 @@ def answer(engine: Engine, graph: XnnGraph, x: np.ndarray, threads: int = 1) -> 
     output = np.full(shape, 77, np.int8)
     executable.run([roomy(x)], [output])
     return output
+
+
+def check_avx2(graph: XnnGraph, x: np.ndarray, threads: int = 1) -> None:
+    """The kernels of AVX2 have the bits of those in plain C."""
+    expected = answer(native("scalar"), graph, x)
+    np.testing.assert_array_equal(answer(native("avx2"), graph, x, threads), expected)
+
+
+def check_avx2_guarded(graph: XnnGraph, x: np.ndarray) -> None:
+    """... and touch nothing outside of the input and the output."""
+    expected = answer(native("scalar"), graph, x)
+    executable = native("avx2").compile(graph, threads=THREADS[1])
+    executable.reshape([x.shape])
+    with guarded([x, np.zeros_like(expected)]) as (image, output):
+        executable.run([image], [output])
+        np.testing.assert_array_equal(output, expected)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from integer_cases import Product, answer
-from native_harness import ISAS, THREADS, guarded, native
+from integer_cases import Product, check_avx2, check_avx2_guarded
+from native_harness import ISAS
 
 from penstock.graph.kinds import Conv2dAttributes
 
@@ -45,8 +45,7 @@ def case(index: int) -> Product:
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_convolutions(index: int, threads: int) -> None:
     graph, x = case(index).graph()
-    expected = answer(native("scalar"), graph, x)
-    np.testing.assert_array_equal(answer(native("avx2"), graph, x, threads), expected)
+    check_avx2(graph, x, threads)
 
 
 @settings(max_examples=60, deadline=None)
@@ -62,9 +61,7 @@ def test_random_convolutions(seed: int) -> None:
     )  # fmt: skip
     shape = (draw.randint(1, 2), draw.randint(9, 20), draw.randint(9, 20), inputs)
     graph, x = Product(shape, outputs, attributes, seed).graph()
-    expected = answer(native("scalar"), graph, x)
-    threads = draw.randint(1, 3)
-    np.testing.assert_array_equal(answer(native("avx2"), graph, x, threads), expected)
+    check_avx2(graph, x, draw.randint(1, 3))
 
 
 @pytest.mark.parametrize("weight", [-128, 127])
@@ -81,16 +78,10 @@ def test_extremes(kernel: int, weight: int, value: int) -> None:
     weights[...], x[...] = weight, value
     weights[48:] = np.where(rng.random(weights[48:].shape) < 0.5, weight, -weight - 1)
     x[:, 4:] = np.where(rng.random(x[:, 4:].shape) < 0.5, value, -value - 1)
-    expected = answer(native("scalar"), graph, x)
-    np.testing.assert_array_equal(answer(native("avx2"), graph, x), expected)
+    check_avx2(graph, x)
 
 
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_nothing_outside_is_touched(index: int) -> None:
     graph, x = case(index).graph()
-    expected = answer(native("scalar"), graph, x)
-    executable = native("avx2").compile(graph, threads=THREADS[1])
-    executable.reshape([x.shape])
-    with guarded([x, np.zeros_like(expected)]) as (image, output):
-        executable.run([image], [output])
-        np.testing.assert_array_equal(output, expected)
+    check_avx2_guarded(graph, x)
