@@ -54,8 +54,8 @@ def page(results: dict[str, Any]) -> str:
         "Made by `make bench`. Penstock beside the stock flow and runtime of the `executorch` "
         "package (both with the same XNNPACK library, weights, inputs and calibration data), ONNX "
         "Runtime and OpenVINO. Batch 1. All runtimes of a row were measured by turns, each in a "
-        "process of its own that is kept alive, started "
-        f"{LAUNCHES} times. Times are the best run's, in milliseconds; a ratio is ExecuTorch's "
+        f"process of its own that is kept alive, started {LAUNCHES} times where nothing else is "
+        "said. Times are the best run's, in milliseconds; a ratio is ExecuTorch's "
         "time over the other, so above 1 is faster than stock; in brackets are the quartiles of "
         "the ratio from turn to turn, which other work on "
         "the machine widens. **Bold** is the fastest of a row. Beside each q8 time stands the "
@@ -69,6 +69,7 @@ def page(results: dict[str, Any]) -> str:
         "",
         *(f"- {key}: {value}" for key, value in results["machine"].items()),
         *_other_days(models, results["machine"]["date"]),
+        *_other_launches(models),
         "",
         OTHERS_AVX2 if narrow else OTHERS,
     ]
@@ -166,6 +167,18 @@ def _other_days(models: dict[str, Any], today: str) -> list[str]:
         if row.get("date", today) != today:
             days.setdefault(row["date"], []).append(key)
     return [f"- of {day}: {', '.join(keys)}" for day, keys in sorted(days.items())]
+
+
+def _other_launches(models: dict[str, Any]) -> list[str]:
+    """A line for each other number of launches with the rows that were measured so."""
+    numbers: dict[int, list[str]] = {}
+    for key, row in models.items():
+        numbers.setdefault(row.get("launches", LAUNCHES), []).append(key)
+    return [
+        f"- launched {number} time{'s' if number > 1 else ''}: {', '.join(keys)}"
+        for number, keys in sorted(numbers.items())
+        if number != LAUNCHES
+    ]
 
 
 def _compiling(key: str, row: dict[str, Any], models: dict[str, Any]) -> list[str]:

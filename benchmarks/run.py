@@ -1,7 +1,7 @@
 """``make bench``: speed, memory and size beside every peer -> docs/benchmarks.md, or
 docs/benchmarks-avx2.md where the processor has no more than AVX2.
 
-    python -m benchmarks.run [MODEL ... | start]
+    python -m benchmarks.run [MODEL ... | start] [--launches N]
 
 Ours on our file, the stock runtime on the stock flow's file and on ours, ONNX Runtime and OpenVINO
 (``pip install -e '.[bench]'``) on the same model as ONNX, each where it is installed and can
@@ -19,11 +19,12 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from benchmarks.arguments import names_given
+from benchmarks.arguments import check_names, parser_of
 from benchmarks.flows import both_flows, run_flow, samples
 from benchmarks.machine import describe, page_for
 from benchmarks.page import STARTS, page
@@ -71,7 +72,7 @@ def _write_onnx(name: str, precision: str, output: Path) -> None:
         (Path(folder) / f"{kind.replace(' ', '_')}.onnx").replace(output)
 
 
-def latency(name: str, precision: str, threads: int) -> dict[str, Any]:
+def latency(name: str, precision: str, threads: int, launches: int = LAUNCHES) -> dict[str, Any]:
     """Best and median milliseconds of each runtime, its memory, its signal to noise against eager
     on the worst of the samples, in dB; or its error."""
     ours, onnx = FOLDER / f"{name}_{precision}_ours.pte", FOLDER / f"{name}_{precision}.onnx"
@@ -87,7 +88,7 @@ def latency(name: str, precision: str, threads: int) -> dict[str, Any]:
     entries += [(kind, kind, onnx) for kind in PEERS if importlib.util.find_spec(kind)]
     entries = [entry for entry in entries if entry[2].exists()]
     found: dict[str, Any] = {"stock stands in": stands_in}
-    times = Contest.merged([_launch(name, entries, threads, found) for _ in range(LAUNCHES)])
+    times = Contest.merged([_launch(name, entries, threads, found) for _ in range(launches)])
     for label in times.rounds:
         found[label] |= {"best": times.best(label), "median": times.median(label)}
         if "stock" in times.rounds and label != "stock":
@@ -120,7 +121,7 @@ def _launch(
         return contest(contestants, seconds=SECONDS)
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], launches: int) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     store = FOLDER / "bench.json"
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
@@ -128,10 +129,10 @@ def main(names: list[str]) -> None:
     for name in [name for name in names or MODELS if name != "start"]:
         run_flow("eager", name, str(FOLDER))
         for precision in PRECISIONS:
-            row: dict[str, Any] = {"date": results["machine"]["date"]}
+            row: dict[str, Any] = {"date": results["machine"]["date"], "launches": launches}
             row["files"] = files(name, precision)
             for threads in THREADS if "error" not in row["files"]["ours"] else ():
-                row[f"threads {threads}"] = latency(name, precision, threads)
+                row[f"threads {threads}"] = latency(name, precision, threads, launches)
             results.setdefault("models", {})[f"{name} {precision}"] = row
             store.write_text(json.dumps(results, indent=1))
             print(name, precision, _brief(row), flush=True)
@@ -141,8 +142,16 @@ def main(names: list[str]) -> None:
         results["starts"] = starts(FOLDER / "mv2_fp32_ours.pte")
         results["overhead"] = overhead(latency("add", "fp32", 1))
         store.write_text(json.dumps(results, indent=1))
+    rows = [f"{name} {precision}" for name in MODELS for precision in PRECISIONS]
+    measured = results.get("models", {})
+    results["models"] = {key: measured[key] for key in sorted(measured, key=place_in(rows))}
     page_at = page_for("benchmarks", results["machine"])
-    write_page(page_at, page(results), [*(f"{n} {p}" for n in MODELS for p in PRECISIONS), STARTS])
+    write_page(page_at, page(results), [*rows, STARTS])
+
+
+def place_in(rows: list[str]) -> Callable[[str], tuple[int, str]]:
+    """Where a row goes: those of the page in its order, others behind them."""
+    return lambda key: (rows.index(key) if key in rows else len(rows), key)
 
 
 def _versions() -> str:
@@ -163,5 +172,19 @@ def _brief(row: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def _given() -> tuple[list[str], int]:
+    parser, known = parser_of(__doc__), [*zoo.names(), "start"]
+    parser.add_argument("names", nargs="*", metavar="MODEL", help=f"of {', '.join(known)}")
+    parser.add_argument(
+        "--launches", type=int, default=LAUNCHES, metavar="N",
+        help="how many times each runtime's process is started",
+    )  # fmt: skip
+    given = parser.parse_args()
+    check_names(parser, "model", given.names, known)
+    if given.launches < 1:
+        parser.exit(2, f"error: --launches is {given.launches}; it is at least 1\n")
+    return given.names, given.launches
+
+
 if __name__ == "__main__":
-    main(names_given(__doc__, "MODEL", [*zoo.names(), "start"]))
+    main(*_given())

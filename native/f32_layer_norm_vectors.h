@@ -72,13 +72,15 @@ PK_INLINE void sums_of(const struct pk_f32_row_mean *of, const float *x, float m
 }
 
 /* Of each row the sum of its sums, times the column's weight. */
-PK_INLINE void means_of(const struct pk_f32_row_mean *of,
-                        const float (*sums)[PK_F32_LAYER_NORM_WIDTH], float *means)
+PK_INLINE void means_of(const struct pk_f32_row_mean *of, const float *const sums[ROWS], float *means)
 {
+    const size_t width = of->width;
     const float column = of->column;
+    const float *rows[ROWS];
     float chains[ROWS] = {0};
-    for (size_t k = 0; k < of->width; k++)
-        PK_UNROLL for (size_t r = 0; r < ROWS; r++) chains[r] = fused(sums[r][k], column, chains[r]);
+    memcpy(rows, sums, sizeof rows);
+    for (size_t k = 0; k < width; k++)
+        PK_UNROLL for (size_t r = 0; r < ROWS; r++) chains[r] = fused(rows[r][k], column, chains[r]);
     memcpy(means, chains, sizeof chains);
 }
 
@@ -101,17 +103,23 @@ static void run(const struct pk_f32_layer_norm_task *t, size_t begin, size_t end
 {
     const size_t channels = t->channels;
     float sums[ROWS][PK_F32_LAYER_NORM_WIDTH];
+    const float *of_sums[ROWS], *of_values[ROWS];
     float means[ROWS], roots[2 * ROWS] = {0}; /* of a vector, which may be longer */
     memset(sums, 0, sizeof sums);
     for (; begin < end; begin += ROWS) {
         const size_t rows = pk_min(end - begin, ROWS);
         const float *const x = t->input + begin * channels;
-        for (size_t r = 0; r < rows; r++)
-            sums_of(&t->mean, x + r * channels, 0, 0, sums[r]);
-        means_of(&t->mean, sums, means);
+        for (size_t r = 0; r < ROWS; r++) {
+            of_sums[r] = sums[r];
+            of_values[r] = x + pk_min(r, rows - 1) * channels;
+        }
+        if (t->mean.parts > 1)
+            for (size_t r = 0; r < rows; r++)
+                sums_of(&t->mean, x + r * channels, 0, 0, sums[r]);
+        means_of(&t->mean, t->mean.parts > 1 ? of_sums : of_values, means);
         for (size_t r = 0; r < rows; r++)
             sums_of(&t->variance, x + r * channels, means[r], 1, sums[r]);
-        means_of(&t->variance, sums, roots);
+        means_of(&t->variance, of_sums, roots);
         for (size_t r = 0; r < ROWS; r += PK_LANES)
             *(vec *)(roots + r) = inverse_root(at(roots + r) + all(t->epsilon));
         for (size_t r = 0; r < rows; r++)

@@ -167,14 +167,7 @@ PK_INLINE size_t width(size_t vectors)
 /* What is added to some columns of a row of scores, from column `c` on, of which `left` exist. */
 PK_INLINE vec addend(const float *from, size_t step, size_t c, size_t left)
 {
-    if (!step)
-        return all(*from);
-    if (left >= PK_LANES)
-        return at(from + c);
-    float some[PK_LANES] = {0};
-    if (left)
-        memcpy(some, from + c, left * sizeof(float));
-    return at(some);
+    return step ? some(from + c, pk_min(left, PK_LANES)) : all(*from);
 }
 
 /* The scores of `rows` queries from `row` on, from column `first` on. */
@@ -198,10 +191,10 @@ PK_INLINE void score(const struct pk_f32_sdpa_part *part, size_t row, const floa
                 const struct pk_f32_sdpa_operand *const steps = &t->addend_steps[a];
                 x = x + addend(part->addends[a] + (row + r) * steps->row, steps->column, c, left);
             }
+            if (left < PK_LANES)
+                x = chosen(lanes_below(left), x, all(LOWEST));
             *(vec *)(scores + r * columns + c) = x;
         }
-        for (size_t c = pk_max(t->columns, first); c < first + wide * PK_LANES; c++)
-            scores[r * columns + c] = LOWEST;
     }
 }
 
@@ -213,12 +206,9 @@ PK_INLINE void put(vec found[ROWS][WIDE], float *to, size_t step, size_t left,
     for (int r = 0; r < rows; r++) {
         PK_UNROLL
         for (int i = 0; i < wide; i++) {
-            float *const out = to + r * step + i * PK_LANES;
-            const vec x = found[r][i];
-            if (left >= (size_t)(i + 1) * PK_LANES)
-                *(vec *)out = x;
-            else if (left > (size_t)i * PK_LANES)
-                memcpy(out, &x, (left - i * PK_LANES) * sizeof(float));
+            const size_t before = (size_t)i * PK_LANES;
+            if (left > before)
+                put_some(to + r * step + before, found[r][i], pk_min(left - before, PK_LANES));
         }
     }
 }
@@ -277,10 +267,14 @@ PK_INLINE void pack_keys(const struct pk_f32_sdpa_part *part, size_t c, float *t
     const size_t count = pk_min(t->columns - c, PK_LANES);
     const float *const from = part->keys + c * row;
     size_t k = 0;
-    if (count < PK_LANES)
+    if (count < PK_LANES) {
         for (; k < t->size; k++)
-            for (size_t i = 0; i < PK_LANES; i++)
-                to[k * step + i] = i < count ? from[i * row + k * column] : 0;
+            *(vec *)(to + k * step) = all(0);
+        for (size_t i = 0; i < count; i++)
+            for (k = 0; k < t->size; k++)
+                to[k * step + i] = from[i * row + k * column];
+        return;
+    }
     if (row == 1)
         for (; k < t->size; k++)
             *(vec *)(to + k * step) = at(from + k * column);
@@ -293,22 +287,23 @@ PK_INLINE void pack_keys(const struct pk_f32_sdpa_part *part, size_t c, float *t
             to[k * step + i] = from[i * row + k * column];
 }
 
-/* Values from `first` on of each column, as lines of `step`, filled up with 0. */
-PK_INLINE void pack_values(const struct pk_f32_sdpa_part *part, size_t first, float *to, size_t step)
+/* Values from `first` on of each column, as lines of `wide` vectors, filled up with 0. */
+PK_INLINE void pack_values(const struct pk_f32_sdpa_part *part, size_t first, float *to, const int wide)
 {
     const struct pk_f32_sdpa_task *t = part->task;
-    const size_t count = pk_min(t->depth - first, step);
-    const size_t column = t->value_steps.column;
-    for (size_t c = 0; c < t->columns; c++, to += step) {
-        const float *const from = part->values + c * t->value_steps.row + first * column;
-        if (count == step && column == 1) {
-            for (size_t i = 0; i < step; i += PK_LANES)
-                *(vec *)(to + i) = at(from + i);
-            continue;
-        }
+    const size_t step = (size_t)wide * PK_LANES, count = pk_min(t->depth - first, step);
+    const size_t row = t->value_steps.row, column = t->value_steps.column;
+    const float *from = part->values + first * column;
+    if (count == step && column == 1) {
+        for (size_t c = t->columns; c; c--, from += row, to += step)
+            PK_UNROLL
+            for (int i = 0; i < wide; i++)
+                *(vec *)(to + i * PK_LANES) = at(from + i * PK_LANES);
+        return;
+    }
+    for (size_t c = t->columns; c; c--, from += row, to += step)
         for (size_t i = 0; i < step; i++)
             to[i] = i < count ? from[i * column] : 0;
-    }
 }
 
 static void attend(const struct pk_f32_sdpa_part *part)
@@ -325,10 +320,23 @@ static void attend(const struct pk_f32_sdpa_part *part)
             pack_keys(part, c, keys + first * t->size + c - first, wide);
     }
     for (size_t first = 0, wide; first < depth; first += wide) {
-        wide = width((depth - first) / PK_LANES) * PK_LANES;
-        pack_values(part, first, values + first * t->columns, wide);
+        wide = width((depth - first) / PK_LANES);
+        if (WIDE > 2 && wide == 3)
+            pack_values(part, first, values + first * t->columns, 3);
+        else if (wide == 2)
+            pack_values(part, first, values + first * t->columns, 2);
+        else
+            pack_values(part, first, values + first * t->columns, 1);
+        wide *= PK_LANES;
     }
-    size_t row = 0;
+    /* As many tiles are one row smaller as leave no rest, if there are so many. */
+    size_t row = 0, smaller = pk_round_up(part->rows, ROWS) - part->rows;
+    if (smaller > pk_divide_up(part->rows, ROWS))
+        smaller = 0;
+#if ROWS > 2
+    for (; smaller; smaller--, row += ROWS - 1)
+        attend_rows(part, row, keys, values, scores, columns, depth, ROWS - 1);
+#endif
     for (; part->rows - row >= ROWS; row += ROWS)
         attend_rows(part, row, keys, values, scores, columns, depth, ROWS);
 #if ROWS > 4

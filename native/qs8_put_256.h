@@ -14,35 +14,50 @@ PK_INLINE __m256i quantized(__m256i sums, __m256 scale, __m256 max)
     return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale), max));
 }
 
+/* `whole`: all channels exist. */
+PK_INLINE void put_floats_of(const struct pk_qs8_tile *t, size_t pixel, const int rows,
+                             const int panels, __m256i sums[ROWS][PANELS], const int whole)
+{
+    /* What a loop reads of a struct it reads each time anew, as floats are stored meanwhile. */
+    const size_t stride = t->output_stride, channels = t->channels, size = t->panel_size;
+    const char *const panel = t->panel;
+    const struct pk_qd8_row *const dynamic = t->dynamic + pixel;
+    const __m256 min = _mm256_set1_ps(t->float_min), max = _mm256_set1_ps(t->float_max);
+    float *const out = (float *)t->output + pixel * stride;
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    PK_UNROLL
+    for (int p = 0; p < panels; p++) {
+        const char *const header = panel + (size_t)p * size;
+        const __m256i weights = _mm256_load_si256((const __m256i *)header);
+        const __m256 scale = _mm256_load_ps((const float *)(header + LANES * 4));
+        const __m256 bias = _mm256_load_ps((const float *)(header + LANES * 8));
+        const __m256i left = _mm256_set1_epi32((int)channels - p * LANES);
+        const __m256i mask = _mm256_cmpgt_epi32(left, lanes);
+        PK_UNROLL
+        for (int r = 0; r < rows; r++) {
+            const __m256i zero_point = _mm256_set1_epi32(dynamic[r].zero_point + FLIP);
+            const __m256i sum =
+                _mm256_sub_epi32(sums[r][p], _mm256_mullo_epi32(weights, zero_point));
+            const __m256 x =
+                _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(dynamic[r].scale));
+            const __m256 y = _mm256_min_ps(
+                _mm256_max_ps(_mm256_fmadd_ps(x, scale, bias), min), max);
+            float *const to = out + (size_t)r * stride + p * LANES;
+            if (whole)
+                _mm256_storeu_ps(to, y);
+            else
+                _mm256_maskstore_ps(to, mask, y);
+        }
+    }
+}
+
 PK_INLINE void put_floats(const struct pk_qs8_tile *t, size_t pixel, const int rows,
                           const int panels, __m256i sums[ROWS][PANELS])
 {
-    const __m256 min = _mm256_set1_ps(t->float_min), max = _mm256_set1_ps(t->float_max);
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    float *out = (float *)t->output + pixel * t->output_stride;
-    PK_UNROLL
-    for (int p = 0; p < panels; p++) {
-        const char *const panel = (const char *)t->panel + p * t->panel_size;
-        const __m256i weights = _mm256_load_si256((const __m256i *)panel);
-        const __m256 scale = _mm256_load_ps((const float *)(panel + LANES * 4));
-        const __m256 bias = _mm256_load_ps((const float *)(panel + LANES * 8));
-        const size_t left = t->channels - p * LANES;
-        const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left < 8 ? (int)left : 8), lanes);
-        PK_UNROLL
-        for (int r = 0; r < rows; r++) {
-            const struct pk_qd8_row row = t->dynamic[pixel + r];
-            const __m256i offset =
-                _mm256_mullo_epi32(weights, _mm256_set1_epi32(row.zero_point + FLIP));
-            __m256 x = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[r][p], offset));
-            x = _mm256_fmadd_ps(_mm256_mul_ps(x, _mm256_set1_ps(row.scale)), scale, bias);
-            x = _mm256_min_ps(_mm256_max_ps(x, min), max);
-            float *const to = out + r * t->output_stride + p * LANES;
-            if (left >= LANES)
-                _mm256_storeu_ps(to, x);
-            else
-                _mm256_maskstore_ps(to, mask, x);
-        }
-    }
+    if (t->channels >= (size_t)(panels * LANES))
+        put_floats_of(t, pixel, rows, panels, sums, 1);
+    else
+        put_floats_of(t, pixel, rows, panels, sums, 0);
 }
 
 PK_INLINE void put_bytes(const struct pk_qs8_tile *t, size_t pixel, const int rows,

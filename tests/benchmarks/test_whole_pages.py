@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import run, unseen, zoo
-from benchmarks.page import STARTS
+from benchmarks.page import STARTS, page
 from benchmarks.whole_pages import shown, write_page
 
 KNOWN = ["mv2 fp32", "vit", "Start"]
@@ -39,3 +39,28 @@ def test_the_pages_that_there_are() -> None:
     assert {"mv2 fp32", "mv2 q8"} <= shown(zoo.PAGE.read_text(encoding="utf-8"))
     rows = shown(unseen.PAGE.read_text(encoding="utf-8"))
     assert any(name in rows for name in unseen.MODELS)
+
+
+def test_each_number_of_launches_is_said() -> None:
+    files = dict.fromkeys(("ours", "stock"), {"error": "not compiled"})
+    rows = {
+        "mv2 fp32": {"launches": 3},
+        "vit q8": {"launches": 1},
+        "vit fp32": {"launches": 1},
+        "mv3 q8": {"launches": 2},
+        "dl3 q8": {},  # before it was noted
+    }
+    text = page(
+        {
+            "machine": {"date": "2026-11-28", "features": "avx2"},
+            "models": {key: {"files": files, **row} for key, row in rows.items()},
+        }
+    )
+    said = [line for line in text.splitlines() if line.startswith("- launched")]
+    assert said == ["- launched 1 time: vit q8, vit fp32", "- launched 2 times: mv3 q8"]
+
+
+def test_rows_come_in_the_order_of_the_page() -> None:
+    rows = ["mv2 fp32", "mv2 q8", "vit fp32"]
+    measured = ["vit fp32", "edsr q8", "mv2 q8", "add fp32", "mv2 fp32"]
+    assert sorted(measured, key=run.place_in(rows)) == [*rows, "add fp32", "edsr q8"]

@@ -165,7 +165,10 @@ class PlannedGraph(Composed):
                     [Field(own(v, v), place, step) for v, place, step in link.fields],
                     {names[v]: size for v, size in link.sizes.items()},
                     [link.keep, executable],
-                    [Over(own(v, v), own(i, i), step) for v, i, step in link.overs],
+                    [
+                        Over(own(o.output, o.output), own(o.input, o.input), o.step, o.same)
+                        for o in link.overs
+                    ],
                 )
             )
         return Plan(self._library, self._threads, links, self._ports, self._sizes())

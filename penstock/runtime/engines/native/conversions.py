@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from penstock.graph.dtypes import DataType, PerTensor
 from penstock.graph.graph import Node, Shape
 from penstock.graph.kinds import NodeKind
-from penstock.runtime.engines.native.costs import conversion_gain
+from penstock.runtime.engines.native.costs import conversion_gain, shape_gain
 from penstock.runtime.engines.native.family import Family, Packer, Step, Values
 from penstock.runtime.engines.native.integers import float32
+from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.rules import no_vectors
 
 
@@ -59,12 +60,14 @@ class Copy:
     """A node that gives bytes another shape; mostly they stay where they are."""
 
     node: Node
+    itemsize: int
 
     def step(self, shapes: Mapping[int, Shape]) -> Step:
         """See :class:`~penstock.runtime.engines.native.family.Prepared`."""
         source, result = self.node.inputs[0], self.node.outputs[0]
+        task = CCopy(math.prod(shapes[result]) * self.itemsize)
         fields = ((source, "input"), (result, "output"))
-        return Step("pk_copy_run", CCopy(math.prod(shapes[result])), fields, over=(result, source))
+        return Step("pk_copy_run", task, fields, same=(result, source))
 
 
 def _against(node: Node, values: Values, read: DataType, written: DataType) -> str | None:
@@ -108,19 +111,27 @@ def _of(ids: tuple[int, ...], values: Values) -> PerTensor | None:
 
 def examine_copy(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`. There is nothing to pack."""
-    reason = _against(node, values, DataType.QINT8, DataType.QINT8)
+    dtype = values[node.inputs[0]].dtype
+    if dtype not in (DataType.QINT8, DataType.FP32):
+        return f"it is of {dtype.name}"
+    reason = _against(node, values, dtype, dtype)
     if reason or _of(node.inputs, values) != _of(node.outputs, values):
         return reason or "its input and output are quantized differently"
-    return lambda _: Copy(node)
+    return lambda _: Copy(node, dtype.traits.bits // 8)
 
 
-def _family(name: str, kind: NodeKind, examine: Callable[[Node, Values], Packer | str]) -> Family:
+def _family(
+    name: str,
+    kind: NodeKind,
+    examine: Callable[[Node, Values], Packer | str],
+    gain: Callable[[Node, Values, Library], float | None],
+) -> Family:
     prototypes = {f"pk_{name}_run": (None, (c_void_p, c_void_p))}
-    return Family(name, frozenset({kind}), examine, no_vectors, prototypes, gain=conversion_gain)
+    return Family(name, frozenset({kind}), examine, no_vectors, prototypes, gain=gain)
 
 
 FAMILIES = (
-    _family("f32_quantize", NodeKind.CONVERT, examine_quantize),
-    _family("f32_dequantize", NodeKind.CONVERT, examine_dequantize),
-    _family("copy", NodeKind.STATIC_RESHAPE, examine_copy),
+    _family("f32_quantize", NodeKind.CONVERT, examine_quantize, conversion_gain),
+    _family("f32_dequantize", NodeKind.CONVERT, examine_dequantize, conversion_gain),
+    _family("copy", NodeKind.STATIC_RESHAPE, examine_copy, shape_gain),
 )

@@ -28,6 +28,8 @@ _CUT, _CUT_BYTE = 3.0, 30e-6
 #: first six convolutions write 10 MB and are 340 microseconds faster with ours, though each alone
 #: is not.
 _HUGE_PAGES, _LARGE = 30e-6, 1 << 20
+#: XNNPACK moves each byte that gets another shape.
+_MOVED_BYTE = 35e-6
 #: A step of ours finds its tiles anew, which tiny nodes notice.
 _STEP = 0.5
 #: A core with AVX-VNNI beside AVX-512 begins two products of 512 bits in a cycle (Zen 5). XNNPACK's
@@ -312,9 +314,20 @@ def mean_gain(node: Node, values: Values, library: Library) -> float | None:
 
 
 def conversion_gain(node: Node, values: Values, library: Library) -> float | None:
-    """Of what is between fp32 and int8, and of other shapes of the same bytes: they are ours where
-    what is around them is ours. A part of XNNPACK's takes 100 microseconds to load."""
+    """Of what is between fp32 and int8: it is ours where what is around it is ours. A part of
+    XNNPACK's takes 100 microseconds to load."""
     return -_STEP if library.has(Isa.AVX2) else None
+
+
+def shape_gain(node: Node, values: Values, library: Library) -> float | None:
+    """Of other shapes of the same bytes: in a plan of ours these stay where they are, except for
+    what the graph is given or gives. XNNPACK moves what crosses."""
+    if not library.has(VECTORS):
+        return None
+    source, result = values[node.inputs[0]], values[node.outputs[0]]
+    if source.is_input or result.is_output:
+        return -_STEP
+    return _MOVED_BYTE * bytes_of(result.shape, result.dtype.traits.bits) - _STEP
 
 
 def bytes_of(shape: Shape, bits: int | None) -> int:

@@ -342,8 +342,9 @@ class NativeExecutable:
                 link.fields.append(Field(value, place, position))
                 if value not in self._ports and value not in link.sizes:
                     link.sizes[value] = sizes[value] if value in sizes else self._size(value)
-            if step.over and step.over[1] not in constants:
-                link.overs.append(Over(*step.over, position))
+            for pair, same in ((step.over, False), (step.same, True)):
+                if pair and pair[1] not in constants:
+                    link.overs.append(Over(*pair, position, same))
             if step.scratch:
                 key = f"scratch of step {position}"
                 link.fields.append(Field(key, field_address(step.task, "scratch"), position))

@@ -25,7 +25,8 @@ class Step:
     ``task`` that is to hold the value's address. ``scratch`` bytes are handed over in the pointer
     ``scratch`` of ``task``, if they are not 0. ``sizes``: the bytes of values that have a form of
     the family's own, which stay between its nodes. ``over``: the output, and the input of the same
-    size that it may be written over, element by element.
+    size that it may be written over, element by element; ``same``: the output, and the input whose
+    very bytes it has.
     """
 
     function: str
@@ -34,6 +35,7 @@ class Step:
     scratch: int = 0
     sizes: Mapping[int, int] = field(default_factory=dict)
     over: tuple[int, int] | None = None
+    same: tuple[int, int] | None = None
 
 
 class Prepared(Protocol):

@@ -81,11 +81,13 @@ class Field(NamedTuple):
 
 
 class Over(NamedTuple):
-    """Step number ``step`` of a link may write ``output`` over ``input``."""
+    """Step number ``step`` of a link may write ``output`` over ``input``. ``same``: they have the
+    same bytes, so that both can be read from one place later too."""
 
     output: Hashable
     input: Hashable
     step: int
+    same: bool = False
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Plan:
         start = 0
         for link in links:
             fields += [(f, start + f.step) for f in link.fields]
-            overs += [Over(o.output, o.input, start + o.step) for o in link.overs]
+            overs += [o._replace(step=start + o.step) for o in link.overs]
             start += len(link.steps)
         number = {value: port for port, value in enumerate(ports)}
         places, block = _allocated(fields, number, sizes, overs)
@@ -185,18 +187,20 @@ def _allocated(
         if f.value not in outside:
             first = spans[f.value].first if f.value in spans else step
             spans[f.value] = arena.Live(sizes[f.value], first, step)
-    # An output takes the place of an input that nothing reads again.
+    # An output takes the place of an input that nothing reads again, or whose bytes it has.
     places: dict[Hashable, Hashable] = {value: value for value in spans}
     for over in overs:
         before, after = spans.get(places.get(over.input)), spans.get(over.output)
         if (
             before
             and after
-            and before.last == over.step == after.first
+            and (over.same or before.last == over.step)
+            and over.step == after.first
             and before.size >= after.size
         ):
             place = places[over.output] = places[over.input]
-            spans[place] = arena.Live(before.size, before.first, after.last)
+            last = max(before.last, after.last)
+            spans[place] = arena.Live(before.size, before.first, last)
             del spans[over.output]
     keys = list(spans)
     offsets, total = arena.plan(dict(enumerate(spans.values())))

@@ -16,8 +16,10 @@ from penstock.formats.payload_reader import read_payload
 from penstock.formats.program_reader import read_program
 from penstock.runtime import blocks
 from penstock.runtime.engines.native.composed import PlannedGraph
+from penstock.runtime.engines.native.conversions import CCopy
 from penstock.runtime.engines.native.engine import NativeEngine, NativeExecutable
 from penstock.runtime.engines.native.library import open_library, shared_library
+from penstock.runtime.engines.native.plan import Plan, address_of
 from penstock.runtime.engines.planner import compile_graph
 from penstock.runtime.engines.protocol import Engine
 from penstock.runtime.engines.xnnpack.engine import XnnpackEngine
@@ -111,6 +113,45 @@ def test_sizes_that_change() -> None:
     whole = penstock.load(data, threads=1, engine="xnnpack")
     for size in (2, 4, 1, 3, 4):
         assert_same(program(image(size)), whole(image(size)))
+
+
+class Reshaped(nn.Module):
+    """Shapes of the same bytes: of what is read again later, of that again, of what goes in, and
+    of what goes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(24, 24), nn.Linear(48, 48), nn.Linear(12, 24)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = self.a(x.reshape(12, 24))
+        wide = y.reshape(6, 48)
+        z = self.b(wide).reshape(12, 24)
+        narrow = self.c(wide.reshape(24, 12))
+        return y + z, narrow.reshape(2, 12, 24)
+
+
+@pytest.mark.skipif(len(ISAS) < 2, reason="no vectors here")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_other_shapes_stay_where_they_are(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 24)
+    data = penstock.lower(Reshaped().eval(), (x,)).to_bytes()
+    expected = penstock.load(data, engine="xnnpack", threads=1)(x)
+    places: list[bool] = []
+    patched = Plan.__init__
+
+    def init(self: Plan, library: Any, *rest: Any) -> None:
+        patched(self, library, *rest)
+        copy = address_of(library.functions, "pk_copy_run")
+        tasks = [CCopy.from_address(step.task) for step in self._steps if step.run == copy]
+        places.extend(task.input == task.output for task in tasks)
+
+    monkeypatch.setattr(Plan, "__init__", init)
+    program = penstock.load(data, engine=[native(ISAS[-1]), XnnpackEngine()], threads=threads)
+    for _ in range(2):
+        assert_same(program(x), expected)
+    assert places == [False, True, True, True, False]  # what goes in and out is moved
 
 
 class Beside(nn.Module):
