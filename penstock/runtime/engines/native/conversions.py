@@ -18,6 +18,10 @@ from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.rules import no_vectors
 
 
+#: What may get another shape, and the bytes of an element.
+_COPIED = {DataType.QINT8: 1, DataType.FP32: 4}
+
+
 class CConvert(Structure):
     """``struct pk_f32_quantize_task``, ``struct pk_f32_dequantize_task``. ``factor``: the scale, or
     its inverse."""
@@ -112,12 +116,13 @@ def _of(ids: tuple[int, ...], values: Values) -> PerTensor | None:
 def examine_copy(node: Node, values: Values) -> Packer | str:
     """See :class:`~penstock.runtime.engines.native.family.Family`. There is nothing to pack."""
     dtype = values[node.inputs[0]].dtype
-    if dtype not in (DataType.QINT8, DataType.FP32):
+    itemsize = _COPIED.get(dtype)
+    if itemsize is None:
         return f"it is of {dtype.name}"
     reason = _against(node, values, dtype, dtype)
     if reason or _of(node.inputs, values) != _of(node.outputs, values):
         return reason or "its input and output are quantized differently"
-    return lambda _: Copy(node, dtype.traits.bits // 8)
+    return lambda _: Copy(node, itemsize)
 
 
 def _family(
