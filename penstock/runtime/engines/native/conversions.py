@@ -17,7 +17,6 @@ from penstock.runtime.engines.native.integers import float32
 from penstock.runtime.engines.native.library import Library
 from penstock.runtime.engines.native.rules import no_vectors
 
-
 #: What may get another shape, and the bytes of an element.
 _COPIED = {DataType.QINT8: 1, DataType.FP32: 4}
 
