@@ -121,6 +121,12 @@ def page(results: dict[str, Any]) -> str:
             f"- One whole call of a program that adds two numbers, the overhead and little else: "
             f"{overhead['ours']:.1f} µs; with the stock runtime {overhead['stock']:.1f} µs.",
         ]
+    if "self-tests" in results:
+        tests = results["self-tests"]
+        parts += [
+            f"- Of that start the self-tests of XNNPACK's library and of our kernels take "
+            f"{tests['xnnpack']:.1f} and {tests['native']:.1f} ms of CPU.",
+        ]
     return "\n".join(parts) + "\n"
 
 

@@ -28,7 +28,7 @@ from benchmarks.arguments import check_names, parser_of
 from benchmarks.flows import both_flows, run_flow, samples
 from benchmarks.machine import describe, page_for
 from benchmarks.page import STARTS, page
-from benchmarks.start import overhead, starts
+from benchmarks.start import overhead, self_tests, starts
 from benchmarks.whole_pages import write_page
 from penstock import zoo
 from penstock.tools.bench.child import WorkerError
@@ -140,6 +140,7 @@ def main(names: list[str], launches: int) -> None:
         run_flow("eager", "add", str(FOLDER))
         files("add", "fp32")
         results["starts"] = starts(FOLDER / "mv2_fp32_ours.pte")
+        results["self-tests"] = self_tests()
         results["overhead"] = overhead(latency("add", "fp32", 1))
         store.write_text(json.dumps(results, indent=1))
     rows = [f"{name} {precision}" for name in MODELS for precision in PRECISIONS]

@@ -1,4 +1,5 @@
-"""The time from the start of a process to an answer, and what a call costs beside its work."""
+"""The time from the start of a process to an answer, the self-tests' share of it, and what a call
+costs beside its work."""
 
 from __future__ import annotations
 
@@ -7,10 +8,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
+from penstock.runtime.engines.native import engine, library
+from penstock.runtime.engines.xnnpack.engine import check_library
+from penstock.runtime.engines.xnnpack.library import shared
 
 STOCK = (
     "import sys, torch, executorch.kernels.quantized\n"
@@ -43,6 +48,21 @@ def _children_cpu() -> float:
     """CPU seconds of the processes that were waited for so far."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def self_tests() -> dict[str, float]:
+    """CPU milliseconds of the self-tests of XNNPACK's library and ours, the best of 30."""
+    checks = {
+        "xnnpack": lambda: check_library(shared()),
+        "native": lambda: engine.check_library(library.shared_library()),
+    }
+    return {name: min(_cpu_of(check) for _ in range(30)) for name, check in checks.items()}
+
+
+def _cpu_of(check: Callable[[], None]) -> float:
+    start = time.process_time()
+    check()
+    return 1e3 * (time.process_time() - start)
 
 
 def overhead(found: dict[str, Any]) -> dict[str, Any]:

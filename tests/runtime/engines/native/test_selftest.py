@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,7 @@ from penstock.runtime.engines.native.engine import (
 )
 from penstock.runtime.engines.processor import processor
 from penstock.runtime.engines.threads import Threads
-from penstock.runtime.engines.xnnpack.engine import check_library as check_xnnpack
 from penstock.runtime.engines.xnnpack.kernel_families import families, those_of
-from penstock.runtime.engines.xnnpack.library import shared
 
 if (reason := libraries.reason_against()) is not None:
     pytest.skip(reason, allow_module_level=True)
@@ -100,15 +98,9 @@ def test_each_instruction_set_is_right(highest: str) -> None:
     check_library(libraries.open_library(library.path, highest))
 
 
-def test_both_self_tests_are_short() -> None:
-    """Of a start they are a small part: 2 to 4 ms of CPU on an idle machine, and far from the tens
-    that a user would notice on a slow or busy one."""
-    best = []
-    for check, library in ((check_xnnpack, shared()), (check_library, libraries.shared_library())):
-        times = []
-        for _ in range(30):
-            begin = time.process_time()
-            check(library)  # type: ignore[operator]
-            times.append(time.process_time() - begin)
-        best.append(min(times))
-    assert sum(best) < 0.03
+def test_self_tests_are_small() -> None:
+    """Milliseconds of a start, which ``benchmarks.run start`` measures: each family has one node of
+    a few thousand elements."""
+    graph = families(convert=False).graph
+    assert len(graph.nodes) <= 16
+    assert all(prod(value.shape) <= 10_000 for value in graph.values)
