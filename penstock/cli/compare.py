@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _HELP = """Compare two programs, or a program and its model, layer by layer.
 
 Both run on the same inputs. Says whether the outputs agree, and where intermediate values first
-part: by signal to noise (SQNR, in dB) and the largest difference. The values are those of the
+diverge: by signal to noise (SQNR, in dB) and the largest difference. The values are those of the
 model's own operators, inside the delegates too.
 
 Example: penstock compare mv2_xnnpack_fp32.pte mv2_xnnpack_q8.pte --model mv2

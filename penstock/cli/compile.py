@@ -11,7 +11,7 @@ import typer
 from penstock.cli.command import Command
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages
-from penstock.cli.options import Calibration, Seed
+from penstock.cli.options import Calibration, ModelWeights, Seed
 from penstock.cli.safe_console import SafeConsole
 from penstock.compiler.quantize.quantization import SCHEMES
 from penstock.errors import InputError
@@ -61,13 +61,7 @@ def compile_command(
         Optional[Path],  # noqa: UP045
         typer.Option("--output", help="The file itself; default: <model>_xnnpack_<fp32|q8>.pte."),
     ] = None,
-    weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="A checkpoint; for a model of the zoo also 'default' (the library's pretrained "
-            "weights) or 'random'."
-        ),
-    ] = None,
+    weights: ModelWeights = None,
     seed: Seed = 0,
     calibration: Calibration = None,
     calibration_batches: Annotated[

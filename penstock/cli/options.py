@@ -30,9 +30,12 @@ MethodName = Annotated[
 ]
 ModelWeights = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="The model's weights, as for penstock compile."),
+    typer.Option(
+        help="A checkpoint; for a model of the zoo also 'default' (the library's pretrained "
+        "weights) or 'random'."
+    ),
 ]
-QuietTable = Annotated[bool, typer.Option("--quiet", help="Print the table and errors.")]
+QuietTable = Annotated[bool, typer.Option("--quiet", help="Print the table and errors alone.")]
 SampleInputs = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

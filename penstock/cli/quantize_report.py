@@ -13,7 +13,7 @@ from rich.table import Table
 
 from penstock.cli.completion import among, models
 from penstock.cli.console import Stages, hush_libraries
-from penstock.cli.options import Calibration, Seed
+from penstock.cli.options import Calibration, ModelWeights, Seed
 from penstock.cli.output import writable
 from penstock.cli.safe_console import SafeConsole
 from penstock.cli.tables import print_table
@@ -56,10 +56,7 @@ def quantize_report_command(
     held_out_batches: Annotated[
         int, typer.Option(min=1, help="At most so many samples to measure on.")
     ] = 16,
-    weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="'default' for the library's pretrained weights, or a checkpoint."),
-    ] = None,
+    weights: ModelWeights = None,
     seed: Seed = 0,
     rows: Annotated[int, typer.Option(min=1, help="So many layers in the table.")] = 20,
     html: Annotated[

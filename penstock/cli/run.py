@@ -76,7 +76,9 @@ def run_command(
         Optional[int],  # noqa: UP045
         typer.Option(help="With --batch: rows of one call, where the program takes several."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the outputs and errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the outputs and errors alone.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a .pte file.
