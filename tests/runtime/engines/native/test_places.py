@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_what_is_read_is_what_was_written(steps: list[Step]) -> None:
         for number, step in enumerate(steps)
         if step.how != "apart"
     ]
-    sizes = {number: step.size for number, step in enumerate(steps)}
+    sizes: dict[Hashable, int] = {number: step.size for number, step in enumerate(steps)}
     places, block = _allocated(fields, (), sizes, overs)
     start = min(places.values())
     memory = np.full(max(places[n] + size for n, size in sizes.items()) - start, -1)
