@@ -1,11 +1,6 @@
-/* Products of many rows with int8 weights by Strassen's algorithm with AVX2. See qs8_strassen.h.
- *
- * Rows go in fours, `quads`: a block of the left matrix has a row of each, one of the right matrix a
- * quarter of the inputs by 16 channels. For a chunk of quads the left matrix is transformed once;
- * then for each 64 output channels the right one is transformed, the 49 products are made, and the
- * outputs are put together. The outer level is `i`, the inner one `j`.
- */
-#include "qs8_strassen.h"
+/* Products of many rows with int8 weights by Strassen's algorithm with AVX2. See qs8_strassen_plan.h.
+ * The outer level is `i`, the inner one `j`. */
+#include "qs8_strassen_plan.h"
 
 #define ROWS 4
 #define FLIP 0
@@ -14,114 +9,17 @@
 #include "qs8_put_256.h"
 #include "qs8_strassen_blocks.h"
 
-#define PRODUCTS 49
-#define CHANNELS 64 /* of a group: four blocks of two panels */
-
-/* The most quads of a chunk, and bytes of their transformed rows. */
-#define CHUNK 200
-#define CHUNK_BYTES ((size_t)4 << 20)
-/* ... and of the chunks that threads have at a time. */
-#define CHUNKS_BYTES (4 * CHUNK_BYTES)
-
-/* What is saved of a product's time, and what the transforms of the right matrix take of it for each
- * row less, those of the left one for each output less, the outputs and the ends of loops for each
- * input less: in thousandths, on Zen 3. */
-#define SAVED 190
-#define PER_ROW 10000
-#define PER_OUTPUT 16000
-#define PER_INPUT 24000
-
-/* Quads of a share of a chunk, at least. */
-#define LEAST_SHARE 6
-
-/* How the work is cut. */
-struct plan {
-    size_t quads, chunks, groups;
-    size_t depth;                            /* inputs of a block */
-    size_t left_step, right_step, sums_step; /* elements from one of the blocks to the next */
-    size_t left, own, right, sums;           /* bytes */
-    size_t shares;                           /* of a chunk, each with right blocks of its own */
-    size_t slots;                            /* tasks, each with its right blocks and sums */
-    size_t lefts;                            /* 1, or `slots` if each task has chunks of its own */
-};
-
-/* Where there are few groups, and no multiple of the threads, tasks take shares of the rows too:
- * making the right blocks more than once costs less than threads that wait. */
-static size_t shares_of(const struct pk_qs8_conv *conv, size_t groups, size_t quads)
-{
-    if (conv->threads <= 1 || groups % conv->threads == 0 || groups >= 4 * conv->threads)
-        return 1;
-    size_t shares = 2;
-    while (groups * shares % conv->threads)
-        shares++;
-    return quads / shares >= LEAST_SHARE ? shares : 1;
-}
-
-int pk_qs8_strassen_packs(const struct pk_qs8_conv *conv)
-{
-    return conv->flat && conv->groups == 1 && conv->group_input % 8 == 0 &&
-           conv->group_input > PER_INPUT / SAVED;
-}
-
-int pk_qs8_strassen_suits(const struct pk_qs8_conv *conv)
-{
-    const size_t rows = conv->batch * conv->output_height * conv->output_width;
-    const size_t outputs = conv->group_output;
-    return pk_qs8_strassen_packs(conv) && rows && outputs &&
-           pk_round_up(outputs, CHANNELS) * 15 <= outputs * 16 &&
-           PER_ROW / rows + PER_OUTPUT / outputs + PER_INPUT / conv->group_input < SAVED;
-}
-
 /* The first quad of chunk `index`. */
-static size_t quad_of(const struct plan *p, size_t index)
+static size_t quad_of(const struct pk_qs8_strassen_plan *p, size_t index)
 {
     return pk_part_begin(p->quads, p->chunks, 1, index);
-}
-
-static struct plan plan_of(const struct pk_qs8_conv *conv)
-{
-    struct plan p;
-    p.quads = pk_divide_up(conv->batch * conv->output_height * conv->output_width, 4);
-    p.depth = conv->group_input / 4;
-    const size_t quad = PRODUCTS * 2 * p.depth; /* bytes */
-    const size_t most = pk_max(pk_min(CHUNK_BYTES / quad, CHUNK), 1);
-    p.chunks = pk_divide_up(p.quads, most);
-    const int apart = conv->threads > 1 && p.chunks >= conv->threads &&
-                      conv->threads * most * quad <= CHUNKS_BYTES;
-    if (apart)
-        p.chunks = pk_min(pk_round_up(p.chunks, conv->threads), p.quads);
-    p.groups = pk_divide_up(conv->group_output, CHANNELS);
-    const size_t chunk = pk_divide_up(p.quads, p.chunks); /* at most */
-    /* No multiples of the size of a way of the cache, or blocks push each other out. */
-    p.left_step = chunk * p.depth + 32;
-    p.right_step = p.depth * 16 + 32;
-    p.sums_step = chunk * 16 + 16;
-    p.left = pk_round_up(PRODUCTS * p.left_step * 2, PK_ALIGNMENT);
-    p.own = pk_round_up(chunk * 16 * 4, PK_ALIGNMENT);
-    p.right = pk_round_up(7 * p.right_step * 2, PK_ALIGNMENT);
-    p.sums = pk_round_up(PRODUCTS * p.sums_step * 4, PK_ALIGNMENT);
-    if (apart) {
-        p.shares = 1;
-        p.slots = p.lefts = conv->threads;
-        return p;
-    }
-    p.shares = shares_of(conv, p.groups, chunk);
-    p.slots = conv->threads > 1 ? pk_min(p.groups * p.shares, 2 * conv->threads) : 1;
-    p.lefts = 1;
-    return p;
-}
-
-size_t pk_qs8_strassen_scratch_size(const struct pk_qs8_conv *conv)
-{
-    const struct plan p = plan_of(conv);
-    return p.lefts * (p.left + p.own) + p.slots * (p.right + p.sums);
 }
 
 struct work {
     const struct pk_qs8_conv *conv;
     const struct pk_qs8_product *product;
     struct pk_qs8_layout l;
-    struct plan p;
+    struct pk_qs8_strassen_plan p;
     size_t rows;
     size_t first, count; /* quads of the chunk */
     size_t parts;        /* in which it is transformed */
@@ -182,7 +80,7 @@ static void fetch(const struct work *w, size_t group, size_t index, size_t count
 /* What the own products of a quad's factors put into its outputs. */
 static void own_of_quad(const struct work *w, size_t quad)
 {
-    const struct plan *p = &w->p;
+    const struct pk_qs8_strassen_plan *p = &w->p;
     const int16_t *const factors = w->left + quad * p->depth;
     __m256i inner[4][7], out[4][4];
     for (size_t i = 0; i < 7; i++) {
@@ -218,8 +116,8 @@ static void left_task(void *context, size_t index)
 }
 
 /* The seven blocks of outer factor `i`. */
-PK_INLINE void transform_right(const int i, const char *const panels[8], const struct plan *p,
-                               int16_t *to)
+PK_INLINE void transform_right(const int i, const char *const panels[8],
+                               const struct pk_qs8_strassen_plan *p, int16_t *to)
 {
     /* What a loop reads of a struct it reads each time anew, as vectors are stored meanwhile. */
     const size_t pairs = p->depth / 2, quarter = pairs * 16, step = p->right_step;
@@ -240,7 +138,8 @@ PK_INLINE void transform_right(const int i, const char *const panels[8], const s
     }
 }
 
-static void right_blocks(int i, const char *const panels[8], const struct plan *p, int16_t *to)
+static void right_blocks(int i, const char *const panels[8], const struct pk_qs8_strassen_plan *p,
+                         int16_t *to)
 {
     switch (i) {
     case 0:
@@ -325,7 +224,7 @@ PK_INLINE void put_group(const struct work *w, size_t group, size_t first, size_
     struct pk_qs8_tile tiles[4] = {{0}};
     const char *own[4]; /* of the channels */
     for (size_t x = 0; x < 4; x++) {
-        const size_t channel = group * CHANNELS + x * 16;
+        const size_t channel = group * PK_STRASSEN_CHANNELS + x * 16;
         tiles[x] = (struct pk_qs8_tile){
             .panel = (const char *)w->product->packed + channel / LANES * w->l.panel,
             .panel_size = w->l.panel, .output_stride = outputs,
@@ -390,14 +289,14 @@ PK_INLINE void put_group(const struct work *w, size_t group, size_t first, size_
 static void multiply_group(const struct work *w, size_t group, size_t first, size_t end,
                            int16_t *right, int32_t *sums)
 {
-    const struct plan *p = &w->p;
+    const struct pk_qs8_strassen_plan *p = &w->p;
     const char *panels[8];
     panels_of(&w->l, w->product->packed, group, panels);
     for (int i = 0; i < 7; i++) {
         right_blocks(i, panels, p, right);
         for (int j = 0; j < 7; j++) {
             const size_t block = (size_t)(7 * i + j);
-            fetch(w, group + 1, block, PRODUCTS);
+            fetch(w, group + 1, block, PK_STRASSEN_PRODUCTS);
             multiply(w->left + block * p->left_step + first * p->depth, end - first, p->depth,
                      right + (size_t)j * p->right_step, sums + block * p->sums_step);
         }
@@ -411,7 +310,7 @@ static void multiply_group(const struct work *w, size_t group, size_t first, siz
 static void groups_task(void *context, size_t index)
 {
     const struct work *w = context;
-    const struct plan *p = &w->p;
+    const struct pk_qs8_strassen_plan *p = &w->p;
     int16_t *const right = (int16_t *)(w->slots + index * (p->right + p->sums));
     int32_t *const sums = (int32_t *)((char *)right + p->right);
     const size_t all = p->groups * p->shares, end = all * (index + 1) / p->slots;
@@ -426,7 +325,7 @@ static void groups_task(void *context, size_t index)
 static void chunks_task(void *context, size_t index)
 {
     struct work w = *(const struct work *)context;
-    const struct plan *p = &w.p;
+    const struct pk_qs8_strassen_plan *p = &w.p;
     w.left = (int16_t *)((char *)w.left + index * (p->left + p->own));
     w.own = (int32_t *)((char *)w.left + p->left);
     int16_t *const right = (int16_t *)(w.slots + index * (p->right + p->sums));
@@ -443,7 +342,8 @@ static void chunks_task(void *context, size_t index)
 void pk_qs8_strassen_run(const struct pk_qs8_conv *conv, const struct pk_qs8_product *product,
                          const struct pk_pool *pool)
 {
-    struct work w = {.conv = conv, .product = product, .p = plan_of(conv), .left = product->scratch};
+    struct work w = {.conv = conv, .product = product, .p = pk_qs8_strassen_plan_of(conv)};
+    w.left = product->scratch;
     w.l = pk_qs8_layout_of(conv, &pk_qs8_avx2);
     w.rows = conv->batch * conv->output_height * conv->output_width;
     w.own = (int32_t *)((char *)w.left + w.p.left);
