@@ -22,7 +22,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from penstock.compiler.capture import guards
+from penstock.compiler.capture import covariances, guards
 from penstock.compiler.capture.conversions import UNCONVERTED, ConversionsOfNothing
 from penstock.compiler.capture.data_attribute import (
     SYMPTOM,
@@ -258,6 +258,9 @@ def _exported(
         except RuntimeError as error:
             if SYMPTOM in str(error):
                 with DataIsDetached():
+                    return export()
+            if covariances.SYMPTOM in str(error):
+                with covariances.Covariances():
                     return export()
             if UNCONVERTED in str(error):
                 with ConversionsOfNothing():
