@@ -71,8 +71,8 @@ LIMITS = (
     ),
     Limit(
         "infinity and magnitudes beyond 1e37",
-        "in sums over several operands (`einsum`), which go by another order of operands, overflow, "
-        "and are infinite where eager's are not a number",
+        "in sums over several operands (`einsum`), which go by another order of operands, "
+        "overflow, and are infinite where eager's are not a number",
         ("matmul",),
         low=1e37, high=math.inf,
     ),
