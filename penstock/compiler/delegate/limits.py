@@ -64,30 +64,17 @@ LIMITS = (
         ("places_of_largest",),
     ),
     Limit(
-        "3.4e38, the largest number",
-        "is taken for infinity where a row that is ranked has both",
-        ("places_of_largest",),
-        low=LARGEST, high=LARGEST,
-    ),
-    Limit(
-        "infinity and magnitudes beyond 1e37",
-        "in sums over several operands (`einsum`), which go by another order of operands, "
-        "overflow, and are infinite where eager's are not a number",
-        ("matmul",),
-        low=1e37, high=math.inf,
-    ),
-    Limit(
         "not-a-number",
         "stays where it is not chosen",
         ("where", "triangle", "heaviside"),
         not_a_number=True,
     ),
     Limit(
-        "not-a-number, infinity and 3.4e38",
+        "not-a-number and infinity",
         "in a query or key give rows of not-a-number, also where a mask is added to the score; "
         "eager's fused kernel gives zeros, or bounds the score",
         ("scaled_dot_product_attention", "attention_of_parts"),
-        low=LARGEST, high=math.inf, not_a_number=True,
+        low=math.inf, high=math.inf, not_a_number=True,
     ),
     Limit(
         "not-a-number and infinity",
